@@ -1,0 +1,1 @@
+"""The opts database: what was measured, on which device, and how to look the winners up."""
