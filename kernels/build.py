@@ -1,0 +1,77 @@
+"""Workload + schedule -> the kernel's SINK, with the opts checked against this kernel and device.
+
+A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand. `kernel`
+then falls back to a schedule that does, warns once, and still computes rightly; `build` raises instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tinygrad import Device, UOp
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import KernelInfo
+
+from db.records import Schedule, Workload
+from kernels import defaults, registry
+from kernels.schedule import ScheduleError, apply_opts
+
+
+@functools.cache
+def renderer(device: str) -> Renderer:
+    """The device's renderer. Remembered: tinygrad forbids opening a device inside a captured function."""
+    return Device[device].renderer
+
+
+def placeholders(w: Workload) -> tuple[UOp, ...]:
+    """The kernel's arguments as UOps, in slot order."""
+    return tuple(UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(registry.operands(w)))
+
+
+def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
+    """The kernel's SINK: parameters 0 = out [m, n], 1.. = the weight's planes, last = x [m, k]; opts in its KernelInfo.
+
+    With a renderer, opts are put on the loops they name and checked; without one (no device to ask) that of the
+    default device is used. Raises KernelError for an unknown op, variant or parameters, ScheduleError for opts that do
+    not apply.
+    """
+    ren = renderer(Device.DEFAULT) if ren is None else ren
+    return _scheduled(registry.body(w, schedule, placeholders(w), ren.target.device), schedule, ren)
+
+
+def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
+    if not schedule.opts:
+        return sink
+    opts = apply_opts(sink, ren, schedule.opts).tinygrad_opts
+    return sink.replace(arg=replace(sink.arg, opts_to_apply=opts))
+
+
+@functools.cache
+def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, KernelInfo]:
+    """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
+    ren = renderer(device)
+    problem: ValueError | None = None
+    for choice in (schedule, *defaults.defaults(w, device), defaults.untuned(w)):
+        try:
+            sink = build(w, choice, ren)
+        except (ScheduleError, registry.KernelError) as e:
+            problem = problem or e
+            continue
+        if problem is not None:
+            warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
+        return choice, sink.arg
+    raise AssertionError(f"the untuned schedule of {w} must build") from problem
+
+
+def prepare(w: Workload, schedule: Schedule, device: str) -> None:
+    """Checks a schedule ahead of time, where devices may be opened."""
+    _usable(w, schedule, device)
+
+
+def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
+    """The SINK over `args` for Tensor.custom_kernel; falls back, once warned, where `schedule` does not apply."""
+    choice, info = _usable(w, schedule, device)
+    return registry.body(w, choice, args, device).replace(arg=info)

@@ -1,0 +1,69 @@
+"""Hand-chosen schedules for workloads that nobody has tuned, by backend class. Each is legal only where it divides, so
+every entry is a list: the first that applies is used. tinygrad's heuristic comes last, it can be 10 times slower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from db.records import Opt, Schedule, Workload
+from kernels import registry, warp
+from kernels.formats import get_format
+
+_Choices = tuple[Schedule, ...]
+
+
+def untuned(w: Workload) -> Schedule:
+    """Not tuned: the plain variant under tinygrad's heuristic."""
+    return Schedule("dequant", _params(w, "dequant", words=1, lanes=1), None)
+
+
+def _params(w: Workload, variant: str, **wanted: int) -> tuple[tuple[str, int], ...]:
+    """The variant's parameters nearest to `wanted` among those that it allows for this shape."""
+    choices = registry.variants(w)[variant].params(w)
+    best = min(choices, key=lambda p: sum(abs(p[name] - value) for name, value in wanted.items() if name in p))
+    return tuple(sorted(best.items()))
+
+
+def _variant(w: Workload) -> str:
+    return "dequant" if get_format(w.format).layout == "plain" else "factored"
+
+
+def _cpu(w: Workload) -> _Choices:
+    """Eight lanes fill an AVX2 register; four rows share each load of x."""
+    name = _variant(w)
+    params = _params(w, name, words=4, lanes=8)
+    return tuple(Schedule(name, params, (Opt("UPCAST", None, rows, "1"),)) for rows in (4, 3, 2)) + (
+        Schedule(name, params, ()),
+    )
+
+
+def _shuffle(w: Workload) -> _Choices:
+    """A warp a row keeps an NVIDIA GPU's memory busy without any search."""
+    if "warp" not in registry.variants(w) or w.m > warp.MAX_TOKENS:
+        return _groups(w)
+    return (Schedule("warp", _params(w, "warp", rows=1, warps=4, words=4), ()), *_groups(w))
+
+
+def _groups(w: Workload) -> _Choices:
+    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory."""
+    name = _variant(w)
+    params = _params(w, name, words=4, lanes=1)
+    loop = "2"
+    return tuple(Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)) + (
+        Schedule(name, params, (Opt("LOCAL", None, 32, "1"),)),
+        Schedule(name, params, (Opt("LOCAL", None, 8, "1"),)),
+        Schedule(name, params, ()),
+    )
+
+
+_BACKENDS: dict[str, Callable[[Workload], _Choices]] = {
+    "CPU": _cpu,
+    "CUDA": _shuffle,
+    "NV": _shuffle,
+}
+
+
+def defaults(w: Workload, device: str) -> _Choices:
+    """The default schedules of a workload on a tinygrad device, best first. METAL, CL, AMD and others share threads
+    over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an unscheduled kernel gave 9."""
+    return _BACKENDS.get(device.split(":")[0], _groups)(w)

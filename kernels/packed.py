@@ -1,0 +1,108 @@
+"""`PackedWeight`: a quantised weight that stays packed on the device, and `linear`, which multiplies by it.
+
+A weight holds the file's bits, split into planes (see `formats`). The schedule of each kernel is looked up once a weight
+shape, when the kernel is first built; nothing is ever searched here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from tinygrad import Device, Tensor, UOp, dtypes
+
+from db.records import Target, Workload
+from kernels import build, devices
+from kernels.formats import FormatError, check_rows, get_format
+from kernels.resolve import resolve
+
+M_BUCKETS = (1, 2, 4, 8, 32, 512)
+_DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
+
+
+def bucket(tokens: int) -> int:
+    """The smallest token bucket that holds `tokens`; the largest bucket for more."""
+    return next((b for b in M_BUCKETS if tokens <= b), M_BUCKETS[-1])
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight [n, k] in a GGML format, as its planes on one device."""
+
+    format: str
+    shape: tuple[int, int]
+    planes: tuple[Tensor, ...]
+    device: str
+    target: Target
+
+    @staticmethod
+    def from_blocks(
+        raw: npt.NDArray[np.uint8] | Tensor, format: str, shape: tuple[int, int], device: str | None = None
+    ) -> PackedWeight:
+        """Packs raw rows of blocks, uint8 [n, row_nbytes], as a GGUF file holds them.
+
+        Raises FormatError for a format without kernels, or rows that do not fit `shape` (n, k).
+        """
+        fmt, (n, k) = get_format(format), shape
+        device = Device.canonicalize(device)
+        if isinstance(raw, np.ndarray):
+            if raw.dtype != np.uint8:
+                raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
+            raw = Tensor(np.ascontiguousarray(raw), device=device)
+        elif raw.dtype != dtypes.uint8:
+            raise FormatError(f"raw rows are uint8, saw {raw.dtype.name}")
+        check_rows(cast(tuple[int, ...], raw.shape), fmt, n, k)
+        blocks = raw.to(device).reshape(n, fmt.blocks(k), fmt.nbytes)
+        planes = [blocks[:, :, p.start : p.stop].contiguous().bitcast(getattr(dtypes, p.dtype)) for p in fmt.planes]
+        planes = [p.contiguous().realize() for p in planes]
+        # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
+        build.renderer(device)
+        return PackedWeight(format, (n, k), tuple(planes), device, devices.describe_target(device))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(p.nbytes()) for p in self.planes)
+
+
+def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:
+    """x [m, k] with m a bucket -> [m, n]."""
+    n, k = w.shape
+    workload = Workload("linear", w.format, n, k, cast(int, x.shape[0]), x_dtype, x_dtype)
+    schedule = resolve(workload, w.target).schedule
+    out = Tensor.empty(workload.m, n, dtype=x.dtype, device=w.device)
+
+    def kernel(*args: UOp) -> UOp:
+        return build.kernel(workload, schedule, args, w.device)
+
+    return Tensor.custom_kernel(out, *w.planes, x.contiguous(), fxn=kernel)[0]
+
+
+def linear(x: Tensor, w: PackedWeight) -> Tensor:
+    """x [..., k] times w [n, k] transposed: [..., n], in x's dtype (float32 or float16), summed in float32.
+
+    Tokens (the product of the leading dimensions) are padded to a bucket of M_BUCKETS; more than the largest are taken
+    in pieces. One leading dimension may be symbolic: it is padded to its maximum. Raises ValueError for other dtypes,
+    another k or another device.
+    """
+    n, k = w.shape
+    if x.dtype not in _DTYPE_NAMES:
+        raise ValueError(f"linear takes float32 or float16 activations, saw {x.dtype.name}: cast them first")
+    if x.ndim < 1 or x.shape[-1] != k:
+        raise ValueError(f"linear: x of shape {x.shape} does not end in k={k} of the weight {w.shape}")
+    if x.device != w.device:
+        raise ValueError(f"linear: x is on {x.device}, the weight on {w.device}")
+    lead = x.shape[:-1]
+    sizes = tuple(s if isinstance(s, int) else int(s.vmax) for s in lead)
+    if sizes != lead:
+        x = x.pad_to(*sizes, k)
+    tokens = int(np.prod(sizes))
+    x = x.reshape(tokens, k)
+    pieces = []
+    for start in range(0, tokens, M_BUCKETS[-1]):
+        piece = x[start : start + M_BUCKETS[-1]]
+        m = cast(int, piece.shape[0])
+        pieces.append(_multiply(piece.pad_to(bucket(m), k), w, _DTYPE_NAMES[x.dtype])[:m])
+    out = (pieces[0] if len(pieces) == 1 else pieces[0].cat(*pieces[1:])).reshape(*sizes, n)
+    return out if sizes == lead else out.shrink(tuple((0, s) for s in (*lead, n)))

@@ -1,0 +1,156 @@
+"""Applies our opts to a kernel through tinygrad's Scheduler. Knows every loop by a name that survives shape changes.
+
+tinygrad addresses a loop by its position, which shifts when an axis of size 1 collapses: an opt then lands on another
+loop without an error. Here a loop is named by the range number that the kernel gave it ("1", "3.0" after a split), or
+by the opt that created it ("opt2"), and the position is looked up when the opt is applied.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+from tinygrad import UOp
+from tinygrad.codegen import (
+    multi_pm,
+    pm_flatten_range,
+    pm_load_collapse,
+    pm_mops,
+    pm_simplify_ranges,
+    pm_split_ranges,
+    sym,
+)
+from tinygrad.codegen.opt import KernelOptError, Opt, OptOps
+from tinygrad.codegen.opt.postrange import Scheduler
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import AxisType, graph_rewrite
+
+from db import records
+
+
+class ScheduleError(ValueError):
+    """An opt does not apply to this kernel on this device."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One loop of a kernel: its name, tinygrad's axis type, its trip count, and how far in the original loop `root`
+    one trip moves. Together these say exactly how a kernel is split."""
+
+    name: str
+    type: AxisType
+    size: int
+    root: str
+    stride: int
+
+
+_GROUPS = (OptOps.GROUP, OptOps.GROUPTOP)
+
+
+@functools.lru_cache(maxsize=256)
+def _preopt(sink: UOp) -> UOp:
+    """What tinygrad does to a kernel before its opts (codegen.full_rewrite_to_sink, 0.14)."""
+    sink = graph_rewrite(sink, multi_pm)
+    sink = graph_rewrite(sink, pm_mops, bottom_up=True)
+    sink = graph_rewrite(sink, pm_load_collapse)
+    sink = graph_rewrite(sink, pm_split_ranges + pm_flatten_range, ctx={})
+    sink = graph_rewrite(sink, sym + pm_flatten_range)
+    return graph_rewrite(sink, pm_flatten_range + pm_simplify_ranges, ctx={})
+
+
+class ScheduledKernel:
+    """A kernel and the opts applied to it so far. `apply` changes it; `copy` is cheap."""
+
+    def __init__(self, sink: UOp, ren: Renderer) -> None:
+        self._scheduler = Scheduler(_preopt(sink), ren)
+        self._scheduler.convert_loop_to_global()
+        self.opts: tuple[records.Opt, ...] = ()
+        # range number -> (name, root, stride)
+        self._known: dict[tuple[int, ...], tuple[str, str, int]] = {}
+        for rng in self._scheduler.rngs:
+            name = ".".join(map(str, rng.arg[:-1]))
+            self._known[rng.arg[:-1]] = (name, name, 1)
+
+    def copy(self) -> ScheduledKernel:
+        other = object.__new__(ScheduledKernel)
+        # tinygrad numbers new loops from a counter that Scheduler.copy starts again above the highest in use
+        other._scheduler, other._known, other.opts = self._scheduler.copy(), dict(self._known), self.opts
+        return other
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The loops in tinygrad's order, which is the order of axis indices."""
+        out = []
+        for rng in self._scheduler.rngs:
+            name, root, stride = self._known.get(rng.arg[:-1], ("", "", 0))
+            out.append(Axis(name, rng.arg[-1], int(rng.vmax + 1), root, stride))
+        return tuple(out)
+
+    @property
+    def tinygrad_opts(self) -> tuple[Opt, ...]:
+        return tuple(self._scheduler.applied_opts)
+
+    def _locate(self, opt: records.Opt) -> int | None:
+        """tinygrad's axis index of `opt`: the position of its named loop among those that the op counts."""
+        op = OptOps[opt.op]
+        if opt.range is None or op in (OptOps.TC, OptOps.NOLOCALS):
+            return opt.axis
+        numbers = [n for n, (name, _, _) in self._known.items() if name == opt.range]
+        position = next((i for i, r in enumerate(self._scheduler.rngs) if r.arg[:-1] in numbers), None)
+        if position is None:
+            raise ScheduleError(f"{opt.op} is meant for the loop {opt.range}, which this kernel does not have")
+        if op is OptOps.UNROLL:
+            counted = self._scheduler.unrollable_dims
+        elif op in _GROUPS:
+            counted = self._scheduler.axes_of(AxisType.REDUCE)
+        else:
+            return position
+        if position not in counted:
+            raise ScheduleError(f"{opt.op} does not go on the loop {opt.range}")
+        return counted.index(position)
+
+    def apply(self, opt: records.Opt) -> None:
+        """Applies one opt, or raises ScheduleError and leaves the kernel unusable (copy first)."""
+        axis = self._locate(opt)
+        before = {r.arg[:-1]: r for r in self._scheduler.rngs}
+        real = Opt(OptOps[opt.op], axis, opt.arg)
+        try:
+            target = self._scheduler.real_axis(real.op, real.axis)
+            rng = self._scheduler.rngs[target] if target >= 0 else None
+            other = self._scheduler.rngs[real.arg] if real.op is OptOps.SWAP and isinstance(real.arg, int) else None
+            self._scheduler.apply_opt(real)
+        except (KernelOptError, IndexError, ValueError, AssertionError, TypeError) as e:
+            # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError
+            raise ScheduleError(f"{opt.op} axis={opt.axis} arg={opt.arg} range={opt.range}: {e}") from e
+        if rng is not None:
+            self._track(opt, rng.arg[:-1], int(rng.vmax + 1), before, other)
+        name = self._known.get(rng.arg[:-1], (opt.range, "", 0))[0] if rng is not None and other is None else opt.range
+        self.opts += (replace(opt, axis=axis, range=name or None),)
+
+    def _track(
+        self, opt: records.Opt, number: tuple[int, ...], size: int, before: dict[tuple[int, ...], UOp], other: UOp | None
+    ) -> None:
+        """Names the loop that the opt split off. A split keeps the old number for what remains of the loop."""
+        if other is not None:
+            a, b = number, other.arg[:-1]
+            self._known[a], self._known[b] = self._known[b], self._known[a]
+            return
+        after = {r.arg[:-1]: r for r in self._scheduler.rngs}
+        new = [n for n in after if n not in before]
+        if opt.op == "PADTO" or len(new) != 1:
+            return
+        name, root, stride = self._known[number]
+        amount = int(after[new[0]].vmax + 1)
+        if opt.op in ("GROUPTOP", "THREAD"):  # the new loop is the outer one
+            self._known[new[0]] = (f"opt{len(self.opts)}", root, stride * (size // amount))
+        else:
+            self._known[new[0]] = (f"opt{len(self.opts)}", root, stride)
+            self._known[number] = (name, root, stride * amount)
+
+
+def apply_opts(sink: UOp, ren: Renderer, opts: tuple[records.Opt, ...]) -> ScheduledKernel:
+    """The kernel with all of `opts`; ScheduleError names the first that does not apply."""
+    kernel = ScheduledKernel(sink, ren)
+    for opt in opts:
+        kernel.apply(opt)
+    return kernel

@@ -1,0 +1,80 @@
+"""Reads packed weights inside a kernel: a block's words -> scales and small integers, as UOps.
+
+Every format is described the same way. A block is `chunks` x `words` steps; a step loads the words at (chunk, word) and
+yields runs of quants. A run belongs to one of the chunk's groups, which share a scale and an offset:
+
+    weight = scale[group] * quant - offset[group]
+
+so that one description serves a kernel that rebuilds each weight and one that factors the scales out of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinygrad import UOp, dtypes
+
+from kernels.formats import FormatError
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive quants of one group: column `start` (within the block) holds quants[0], an int or float UOp."""
+
+    group: int
+    start: UOp
+    quants: tuple[UOp, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """float32 scale and offset of a group; offset None means 0."""
+
+    scale: UOp
+    offset: UOp | None
+
+
+class Block:
+    """The planes of a weight at (row, block): `block.plane(i)` is item i of that plane."""
+
+    def __init__(self, planes: dict[str, UOp], row: UOp, block: UOp) -> None:
+        self._planes, self._row, self._block = planes, row, block
+
+    def __getattr__(self, name: str) -> Callable[[UOp | int], UOp]:
+        plane = self._planes[name]
+        return lambda item: plane[self._row, self._block, item]
+
+
+Groups = Callable[[Block, UOp], tuple[Group, ...]]
+Runs = Callable[[Block, UOp, UOp], tuple[Run, ...]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to walk a block: `groups(block, chunk)` and `runs(block, chunk, word)`."""
+
+    chunks: int
+    words: int
+    groups: Groups
+    runs: Runs
+
+
+def nibbles(word: UOp, high: bool) -> tuple[UOp, ...]:
+    """The low or high nibble of each byte of a uint32, as 4 uint32."""
+    return tuple((word >> (8 * i + 4 * high)) & 15 for i in range(4))
+
+
+def float32(u: UOp) -> UOp:
+    """A float32 of a small number. Through int32: CPUs convert signed words in vectors, unsigned ones often not."""
+    return u.cast(dtypes.int32).cast(dtypes.float32) if u.dtype == dtypes.uint32 else u.cast(dtypes.float32)
+
+
+def get_layout(name: str) -> Layout:
+    """The layout of a block format; FormatError for formats that have no blocks."""
+    from kernels.unpack import kquant, legacy
+
+    for layouts in (legacy.LAYOUTS, kquant.LAYOUTS):
+        if name in layouts:
+            return layouts[name]
+    raise FormatError(f"{name} has no blocks to unpack")

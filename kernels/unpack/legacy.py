@@ -1,0 +1,51 @@
+"""Q4_0, Q4_1, Q5_0, Q8_0: 32 weights a block, one group. Byte i of the nibble formats holds weights i and i + 16."""
+
+from __future__ import annotations
+
+from tinygrad import UOp, dtypes
+
+from kernels.unpack import Block, Group, Groups, Layout, Run, float32, nibbles
+
+
+def _symmetric(middle: int | None) -> Groups:
+    """Groups of a format that stores quants plus `middle`."""
+
+    def groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
+        d = float32(block.d(0))
+        return (Group(d, None if middle is None else d * float(middle)),)
+
+    return groups
+
+
+def _groups_min(block: Block, chunk: UOp) -> tuple[Group, ...]:
+    return (Group(float32(block.dm(0)), -float32(block.dm(1))),)
+
+
+def _runs_nibble(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    qs = block.qs(word)
+    return tuple(Run(0, word * 4 + 16 * high, nibbles(qs, bool(high))) for high in (0, 1))
+
+
+def _runs_5bit(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    qs, qh = block.qs(word), block.qh(0)
+    runs = []
+    for high in (0, 1):
+        fifth = qh >> (word * 4 + 16 * high).cast(dtypes.uint32)
+        quants = tuple(q | (((fifth >> i) & 1) << 4) for i, q in enumerate(nibbles(qs, bool(high))))
+        runs.append(Run(0, word * 4 + 16 * high, quants))
+    return tuple(runs)
+
+
+def _runs_byte(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    qs = block.qs(word)
+    # shift the byte to the top, then back down as a signed number
+    quants = tuple((qs << (24 - 8 * i)).bitcast(dtypes.int32) >> 24 for i in range(4))
+    return (Run(0, word * 4, quants),)
+
+
+LAYOUTS = {
+    "Q4_0": Layout(1, 4, _symmetric(8), _runs_nibble),
+    "Q4_1": Layout(1, 4, _groups_min, _runs_nibble),
+    "Q5_0": Layout(1, 4, _symmetric(16), _runs_5bit),
+    "Q8_0": Layout(1, 8, _symmetric(None), _runs_byte),
+}

@@ -1,0 +1,85 @@
+"""`linear` with explicit structure: a warp of 32 lanes shares a row and sums across lanes with shuffles.
+
+Opts cannot say this: GROUP ends in a store to shared memory and one thread that adds serially. So the structure is
+fixed here, opts are (), and the search moves through the integer parameters instead:
+    rows    output rows that one warp computes together, sharing its loads of x
+    warps   warps in a thread block
+    words   uint32 words of a chunk that a lane reads at a time
+The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastest thread index, which the shuffle needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp, dtypes
+from tinygrad.uop.ops import AxisType, Ops
+
+from db.records import Workload
+from kernels.formats import get_format
+from kernels.linear import DTYPES, WORDS, Params, reduce_add, step_sums, total
+from kernels.unpack import Block, float32, get_layout
+
+WARP = 32
+MAX_TOKENS = 8
+# how a backend adds a lane's value to that of the lane whose number differs in one bit
+SHUFFLES = {
+    "CUDA": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
+    "NV": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
+    "METAL": "simd_shuffle_xor({{0}}, {bit})",
+}
+
+
+def warp_params(w: Workload) -> tuple[Params, ...]:
+    chunk_words = get_layout(w.format).words
+    return tuple(
+        {"rows": rows, "warps": warps, "words": words}
+        for words in WORDS
+        for rows in (1, 2, 4)
+        for warps in (4, 8, 2, 1)
+        if chunk_words % words == 0 and rows * w.m <= 16 and w.m <= MAX_TOKENS
+    )
+
+
+def _warp_sum(value: UOp, shuffle: str) -> UOp:
+    for bit in (16, 8, 4, 2, 1):
+        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle.format(bit=bit), dtype=dtypes.float32)
+    return value
+
+
+def warp(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
+    """`device` is the tinygrad device that the shuffle is written for."""
+    fmt, layout = get_format(w.format), get_layout(w.format)
+    rows, warps, words = params["rows"], params["warps"], params["words"]
+    group = UOp.range(-(-w.n // (rows * warps)), 1, AxisType.GLOBAL)
+    member = UOp.range(warps, 2, AxisType.LOCAL)
+    lane = UOp.range(WARP, -1, AxisType.WARP)
+
+    steps_a_chunk = layout.words // words
+    steps = fmt.blocks(w.k) * layout.chunks * steps_a_chunk
+    turn = UOp.range(-(-steps // WARP), 3, AxisType.REDUCE)
+    step = turn * WARP + lane
+    # lanes past the last step redo it with x = 0, and rows past the last are computed but not stored
+    inside = None if steps % WARP == 0 else step < steps
+    step = step if inside is None else step.minimum(steps - 1)
+    number = step // (layout.chunks * steps_a_chunk)
+    chunk = step // steps_a_chunk % layout.chunks
+    first = step % steps_a_chunk * words
+
+    def read_x(token: int, column: UOp) -> UOp:
+        value = float32(x[token, number * fmt.block + column])
+        return value if inside is None else inside.where(value, 0.0)
+
+    stores = []
+    for r in range(rows):
+        row = (group * warps + member) * rows + r
+        safe = row if w.n % (rows * warps) == 0 else row.minimum(w.n - 1)
+        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, safe, number)
+        for token in range(w.m):
+            (value,) = step_sums(
+                w, block, chunk, [first + i for i in range(words)], 1, lambda col, t=token: read_x(t, col), factor=True
+            )
+            value = _warp_sum(reduce_add(value, turn), SHUFFLES[device]).cast(DTYPES[w.out_dtype])
+            stored = lane.eq(0) if safe is row else lane.eq(0) & (row < w.n)
+            stores.append(out[token, row.valid(stored)].store(value))
+    return UOp.group(*stores).end(group, member, lane)
