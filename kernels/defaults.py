@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from db.records import Opt, Schedule, Workload
-from kernels import registry, warp
+from kernels import registry
 from kernels.formats import get_format
+from kernels.ops import warp
 
 _Choices = tuple[Schedule, ...]
 

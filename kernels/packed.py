@@ -14,9 +14,9 @@ import numpy.typing as npt
 from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.records import Target, Workload
-from kernels import build, devices
+from kernels import devices, sink
 from kernels.formats import FormatError, check_rows, get_format
-from kernels.resolve import resolve
+from kernels.resolution import resolve
 
 M_BUCKETS = (1, 2, 4, 8, 32, 512)
 _DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
@@ -58,7 +58,7 @@ class PackedWeight:
         planes = [blocks[:, :, p.start : p.stop].contiguous().bitcast(getattr(dtypes, p.dtype)) for p in fmt.planes]
         planes = [p.contiguous().realize() for p in planes]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
-        build.renderer(device)
+        sink.renderer(device)
         return PackedWeight(format, (n, k), tuple(planes), device, devices.describe_target(device))
 
     @property
@@ -74,7 +74,7 @@ def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:
     out = Tensor.empty(workload.m, n, dtype=x.dtype, device=w.device)
 
     def kernel(*args: UOp) -> UOp:
-        return build.kernel(workload, schedule, args, w.device)
+        return sink.kernel(workload, schedule, args, w.device)
 
     return Tensor.custom_kernel(out, *w.planes, x.contiguous(), fxn=kernel)[0]
 

@@ -15,9 +15,9 @@ from tinygrad.dtype import DType
 from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
-from kernels import linear, warp
 from kernels.formats import get_format
-from kernels.linear import DTYPES, Params
+from kernels.ops import linear, warp
+from kernels.ops.linear import DTYPES, Params
 
 
 class KernelError(ValueError):
@@ -106,8 +106,8 @@ def kernel_digest(op: str, format: str) -> str:
     """
     here = Path(__file__).parent
     layout = get_format(format).layout
-    files = ["registry.py", "formats.py", f"{op}.py", "unpack/__init__.py"]
-    files += [] if layout == "plain" else [f"unpack/{layout}.py", "warp.py"]
+    files = ["registry.py", "formats.py", f"ops/{op}.py", "unpack/__init__.py"]
+    files += [] if layout == "plain" else [f"unpack/{layout}.py", "ops/warp.py"]
     h = hashlib.sha256(version("tinygrad").encode())
     for name in files:
         h.update((here / name).read_bytes())

@@ -17,7 +17,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.linear import DTYPES, WORDS, Params, reduce_add, step_sums, total
+from kernels.ops.linear import DTYPES, WORDS, Params, reduce_add, step_sums, total
 from kernels.unpack import Block, float32, get_layout
 
 WARP = 32

@@ -1,0 +1,202 @@
+"""The neighbours of a schedule: every opt that tinygrad could apply next, with its size known before it is lowered.
+
+A superset of tinygrad's BEAM actions (codegen/opt/search.py, 0.14): amounts are tried on every loop they divide, where
+the stock list lacks UPCAST 8, UNROLL 2 and 8, GROUP 2 and others. Lowering a kernel costs tinygrad a second and most
+candidates are then found too large, so everything that can be told from loop sizes is told here, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import AxisType
+
+from db.records import Opt, Schedule, Workload
+from kernels.registry import KernelError, body, variants
+from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts
+from kernels.sink import placeholders
+
+FULL = 0  # tinygrad's amount for "the whole loop"
+_AMOUNTS = {
+    "UPCAST": (2, 3, 4, 5, 6, 7, 8, 16),
+    "UNROLL": (2, 3, 4, 5, 7, 8, 16, 32),
+    "LOCAL": (2, 3, 4, 8, 13, 16, 29, 32, 64, 128),
+    "GROUPTOP": (2, 4, 8, 13, 16, 28, 29, 32, 49, 64, 128, 256),
+    "GROUP": (2, 4, 8, 16, 32),
+    "THREAD": (2, 3, 4, 5, 8, 12, 16, 24, 32, 64),
+    "PADTO": (2, 4, 8, 16, 32),
+}
+_ON = {
+    AxisType.WEAK: ("UPCAST", "THREAD", "PADTO"),
+    AxisType.GLOBAL: ("UPCAST", "LOCAL", "PADTO"),
+    AxisType.LOCAL: ("UPCAST",),
+    AxisType.REDUCE: ("UNROLL", "GROUPTOP", "GROUP", "PADTO"),
+    AxisType.GROUP_REDUCE: ("UNROLL",),
+}
+_UNROLLED = (AxisType.UPCAST, AxisType.UNROLL)
+_THREADS = (AxisType.LOCAL, AxisType.GROUP_REDUCE, AxisType.WARP)
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may be. `body`: products that the innermost loop's body holds, about 10 uops each; tinygrad's
+    lowering takes about a second for 250."""
+
+    body: int = 256
+    threads: int = MAX_THREADS
+    shared_nbytes: int = 32768
+
+    @staticmethod
+    def of(ren: Renderer, body: int = 256) -> Limits:
+        return Limits(body, MAX_THREADS, ren.shared_max)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a scheduled kernel, read off its loops."""
+
+    body: int
+    threads: int
+    groups: int
+    grid: int
+    upcast: int
+    unroll: int
+    shared_nbytes: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule that applies here, its shape, and a signature that is equal for equal kernels."""
+
+    schedule: Schedule
+    shape: Shape
+    signature: tuple[object, ...]
+
+
+class Space:
+    """The schedules of one workload on one device. Holds no clock, no store, and opens no device."""
+
+    def __init__(self, workload: Workload, ren: Renderer, limits: Limits) -> None:
+        self.workload, self.ren, self.limits = workload, ren, limits
+        self._variants = variants(workload, ren.target.device)
+        self._plain: dict[tuple[str, tuple[tuple[str, int], ...]], ScheduledKernel] = {}
+
+    @property
+    def starts(self) -> tuple[Schedule, ...]:
+        """Every variant with every choice of its integer parameters, without opts."""
+        return tuple(
+            Schedule(name, tuple(sorted(params.items())), ())
+            for name, variant in self._variants.items()
+            for params in variant.params(self.workload)
+        )
+
+    def schedulable(self, schedule: Schedule) -> bool:
+        """False where the variant fixes its own structure and takes no opts."""
+        return self._variants[schedule.variant].devices is None
+
+    def candidate(self, schedule: Schedule) -> Candidate | None:
+        """`schedule` sized up, or None where it does not apply or is over the limits. opts None cannot be sized up."""
+        try:
+            return self._candidate(schedule, self._apply(schedule))
+        except (ScheduleError, KernelError):
+            return None
+
+    def children(self, parent: Schedule) -> Iterator[Candidate]:
+        """`parent` with one more opt, or with other integer parameters and the same opts."""
+        if parent.opts is None:
+            return
+        if self.schedulable(parent):
+            kernel = self._apply(parent)
+            for opt in _actions(kernel, self.ren):
+                child = kernel.copy()
+                try:
+                    child.apply(opt)
+                except ScheduleError:
+                    continue
+                if found := self._candidate(parent, child):
+                    yield found
+        for start in self.starts:
+            if self.schedulable(start) == self.schedulable(parent) and _near(start, parent):
+                moved = Schedule(start.variant, start.params, parent.opts)
+                if found := self.candidate(moved):
+                    yield found
+
+    def _apply(self, schedule: Schedule) -> ScheduledKernel:
+        key = (schedule.variant, schedule.params)
+        if key not in self._plain:
+            bare = Schedule(schedule.variant, schedule.params, ())
+            sink = body(self.workload, bare, placeholders(self.workload), self.ren.target.device)
+            self._plain[key] = apply_opts(sink, self.ren, ())
+        kernel = self._plain[key].copy()
+        for opt in schedule.opts or ():
+            kernel.apply(opt)
+        return kernel
+
+    def _candidate(self, origin: Schedule, kernel: ScheduledKernel) -> Candidate | None:
+        axes = kernel.axes
+        w, lanes = self.workload, dict(origin.params).get("lanes", 1)
+        upcast = _product(axes, AxisType.UPCAST)
+        groups = _product(axes, AxisType.GROUP_REDUCE)
+        threads = _product(axes, *_THREADS)
+        loops = math.prod(a.size for a in axes if a.type not in _UNROLLED)
+        shape = Shape(
+            body=-(-w.m * w.n * w.k // loops),
+            threads=threads,
+            groups=groups,
+            grid=_product(axes, AxisType.GLOBAL),
+            upcast=upcast,
+            unroll=_product(axes, AxisType.UNROLL),
+            # every accumulator has a slot for each thread of a group
+            shared_nbytes=4 * lanes * upcast * threads if groups > 1 else 0,
+        )
+        limits = self.limits
+        if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
+            return None
+        schedule = Schedule(origin.variant, origin.params, kernel.opts)
+        special = tuple(o for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
+        signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
+        return Candidate(schedule, shape, signature)
+
+
+def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
+    return math.prod(a.size for a in axes if a.type in types)
+
+
+def _near(a: Schedule, b: Schedule) -> bool:
+    """One step away: another variant with the same parameters, or one parameter one notch up or down."""
+    if a.variant != b.variant:
+        return a.params == b.params
+    changed = [(x, dict(b.params)[name]) for name, x in a.params if dict(b.params)[name] != x]
+    return len(changed) == 1 and changed[0][0] in (changed[0][1] * 2, changed[0][1] // 2)
+
+
+def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
+    axes = kernel.axes
+    applied = {o.op for o in kernel.opts}
+    for axis in axes:
+        for op in _ON.get(axis.type, ()):
+            if op in ("LOCAL", "GROUP", "GROUPTOP") and ("NOLOCALS" in applied or not ren.has_local):
+                continue
+            if op == "THREAD" and (not ren.has_threads or "THREAD" in applied):
+                continue
+            for amount in _AMOUNTS[op]:
+                divides = axis.size % amount == 0 and axis.size >= amount
+                if divides != (op == "PADTO"):
+                    yield Opt(op, None, amount, axis.name)
+            if op == "UNROLL" and axis.size not in _AMOUNTS[op]:
+                yield Opt(op, None, FULL, axis.name)
+    grid = [(i, a) for i, a in enumerate(axes) if a.type is AxisType.GLOBAL]
+    for i, first in grid:
+        for j, _ in grid:
+            if i < j:
+                yield Opt("SWAP", i, j, first.name)
+    if not kernel.opts and ren.tensor_cores:
+        for number in range(9):
+            for level in (0, 1, 2):
+                yield Opt("TC", number, (-1, level, 1))
+    if ren.has_local and not applied & {"NOLOCALS", "LOCAL", "GROUP", "GROUPTOP", "TC"}:
+        yield Opt("NOLOCALS")
