@@ -1,0 +1,114 @@
+"""GGUF headers over http(s):// and hf://: ranges of a remote file, so that only the header travels.
+
+Both go through fsspec; hf:// is huggingface_hub's own file system, with its tokens, endpoint and retries. Needs the
+extra `remote`, which is imported on the first use only. It caches nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.header_bytes import HeaderError
+
+SCHEMES = ("http", "https", "hf")
+EXTRA = "pip install 'tinygrad-autotune[remote]'"
+STREAM_CHUNK_NBYTES = 1 << 16
+
+
+class RemoteFile:
+    """A `Source` on a server. One that ignores ranges is read as a stream from its start, no further than asked."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        """Asks the server for the file's size. Raises HeaderError if that fails or the extra is not installed."""
+        self.name = url
+        scheme = url.partition("://")[0].lower()
+        if scheme not in SCHEMES:
+            raise HeaderError(url, f"{scheme}:// is not supported: give a path or {', '.join(SCHEMES)}://")
+        try:
+            self._fs, self._failures = _hub() if scheme == "hf" else _web(timeout_seconds)
+        except ModuleNotFoundError as error:
+            raise HeaderError(url, f"remote files need {error.name}, which is not installed: {EXTRA}") from error
+        self._file: Any = None
+        self._streamed = False
+        try:
+            info = self._fs.info(url)
+            size = info.get("size")
+            if info["type"] != "file" or not size:
+                raise HeaderError(url, f"is not a file of known size (saw {info['type']}, {size}): download it first")
+            self.size: int = size
+            self._open(ranged=info.get("partial", True))
+        except self._failures as error:
+            raise self._error(error) from error
+
+    def _open(self, ranged: bool) -> None:
+        self.close()
+        self._streamed = not ranged
+        # the cursor's windows are the cache; block_size=0 makes it a stream
+        self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        try:
+            data = self._read_stream(offset, nbytes) if self._streamed else self._read_range(offset, nbytes)
+        except self._failures as error:
+            raise self._error(error, offset) from error
+        if len(data) != nbytes:
+            raise HeaderError(self.name, f"the server sent {len(data)} bytes of {nbytes}: try again", offset)
+        return data
+
+    def _read_range(self, offset: int, nbytes: int) -> bytes:
+        self._file.seek(offset)
+        try:
+            data: bytes = self._file.read(nbytes)
+        except ValueError as error:
+            if "range requests" not in str(error):
+                raise
+            # fsspec saw a whole file come back where a range was asked for, and hung up
+            self._open(ranged=False)
+            return self._read_stream(offset, nbytes)
+        return data
+
+    def _read_stream(self, offset: int, nbytes: int) -> bytes:
+        """What lies before offset was asked for earlier, or is a skipped part of the header."""
+        while (gap := offset - self._file.loc) > 0:
+            if not self._file.read(min(gap, STREAM_CHUNK_NBYTES)):
+                return b""
+        parts, left = [], nbytes
+        while left and (part := self._file.read(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _error(self, error: BaseException, offset: int | None = None) -> HeaderError:
+        """fsspec turns what happened into FileNotFoundError; its cause has the status or the timeout."""
+        if isinstance(error, HeaderError):
+            return error
+        cause = error.__cause__ or error
+        reason = "timed out" if isinstance(cause, TimeoutError) else str(cause) or type(cause).__name__
+        return HeaderError(self.name, f"cannot be fetched ({reason}): check the URL and the connection", offset)
+
+
+# what a file system may raise for a bad name or a bad connection; a programming error is not among them
+Failures = tuple[type[BaseException], ...]
+
+
+def _web(timeout_seconds: float) -> tuple[Any, Failures]:
+    import aiohttp
+    import fsspec
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+    # a compressed answer would have other offsets
+    headers = {"Accept-Encoding": "identity"}
+    fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs={"timeout": timeout}, headers=headers)
+    return fs, (OSError, ValueError, aiohttp.ClientError)
+
+
+def _hub() -> tuple[Any, Failures]:
+    import fsspec
+    from huggingface_hub.errors import HTTPError  # of whichever client that version of it uses
+
+    return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, HTTPError)
