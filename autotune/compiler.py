@@ -1,0 +1,174 @@
+"""Compiles candidates in parallel worker processes. Never opens a device, and idles without using the processor.
+
+Own processes instead of ProcessPoolExecutor: that breaks wholly when a worker dies, and cannot end a running job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Self
+
+from tinygrad.renderer import Renderer
+
+from autotune.compiler_child import Answer, Setup
+from autotune.protocol import POLL_SECONDS, Child, ChildFault
+from autotune.tinygrad_api.lower import MAX_UOPS, Program, codegen_context
+from db.records import Outcome, Schedule, Workload
+
+START_SECONDS = 60.0
+_WORKER = "autotune.compiler_child"
+_ENV = {"ALLOW_DEVICE_USAGE": "0"}
+
+
+class CompilePoolError(RuntimeError):
+    """The workers cannot run at all: the message has the last line that one printed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A candidate to compile; `key` is the caller's name for it."""
+
+    key: Hashable
+    workload: Workload
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What became of a job. `program` is there when the outcome is OK, else `reason` is. `seconds` of wall time."""
+
+    key: Hashable
+    outcome: Outcome
+    reason: str
+    program: Program | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker is at: a job, or None while it starts."""
+
+    job: Job | None
+    start: float
+    limit_seconds: float
+
+
+def default_workers() -> int:
+    """One for each processor that this process may use: nothing else runs while a pool compiles."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, usable or 1)
+
+
+class CompilePool:
+    """`workers` processes that compile for one renderer; a context manager.
+
+    A job that takes longer than `timeout_seconds` is a TIMEOUT, one whose worker dies or outgrows
+    `memory_limit_nbytes` of resident memory a CRASH: that worker is replaced and the other jobs go on. The limit
+    covers the worker, not a compiler that it runs: max_uops and the timeout bound that one.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        workers: int | None = None,
+        *,
+        memory_limit_nbytes: int = 2 << 30,
+        timeout_seconds: float = 10.0,
+        max_uops: int = MAX_UOPS,
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers={workers}: at least one process must compile")
+        self._setup = Setup(renderer, codegen_context(), max_uops)
+        self._count = workers or default_workers()
+        self._memory_limit_nbytes, self._timeout_seconds = memory_limit_nbytes, timeout_seconds
+        self._idle: list[Child] = []
+        self._running: dict[Child, _Task] = {}
+
+    def __enter__(self) -> Self:
+        """Starts the workers and returns at once: they import while the caller goes on."""
+        self._fill()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._drop_running()
+        for child in self._idle:
+            child.close()
+        self._idle = []
+
+    def compile(self, jobs: Iterable[Job]) -> Iterator[Compiled]:
+        """Each job's result as it completes; nothing runs any more when the iterator is exhausted or closed.
+
+        Raises CompilePoolError if a worker cannot start.
+        """
+        waiting = deque(jobs)
+        try:
+            while waiting or self._running:
+                if waiting:
+                    self._fill()
+                while waiting and self._idle:
+                    self._give(waiting)
+                yield from self._collect()
+        finally:  # the caller stopped early: what still runs is of no use
+            self._drop_running()
+
+    def _fill(self) -> None:
+        for _ in range(self._count - len(self._idle) - len(self._running)):
+            child = Child(_WORKER, env=_ENV, memory_limit_nbytes=self._memory_limit_nbytes)
+            self._running[child] = _Task(None, time.monotonic(), START_SECONDS)
+            try:
+                child.send(self._setup)
+            except ChildFault as e:
+                raise CompilePoolError(f"a compile worker does not start: {e}") from e
+
+    def _give(self, waiting: deque[Job]) -> None:
+        child, job = self._idle.pop(), waiting.popleft()
+        try:
+            child.send((job.workload, job.schedule))
+        except ChildFault:  # it died while idle, which is no fault of the job
+            waiting.appendleft(job)
+        else:
+            self._running[child] = _Task(job, time.monotonic(), self._timeout_seconds)
+
+    def _collect(self) -> Iterator[Compiled]:
+        """Waits for the first of: an answer, a worker that is ready, a limit."""
+        deadline = min((t.start + t.limit_seconds for t in self._running.values()), default=0.0)
+        pause = max(0.0, min(POLL_SECONDS, deadline - time.monotonic()))
+        ready = wait([child.connection for child in self._running], pause)
+        for child, task in list(self._running.items()):
+            try:
+                if child.connection not in ready:
+                    child.check(task.start + task.limit_seconds, task.limit_seconds)
+                    continue
+                answer = child.receive(0)
+            except ChildFault as e:
+                del self._running[child]
+                if task.job is None:
+                    raise CompilePoolError(f"a compile worker does not start: {e}") from e
+                yield Compiled(task.job.key, e.outcome, str(e), None, time.monotonic() - task.start)
+                continue
+            del self._running[child]
+            self._settle(child)
+            if task.job is not None:
+                yield _result(task.job, answer)
+
+    def _settle(self, child: Child) -> None:
+        """tinygrad's caches grow with every kernel; a worker leaves before that costs a job its memory."""
+        if child.rss_nbytes() > self._memory_limit_nbytes // 2:
+            child.close()
+        else:
+            self._idle.append(child)
+
+    def _drop_running(self) -> None:
+        for child in self._running:
+            child.kill()
+        self._running = {}
+
+
+def _result(job: Job, answer: Answer) -> Compiled:
+    return Compiled(job.key, answer.outcome, answer.reason, answer.program, answer.seconds)

@@ -1,0 +1,59 @@
+"""The inside of a compile worker: builds kernels from (workload, schedule) and lowers them. Never opens a device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tinygrad.renderer import Renderer
+
+import kernels
+from autotune.tinygrad_api.lower import LoweringError, Program, compile_program, one_line, worker_context
+from db.records import Outcome, Schedule, Workload
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs once: the renderer to lower for, the parent's codegen settings, the largest kernel."""
+
+    renderer: Renderer
+    settings: dict[str, object]
+    max_uops: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one job; seconds of this worker's wall clock."""
+
+    outcome: Outcome
+    reason: str
+    program: Program | None
+    seconds: float
+
+
+def compile_one(workload: Workload, schedule: Schedule, setup: Setup) -> Answer:
+    """ILLEGAL if the kernel cannot be built so (KernelError, ScheduleError, FormatError), else what lowering says."""
+    start = time.perf_counter()
+
+    def answer(outcome: Outcome, reason: str, program: Program | None = None) -> Answer:
+        return Answer(outcome, reason, program, time.perf_counter() - start)
+
+    try:
+        sink = kernels.build(workload, schedule, setup.renderer)
+        return answer(Outcome.OK, "", compile_program(sink, setup.renderer, max_uops=setup.max_uops))
+    except ValueError as e:
+        return answer(Outcome.ILLEGAL, one_line(e))
+    except LoweringError as e:
+        return answer(e.outcome, one_line(e))
+
+
+def main(connection: Connection[Any, Any]) -> None:
+    """Serve jobs until the pipe closes. Says ready first, so that imports count against no job's time."""
+    setup: Setup = connection.recv()
+    with worker_context(setup.settings):
+        connection.send("ready")
+        while True:
+            workload, schedule = connection.recv()
+            connection.send(compile_one(workload, schedule, setup))

@@ -1,0 +1,227 @@
+"""The inside of the runner's child: owns the device, holds one workload's buffers, validates and times programs.
+
+Decides nothing: what to run, for how long and what to make of it is the parent's business. A hung or crashed kernel
+takes this process along, which is what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.device import Buffer
+from tinygrad.dtype import dtypes
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import KernelInfo, UOp
+
+from autotune.inputs import make_inputs
+from autotune.measure import median
+from autotune.tinygrad_api.launch import Kernel, LaunchError, LoadError, OpenDevice
+from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
+from autotune.validate import Truth, Verdict, judge, poisoned
+from db.records import Outcome, Target, Workload
+from kernels import devices
+
+COLD_FACTOR = 4
+COLD_LIMIT_NBYTES = 2 << 30
+# a warm-up launch also loads the code, so it may take this many times longer before it alone condemns a kernel
+WARM_UP_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The device that a runner owns. `renderer` is what a CompilePool needs; `memory_nbytes` is 0 if unknown."""
+
+    target: Target
+    renderer: Renderer
+    llc_nbytes: int
+    memory_nbytes: int
+    clock: str
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs on the device: one copy of the weight is `weight_nbytes`, and launches rotate through `copies`."""
+
+    weight_nbytes: int
+    copies: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each launch on the device's clock, cold. Not OK: `reason` says why, and `samples` are what there is
+    (a SLOW kernel's few; none after a fault)."""
+
+    outcome: Outcome
+    samples: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A method of Bench and its keyword arguments."""
+
+    verb: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The request failed in a way that has a name. `fatal`: the device may be broken, replace this process."""
+
+    outcome: Outcome
+    reason: str
+    fatal: bool
+
+
+class Bench:
+    """The device and the inputs of one workload on it."""
+
+    def __init__(self, choice: devices.Choice) -> None:
+        devices.activate(choice)
+        self._choice, self._device = choice, OpenDevice()
+        self._kernels: dict[str, Kernel] = {}
+
+    def describe(self) -> DeviceInfo:
+        name = self._choice.device
+        return DeviceInfo(
+            target=devices.describe_target(name),
+            renderer=self._device.renderer,
+            llc_nbytes=devices.last_level_cache_nbytes(name),
+            memory_nbytes=devices.memory_nbytes(name),
+            clock=self._device.clock,
+            versions=(("tinygrad", version("tinygrad")), ("driver", devices.driver_version(name))),
+        )
+
+    def prepare(self, workload: Workload, seed: int) -> Prepared:
+        """Inputs of `workload`, and enough copies of its weight that a launch finds none of it in a cache."""
+        self._kernels, self._copies = {}, []  # frees what the last workload held
+        self._others: dict[int, tuple[tuple[Buffer, ...], Buffer, Truth]] = {}
+        self._workload, self._seed, self._turn = workload, seed, 0
+        inputs = make_inputs(workload, seed)
+        name = self._choice.device
+        wanted = -(-COLD_FACTOR * devices.last_level_cache_nbytes(name) // inputs.weight_nbytes)
+        room = min(COLD_LIMIT_NBYTES, devices.memory_nbytes(name) // 8 or COLD_LIMIT_NBYTES) // inputs.weight_nbytes
+        copies = max(1, min(wanted, room))
+        upload = self._device.upload
+        self._copies = [tuple(upload(p) for p in inputs.planes) for _ in range(copies)]
+        self._x, self._truth = upload(inputs.x), inputs.truth
+        self._poison = poisoned(workload.m * workload.n, workload.out_dtype)
+        self._out = upload(self._poison)
+        return Prepared(inputs.weight_nbytes, copies)
+
+    def validate(self, program: Program, tolerance: float, seeds: int) -> Verdict:
+        """The verdict over `seeds` sets of inputs: the first that is not OK, else the one with the largest error."""
+        kernel = self._load(program)
+        verdicts = []
+        for seed in range(self._seed, self._seed + seeds):
+            planes, x, truth = self._set(seed)
+            self._device.write(self._out, self._poison)
+            kernel((self._out, *planes, x))
+            verdict = judge(self._device.read(self._out), self._workload.out_dtype, truth, tolerance)
+            if verdict.outcome is not Outcome.OK:
+                return verdict
+            verdicts.append(verdict)
+        return max(verdicts, key=lambda v: v.error or 0.0)
+
+    def measure(self, program: Program, launches: int, stop_above_seconds: float | None) -> Timing:
+        """One warm-up, then `launches` cold launches; SLOW as soon as it is clear that none will be fast enough."""
+        kernel = self._load(program)
+        limit = float("inf") if stop_above_seconds is None else stop_above_seconds
+        warm_up = kernel(self._cold())
+        if warm_up > limit * WARM_UP_FACTOR:
+            return Timing(Outcome.SLOW, (warm_up,), f"the first launch took {warm_up:.3g} s, stop above {limit:.3g} s")
+        samples = [kernel(self._cold())]
+        if min(warm_up, samples[0]) > limit:
+            return Timing(Outcome.SLOW, tuple(samples), f"a launch takes {samples[0]:.3g} s, stop above {limit:.3g} s")
+        samples += [kernel(self._cold()) for _ in range(launches - 1)]
+        return Timing(Outcome.OK, tuple(samples))
+
+    def compare(self, programs: Sequence[Program], rounds: int) -> tuple[Timing, ...]:
+        """Cold launches in turn, ABBAAB.. so that none always comes first: sample i of each is of round i."""
+        kernels = [self._load(p) for p in programs]
+        for kernel in kernels:
+            kernel(self._cold())
+        samples: list[list[float]] = [[] for _ in kernels]
+        for number in range(rounds):
+            order = range(len(kernels))
+            for i in order if number % 2 == 0 else reversed(order):
+                samples[i].append(kernels[i](self._cold()))
+        return tuple(Timing(Outcome.OK, tuple(s)) for s in samples)
+
+    def chain(self, program: Program, length: int, rounds: int) -> Timing:
+        """Seconds a launch in a graph of launches that each wait for the one before, as in decoding."""
+        graph = self._device.chain(program, [self._cold() for _ in range(max(length, min(len(self._copies), 256)))])
+        if graph is None:
+            return self.measure(program, rounds, None)
+        graph()
+        return Timing(Outcome.OK, tuple(graph() / graph.launches for _ in range(rounds)))
+
+    def copy_bandwidth(self) -> float:
+        """Bytes read and written a second by the fastest of a few copy kernels, over more than the cache holds."""
+        name = self._choice.device
+        room = (devices.memory_nbytes(name) or 1 << 32) // 8
+        count = min(max(COLD_FACTOR * devices.last_level_cache_nbytes(name), 64 << 20), 512 << 20, room) // 4
+        buffers = [self._device.upload(np.zeros(count, np.float32)) for _ in range(2)]
+        best = float("inf")
+        for opts in _COPY_OPTS:
+            try:
+                kernel = self._device.load(compile_program(_copy(count, opts), self._device.renderer))
+            except (LoweringError, LoadError):
+                continue
+            best = min(best, median([kernel(buffers) for _ in range(6)][1:]))
+        return 2 * 4 * count / best
+
+    def _set(self, seed: int) -> tuple[tuple[Buffer, ...], Buffer, Truth]:
+        if seed == self._seed:
+            return self._copies[0], self._x, self._truth
+        if seed not in self._others:
+            inputs = make_inputs(self._workload, seed)
+            planes = tuple(self._device.upload(p) for p in inputs.planes)
+            self._others[seed] = (planes, self._device.upload(inputs.x), inputs.truth)
+        return self._others[seed]
+
+    def _cold(self) -> tuple[Buffer, ...]:
+        self._turn = (self._turn + 1) % len(self._copies)
+        return (self._out, *self._copies[self._turn], self._x)
+
+    def _load(self, program: Program) -> Kernel:
+        if program.key not in self._kernels:
+            self._kernels[program.key] = self._device.load(program)
+        return self._kernels[program.key]
+
+
+_COPY_OPTS: tuple[tuple[Opt, ...] | None, ...] = (
+    None,
+    (Opt(OptOps.UPCAST, 0, 4),),
+    (Opt(OptOps.UPCAST, 0, 4), Opt(OptOps.LOCAL, 0, 256)),
+)
+
+
+def _copy(count: int, opts: tuple[Opt, ...] | None) -> UOp:
+    out, source = (UOp.placeholder((count,), dtypes.float32, slot=i) for i in range(2))
+    i = UOp.range(count, 0)
+    return out[i].store(source[i]).end(i).sink(arg=KernelInfo(name="copy", opts_to_apply=opts))
+
+
+def main(connection: Connection[Any, Any]) -> None:
+    """Open the device that the first message chooses, then answer requests until the pipe closes."""
+    bench = Bench(connection.recv())
+    while True:
+        request: Request = connection.recv()
+        answer: object
+        try:
+            answer = getattr(bench, request.verb)(**request.arguments)
+        except LoadError as e:
+            answer = Refused(Outcome.COMPILE_ERROR, str(e), fatal=False)
+        except LaunchError as e:
+            answer = Refused(Outcome.CRASH, str(e), fatal=True)
+        except ValueError as e:
+            answer = Refused(Outcome.ILLEGAL, str(e), fatal=False)
+        connection.send(answer)

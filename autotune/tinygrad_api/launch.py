@@ -1,0 +1,127 @@
+"""An open device: upload arrays, load Programs, launch them and read the device's clock. One process, one OpenDevice.
+
+Does not lower, choose, judge or repeat: that is `lower`, `search`, `validate` and `runner_child`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tinygrad.device import Buffer, CompileError, Device
+from tinygrad.dtype import dtypes
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import Ops, UOp
+
+from autotune.tinygrad_api.lower import Program, one_line
+
+# where the seconds of a launch come from, by tinygrad device
+CLOCKS = {
+    "CPU": "perf_counter around the call",
+    "CL": "OpenCL profiling events",
+    "CUDA": "CUDA events",
+    "METAL": "Metal GPUStartTime/GPUEndTime",
+    "AMD": "GPU timestamps",
+    "NV": "GPU timestamps",
+    "QCOM": "GPU timestamps",
+}
+# how tinygrad's runtimes report what a driver refused
+_REFUSALS = (RuntimeError, AssertionError, MemoryError)
+
+
+class LoadError(RuntimeError):
+    """The driver does not accept the program: too much local memory, source that it cannot compile, ..."""
+
+
+class LaunchError(RuntimeError):
+    """A launch failed on the device. The device may be unusable from here on; leave the process."""
+
+
+class Kernel:
+    """A loaded program. Call it with the buffers of its slots in order: seconds on the device's clock.
+
+    Raises LaunchError. A kernel that never ends blocks the call: only another process can end it.
+    """
+
+    def __init__(self, program: Program, runtime: Any, device: str) -> None:
+        self.program, self._runtime, self._device = program, runtime, device
+        self._slots = tuple(program.uop.arg.globals)
+        self._vals = program.uop.arg.vals({})
+        self._dims = {"global_size": program.global_size, "local_size": program.local_size}
+
+    def __call__(self, buffers: Sequence[Buffer]) -> float:
+        handles = [buffers[i].get_buf(self._device) for i in self._slots]
+        try:
+            return float(self._runtime(*handles, **self._dims, vals=self._vals, wait=True))
+        except _REFUSALS as e:
+            raise LaunchError(f"launch failed: {one_line(e)}") from e
+
+
+class OpenDevice:
+    """The device that DEV names, opened in this process."""
+
+    def __init__(self) -> None:
+        self.name: str = Device.DEFAULT
+        self._device: Any = Device[self.name]
+
+    @property
+    def renderer(self) -> Renderer:
+        return self._device.renderer
+
+    @property
+    def clock(self) -> str:
+        return CLOCKS.get(self.name, "perf_counter around the call")
+
+    def upload(self, array: npt.NDArray[Any]) -> Buffer:
+        """The array's bytes in device memory. MemoryError when there is no room."""
+        buffer = Buffer(self.name, max(array.nbytes, 1), dtypes.uint8, preallocate=True)
+        self.write(buffer, array)
+        return buffer
+
+    def write(self, buffer: Buffer, array: npt.NDArray[Any]) -> None:
+        """Overwrites the whole buffer; done when it returns."""
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._device.allocator._copyin(buffer.get_buf(self.name), flat.data)
+        self._device.synchronize()
+
+    def read(self, buffer: Buffer) -> npt.NDArray[np.uint8]:
+        data = np.empty(buffer.nbytes, np.uint8)
+        self._device.allocator._copyout(data.data, buffer.get_buf(self.name))
+        return data
+
+    def load(self, program: Program) -> Kernel:
+        """Hands the program to the driver, which for OpenCL also compiles it. Raises LoadError."""
+        try:
+            return Kernel(program, self._device.runtime(program.uop.to_elf()), self.name)
+        except (CompileError, *_REFUSALS) as e:
+            raise LoadError(one_line(e)) from e
+
+    def chain(self, program: Program, launches: Sequence[Sequence[Buffer]]) -> Graph | None:
+        """The launches as one graph of the device, or None if the device has no graphs.
+
+        Launches that write the same output depend on each other, so the graph runs them strictly in turn.
+        """
+        if self._device.graph is None:
+            return None
+        slots = program.uop.arg.globals
+        calls = [program.uop.call(*(UOp.from_buffer(buffers[i]) for i in slots)) for buffers in launches]
+        body = UOp(Ops.CUSTOM_FUNCTION, src=(UOp(Ops.LINEAR, src=tuple(calls)),), arg="graph")
+        try:
+            return Graph(self._device.graph(body, input_uops=()), len(calls))
+        except _REFUSALS as e:
+            raise LaunchError(f"graph refused: {one_line(e)}") from e
+
+
+class Graph:
+    """A chain of launches that the device runs without the host. Call it: seconds for all of them."""
+
+    def __init__(self, graph: Any, launches: int) -> None:
+        self._graph, self.launches = graph, launches
+
+    def __call__(self) -> float:
+        try:
+            return float(self._graph((), {}, wait=True))
+        except _REFUSALS as e:
+            raise LaunchError(f"graph failed: {one_line(e)}") from e

@@ -1,0 +1,158 @@
+"""Is this output right? Arithmetic on arrays, nothing else: launching and reading back is the runner's work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from db.records import Outcome
+
+CANARY_NBYTES = 4096
+_CANARY = 0xA5
+# a NaN whose payload no arithmetic produces, so that "never written" and "computed a NaN" can be told apart
+_POISON = {"float32": np.uint32(0x7FC5A5A5), "float16": np.uint16(0x7E5A), "bfloat16": np.uint16(0x7FDA)}
+# one element may be this much further off than the whole: about the largest of 10^6 normal errors
+ELEMENT_SLACK = 8.0
+_SLAB = 1 << 22
+_BFLOAT16_MAX = 3.3895313892515355e38
+_Floats = npt.NDArray[np.float64]
+
+
+class ValidateError(ValueError):
+    """The arrays to be judged do not belong together."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """error: ||out - ref|| / ||ref||. max_element_error: the largest |out - ref| of one element, in units of what its
+    row's norm makes typical. Both are None if nothing could be judged; `reason` says why an outcome is not OK."""
+
+    outcome: Outcome
+    error: float | None
+    max_element_error: float | None
+    tolerance: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an output [m, n] must be, float64.
+
+    reference: [m, r], the first r <= n columns, which then repeat. x_norms [m] and w_norms [r]: the norms of the
+    operands' rows over sqrt(k) in all, so that their product is what makes an element of the output typical.
+    """
+
+    reference: npt.NDArray[np.float64]
+    x_norms: npt.NDArray[np.float64]
+    w_norms: npt.NDArray[np.float64]
+    n: int
+
+    @property
+    def m(self) -> int:
+        return int(self.reference.shape[0])
+
+    def tokens(self, start: int, stop: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Reference and typical size of the output's rows [start, stop), each [stop - start, n]."""
+        columns = np.arange(self.n) % self.reference.shape[1]
+        scale = np.outer(self.x_norms[start:stop], self.w_norms[columns])
+        return self.reference[start:stop, columns], scale
+
+
+def _poison(dtype: str) -> Any:
+    if dtype not in _POISON:
+        raise ValidateError(f"no poison for an output of {dtype!r}; known are {', '.join(_POISON)}")
+    return _POISON[dtype]
+
+
+def poisoned(elements: int, dtype: str) -> npt.NDArray[np.uint8]:
+    """The bytes of an output before a launch: `elements` NaNs, then CANARY_NBYTES that no kernel may touch."""
+    body = np.full(elements, _poison(dtype)).view(np.uint8)
+    return np.concatenate([body, np.full(CANARY_NBYTES, _CANARY, np.uint8)])
+
+
+def decode(bits: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float64]:
+    """Raw output words as numbers."""
+    if dtype == "bfloat16":
+        return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return bits.view(dtype).astype(np.float64)
+
+
+def _rounding(reference: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.float64]:
+    """Half a unit in the last place of the output's type: what storing even the exact result may cost."""
+    ulps = 1 << 16 if dtype == "bfloat16" else 1
+    kind = np.float32 if dtype == "bfloat16" else np.dtype(dtype).type
+    limit = float(np.finfo(kind).max)
+    spacing: npt.NDArray[np.float64] = np.spacing(np.minimum(np.abs(reference), limit).astype(kind)).astype(np.float64)
+    return spacing * (ulps / 2)
+
+
+def judge(data: npt.NDArray[np.uint8], dtype: str, truth: Truth, tolerance: float) -> Verdict:
+    """The verdict on `data`, the bytes read back from a buffer that held `poisoned(m * n, dtype)` before the launch.
+
+    Wrong are: a changed canary, an element never written, NaN or infinity where the reference has a number that the
+    type can hold, an error above `tolerance`, an element off by more than ELEMENT_SLACK tolerances of its row.
+    Raises ValidateError if `data` has another size.
+    """
+    poison = _poison(dtype)
+    elements = truth.m * truth.n
+    if data.dtype != np.uint8 or data.nbytes != elements * poison.itemsize + CANARY_NBYTES:
+        raise ValidateError(f"{data.nbytes} bytes of {data.dtype} are no {dtype} output of {elements} elements")
+
+    def wrong(reason: str, error: float | None = None, element: float | None = None) -> Verdict:
+        return Verdict(Outcome.WRONG_RESULT, error, element, tolerance, reason)
+
+    bits = data[:-CANARY_NBYTES].view(poison.dtype).reshape(truth.m, truth.n)
+    if touched := np.count_nonzero(data[-CANARY_NBYTES:] != _CANARY):
+        return wrong(f"wrote past the output's end: {touched} canary bytes changed")
+    if (unwritten := bits == poison).any():
+        return wrong(f"{np.count_nonzero(unwritten)} of {elements} elements never written, first {_where(unwritten)}")
+    squares = norm = element = 0.0
+    at = (0, 0)
+    step = max(1, _SLAB // truth.n)
+    for start in range(0, truth.m, step):  # in slabs: the whole in float64 can be gigabytes
+        slab = _judge_slab(decode(bits[start : start + step], dtype), dtype, *truth.tokens(start, start + step))
+        if slab.bad is not None:
+            return wrong(f"NaN or infinity, first at {(slab.bad[0] + start, slab.bad[1])}")
+        squares, norm = squares + slab.squares, norm + slab.norm
+        if slab.element > element:
+            element, at = slab.element, (slab.at[0] + start, slab.at[1])
+    error = float(np.sqrt(squares / norm)) if norm else float(np.sqrt(squares))
+    if not error <= tolerance:
+        return wrong(f"relative error {error:.2e} above {tolerance:.0e}", error, element)
+    if not element <= tolerance * ELEMENT_SLACK:
+        return wrong(f"element {at} is off by {element:.2e} of its row's norm", error, element)
+    return Verdict(Outcome.OK, error, element, tolerance)
+
+
+@dataclass(frozen=True)
+class _Slab:
+    """Sums of squares of error and reference, the worst element and where it is; `bad`: where the first NaN is."""
+
+    squares: float = 0.0
+    norm: float = 0.0
+    element: float = 0.0
+    at: tuple[int, int] = (0, 0)
+    bad: tuple[int, int] | None = None
+
+
+def _judge_slab(out: _Floats, dtype: str, reference: _Floats, scale: _Floats) -> _Slab:
+    largest = _BFLOAT16_MAX if dtype == "bfloat16" else float(np.finfo(dtype).max)
+    # a number too large for the type has to come out as infinity: no error, no part of the norm
+    overflow = (np.abs(reference) > largest) & np.isinf(out) & (np.sign(out) == np.sign(reference))
+    if (bad := ~np.isfinite(out) & ~overflow).any():
+        return _Slab(bad=_where(bad))
+    expected = np.where(overflow, 0.0, reference)
+    difference = np.abs(np.where(overflow, 0.0, out) - expected)
+    excess = np.maximum(difference - _rounding(expected, dtype), 0.0)
+    relative = np.divide(excess, scale, out=np.where(excess > 0, np.inf, 0.0), where=scale > 0)
+    at = np.unravel_index(int(relative.argmax()), relative.shape)
+    squares, norm = float(np.square(difference).sum()), float(np.square(expected).sum())
+    return _Slab(squares, norm, float(relative[at]), (int(at[0]), int(at[1])))
+
+
+def _where(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    row, column = np.unravel_index(int(mask.argmax()), mask.shape)
+    return int(row), int(column)
