@@ -7,40 +7,25 @@ whatever is wrong with it ends in one HeaderError with the byte offset.
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.header_bytes import Cursor, HeaderError, LocalFile, Source
+from autotune.header_tensors import TensorInfo, read_tensors
 from autotune.header_values import Omitted, Value, read_value
 
 __all__ = ["Header", "HeaderError", "Omitted", "TensorInfo", "Value", "read_header"]
 
 VERSIONS = (2, 3)
-DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 MAX_METADATA = 1 << 12
 MAX_TENSORS = 1 << 17  # 256 experts as separate tensors in 60 layers stay below
-MAX_DIMS = 4
 TIMEOUT_SECONDS = 30.0
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf($|\?))")
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor. `shape` is row-major, (n, k) for a weight of n rows; `format` is its GGML type, as in "Q4_K";
-    `offset` is where its bytes start in `Header.files[file]`."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    offset: int
-    nbytes: int
-    file: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,16 +78,12 @@ def _shard_names(source: str, count: Value) -> list[str]:
 
 def _join(shards: list[Header]) -> Header:
     first = shards[0]
-    tensors = tuple(
-        TensorInfo(t.name, t.shape, t.format, t.offset, t.nbytes, file)
-        for file, shard in enumerate(shards)
-        for t in shard.tensors
-    )
+    tensors = tuple(replace(tensor, file=file) for file, shard in enumerate(shards) for tensor in shard.tensors)
     expected = first.metadata.get("split.tensors.count", len(tensors))
     if expected != len(tensors):
         raise HeaderError(first.files[0], f"split.tensors.count is {expected!r}, the shards have {len(tensors)}")
-    if name := _duplicate(tensors):
-        raise HeaderError(first.files[0], f"tensor {name!r} is in two of its shards")
+    if twice := [name for name, times in Counter(t.name for t in tensors).items() if times > 1]:
+        raise HeaderError(first.files[0], f"tensor {twice[0]!r} is in two of its shards")
     files = tuple(shard.files[0] for shard in shards)
     nbytes = sum(shard.nbytes for shard in shards)
     return Header(first.architecture, first.name, first.metadata, tensors, files, first.data_offset, nbytes)
@@ -113,11 +94,6 @@ def _checked(header: Header) -> Header:
     if not header.architecture:
         raise HeaderError(header.files[0], "general.architecture is missing or not a string: this is no model")
     return header
-
-
-def _duplicate(tensors: tuple[TensorInfo, ...]) -> str | None:
-    seen: set[str] = set()
-    return next((t.name for t in tensors if t.name in seen or seen.add(t.name)), None)  # type: ignore[func-returns-value]
 
 
 def _open(name: str, timeout_seconds: float) -> Source:
@@ -133,8 +109,7 @@ def _read_file(name: str, timeout_seconds: float) -> Header:
         cursor = Cursor(source)
         n_tensors, n_metadata = _preamble(cursor)
         metadata = _metadata(cursor, n_metadata)
-        alignment = _alignment(cursor, metadata)
-        tensors, data_offset = _tensors(cursor, n_tensors, alignment, source.size)
+        tensors, data_offset = read_tensors(cursor, n_tensors, metadata, source.size)
         architecture, title = metadata.get("general.architecture"), metadata.get("general.name")
         return Header(
             architecture if isinstance(architecture, str) else "",
@@ -176,72 +151,3 @@ def _metadata(cursor: Cursor, count: int) -> dict[str, Value]:
             raise cursor.error(f"the key {key!r} is there twice", start)
         metadata[key] = read_value(cursor, key)
     return metadata
-
-
-def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
-    value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if type(value) is int and 0 < value <= MAX_ALIGNMENT and value.bit_count() == 1:
-        return value
-    raise cursor.error(f"general.alignment is {value!r}, a power of two up to {MAX_ALIGNMENT} is needed")
-
-
-def _block_sizes() -> dict[int, tuple[str, int, int]]:
-    """GGML type id -> (name, weights in a block, bytes of a block), from the gguf package: 0.15 s with its numpy."""
-    from gguf.constants import GGML_QUANT_SIZES
-
-    return {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
-
-
-def _tensors(cursor: Cursor, count: int, alignment: int, size: int) -> tuple[tuple[TensorInfo, ...], int]:
-    """The tensor table, its offsets made absolute, and the offset of the data."""
-    sizes = _block_sizes()
-    found = []
-    for number in range(count):
-        start = cursor.offset
-        name = cursor.name(f"the name of tensor {number + 1} of {count}")
-        found.append((start, _tensor(cursor, name, sizes, alignment)))
-    data_offset = -(-cursor.offset // alignment) * alignment
-    placed = [(at, TensorInfo(t.name, t.shape, t.format, data_offset + t.offset, t.nbytes)) for at, t in found]
-    tensors = tuple(t for _, t in placed)
-    if name_twice := _duplicate(tensors):
-        raise cursor.error(
-            f"tensor {name_twice!r} is there twice", next(at for at, t in placed[::-1] if t.name == name_twice)
-        )
-    by_offset = sorted(placed, key=lambda p: p[1].offset)
-    for (_, before), (at, tensor) in itertools.pairwise(by_offset):
-        if before.offset + before.nbytes > tensor.offset:
-            raise cursor.error(
-                f"tensor {tensor.name!r} at {tensor.offset} overlaps {before.name!r} at {before.offset}", at
-            )
-    for at, tensor in by_offset[-1:]:
-        if (end := tensor.offset + tensor.nbytes) > size:
-            message = f"the data of {tensor.name!r} ends at {end}, the file at {size}: truncated, fetch it again"
-            raise cursor.error(message, at)
-    return tensors, data_offset
-
-
-def _tensor(cursor: Cursor, name: str, sizes: dict[int, tuple[str, int, int]], alignment: int) -> TensorInfo:
-    """One entry of the table; its offset is still relative to the data."""
-    start = cursor.offset
-    n_dims = cursor.u32(f"the number of dimensions of {name}")
-    if not 1 <= n_dims <= MAX_DIMS:
-        raise cursor.error(f"tensor {name!r} has {n_dims} dimensions, from 1 to {MAX_DIMS} are allowed", start)
-    shape = tuple(cursor.u64(f"the shape of {name}") for _ in range(n_dims))[::-1]
-    if 0 in shape:
-        raise cursor.error(f"tensor {name!r} of shape {shape} has a dimension of 0", start)
-    start = cursor.offset
-    kind = cursor.u32(f"the type of {name}")
-    if kind not in sizes:
-        raise cursor.error(f"tensor {name!r} has the GGML type {kind}, unknown to the gguf package: upgrade it", start)
-    format_, block, block_nbytes = sizes[kind]
-    if shape[-1] % block:
-        raise cursor.error(
-            f"tensor {name!r}: rows of {shape[-1]} are not a multiple of {format_}'s block of {block}", start
-        )
-    start = cursor.offset
-    offset = cursor.u64(f"the offset of {name}")
-    if offset % alignment:
-        raise cursor.error(
-            f"tensor {name!r} has the offset {offset}, not a multiple of the alignment {alignment}", start
-        )
-    return TensorInfo(name, shape, format_, offset, math.prod(shape) // block * block_nbytes)

@@ -170,7 +170,10 @@ class Cursor:
         nbytes = self.u64(f"the length of {what}")
         if not 0 < nbytes <= MAX_NAME_NBYTES:
             raise self.error(f"{what} has {nbytes} bytes, from 1 to {MAX_NAME_NBYTES} are allowed", start)
-        return self.text(nbytes, what)
+        name = self.text(nbytes, what)
+        if not name.isprintable():  # it will stand in messages
+            raise self.error(f"{what} has unprintable characters: {name!r:.80}", start)
+        return name
 
     def skip_strings(self, count: int, what: str) -> None:
         """Walks count strings (uint64 length, bytes) by their lengths alone; makes no object of any.

@@ -45,8 +45,9 @@ class ModelPlan:
 def workloads(header: Header, m: Sequence[int] = (1,), x_dtype: str = "float32") -> ModelPlan:
     """The linears of a model for each token bucket in m, equal ones (format, n, k, m) taken together.
 
-    Weights are W[n, k]; an activation is x[m, k] of x_dtype. Raises ValueError for an m that is no bucket or an
-    unknown x_dtype. An unknown architecture is no error: all its 2-D weights are taken, and a note says so.
+    Weights are W[n, k]; activations x[m, k] and results are of x_dtype, as `kernels.linear` has them. Raises
+    ValueError for an m that is no bucket or an unknown x_dtype. An unknown architecture is no error: all its 2-D
+    weights are taken, and a note says so.
     """
     if not m or (unknown := [value for value in m if value not in M_BUCKETS]):
         buckets = ", ".join(map(str, M_BUCKETS))
@@ -60,7 +61,7 @@ def workloads(header: Header, m: Sequence[int] = (1,), x_dtype: str = "float32")
         groups.setdefault((tensor.format, n, k), []).append(tensor)
     found = [
         ModelWorkload(
-            Workload("linear", format_, n, k, bucket, x_dtype=x_dtype),
+            Workload("linear", format_, n, k, bucket, x_dtype=x_dtype, out_dtype=x_dtype),
             len(tensors),
             tuple(t.name for t in tensors),
             tensors[0].nbytes,

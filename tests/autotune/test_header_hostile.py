@@ -60,6 +60,7 @@ LIES = {
     "bool of 2": (meta("s", files.BOOL, b"\2"), "s is a bool with the value 2"),
     "bad UTF-8 in a value": (meta("s", files.STRING, files.string(b"ab\xff")), "s is not UTF-8: it has the bytes ff"),
     "bad UTF-8 in a key": (meta(b"\xc3", files.UINT32, bytes(4)), "key 2 of 2 is not UTF-8"),
+    "unprintable key": (meta("\x1b[2J", files.UINT32, bytes(4)), "key 2 of 2 has unprintable characters"),
     "empty key": (meta("", files.UINT32, bytes(4)), "key 2 of 2 has 0 bytes"),
     "key too long": (meta("k" * 5000, files.UINT32, bytes(4)), "key 2 of 2 has 5000 bytes"),
     "key twice": ((LLAMA, b""), r"the key 'general\.architecture' is there twice"),
