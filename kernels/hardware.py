@@ -102,27 +102,24 @@ def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
     try:
         with nullcontext() if not rest or numbered else Context(DEV=device):
             opened = Device[f"{base}:{rest}" if numbered else base]
-            renderer = type(opened.renderer)
+            renderer = opened.renderer
         name = base.upper()
-        facts = _READERS.get(name, _other)(opened, opened._renderer_name(renderer))
+        facts = _READERS.get(name, _other)(opened, renderer)
     except _OPEN_FAILURES as error:
         reason = "; ".join(map(str, error.exceptions)) if isinstance(error, ExceptionGroup) else str(error)
         raise DeviceError(f"device {device!r} does not open: {printable(reason or repr(error))}") from error
-    backend = name if renderer is opened.renderers[0] else f"{name}:{opened._renderer_name(renderer)}"
+    default = type(renderer) is opened.renderers[0]
+    backend = name if default else f"{name}:{opened._renderer_name(type(renderer))}"
     return Target(backend, printable(facts.arch), printable(facts.name), facts.compute_units), facts
 
 
-def _cpu(opened: Any, renderer: str) -> Facts:
-    if renderer == "CLANG":
-        compiler = hostcc.find()
-        driver = hostcc.compiler_version(compiler.path) if compiler else "clang"
-    else:
-        driver = f"tinygrad {renderer}"
+def _cpu(opened: Any, renderer: Any) -> Facts:
+    compiler = hostcc.find() if type(renderer) is opened.renderers[0] else None
     return Facts(
         opened.arch.split(",")[0],
         _cpu_name(),
         os.cpu_count() or 1,
-        driver,
+        hostcc.compiler_version(compiler.path) if compiler else _tinygrad(opened, renderer),
         _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     )
@@ -142,7 +139,7 @@ def cpu_cache_nbytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) 
     return max((int(s[1]) * units.get(s[2], 1) for s in sizes if s), default=0) or 32 * MiB
 
 
-def _metal(opened: Any, renderer: str) -> Facts:
+def _metal(opened: Any, renderer: Any) -> Facts:
     from tinygrad.runtime.ops_metal import from_ns_str
 
     name = from_ns_str(opened.sysdevice.name())
@@ -168,7 +165,7 @@ def apple_cache_nbytes(name: str) -> int:
     return next((mib for family, mib in _APPLE_CACHE_MIB.items() if family in words), 8) * MiB
 
 
-def _cuda(opened: Any, renderer: str) -> Facts:
+def _cuda(opened: Any, renderer: Any) -> Facts:
     from tinygrad.runtime.autogen import cuda
     from tinygrad.runtime.ops_cuda import check
 
@@ -194,7 +191,7 @@ def _nvidia_driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:
     return f", driver {found[1]}" if found else ""
 
 
-def _nv(opened: Any, renderer: str) -> Facts:
+def _nv(opened: Any, renderer: Any) -> Facts:
     models = [f.read_text() for f in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
     found = re.search(r"Model:\s*(.+)", models[opened.device_id]) if opened.device_id < len(models) else None
     return Facts(
@@ -207,7 +204,7 @@ def _nv(opened: Any, renderer: str) -> Facts:
     )
 
 
-def _amd(opened: Any, renderer: str) -> Facts:
+def _amd(opened: Any, renderer: Any) -> Facts:
     folder = Path(getattr(opened.iface, "dev_sysfs_path", ""))
     product, vram, driver = (
         file.read_text().strip() if file.is_file() else ""
@@ -223,7 +220,7 @@ def _amd(opened: Any, renderer: str) -> Facts:
     )
 
 
-def _cl(opened: Any, renderer: str) -> Facts:
+def _cl(opened: Any, renderer: Any) -> Facts:
     from tinygrad.runtime.autogen import opencl as cl
     from tinygrad.runtime.ops_cl import check
 
@@ -242,14 +239,17 @@ def _cl(opened: Any, renderer: str) -> Facts:
     )
 
 
-def _other(opened: Any, renderer: str) -> Facts:
+def _other(opened: Any, renderer: Any) -> Facts:
     """QCOM, WEBGPU, NULL and the like: the arch is all that tinygrad knows."""
-    target = opened.renderer.target
-    arch = (opened.arch or target.arch or target.device).split(",")[0]
-    return Facts(arch, f"{target.device} {arch}", 0, f"tinygrad {renderer}", ASSUMED_GPU_CACHE_NBYTES, 0)
+    device, arch = renderer.target.device, (renderer.target.arch or opened.arch or "unknown").split(",")[0]
+    return Facts(arch, f"{device} {arch}", 0, _tinygrad(opened, renderer), ASSUMED_GPU_CACHE_NBYTES, 0)
 
 
-_READERS: dict[str, Callable[[Any, str], Facts]] = {
+def _tinygrad(opened: Any, renderer: Any) -> str:
+    return f"tinygrad {opened._renderer_name(type(renderer))}"
+
+
+_READERS: dict[str, Callable[[Any, Any], Facts]] = {
     "CPU": _cpu,
     "METAL": _metal,
     "CUDA": _cuda,

@@ -1,0 +1,204 @@
+"""What this machine has for tuning, what is missing, and its remedy. Returns data; the CLI prints it.
+
+Devices are tried in processes of their own, so nothing is left open here. An existing store is opened (which brings
+an old schema up to date); a missing one is not created.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from db import paths
+from db.store import Store
+from kernels import clash, devices, hostcc
+
+PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
+OPTIONAL_PACKAGES = ("fsspec", "aiohttp", "huggingface-hub", "ziglang", "nvidia-cuda-nvrtc-cu12")
+
+
+@dataclass(frozen=True)
+class Device:
+    """`detail`: the device's name when it is ok, else why it cannot be used and what to do."""
+
+    name: str
+    ok: bool
+    chosen: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A compiler: where it is and which, or "" when it is not there."""
+
+    name: str
+    path: str
+    version: str
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """`nbytes` is None for a database without a file; `error` says why the store could not be read."""
+
+    place: str
+    exists: bool
+    nbytes: int | None = None
+    schema: str = ""
+    rows: tuple[tuple[str, int], ...] = ()
+    served: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something missing. A fatal one stops the tuner; the others cost speed or a feature."""
+
+    what: str
+    remedy: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `autotune doctor` says. `ok` is its exit status: no problem is fatal."""
+
+    ok: bool
+    device: str | None
+    reason: str
+    faster: str | None
+    devices: tuple[Device, ...]
+    compilers: tuple[Tool, ...]
+    versions: tuple[tuple[str, str], ...]
+    store: StoreState
+    problems: tuple[Problem, ...]
+
+
+def examine(
+    store: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    probe: devices.Probe = devices.probe_device,
+) -> Report:
+    """Examine this machine, and the store at `store` (default: db.paths.default_store()). Takes some seconds."""
+    environ = os.environ if environ is None else environ
+    problems: list[Problem] = []
+    findings = {name: probe(name, environ) for name in (*devices.GPUS, "WEBGPU", "DSP")}
+    try:
+        choice = devices.choose_device(environ, lambda name, _: findings[name])
+    except devices.DeviceError as error:
+        choice = None
+        problems.append(Problem(str(error), "set DEV to a device listed as ok, or unset it", fatal=True))
+    compilers = _compilers(environ)
+    findings |= _cpu_findings(environ, probe)
+    state = _store(store)
+    if state.error:
+        problems.append(Problem(state.error, "choose another place with --db or AUTOTUNE_DB", fatal=True))
+    versions, missing = _versions()
+    problems += missing + _advice(choice)
+    chosen = None if choice is None else _spelled(choice.device)
+    if chosen in findings and not findings[chosen].ok:  # only DEV can choose such a one
+        problems.append(Problem(f"{chosen}: {findings[chosen].detail}", "unset DEV to use what works", fatal=True))
+    return Report(
+        ok=not any(p.fatal for p in problems),
+        device=choice.device if choice else None,
+        reason=choice.reason if choice else problems[0].what,
+        faster=choice.faster if choice else None,
+        devices=tuple(Device(n, f.ok, n == chosen, f.detail) for n, f in findings.items()),
+        compilers=compilers,
+        versions=versions,
+        store=state,
+        problems=tuple(problems),
+    )
+
+
+def _spelled(device: str) -> str:
+    """The line of the device list that DEV=`device` is about: CPU:X86 has one of its own."""
+    name = device.split(";")[0].split("+")[-1].upper()
+    return name if name == "CPU:X86" else name.split(":")[0]
+
+
+def _cpu_findings(environ: Mapping[str, str], probe: devices.Probe) -> dict[str, devices.Finding]:
+    compiler = hostcc.find(environ)
+    if compiler is None:
+        cpu = devices.Finding(False, f"no C compiler that tinygrad can use: {hostcc.INSTALL}")
+    else:
+        cpu = probe("CPU", {**environ, "CC": compiler.path})
+    if hostcc.machine() != "x86_64":
+        x86 = devices.Finding(False, f"this is {hostcc.machine()}")
+    else:
+        x86 = devices.Finding(True, "needs no compiler" + ("; tinygrad is mended for that" if compiler is None else ""))
+    return {"CPU": cpu, "CPU:X86": x86}
+
+
+def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
+    tools = []
+    for name, found in (("clang", hostcc.find_clang(environ)), ("zig", hostcc.find_zig())):
+        path = found.path if found else ""
+        tools.append(Tool(name, path, hostcc.compiler_version(path) if path else ""))
+    return (*tools, Tool("nvrtc", nvrtc := _nvrtc(environ), _version("nvidia-cuda-nvrtc-cu12") if nvrtc else ""))
+
+
+def _nvrtc(environ: Mapping[str, str]) -> str:
+    """The CUDA compiler's library, as tinygrad looks for it (NVRTC_PATH, system folders), or in NVIDIA's wheel."""
+    from tinygrad.runtime.support.c import DLL
+
+    spec = importlib.util.find_spec("nvidia")
+    wheels = [
+        str(file)
+        for folder in (spec.submodule_search_locations or () if spec else ())
+        for file in sorted(Path(folder).glob("cuda_nvrtc/lib/libnvrtc.so.*"))
+    ]
+    named = environ.get("NVRTC_PATH", "")
+    found = named if Path(named).is_file() else DLL.findlib("nvrtc", ["nvrtc"], ["/usr/local/cuda/lib64"])
+    return found or next(iter(wheels), "")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _versions() -> tuple[tuple[tuple[str, str], ...], list[Problem]]:
+    seen = {name: _version(name) for name in (*PACKAGES, *OPTIONAL_PACKAGES)}
+    problems = [
+        Problem(f"{name} is not installed", "pip install tinygrad-autotune", fatal=True)
+        for name in PACKAGES[1:]  # we ourselves may run from a checkout
+        if not seen[name]
+    ]
+    if not all(seen[name] for name in ("fsspec", "aiohttp", "huggingface-hub")):
+        problems.append(
+            Problem("models at http(s) and hf:// cannot be read", "pip install 'tinygrad-autotune[remote]'")
+        )
+    if seen["tinygrad"] and not seen["tinygrad"].startswith(f"{hostcc.TINYGRAD}."):
+        remedy = f"pip install 'tinygrad=={hostcc.TINYGRAD}.*'"
+        problems.append(Problem(f"tinygrad {seen['tinygrad']} is not the {hostcc.TINYGRAD} this is for", remedy, True))
+    if (other := clash.other_kernels()) is not None:
+        problems.append(Problem(f"the unrelated distribution kernels {other} owns our import name too", clash.REMEDY))
+    python = (("python", platform.python_version()), ("system", platform.platform()))
+    return python + tuple((name, version or "not installed") for name, version in seen.items()), problems
+
+
+def _advice(choice: devices.Choice | None) -> list[Problem]:
+    if choice is None or not choice.mend or choice.faster is None:
+        return []
+    return [Problem("no C compiler for the CPU device", choice.faster)]
+
+
+def _store(where: str | Path | None) -> StoreState:
+    place = str(where or paths.default_store())
+    shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)  # reports are pasted into bug trackers
+    try:
+        file = paths.sqlite_path(place)
+        if file is not None and not file.exists():
+            return StoreState(shown, exists=False)
+        stats = Store.open(place).stats()
+    except ValueError as error:  # StoreError, or a place that names no file
+        return StoreState(shown, exists=True, error=str(error))
+    return StoreState(stats.where, True, stats.nbytes, stats.schema, tuple(stats.rows.items()), stats.served)

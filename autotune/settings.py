@@ -1,0 +1,77 @@
+"""What the tuner is asked to do, in one frozen value; the only reader of AUTOTUNE_* in this package.
+
+AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platform's data folder)
+AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
+AUTOTUNE_BUDGET   seconds of search a workload (default 60)
+AUTOTUNE_WORKERS  compiler processes (default: one a CPU thread, at most 16)
+AUTOTUNE_LOOKUP   on, exact or off, see kernels.modes
+DEV               tinygrad's own variable; unset, kernels.devices chooses
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from kernels.modes import LOOKUP_MODES, lookup_mode
+
+
+def _default_workers() -> int:
+    return min(os.cpu_count() or 1, 16)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`db` and `device` are None where the defaults decide (db.paths.default_store, kernels.devices.choose_device).
+
+    Raises ValueError, also through dataclasses.replace, for a number that is out of its range.
+    """
+
+    db: str | None = None
+    device: str | None = None
+    beam_width: int = 4
+    budget_seconds: float = 60.0
+    workers: int = field(default_factory=_default_workers)
+    lookup: str = LOOKUP_MODES[0]
+
+    def __post_init__(self) -> None:
+        for _, name, _, low, high in _NUMBERS:
+            _check(name, getattr(self, name), low, high)
+        if self.lookup not in LOOKUP_MODES:
+            raise ValueError(f"lookup={self.lookup!r}: expected one of {', '.join(LOOKUP_MODES)}")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The settings that `environ` asks for; a variable that is unset or blank leaves its default.
+
+        Raises ValueError naming the variable and its value.
+        """
+        given: dict[str, Any] = {}
+        for variable, name, parse, low, high in _NUMBERS:
+            if text := environ.get(variable, "").strip():
+                try:
+                    value = parse(text)
+                except ValueError:
+                    kind = "whole number" if parse is int else "number"
+                    raise ValueError(f"{variable}={text!r}: expected a {kind} of {low} to {high}") from None
+                given[name] = _check(variable, value, low, high)
+        db, device = (environ.get(variable, "").strip() or None for variable in ("AUTOTUNE_DB", "DEV"))
+        return cls(db=db, device=device, lookup=lookup_mode(environ), **given)
+
+
+# variable, field, how its text is read, least and greatest value
+_NUMBERS: tuple[tuple[str, str, type[int] | type[float], int, int], ...] = (
+    ("AUTOTUNE_BEAM", "beam_width", int, 1, 1024),
+    ("AUTOTUNE_BUDGET", "budget_seconds", float, 0, 7 * 86400),
+    ("AUTOTUNE_WORKERS", "workers", int, 1, 256),
+)
+
+
+def _check(name: str, value: float, low: int, high: int) -> float:
+    """`value` if it is within low..high; NaN is within nothing."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name}={value!r}: expected {low} to {high}")
+    return value

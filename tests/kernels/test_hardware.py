@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db import codec
+from kernels import devices, hardware, hostcc
+
+MiB = 2**20
+HAS_OPENCL = any(Path("/etc/OpenCL/vendors").glob("*.icd"))
+here = [
+    pytest.param("CPU", marks=pytest.mark.skipif(hostcc.find() is None, reason="no C compiler")),
+    pytest.param("CPU:X86", marks=pytest.mark.skipif(hostcc.machine() != "x86_64", reason="not x86_64")),
+    pytest.param("CL", marks=pytest.mark.skipif(not HAS_OPENCL, reason="no OpenCL driver")),
+    "NULL",
+    "NULL:OPENCL:some,extensions",
+]
+
+
+@pytest.mark.parametrize("device", here)
+def test_a_target_can_be_stored_and_is_remembered(device):
+    target = devices.describe_target(device)
+    assert codec.target_from_json(codec.target_to_json(target)) == target
+    assert devices.describe_target(device) is target
+    assert devices.driver_version(device)
+    assert devices.last_level_cache_nbytes(device) >= 2**18
+    assert devices.memory_nbytes(device) >= 0
+
+
+def test_a_device_that_renders_for_another():
+    target = devices.describe_target("NULL:OPENCL:some,extensions")
+    assert (target.backend, target.arch) == ("NULL:OPENCL", "some")
+
+
+def test_the_cpu_renderer_is_part_of_the_backend():
+    from tinygrad.helpers import Context
+
+    if hostcc.machine() != "x86_64":
+        pytest.skip("not x86_64")
+    x86 = devices.describe_target("CPU:X86")
+    assert (x86.backend, x86.arch) == ("CPU:X86", "x86_64")
+    assert x86.compute_units >= 1
+    with Context(DEV="CPU:X86"):
+        assert devices.describe_target("CPU") == x86
+    with Context(DEV="CPU"):
+        assert devices.describe_target("CPU").backend == "CPU"
+    assert devices.memory_nbytes("CPU:X86") > 100 * MiB
+
+
+@pytest.mark.parametrize("device", ["NOPE", "CPU:NOPE", "CL:99"])
+def test_what_does_not_open_is_named(device):
+    with pytest.raises(devices.DeviceError, match=f"device '{device}' does not open"):
+        devices.describe_target(device)
+
+
+@given(st.text(max_size=400))
+def test_printable_text_always_fits_a_target(text):
+    shown = hardware.printable(text)
+    assert 1 <= len(shown) <= 200
+    assert shown.isprintable()
+    assert hardware.printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("ioreg", "cores"),
+    [
+        ('    | {\n  "gpu-core-count" = 40\n  "x" = 1', 40),
+        ('"gpu-core-count"=8', 8),
+        ("", 0),
+        ('"gpu-core-count" = "a"', 0),
+    ],
+)
+def test_gpu_cores_as_ioreg_prints_them(ioreg, cores):
+    assert hardware.gpu_core_count(ioreg) == cores
+
+
+@pytest.mark.parametrize(
+    ("name", "mib"),
+    [
+        ("Apple M1", 8),
+        ("Apple M3 Pro", 24),
+        ("Apple M3 Max", 48),
+        ("Apple M2 Ultra", 96),
+        ("Apple Paravirtual device", 8),
+    ],
+)
+def test_the_assumed_cache_of_an_apple_chip(name, mib):
+    assert hardware.apple_cache_nbytes(name) == mib * MiB
+
+
+@pytest.mark.parametrize(
+    ("sizes", "nbytes"),
+    [
+        (["32K", "1024K\n", "32768K"], 32 * MiB),
+        (["48M"], 48 * MiB),
+        (["512"], 512),
+        ([], 32 * MiB),
+        (["odd"], 32 * MiB),
+    ],
+)
+def test_the_largest_cache_that_sysfs_lists(tmp_path, sizes, nbytes):
+    for i, size in enumerate(sizes):
+        (tmp_path / f"index{i}").mkdir()
+        (tmp_path / f"index{i}" / "size").write_text(size)
+    assert hardware.cpu_cache_nbytes(tmp_path) == nbytes
