@@ -6,6 +6,7 @@ an old schema up to date); a missing one is not created.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -99,7 +100,7 @@ def examine(
     if state.error:
         problems.append(Problem(state.error, "choose another place with --db or AUTOTUNE_DB", fatal=True))
     versions, missing = _versions()
-    problems += missing + _advice(choice)
+    problems += missing + _advice(choice, compilers)
     chosen = None if choice is None else _spelled(choice.device)
     if chosen in findings and not findings[chosen].ok:  # only DEV can choose such a one
         problems.append(Problem(f"{chosen}: {findings[chosen].detail}", "unset DEV to use what works", fatal=True))
@@ -140,22 +141,26 @@ def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
     for name, found in (("clang", hostcc.find_clang(environ)), ("zig", hostcc.find_zig())):
         path = found.path if found else ""
         tools.append(Tool(name, path, hostcc.compiler_version(path) if path else ""))
-    return (*tools, Tool("nvrtc", nvrtc := _nvrtc(environ), _version("nvidia-cuda-nvrtc-cu12") if nvrtc else ""))
+    return (*tools, _nvrtc())
 
 
-def _nvrtc(environ: Mapping[str, str]) -> str:
-    """The CUDA compiler's library, as tinygrad looks for it (NVRTC_PATH, system folders), or in NVIDIA's wheel."""
-    from tinygrad.runtime.support.c import DLL
+def _nvrtc() -> Tool:
+    """The CUDA compiler's library, where tinygrad itself finds it: in system folders and through NVRTC_PATH."""
+    from tinygrad.runtime.autogen import nvrtc
 
+    if nvrtc.dll.nm not in nvrtc.dll._loaded_:
+        return Tool("nvrtc", "", "")
+    status = nvrtc.nvrtcVersion(major := ctypes.c_int(), minor := ctypes.c_int())
+    return Tool("nvrtc", str(nvrtc.dll._name), f"{major.value}.{minor.value}" if status == 0 else f"error {status}")
+
+
+def _nvrtc_remedy() -> str:
+    """NVIDIA's wheel puts the library where nobody looks for it."""
     spec = importlib.util.find_spec("nvidia")
-    wheels = [
-        str(file)
-        for folder in (spec.submodule_search_locations or () if spec else ())
-        for file in sorted(Path(folder).glob("cuda_nvrtc/lib/libnvrtc.so.*"))
-    ]
-    named = environ.get("NVRTC_PATH", "")
-    found = named if Path(named).is_file() else DLL.findlib("nvrtc", ["nvrtc"], ["/usr/local/cuda/lib64"])
-    return found or next(iter(wheels), "")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for library in sorted(Path(folder).glob("cuda_nvrtc/lib/libnvrtc.so.*")):
+            return f"export NVRTC_PATH={library}"
+    return "install the CUDA toolkit, or pip install nvidia-cuda-nvrtc-cu12 and run this again"
 
 
 def _version(package: str) -> str:
@@ -185,10 +190,14 @@ def _versions() -> tuple[tuple[tuple[str, str], ...], list[Problem]]:
     return python + tuple((name, version or "not installed") for name, version in seen.items()), problems
 
 
-def _advice(choice: devices.Choice | None) -> list[Problem]:
-    if choice is None or not choice.mend or choice.faster is None:
-        return []
-    return [Problem("no C compiler for the CPU device", choice.faster)]
+def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[Problem]:
+    """What the chosen device could use: none of it stops the tuner."""
+    problems = []
+    if choice is not None and choice.mend and choice.faster is not None:
+        problems.append(Problem("no C compiler for the CPU device", choice.faster))
+    if choice is not None and choice.device == "CUDA" and not all(t.path for t in compilers if t.name == "nvrtc"):
+        problems.append(Problem("tinygrad finds no CUDA compiler (nvrtc) and writes PTX by itself", _nvrtc_remedy()))
+    return problems
 
 
 def _store(where: str | Path | None) -> StoreState:

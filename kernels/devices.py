@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -159,8 +160,8 @@ def _cpu(environ: Mapping[str, str], skipped: tuple[tuple[str, str], ...]) -> Ch
 
 def _cc(compiler: hostcc.HostCompiler, environ: Mapping[str, str]) -> str | None:
     """The value for CC, or None if tinygrad would come to the same compiler by itself."""
-    default = Path(compiler.path).name == "clang" and not environ.get("CC") and compiler.path[:4] != "/opt"
-    return None if default else compiler.path
+    default = None if environ.get("CC") else shutil.which("clang", path=environ.get("PATH", ""))
+    return None if compiler.path == default else compiler.path
 
 
 def _explicit(dev: str, environ: Mapping[str, str]) -> Choice:

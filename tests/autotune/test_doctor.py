@@ -56,6 +56,13 @@ def test_a_gpu_is_chosen_and_tried_once(tmp_path, environ):
     assert len(tried) == len(set(tried))
 
 
+def test_cuda_without_its_compiler_says_what_to_set(tmp_path, environ, monkeypatch):
+    monkeypatch.setattr(doctor, "_nvrtc", lambda: doctor.Tool("nvrtc", "", ""))
+    report = examine(tmp_path, environ, lambda device, _: Finding(device == "CUDA", "NVIDIA H100"))
+    assert report.ok
+    assert any("nvrtc" in p.what and ("NVRTC_PATH=" in p.remedy or "pip install" in p.remedy) for p in report.problems)
+
+
 def test_a_missing_store_is_not_created(tmp_path, environ):
     report = examine(tmp_path, environ)
     assert report.store == doctor.StoreState(str(tmp_path / "store.sqlite"), exists=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -106,3 +107,23 @@ def test_the_largest_cache_that_sysfs_lists(tmp_path, sizes, nbytes):
         (tmp_path / f"index{i}").mkdir()
         (tmp_path / f"index{i}" / "size").write_text(size)
     assert hardware.cpu_cache_nbytes(tmp_path) == nbytes
+
+
+def test_cuda_facts_come_from_the_driver(monkeypatch):
+    """Against a driver of known answers: the numbers of CUdevice_attribute are those of cuda.h."""
+    from tinygrad.runtime.autogen import cuda
+
+    attributes = {16: 132, 38: 50 * MiB}
+    monkeypatch.setattr(cuda, "cuDeviceGetAttribute", lambda out, which, _: _fill(out, attributes[which]))
+    monkeypatch.setattr(cuda, "cuDeviceGetName", lambda out, nbytes, _: setattr(out, "value", b"NVIDIA H100") or 0)
+    monkeypatch.setattr(cuda, "cuDriverGetVersion", lambda out: _fill(out, 12080))
+    monkeypatch.setattr(cuda, "cuDeviceTotalMem_v2", lambda out, _: _fill(out, 80 * 2**30))
+    facts = hardware._cuda(SimpleNamespace(arch="sm_90", cu_device=0), None)
+    assert (facts.arch, facts.name, facts.compute_units) == ("sm_90", "NVIDIA H100", 132)
+    assert facts.driver.startswith("CUDA 12.8")
+    assert (facts.cache_nbytes, facts.memory_nbytes) == (50 * MiB, 80 * 2**30)
+
+
+def _fill(reference, value) -> int:
+    reference._obj.value = value
+    return 0
