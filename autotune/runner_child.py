@@ -29,6 +29,8 @@ from kernels import devices
 
 COLD_FACTOR = 4
 COLD_LIMIT_NBYTES = 2 << 30
+# every copy is some allocations, and a process may have 65530 mappings; reached only by weights of a few KiB
+COLD_LIMIT_COPIES = 4096
 # a warm-up launch also loads the code, so it may take this many times longer before it alone condemns a kernel
 WARM_UP_FACTOR = 3.0
 
@@ -108,7 +110,7 @@ class Bench:
         name = self._choice.device
         wanted = -(-COLD_FACTOR * devices.last_level_cache_nbytes(name) // inputs.weight_nbytes)
         room = min(COLD_LIMIT_NBYTES, devices.memory_nbytes(name) // 8 or COLD_LIMIT_NBYTES) // inputs.weight_nbytes
-        copies = max(1, min(wanted, room))
+        copies = max(1, min(wanted, room, COLD_LIMIT_COPIES))
         upload = self._device.upload
         self._copies = [tuple(upload(p) for p in inputs.planes) for _ in range(copies)]
         self._x, self._truth = upload(inputs.x), inputs.truth
