@@ -32,11 +32,13 @@ class CompilePoolError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A candidate to compile; `key` is the caller's name for it."""
+    """A candidate to compile; `key` is the caller's name for it. The limits are the pool's where they are None."""
 
     key: Hashable
     workload: Workload
     schedule: Schedule
+    max_uops: int | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class CompilePool:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: at least one process must compile")
         self._setup = Setup(renderer, codegen_context(), max_uops)
-        self._count = workers or default_workers()
+        self.workers = workers or default_workers()
         self._memory_limit_nbytes, self._timeout_seconds = memory_limit_nbytes, timeout_seconds
         self._idle: list[Child] = []
         self._running: dict[Child, _Task] = {}
@@ -118,7 +120,7 @@ class CompilePool:
             self._drop_running()
 
     def _fill(self) -> None:
-        for _ in range(self._count - len(self._idle) - len(self._running)):
+        for _ in range(self.workers - len(self._idle) - len(self._running)):
             child = Child(_WORKER, env=_ENV, memory_limit_nbytes=self._memory_limit_nbytes)
             self._running[child] = _Task(None, time.monotonic(), START_SECONDS)
             try:
@@ -129,11 +131,11 @@ class CompilePool:
     def _give(self, waiting: deque[Job]) -> None:
         child, job = self._idle.pop(), waiting.popleft()
         try:
-            child.send((job.workload, job.schedule))
+            child.send((job.workload, job.schedule, job.max_uops or self._setup.max_uops))
         except ChildFault:  # it died while idle, which is no fault of the job
             waiting.appendleft(job)
         else:
-            self._running[child] = _Task(job, time.monotonic(), self._timeout_seconds)
+            self._running[child] = _Task(job, time.monotonic(), job.timeout_seconds or self._timeout_seconds)
 
     def _collect(self) -> Iterator[Compiled]:
         """Waits for the first of: an answer, a worker that is ready, a limit."""

@@ -16,7 +16,7 @@ from db.records import Outcome, Schedule, Workload
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs once: the renderer to lower for, the parent's codegen settings, the largest kernel."""
+    """What a worker needs once: the renderer to lower for, the parent's codegen settings, the usual largest kernel."""
 
     renderer: Renderer
     settings: dict[str, object]
@@ -33,7 +33,7 @@ class Answer:
     seconds: float
 
 
-def compile_one(workload: Workload, schedule: Schedule, setup: Setup) -> Answer:
+def compile_one(workload: Workload, schedule: Schedule, renderer: Renderer, max_uops: int) -> Answer:
     """ILLEGAL if the kernel cannot be built so (KernelError, ScheduleError, FormatError), else what lowering says."""
     start = time.perf_counter()
 
@@ -41,8 +41,8 @@ def compile_one(workload: Workload, schedule: Schedule, setup: Setup) -> Answer:
         return Answer(outcome, reason, program, time.perf_counter() - start)
 
     try:
-        sink = kernels.build(workload, schedule, setup.renderer)
-        return answer(Outcome.OK, "", compile_program(sink, setup.renderer, max_uops=setup.max_uops))
+        sink = kernels.build(workload, schedule, renderer)
+        return answer(Outcome.OK, "", compile_program(sink, renderer, max_uops=max_uops))
     except ValueError as e:
         return answer(Outcome.ILLEGAL, one_line(e))
     except LoweringError as e:
@@ -55,5 +55,5 @@ def main(connection: Connection[Any, Any]) -> None:
     with worker_context(setup.settings):
         connection.send("ready")
         while True:
-            workload, schedule = connection.recv()
-            connection.send(compile_one(workload, schedule, setup))
+            workload, schedule, max_uops = connection.recv()
+            connection.send(compile_one(workload, schedule, setup.renderer, max_uops))

@@ -18,6 +18,13 @@ def untuned(w: Workload) -> Schedule:
     return Schedule("dequant", _params(w, "dequant", words=1, lanes=1), None)
 
 
+def heuristic(w: Workload, device: str) -> _Choices:
+    """What tinygrad's heuristic is judged by: each plainly written variant, one accumulator, scheduled by tinygrad."""
+    names = [name for name in ("dequant", "factored") if name in registry.variants(w, device)]
+    words = {"dequant": 1, "factored": 8}
+    return tuple(Schedule(name, _params(w, name, words=words[name], lanes=1), None) for name in names)
+
+
 def _params(w: Workload, variant: str, **wanted: int) -> tuple[tuple[str, int], ...]:
     """The variant's parameters nearest to `wanted` among those that it allows for this shape."""
     choices = registry.variants(w)[variant].params(w)

@@ -19,6 +19,9 @@ from db.records import Schedule, Workload
 from kernels import defaults, registry
 from kernels.schedule import ScheduleError, apply_opts
 
+# what tinygrad raises for a device whose driver, library or compiler is not there
+DEVICE_MISSING = (RuntimeError, OSError, AttributeError, AssertionError, ImportError, LookupError, ExceptionGroup)
+
 
 @functools.cache
 def renderer(device: str) -> Renderer:
@@ -49,6 +52,22 @@ def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
     return sink.replace(arg=replace(sink.arg, opts_to_apply=opts))
 
 
+def applies(w: Workload, schedule: Schedule, device: str) -> bool:
+    """True if `schedule` can be built for `w`. Its opts are checked only against a device that this machine has."""
+    try:
+        ren = renderer(device)
+    except DEVICE_MISSING:
+        ren = None
+    try:
+        if ren is None:
+            registry.body(w, schedule, placeholders(w), device)
+        else:
+            build(w, schedule, ren)
+    except (ScheduleError, registry.KernelError):
+        return False
+    return True
+
+
 @functools.cache
 def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, KernelInfo]:
     """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
@@ -64,11 +83,6 @@ def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, Ker
             warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
         return choice, sink.arg
     raise AssertionError(f"the untuned schedule of {w} must build") from problem
-
-
-def prepare(w: Workload, schedule: Schedule, device: str) -> None:
-    """Checks a schedule ahead of time, where devices may be opened."""
-    _usable(w, schedule, device)
 
 
 def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:

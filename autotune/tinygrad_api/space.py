@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
@@ -36,7 +36,6 @@ _ON = {
     AxisType.REDUCE: ("UNROLL", "GROUPTOP", "GROUP", "PADTO"),
     AxisType.GROUP_REDUCE: ("UNROLL",),
 }
-_UNROLLED = (AxisType.UPCAST, AxisType.UNROLL)
 _THREADS = (AxisType.LOCAL, AxisType.GROUP_REDUCE, AxisType.WARP)
 MAX_THREADS = 1024
 
@@ -94,6 +93,16 @@ class Space:
             for params in variant.params(self.workload)
         )
 
+    @property
+    def seeds(self) -> tuple[Schedule, ...]:
+        """Where a search that knows nothing begins: each variant at its widest, with many accumulators and with one."""
+        first = {name: next(s for s in self.starts if s.variant == name) for name in self._variants}
+        plain = [
+            replace(s, params=tuple((name, 1 if name == "lanes" else value) for name, value in s.params))
+            for s in first.values()
+        ]
+        return tuple(dict.fromkeys([*first.values(), *plain]))
+
     def schedulable(self, schedule: Schedule) -> bool:
         """False where the variant fixes its own structure and takes no opts."""
         return self._variants[schedule.variant].devices is None
@@ -125,31 +134,39 @@ class Space:
                 if found := self.candidate(moved):
                     yield found
 
-    def _apply(self, schedule: Schedule) -> ScheduledKernel:
+    def _bare(self, schedule: Schedule) -> ScheduledKernel:
         key = (schedule.variant, schedule.params)
         if key not in self._plain:
             bare = Schedule(schedule.variant, schedule.params, ())
             sink = body(self.workload, bare, placeholders(self.workload), self.ren.target.device)
             self._plain[key] = apply_opts(sink, self.ren, ())
-        kernel = self._plain[key].copy()
+        return self._plain[key]
+
+    def _body(self, schedule: Schedule) -> int:
+        """Products in the innermost loop's body before any opt."""
+        w = self.workload
+        return -(-w.m * w.n * w.k // math.prod(a.size for a in self._bare(schedule).axes))
+
+    def _apply(self, schedule: Schedule) -> ScheduledKernel:
+        kernel = self._bare(schedule).copy()
         for opt in schedule.opts or ():
             kernel.apply(opt)
         return kernel
 
     def _candidate(self, origin: Schedule, kernel: ScheduledKernel) -> Candidate | None:
         axes = kernel.axes
-        w, lanes = self.workload, dict(origin.params).get("lanes", 1)
+        lanes = dict(origin.params).get("lanes", 1)
         upcast = _product(axes, AxisType.UPCAST)
         groups = _product(axes, AxisType.GROUP_REDUCE)
         threads = _product(axes, *_THREADS)
-        loops = math.prod(a.size for a in axes if a.type not in _UNROLLED)
+        unroll = _product(axes, AxisType.UNROLL)
         shape = Shape(
-            body=-(-w.m * w.n * w.k // loops),
+            body=self._body(origin) * upcast * unroll,
             threads=threads,
             groups=groups,
             grid=_product(axes, AxisType.GLOBAL),
             upcast=upcast,
-            unroll=_product(axes, AxisType.UNROLL),
+            unroll=unroll,
             # every accumulator has a slot for each thread of a group
             shared_nbytes=4 * lanes * upcast * threads if groups > 1 else 0,
         )
@@ -164,6 +181,11 @@ class Space:
 
 def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
     return math.prod(a.size for a in axes if a.type in types)
+
+
+def _pads(size: int, amount: int) -> bool:
+    """True if padding to a multiple of `amount` adds something, but not over an eighth of the work."""
+    return 0 < -size % amount <= size // 8
 
 
 def _near(a: Schedule, b: Schedule) -> bool:
@@ -184,8 +206,7 @@ def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
             if op == "THREAD" and (not ren.has_threads or "THREAD" in applied):
                 continue
             for amount in _AMOUNTS[op]:
-                divides = axis.size % amount == 0 and axis.size >= amount
-                if divides != (op == "PADTO"):
+                if _pads(axis.size, amount) if op == "PADTO" else axis.size % amount == 0:
                     yield Opt(op, None, amount, axis.name)
             if op == "UNROLL" and axis.size not in _AMOUNTS[op]:
                 yield Opt(op, None, FULL, axis.name)

@@ -1,0 +1,56 @@
+"""Ranks candidates before they are compiled: ridge regression on what this search has measured so far.
+
+Compiling costs a second and timing a millisecond, so the order in which candidates are compiled decides how good a
+search of fixed length can be. The model is small on purpose: it sees loop sizes, not code, and it starts anew for each
+workload.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from autotune.tinygrad_api.space import Candidate
+
+MIN_OBSERVATIONS = 8
+_RIDGE = 0.5
+_VARIANTS = ("dequant", "factored", "warp")
+_PARAMS = ("words", "lanes", "rows", "warps")
+
+
+def features(c: Candidate) -> npt.NDArray[np.float64]:
+    """log2 of the candidate's sizes, their squares (most have a best value in the middle), and its variant."""
+    s, params = c.shape, dict(c.schedule.params)
+    sizes = [s.body, s.threads, s.groups, s.grid, s.upcast, s.unroll, *(params.get(p, 1) for p in _PARAMS)]
+    logs = np.log2(np.array(sizes, np.float64).clip(min=1))
+    ops = [o.op for o in c.schedule.opts or ()]
+    flags = [float(c.schedule.variant == v) for v in _VARIANTS]
+    counts = [float(ops.count(op)) for op in ("PADTO", "SWAP", "TC", "NOLOCALS", "THREAD")]
+    return np.concatenate([[1.0], logs, logs**2 / 4, flags, counts])
+
+
+class CostModel:
+    """Predicts log(seconds). `observe` adds a fact; `predict` before MIN_OBSERVATIONS returns zeros."""
+
+    def __init__(self) -> None:
+        self._x: list[npt.NDArray[np.float64]] = []
+        self._y: list[float] = []
+
+    def observe(self, candidate: Candidate, seconds: float) -> None:
+        self._x.append(features(candidate))
+        self._y.append(math.log(seconds))
+
+    def predict(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
+        """log(seconds) of each candidate, up to a constant."""
+        if len(self._y) < MIN_OBSERVATIONS or not candidates:
+            return np.zeros(len(candidates))
+        x, y = np.array(self._x), np.array(self._y)
+        center = y.mean()
+        # slow candidates say little about what makes a fast one fast
+        weight = np.exp(-(y - y.min()))[:, None]
+        normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
+        beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))
+        return np.array([features(c) for c in candidates]) @ beta + center

@@ -1,0 +1,305 @@
+"""Tunes one workload: baselines, search, validation, measurement, decision, record. The loop that joins the stages.
+
+Compiling and timing take turns: nothing compiles while a candidate is timed. Every candidate's fate is stored as it
+becomes known, and the accepted schedule last, so that a run that is cut off loses at most the workload it was at, and
+the next one starts from what this one learnt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from autotune import measure
+from autotune.compiler import Compiled, CompilePool, Job
+from autotune.runner import PrepareError, Runner
+from autotune.search import BeamSearch
+from autotune.tinygrad_api.lower import Program
+from autotune.tinygrad_api.space import Limits, Space
+from db.codec import schedule_digest
+from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
+from db.store import Store
+from kernels.defaults import defaults, heuristic
+from kernels.registry import kernel_digest, nbytes_moved
+from kernels.tolerance import tolerance
+
+PROBE_LAUNCHES = 3
+# a probe is cut short when its first launch takes this many times the fastest so far
+PROBE_SLACK = 1.3
+CONTENDERS = 4
+ROUNDS = 24
+COMPARE_SECONDS = 10.0
+NEIGHBOURS = 3
+RESUMED = 8
+# tinygrad's heuristic unrolls without limit; as a baseline it is measured whatever it costs to compile
+BASELINE_UOPS = 100_000
+BASELINE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands. `best_seconds` is the fastest probe so far."""
+
+    elapsed_seconds: float
+    tried: int
+    best_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a workload.
+
+    status: "tuned", "baseline wins", "known" (a stored result of enough effort, nothing was done) or "failed" (reason
+    says why). heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our
+    hand-chosen schedule; seconds: the accepted one; all medians of samples taken in turn.
+    """
+
+    workload: Workload
+    status: str
+    schedule: Schedule | None = None
+    seconds: float | None = None
+    heuristic_seconds: float | None = None
+    default_seconds: float | None = None
+    error: float | None = None
+    tried: int = 0
+    elapsed_seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def gain(self) -> float | None:
+        """How many times faster than tinygrad's heuristic."""
+        return self.heuristic_seconds / self.seconds if self.heuristic_seconds and self.seconds else None
+
+
+@dataclass
+class _Entry:
+    """A schedule that compiled and computes rightly."""
+
+    schedule: Schedule
+    program: Program
+    error: float
+    seconds: float
+
+
+class Tuner:
+    """Tunes workloads one after another on one device, into one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        runner: Runner,
+        pool: CompilePool,
+        run: Run,
+        progress: Callable[[Progress], None] = lambda p: None,
+    ) -> None:
+        self._store, self._runner, self._pool, self._run, self._progress = store, runner, pool, run, progress
+        self._info = runner.describe()
+        self._started = False
+
+    @property
+    def target(self) -> Target:
+        return self._info.target
+
+    def known(self, w: Workload) -> Result | None:
+        """The stored result of at least this run's effort, if there is one."""
+        found = self._store.has_final(
+            w, self.target, kernel_digest(w.op, w.format), self._run.beam_width, self._run.budget_seconds
+        )
+        if found is None:
+            return None
+        return Result(w, "known", found.schedule, measure.median(found.samples), error=found.error)
+
+    def tune(self, w: Workload) -> Result:
+        """Searches for the run's budget. Raises RunnerError if the device is lost, StoreError if the store is."""
+        if not self._started:
+            self._store.start_run(self._run)
+            self._started = True
+        start = time.monotonic()
+        try:
+            self._runner.prepare(w)
+        except PrepareError as e:
+            return Result(w, "failed", reason=str(e))
+        return _Search(self, w, start).result()
+
+
+class _Search:
+    """The state of one workload's search."""
+
+    def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
+        self._t, self._w, self._start = tuner, w, start
+        self._digest = kernel_digest(w.op, w.format)
+        self._tolerances = lambda s: tolerance(w, s.variant)
+        self._by_program: dict[str, _Entry] = {}
+        self._entries: dict[Schedule, _Entry] = {}
+        self._best = float("inf")
+        self._tried = 0
+
+    def result(self) -> Result:
+        baselines = self._baselines()
+        space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer))
+        search = BeamSearch(space, self._seeds(space), self._t._run.beam_width)
+        bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
+        deadline = self._start + self._t._run.budget_seconds
+        batch_size = 4 * self._t._pool.workers
+        while time.monotonic() < deadline and (batch := search.propose(batch_size)):
+            fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]
+            seconds = self._evaluate([c.schedule for c in fresh], deadline)
+            for candidate in fresh:
+                search.observe(candidate, seconds.get(candidate.schedule))
+        return self._decide(baselines)
+
+    def _baselines(self) -> dict[str, list[Schedule]]:
+        """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
+        device = self._t._info.renderer.target.device
+        found = {"heuristic": list(heuristic(self._w, device)), "default": list(defaults(self._w, device)[:1])}
+        self._evaluate([s for group in found.values() for s in group], None)
+        return found
+
+    def _seeds(self, space: Space) -> list[Schedule]:
+        store, target = self._t._store, self._t.target
+        near = [s.schedule for s in store.neighbours(self._w, target, self._digest, NEIGHBOURS)]
+        resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
+        device = self._t._info.renderer.target.device
+        return [*resumed, *near, *defaults(self._w, device), *space.seeds]
+
+    def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
+        """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""
+        limits = {} if deadline else {"max_uops": BASELINE_UOPS, "timeout_seconds": BASELINE_SECONDS}
+        jobs = [Job(s, self._w, s, **limits) for s in schedules if s not in self._entries]
+        compiled = list(self._compile(jobs, deadline))
+        seconds = {s: self._entries[s].seconds for s in schedules if s in self._entries}
+        rows: list[Measurement] = []
+        for c in compiled:
+            schedule = c.key
+            assert isinstance(schedule, Schedule)
+            self._tried += 1
+            if c.program is None:
+                rows.append(self._row(schedule, Stage.PROBE, c.outcome, reason=c.reason))
+            elif twin := self._by_program.get(c.program.key):
+                seconds[schedule] = twin.seconds  # another way to write a kernel that was timed already
+            elif entry := self._probe(schedule, c.program, rows):
+                self._by_program[c.program.key] = self._entries[schedule] = entry
+                seconds[schedule] = entry.seconds
+                self._best = min(self._best, entry.seconds)
+            self._report()
+        self._t._store.record(self._t._run.id, rows)
+        return seconds
+
+    def _compile(self, jobs: Sequence[Job], deadline: float | None) -> Iterator[Compiled]:
+        for compiled in self._t._pool.compile(jobs):
+            yield compiled
+            self._report()
+            if deadline and time.monotonic() > deadline:
+                return
+
+    def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> _Entry | None:
+        verdict = self._t._runner.validate(program, self._tolerances(schedule))
+        if verdict.outcome is not Outcome.OK:
+            rows.append(self._row(schedule, Stage.PROBE, verdict.outcome, error=verdict.error, reason=verdict.reason))
+            return None
+        limit = None if self._best == float("inf") else self._best * PROBE_SLACK
+        timing = self._t._runner.measure(program, PROBE_LAUNCHES, stop_above_seconds=limit)
+        outcome, samples = timing.outcome, timing.samples
+        rows.append(self._row(schedule, Stage.PROBE, outcome, samples, verdict.error, f"{timing.reason}"[:300]))
+        if outcome not in (Outcome.OK, Outcome.SLOW) or not samples:
+            return None
+        assert verdict.error is not None
+        return _Entry(schedule, program, verdict.error, min(samples))
+
+    def _decide(self, baselines: dict[str, list[Schedule]]) -> Result:
+        """Contenders and baselines take turns on the device; a contender must beat the best baseline beyond noise."""
+        names = {name: [s for s in group if s in self._entries] for name, group in baselines.items()}
+        judged = [s for group in names.values() for s in group]
+        contenders = sorted((e for e in self._entries.values() if e.schedule not in judged), key=lambda e: e.seconds)
+        field = [self._entries[s] for s in judged] + contenders[:CONTENDERS]
+        if not field:
+            return self._finished("failed", reason="no schedule compiles and computes rightly here; see `show`")
+        samples = self._compare(field)
+        medians = {s: measure.median(taken) for s, taken in samples.items()}
+        rows = [
+            self._row(s, Stage.BASELINE, Outcome.OK, samples[s], self._entries[s].error) for s in judged if s in samples
+        ]
+        accepted, rows_of_final = self._accept(samples, medians, [s for s in judged if s in samples])
+        self._t._store.record(self._t._run.id, rows + rows_of_final)
+        if accepted is None:
+            return self._finished("failed", reason="the fastest schedules failed validation with a second seed")
+        best = {name: min((medians[s] for s in group if s in medians), default=None) for name, group in names.items()}
+        return self._finished(
+            "baseline wins" if accepted in judged else "tuned",
+            schedule=accepted,
+            seconds=medians[accepted],
+            heuristic_seconds=best["heuristic"],
+            default_seconds=best["default"],
+            error=rows_of_final[-1].error,
+        )
+
+    def _compare(self, field: Sequence[_Entry]) -> dict[Schedule, tuple[float, ...]]:
+        """Samples of each taken in turn. A program that faults here is left out and the others go again."""
+        field = list(field)
+        while field:
+            once = sum(e.seconds for e in field)
+            rounds = int(min(ROUNDS, max(6, COMPARE_SECONDS / once)))
+            timings = self._t._runner.compare([e.program for e in field], rounds)
+            if all(t.outcome is Outcome.OK for t in timings):
+                return {e.schedule: t.samples for e, t in zip(field, timings, strict=True)}
+            field = [e for e in field if self._still_works(e)]
+        return {}
+
+    def _still_works(self, entry: _Entry) -> bool:
+        timing = self._t._runner.measure(entry.program, PROBE_LAUNCHES)
+        if timing.outcome is not Outcome.OK:
+            row = self._row(entry.schedule, Stage.CONTENDER, timing.outcome, reason=timing.reason)
+            self._t._store.record(self._t._run.id, [row])
+        return timing.outcome is Outcome.OK
+
+    def _accept(
+        self, samples: dict[Schedule, tuple[float, ...]], medians: dict[Schedule, float], judged: list[Schedule]
+    ) -> tuple[Schedule | None, list[Measurement]]:
+        """The fastest that beats the best baseline and passes with two seeds; else the best baseline that does."""
+        rows: list[Measurement] = []
+        incumbent = min(judged, key=medians.__getitem__, default=None)
+        order = sorted(medians, key=medians.__getitem__)
+        winners = [
+            s for s in order if s not in judged and (incumbent is None or measure.beats(samples[s], samples[incumbent]))
+        ]
+        for schedule in [*winners, *[s for s in order if s in judged]]:
+            entry = self._entries[schedule]
+            verdict = self._t._runner.validate(entry.program, self._tolerances(schedule), seeds=2)
+            stage = Stage.FINAL if verdict.outcome is Outcome.OK else Stage.CONTENDER
+            rows.append(self._row(schedule, stage, verdict.outcome, samples[schedule], verdict.error, verdict.reason))
+            if verdict.outcome is Outcome.OK:
+                return schedule, rows
+        return None, rows
+
+    def _row(
+        self,
+        schedule: Schedule,
+        stage: Stage,
+        outcome: Outcome,
+        samples: tuple[float, ...] = (),
+        error: float | None = None,
+        reason: str = "",
+    ) -> Measurement:
+        return Measurement(
+            self._w,
+            self._t.target,
+            schedule,
+            self._digest,
+            stage,
+            outcome,
+            samples,
+            nbytes_moved(self._w),
+            error,
+            self._tolerances(schedule),
+            reason,
+            self._t._info.clock,
+        )
+
+    def _report(self) -> None:
+        best = None if self._best == float("inf") else self._best
+        self._t._progress(Progress(time.monotonic() - self._start, self._tried, best))
+
+    def _finished(self, status: str, **found: object) -> Result:
+        result = Result(self._w, status, tried=self._tried, elapsed_seconds=time.monotonic() - self._start)
+        return replace(result, **found)  # type: ignore[arg-type]
