@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 MIN_GAIN = 0.01
 ALPHA = 0.05
 
@@ -76,8 +78,8 @@ def gain(challenger: Sequence[float], incumbent: Sequence[float]) -> float:
 def signed_rank_p(differences: Sequence[float]) -> float:
     """One-sided p-value of the Wilcoxon signed-rank test against "symmetric about 0 or below"; 1.0 without evidence.
 
-    Exact: the rank sum's distribution over all sign flips, by counting subsets. Zeros are dropped and equal sizes share
-    their mean rank (Pratt 1959 discusses both), which keeps it exact on coarse clocks.
+    Exact: the rank sum's distribution over all sign flips, built up one rank at a time. Zeros are dropped and equal
+    sizes share their mean rank (Wilcoxon 1945), which keeps it exact on coarse clocks.
     """
     sizes = sorted((abs(d), d > 0) for d in differences if d != 0)
     doubled: list[int] = []  # twice the rank, so that a shared rank is whole
@@ -89,12 +91,12 @@ def signed_rank_p(differences: Sequence[float]) -> float:
         doubled += [start + stop + 1] * (stop - start)
         start = stop
     observed = sum(rank for rank, (_, positive) in zip(doubled, sizes, strict=True) if positive)
-    total = sum(doubled)
-    ways = [1] + [0] * total
+    chance = np.zeros(sum(doubled) + 1)  # of each rank sum, when every sign is a coin flip
+    chance[0] = 1.0
     for rank in doubled:
-        for at in range(total, rank - 1, -1):
-            ways[at] += ways[at - rank]
-    return sum(ways[observed:]) / (1 << len(doubled))
+        chance[rank:] = chance[rank:] + chance[:-rank]
+        chance /= 2
+    return float(chance[observed:].sum())
 
 
 def beats(

@@ -105,6 +105,7 @@ class Bench:
         """Inputs of `workload`, and enough copies of its weight that a launch finds none of it in a cache."""
         self._kernels, self._copies = {}, []  # frees what the last workload held
         self._others: dict[int, tuple[tuple[Buffer, ...], Buffer, Truth]] = {}
+        self._device.trim()
         self._workload, self._seed, self._turn = workload, seed, 0
         inputs = make_inputs(workload, seed)
         name = self._choice.device

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad.device import Buffer, CompileError, Device
+from tinygrad.device import Buffer, CompileError, Device, LRUAllocator
 from tinygrad.dtype import dtypes
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import Ops, UOp
@@ -90,6 +90,12 @@ class OpenDevice:
         data = np.empty(buffer.nbytes, np.uint8)
         self._device.allocator._copyout(data.data, buffer.get_buf(self.name))
         return data
+
+    def trim(self) -> None:
+        """Gives freed buffers back: tinygrad keeps them by size, and the next workload has other sizes."""
+        self._device.synchronize()
+        if isinstance(self._device.allocator, LRUAllocator):
+            self._device.allocator.free_cache()
 
     def load(self, program: Program) -> Kernel:
         """Hands the program to the driver, which for OpenCL also compiles it. Raises LoadError."""

@@ -32,7 +32,7 @@ def children():
 
 @pytest.fixture(scope="module")
 def pool():
-    with CompilePool(faulty_renderer(), 2, timeout_seconds=5.0, memory_limit_nbytes=900 * MiB) as pool:
+    with CompilePool(faulty_renderer(), 2, timeout_seconds=3.0, memory_limit_nbytes=900 * MiB) as pool:
         yield pool
 
 
@@ -106,14 +106,13 @@ def test_a_fault_costs_its_own_job_only(pool, fault, outcome, reason):
     assert [g.outcome for g in good] == [Outcome.OK] * 2
 
 
-def test_a_job_that_hangs_is_ended_in_time():
-    with CompilePool(faulty_renderer(), 2, timeout_seconds=1.0) as pool:
-        compile_all(pool, (workload(), schedule()), (workload(64), schedule()))  # the workers are up
-        start = time.monotonic()
-        hung, good = compile_all(pool, (workload(N_OF["hang"]), schedule()), (workload(128), schedule()))
-        assert time.monotonic() - start < 4
+def test_a_job_that_hangs_is_ended_in_time(pool):
+    compile_all(pool, (workload(), schedule()), (workload(64), schedule()))  # the workers are up
+    start = time.monotonic()
+    hung, good = compile_all(pool, (workload(N_OF["hang"]), schedule()), (workload(128), schedule()))
+    assert time.monotonic() - start < 5
     assert hung.outcome is Outcome.TIMEOUT
-    assert 1.0 <= hung.seconds < 2
+    assert 3.0 <= hung.seconds < 4
     assert good.outcome is Outcome.OK
 
 

@@ -93,10 +93,10 @@ def test_the_output_types_own_limits_are_no_error():
 
 
 def test_slabs_find_the_worst_of_all_tokens():
-    ref = np.ones((5, 3_000_000))
+    ref = np.ones((2, 2_200_000))
     out = ref.copy()
-    out[4, 2_999_999] = 1.5
-    assert "(4, 2999999)" in judge(written(out), "float32", truth_of(ref), 1e-3).reason
+    out[1, 2_199_999] = 1.5
+    assert "(1, 2199999)" in judge(written(out), "float32", truth_of(ref), 1e-3).reason
 
 
 @given(st.integers(1, 6), st.integers(1, 40), st.floats(1e-6, 1.0), st.integers(0, 2**32 - 1))
