@@ -1,0 +1,142 @@
+"""What is served, as JSON that may travel: export, and an import that trusts nothing it is given.
+
+Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 1:
+
+    {"format": "tinygrad-autotune", "version": 1,
+     "runs":   [{id, started_at, command, beam_width, budget_seconds, versions: {name: version}}],
+     "finals": [{run, workload, target, kernel_digest, baselines: [fact], ...fact}]}
+
+where a fact is {schedule, samples (seconds a launch), nbytes, error, tolerance, clock, created_at}, and `run` is the id
+of one of the runs. Workloads, targets and schedules are spelt as `codec` spells them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select, text
+
+from db import codec, payload, queries, rows, schema
+from db.engine import StoreError, reported, seal, writing
+from db.inserts import insert_measurements, insert_run
+from db.payload import ExchangeError, Fact, load_json
+from db.records import Run, Target
+from db.store import Store, Winner
+
+__all__ = ["Counts", "ExchangeError", "export_payload", "import_payload", "load_json", "write_sqlite"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an import added, and how many of the file's measurements were here already."""
+
+    runs: int
+    measurements: int
+    known: int
+
+
+def export_payload(
+    store: Store, target: Target | None = None, op: str | None = None, format: str | None = None
+) -> dict[str, Any]:
+    """What the store serves (of one target, op or format), with baselines and runs. Equal stores, equal JSON."""
+    winners = store.finals(target, op, format)
+    runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
+    return {
+        "format": payload.FORMAT,
+        "version": payload.VERSION,
+        "runs": [runs[id_] for id_ in sorted(runs)],
+        "finals": [_final(w) for w in winners],
+    }
+
+
+def import_payload(store: Store, value: object) -> Counts:
+    """Adds a payload's rows, as measured elsewhere (origin "imported"); all of them, or none. Twice adds nothing more.
+
+    They keep their dates, so that they don't displace what was tuned here later, nor what was found wrong here later.
+    Raises ExchangeError, naming the field, for anything that `export_payload` would not have written.
+    """
+    parsed = payload.parse(value)
+    with reported(store.where), writing(store.engine) as connection:
+        ours = {run.id: _is_ours(connection, i, run, at) for i, (run, at) in enumerate(parsed.runs)}
+        new = []
+        for fact in parsed.facts:
+            if not _is_known(connection, fact):
+                if ours[fact.run_id] == "local":  # else a file could pass its rows off as this machine's own
+                    raise ExchangeError(f"{fact.path}: of a run of this very store, which never recorded it")
+                new.append((fact.run_id, fact.created_at, fact.measurement))
+        added = [(run, at) for run, at in parsed.runs if ours[run.id] is None]
+        for run, at in added:
+            insert_run(connection, run, at, "imported")
+        insert_measurements(connection, new)
+    return Counts(len(added), len(new), len(parsed.facts) - len(new))
+
+
+def write_sqlite(path: str | Path, value: object) -> Counts:
+    """Writes a payload as a store of its own: one file without journals, readable from a read-only folder.
+
+    An existing file is replaced, in one step and only by a finished one.
+
+    Raises ExchangeError like `import_payload`, and StoreError where the file cannot be written.
+    """
+    path = Path(path)
+    payload.parse(value)  # before anything is written
+    if Path(f"{path}-wal").exists():  # its journal would be taken for the new file's
+        raise StoreError(f"{path}: a store in use; choose another name")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        store = Store.open(draft)
+        counts = import_payload(store, value)
+        seal(store.engine)
+        draft.replace(path)
+    except OSError as e:
+        raise StoreError(f"{path}: {e.strerror}") from e
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                Path(f"{draft}{suffix}").unlink()
+    return counts
+
+
+def _final(winner: Winner) -> dict[str, Any]:
+    m = winner.row.measurement
+    return {
+        "run": winner.row.run.id,
+        "workload": codec.workload_to_json(m.workload),
+        "target": codec.target_to_json(m.target),
+        "kernel_digest": m.kernel_digest,
+        **payload.fact_to_json(winner.row),
+        "baselines": [payload.fact_to_json(b) for b in winner.baselines if payload.is_sound(b.measurement)],
+    }
+
+
+def _is_ours(connection: Connection, index: int, run: Run, started_at: str) -> str | None:
+    """The origin of a run that the store has, None if it is new; a namesake is refused."""
+    columns = schema.runs.c
+    found = connection.execute(select(schema.runs).where(columns.id == run.id)).mappings().one_or_none()
+    if found is None:
+        return None
+    same = {
+        "started_at": started_at,
+        "command": run.command,
+        "beam_width": run.beam_width,
+        "budget_seconds": run.budget_seconds,
+        "versions": codec.canonical_json(dict(run.versions)),
+    }
+    for name, value in same.items():
+        if found[name] != value:
+            raise ExchangeError(
+                f"runs[{index}].{name}: {value!r:.100}, but the run {run.id!r} known here has {found[name]!r:.100}"
+            )
+    return str(found["origin"])
+
+
+def _is_known(connection: Connection, fact: Fact) -> bool:
+    m = fact.measurement
+    asked = queries.asked(m.workload, m.target, m.kernel_digest)
+    columns = rows.to_columns(m) | {"run_id": fact.run_id, "created_at": fact.created_at}
+    asked |= columns | {"schedule": codec.schedule_digest(m.schedule)}
+    return connection.execute(text(queries.SAME_FACT), asked).first() is not None

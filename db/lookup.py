@@ -1,0 +1,81 @@
+"""What kernels ask while they are built: the schedule that serves a workload. Reads only; a miss is an answer.
+
+Standard library only, so that a model that runs tuned pays for no database toolkit. Nothing is memoised here, so that
+a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from db import queries, rows
+from db.paths import PACKAGED, default_store
+from db.readers import Reader, reader
+from db.records import Served, Target, Workload
+
+
+class Lookup:
+    """The user's store, then the packaged one. Threads may share it; nothing is opened before the first question.
+
+    A store that is missing, corrupt, locked, or of another schema has no rows, and `problems` says why. A file that
+    appears later is seen by a new Lookup.
+    """
+
+    def __init__(self, user: str | Path | None = None, packaged: str | Path | None = None) -> None:
+        """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel."""
+        self._stores: tuple[tuple[str, Reader], ...] = (
+            ("user", reader(default_store() if user is None else user)),
+            ("packaged", reader(PACKAGED if packaged is None else packaged)),
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why a store could not be read, as far as questions have met it."""
+        return tuple(problem for _, store in self._stores for problem in store.problems)
+
+    def exact(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
+        """The schedule accepted for this workload on this very target, of the user's store if it has one."""
+        asked = queries.asked(workload, target, kernel_digest)
+
+        def served(row: tuple[Any, ...], origin: str) -> Served:
+            return Served(workload, target, rows.schedule(row[0]), row[1], origin)
+
+        return next(self._answers(queries.EXACT, asked, served), None)
+
+    def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
+        """The same workload's schedule on another device of this backend and arch, of nearest compute units."""
+        found = self._answers(queries.OTHER_DEVICES, queries.asked(workload, target, kernel_digest), rows.near)
+        return min(found, key=lambda s: _units_apart(s.target, target), default=None)
+
+    def nearest(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
+        """The schedule of the nearest other shape of the same op, format, dtypes and epilogue (`queries.distance`).
+
+        Shapes tuned on this target come first; those tuned on other devices of its arch only if there are none.
+        """
+        asked = queries.asked(workload, target, kernel_digest)
+        for sql in (queries.OTHER_SHAPES, queries.OTHER_SHAPES_AND_DEVICES):
+            near = [
+                (far, _units_apart(served.target, target), i, served)
+                for i, served in enumerate(self._answers(sql, asked, rows.near))
+                if (far := queries.distance(served.workload, workload)) < inf
+            ]
+            if near:
+                return min(near)[3]  # ties: the user's before the packaged
+        return None
+
+    def _answers(
+        self, sql: str, asked: dict[str, Any], decode: Callable[[tuple[Any, ...], str], Served]
+    ) -> Iterator[Served]:
+        for origin, store in self._stores:
+            for row in store.rows(sql, asked):
+                try:
+                    yield decode(row, origin)
+                except ValueError as e:  # JSON that no version of ours wrote
+                    store.note(f"{origin} store: a row cannot be read: {e}")
+
+
+def _units_apart(a: Target, b: Target) -> int:
+    return abs(a.compute_units - b.compute_units)

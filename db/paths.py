@@ -1,0 +1,38 @@
+"""Where the stores live. Not how they are opened: `engine` opens for writing, `lookup` for reading."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGED = Path(__file__).with_name("packaged.sqlite")
+"""The read-only store that travels in the wheel."""
+
+
+def default_store() -> str:
+    """The user's store: AUTOTUNE_DB (a path or an SQLAlchemy URL), else store.sqlite in the platform's data folder.
+
+    The only reader of that variable, so that kernels find the store that the tuner wrote.
+    """
+    if where := os.environ.get("AUTOTUNE_DB"):
+        return where
+    from platformdirs import user_data_dir  # not needed, so not imported, when the place is given
+
+    return str(Path(user_data_dir("tinygrad-autotune")) / "store.sqlite")
+
+
+def sqlite_path(where: str | Path) -> Path | None:
+    """The file behind a path or an sqlite:// URL; None when `where` is the URL of another database.
+
+    Raises ValueError for a URL of SQLite that names no file (an in-memory store would be empty for every reader).
+    """
+    scheme, is_url, rest = str(where).partition("://")
+    if not is_url:
+        name = str(where)
+    elif scheme.partition("+")[0] != "sqlite":
+        return None
+    else:  # SQLAlchemy's spelling: sqlite:///relative, sqlite:////absolute, ?options after
+        name = rest.partition("?")[0].removeprefix("/")
+    if not name or ":memory:" in name or "\0" in name:
+        raise ValueError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
+    return Path(name).expanduser()

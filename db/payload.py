@@ -1,0 +1,233 @@
+"""The exchange format's JSON <-> records, checked field by field. Knows no store: `exchange` reads and writes those."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Any, TypeVar
+
+from db import codec
+from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
+from db.rows import NAME, TEXT_LENGTH, Recorded
+
+FORMAT, VERSION = "tinygrad-autotune", 1
+MAX_TEXT = 64 * 2**20  # characters of a file
+MAX_ITEMS = 100_000  # runs, finals
+MAX_SAMPLES = 10_000
+MAX_SECONDS = 86_400.0  # of one launch
+MAX_BUDGET_SECONDS = 1e9
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+_CLOCK_SKEW = timedelta(days=1)
+_FACT = {"schedule", "samples", "nbytes", "error", "tolerance", "clock", "created_at"}
+_FINAL = {"run", "workload", "target", "kernel_digest", "baselines"} | _FACT
+_RUN = {"id", "started_at", "command", "beam_width", "budget_seconds", "versions"}
+
+T = TypeVar("T")
+
+
+class ExchangeError(ValueError):
+    """The payload is not one that was exported: the message begins with the path of the bad field."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A measurement on its way in; `path` says where in the payload it stands."""
+
+    path: str
+    run_id: str
+    created_at: str
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Payload:
+    runs: tuple[tuple[Run, str], ...]  # with started_at
+    facts: tuple[Fact, ...]
+
+
+def load_json(source: str) -> object:
+    """Strict JSON: no NaN, no key twice, no size or nesting that could hurt. Raises ExchangeError."""
+    if len(source) > MAX_TEXT:
+        raise ExchangeError(f"{len(source)} characters are more than the {MAX_TEXT} that are allowed")
+    try:
+        return json.loads(source, parse_constant=_no_constant, object_pairs_hook=_no_twins)
+    except RecursionError as e:
+        raise ExchangeError("nested too deeply") from e
+    except ExchangeError:
+        raise
+    except ValueError as e:  # a syntax error, or an integer of thousands of digits
+        raise ExchangeError(f"not JSON: {e}") from e
+
+
+def is_sound(m: Measurement) -> bool:
+    """Whether a measurement may travel: it worked, was timed on the device, and is as exact as it must be."""
+    timed = m.outcome is Outcome.OK and not m.simulated and 0 < len(m.samples) <= MAX_SAMPLES
+    return timed and m.error is not None and m.tolerance is not None and m.error <= m.tolerance
+
+
+def run_to_json(run: Run, started_at: str) -> dict[str, Any]:
+    effort = {"beam_width": run.beam_width, "budget_seconds": run.budget_seconds}
+    return {"id": run.id, "started_at": started_at, "command": run.command, **effort, "versions": dict(run.versions)}
+
+
+def fact_to_json(row: Recorded) -> dict[str, Any]:
+    m = row.measurement
+    return {
+        "schedule": codec.schedule_to_json(m.schedule),
+        "samples": list(m.samples),
+        "nbytes": m.nbytes,
+        "error": m.error,
+        "tolerance": m.tolerance,
+        "clock": m.clock,
+        "created_at": row.created_at,
+    }
+
+
+def parse(value: object) -> Payload:
+    """Raises ExchangeError for the first field that is not as `exchange` describes."""
+    top = _object(value, "payload", {"format", "version", "runs", "finals"})
+    _check(top["format"] == FORMAT, "format", top["format"])
+    _check(type(top["version"]) is int and top["version"] == VERSION, "version", top["version"])
+    runs = tuple(_run(v, f"runs[{i}]") for i, v in enumerate(_list(top["runs"], "runs", MAX_ITEMS)))
+    known: set[str] = set()
+    for i, (run, _) in enumerate(runs):
+        _check(run.id not in known, f"runs[{i}].id", run.id, "is given twice")
+        known.add(run.id)
+    facts: dict[Fact, None] = {}
+    for i, v in enumerate(_list(top["finals"], "finals", MAX_ITEMS)):
+        facts |= dict.fromkeys(_final(v, f"finals[{i}]", known))
+    return Payload(runs, tuple(facts))
+
+
+def _run(value: object, path: str) -> tuple[Run, str]:
+    d = _object(value, path, _RUN)
+    versions = d["versions"]
+    _check(isinstance(versions, dict) and len(versions) <= 64, f"{path}.versions", versions)
+    run = Run(
+        _name(d["id"], f"{path}.id"),
+        _text(d["command"], f"{path}.command"),
+        _int(d["beam_width"], f"{path}.beam_width", 2**20),
+        _number(d["budget_seconds"], f"{path}.budget_seconds", MAX_BUDGET_SECONDS),
+        tuple(sorted((_text(k, f"{path}.versions"), _text(v, f"{path}.versions.{k}")) for k, v in versions.items())),
+    )
+    return run, _date(d["started_at"], f"{path}.started_at")
+
+
+def _final(value: object, path: str, runs: set[str]) -> list[Fact]:
+    d = _object(value, path, _FINAL)
+    _check(isinstance(d["run"], str) and d["run"] in runs, f"{path}.run", d["run"], "is not among the runs")
+    workload = _decoded(codec.workload_from_json, d["workload"], path, "workload")
+    target = _decoded(codec.target_from_json, d["target"], path, "target")
+    about = (d["run"], workload, target, _name(d["kernel_digest"], f"{path}.kernel_digest"))
+    facts = [_fact(d, path, Stage.FINAL, *about)]
+    for i, v in enumerate(_list(d["baselines"], f"{path}.baselines", 64)):
+        where = f"{path}.baselines[{i}]"
+        facts.append(_fact(_object(v, where, _FACT), where, Stage.BASELINE, *about))
+    return facts
+
+
+def _fact(
+    d: Mapping[str, Any], path: str, stage: Stage, run_id: str, workload: Workload, target: Target, kernel_digest: str
+) -> Fact:
+    samples = _list(d["samples"], f"{path}.samples", MAX_SAMPLES)
+    _check(len(samples) > 0, f"{path}.samples", samples)
+    tolerance = _number(d["tolerance"], f"{path}.tolerance", 1.0)
+    measurement = Measurement(
+        workload,
+        target,
+        _schedule(d["schedule"], path),
+        kernel_digest,
+        stage,
+        Outcome.OK,
+        samples=tuple(_number(s, f"{path}.samples[{i}]", MAX_SECONDS) for i, s in enumerate(samples)),
+        nbytes=_int(d["nbytes"], f"{path}.nbytes", codec.MAX_INT),
+        error=_number(d["error"], f"{path}.error", tolerance),
+        tolerance=tolerance,
+        clock=_text(d["clock"], f"{path}.clock"),
+    )
+    return Fact(path, run_id, _date(d["created_at"], f"{path}.created_at"), measurement)
+
+
+def _schedule(value: object, path: str) -> Schedule:
+    opts = value.get("opts") if isinstance(value, dict) else None
+    if isinstance(opts, list) and len(opts) <= codec.MAX_OPTS:
+        for i, opt in enumerate(opts):  # one by one first, because the codec doesn't say which
+            _decoded(codec.opt_from_json, opt, f"{path}.schedule", "opt", f"opts[{i}]")
+    return _decoded(codec.schedule_from_json, value, path, "schedule")
+
+
+def _decoded(decode: Callable[[object], T], value: object, path: str, kind: str, name: str | None = None) -> T:
+    """The codec names fields `kind.field`: here they get their full path."""
+    try:
+        return decode(value)
+    except codec.CodecError as e:
+        field, _, rest = str(e).partition(":")
+        inner = field.removeprefix(kind).lstrip(".")
+        raise ExchangeError(f"{path}.{name or kind}{'.' if inner else ''}{inner}:{rest}") from e
+
+
+def _check(ok: bool, path: str, value: object, why: str = "is not allowed") -> None:
+    if not ok:
+        raise ExchangeError(f"{path}: {value!r:.100} {why}")
+
+
+def _object(value: object, path: str, keys: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ExchangeError(f"{path}: expected an object, saw {value!r:.100}")
+    for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys)):
+        _check(not names, path, sorted(map(str, names)), f"{what}")
+    return value
+
+
+def _list(value: object, path: str, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ExchangeError(f"{path}: expected a list of at most {most}, saw {value!r:.100}")
+    return value
+
+
+def _number(value: object, path: str, most: float) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    _check(number and 0 <= value <= most and isfinite(value), path, value, f"is not a number from 0 to {most}")  # type: ignore[operator, arg-type]
+    return float(value)  # type: ignore[arg-type]
+
+
+def _int(value: object, path: str, most: int) -> int:
+    _check(type(value) is int and 0 <= value <= most, path, value, f"is not an integer from 0 to {most}")
+    return value  # type: ignore[return-value]
+
+
+def _name(value: object, path: str) -> str:
+    _check(isinstance(value, str) and NAME.fullmatch(value) is not None, path, value)
+    return value  # type: ignore[return-value]
+
+
+def _text(value: object, path: str) -> str:
+    _check(isinstance(value, str) and len(value) <= TEXT_LENGTH and value.isprintable(), path, value)
+    return value  # type: ignore[return-value]
+
+
+def _date(value: object, path: str) -> str:
+    _check(
+        isinstance(value, str) and _DATE.fullmatch(value) is not None, path, value, "is no date as 2026-01-31T…+00:00"
+    )
+    try:
+        date = datetime.fromisoformat(value)  # type: ignore[arg-type]
+    except ValueError as e:
+        raise ExchangeError(f"{path}: {value!r}: {e}") from e
+    _check(date <= datetime.now(UTC) + _CLOCK_SKEW, path, value, "is in the future")  # it would outlive all that follow
+    return value  # type: ignore[return-value]
+
+
+def _no_constant(name: str) -> None:
+    raise ExchangeError(f"not JSON: {name}")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ExchangeError(f"not JSON: a name twice among {[name for name, _ in pairs]!r:.100}")
+    return found

@@ -1,0 +1,132 @@
+"""Every question asked of a store, as SQL text: what may be served is defined here, once, for readers and writer alike.
+
+`:name` parameters are understood by sqlite3 and by SQLAlchemy's `text`, and the SQL is what SQLite and PostgreSQL
+share. Nothing is executed here, and only the standard library is imported, because kernels import this.
+"""
+
+from __future__ import annotations
+
+from math import inf, log
+from typing import Any
+
+from db import codec
+from db.records import Target, Workload
+
+REVISIONS = ("0001", "0002")
+"""Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
+
+TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
+
+REVISION = "SELECT version_num FROM alembic_version"
+
+_FAULT = "('ok', 'slow')"  # outcomes that say nothing against a schedule's result
+
+_WITHDRAWN = f"""EXISTS (
+    SELECT 1 FROM measurements b
+    WHERE b.workload_id = f.workload_id AND b.target_id = f.target_id AND b.kernel_digest = f.kernel_digest
+      AND b.schedule_id = f.schedule_id AND b.outcome NOT IN {_FAULT}
+      AND (b.id > f.id OR b.created_at > f.created_at))"""
+# Newer by either order: an imported row gets a high id but keeps its old date, and a clock may step back. Both ways
+# a fault that was seen later must win.
+
+_SERVABLE = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f.error <= f.tolerance
+    AND f.median_seconds IS NOT NULL AND NOT {_WITHDRAWN}"""
+
+_SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
+    AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
+
+EXACT = f"""SELECT s.json, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+    WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
+"""The served schedule of (workload, target, kernel_digest), all three digests."""
+
+_NEAR = f"""SELECT w.json, t.backend, t.arch, t.device, t.compute_units, s.json, best.median_seconds
+    FROM workloads w CROSS JOIN targets t JOIN measurements best ON best.id = (
+        SELECT f.id FROM measurements f
+        WHERE f.workload_id = w.id AND f.target_id = t.id AND f.kernel_digest = :kernel_digest AND {_SERVABLE}
+        ORDER BY f.created_at DESC, f.id DESC LIMIT 1)
+    JOIN schedules s ON s.id = best.schedule_id
+    WHERE"""
+
+_OTHER_SHAPE = """w.op = :op AND w.format = :format AND w.x_dtype = :x_dtype AND w.out_dtype = :out_dtype
+    AND w.epilogue = :epilogue AND w.digest <> :workload"""
+_OTHER_DEVICE = "t.backend = :backend AND t.arch = :arch AND t.digest <> :target"
+
+OTHER_DEVICES = f"{_NEAR} w.digest = :workload AND {_OTHER_DEVICE}"
+"""What is served for the workload on other devices of the architecture."""
+
+OTHER_SHAPES = f"{_NEAR} {_OTHER_SHAPE} AND t.digest = :target"
+"""What is served on the target for other shapes of the same kind."""
+
+OTHER_SHAPES_AND_DEVICES = f"{_NEAR} {_OTHER_SHAPE} AND {_OTHER_DEVICE}"
+
+SUBJECT = slice(0, 6)  # the columns of a whole measurement that say which kernel it is of
+_ROW = """SELECT w.json, t.backend, t.arch, t.device, t.compute_units, f.kernel_digest, s.json, f.id, f.created_at,
+    f.stage, f.outcome, f.samples, f.nbytes, f.error, f.tolerance, f.reason, f.clock, f.simulated,
+    r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin
+    FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id
+    JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id"""
+
+FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY f.created_at, f.id"
+"""All that may be served; of equal (workload, target, kernel_digest) the last row is the one that is."""
+
+BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_SUBJECT} ORDER BY f.id"""
+
+HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
+
+WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
+    AND r.budget_seconds >= :budget_seconds ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
+
+_LATEST = """f.id = (SELECT max(b.id) FROM measurements b
+    WHERE b.workload_id = f.workload_id AND b.target_id = f.target_id AND b.kernel_digest = f.kernel_digest
+      AND b.schedule_id = f.schedule_id)"""
+
+KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+    WHERE {_SUBJECT} AND f.outcome NOT IN {_FAULT} AND {_LATEST}"""
+"""Schedules whose latest measurement failed."""
+
+FASTEST = f"""{_ROW} WHERE {_SUBJECT} AND f.outcome = 'ok' AND f.simulated = 0 AND f.median_seconds IS NOT NULL
+    AND {_LATEST} ORDER BY f.median_seconds, f.id LIMIT :limit"""
+"""Schedules by their latest measurement, those that failed left out, fastest first."""
+
+
+def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, Any]:
+    """The parameters of the queries above that ask about one kernel."""
+    return {
+        "workload": codec.workload_digest(workload),
+        "target": codec.target_digest(target),
+        "kernel_digest": kernel_digest,
+        "backend": target.backend,
+        "arch": target.arch,
+        "op": workload.op,
+        "format": workload.format,
+        "x_dtype": workload.x_dtype,
+        "out_dtype": workload.out_dtype,
+        "epilogue": workload.epilogue,
+    }
+
+
+SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+    WHERE {_SUBJECT} AND s.digest = :schedule AND f.run_id = :run_id AND f.stage = :stage AND f.outcome = :outcome
+    AND f.samples = :samples AND f.nbytes = :nbytes AND f.error = :error AND f.tolerance = :tolerance
+    AND f.clock = :clock AND f.created_at = :created_at"""
+"""Whether the store holds an imported measurement already."""
+
+
+def distance(a: Workload, b: Workload) -> float:
+    """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`.
+
+    Infinite where they differ by more than size: op, format, dtypes, epilogue, or anything named in `extra`.
+    """
+    if (a.op, a.format, a.x_dtype, a.out_dtype, a.epilogue) != (b.op, b.format, b.x_dtype, b.out_dtype, b.epilogue):
+        return inf
+    extra, other = dict(a.extra), dict(b.extra)
+    if extra.keys() != other.keys():
+        return inf
+    total = sum(abs(log(i / j)) for i, j in ((a.n, b.n), (a.k, b.k), (a.m, b.m)))
+    for key, value in extra.items():
+        match value, other[key]:
+            case (int() as i, int() as j):
+                total += abs(log((i + 1) / (j + 1)))  # + 1: an extra may be zero
+            case (i, j) if i != j:
+                return inf
+    return total
