@@ -145,9 +145,8 @@ def _read_revision(path: Path, mode: str) -> tuple[str | None, set[str]]:
 
 def _sqlite_engine(path: Path) -> Engine:
     # No pool: a connection costs a fraction of a millisecond, and none is left to be carried across a fork or thread.
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS}
-    )
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _: object) -> None:
@@ -155,7 +154,7 @@ def _sqlite_engine(path: Path) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(
             "PRAGMA synchronous = NORMAL"
-        )  # with WAL: a power cut may cost the last rows, never the file
+        )  # in WAL mode a power cut may cost the last rows, not the file
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:

@@ -196,6 +196,7 @@ def test_a_store_killed_while_it_is_made_can_be_opened(tmp_path: Path) -> None:
 READ_ONLY = """
 import os, sys
 from support.store_rows import KERNEL, TARGET, WORKLOAD
+from db.lookup import Lookup
 from db.store import Store, StoreError
 if os.geteuid() == 0:
     os.setuid(65534)  # permissions do not bind root
