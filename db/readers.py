@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from db.queries import REVISION, REVISIONS
 Rows = list[tuple[Any, ...]]
 
 BUSY_SECONDS = 0.25  # writers hold readers up only while the last of them closes the file
-
-
+_SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a later change has another date
 _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+_Stamp = tuple[int, int, int]  # date in nanoseconds, bytes, inode
 
 
 class Reader:
@@ -36,7 +37,13 @@ class Reader:
 
 
 class SqliteReader(Reader):
-    """One connection, opened by the first question and shared by threads under a lock; a forked child opens its own."""
+    """One connection, opened by the first question and shared by threads under a lock; a forked child opens its own.
+
+    Joining the journal of a WAL database costs a third of a first lookup, and makes files beside the store. A store
+    that nobody is writing (no journal, unchanged for a while) is opened without: SQLite calls that immutable, and does
+    not notice if it proves wrong. So every answer is followed by a look at the file, and if that has changed, or a
+    journal has appeared, the answer is dropped and the question asked again through the journal, for good.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -44,31 +51,58 @@ class SqliteReader(Reader):
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._opened_by: int | None = None
+        self._still: _Stamp | None = None  # the file as it was when it was taken for immutable
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
         with self._lock:
             try:
                 if self._opened_by != os.getpid():
-                    self._opened_by, self._connection = os.getpid(), self._open()
-                return [] if self._connection is None else self._connection.execute(sql, asked).fetchall()
+                    self._open()
+                return self._rows(sql, asked)
             except sqlite3.Error as e:
                 self.note(f"store {self.path}: {e}")
                 return []
 
-    def _open(self) -> sqlite3.Connection | None:
-        if not self.path.exists():
-            self.note(f"store {self.path}: no such file")
-            return None
-        try:
-            return self._connect("mode=ro")
-        except sqlite3.OperationalError as e:
-            # In WAL mode even a reader makes files beside the store. In a folder that forbids that, and with no
-            # journal left there, nobody is writing either, and the file alone is the whole truth.
-            if e.sqlite_errorcode & 0xFF not in _NO_JOURNAL or Path(f"{self.path}-wal").exists():
-                raise
-            return self._connect("mode=ro&immutable=1")
+    def __del__(self) -> None:
+        # A connection is part of a reference cycle with its own statement cache, so it would be closed late and warn.
+        if self._connection is not None and self._opened_by == os.getpid():
+            self._connection.close()
 
-    def _connect(self, options: str) -> sqlite3.Connection | None:
+    def _rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+        if self._still is not None:
+            try:
+                answer = self._ask(sql, asked)
+                if _stamp(self.path) == self._still:
+                    return answer
+            except sqlite3.Error:
+                if _stamp(self.path) == self._still:
+                    raise
+            self._still = None
+            self._connect("mode=ro")
+        return self._ask(sql, asked)
+
+    def _ask(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+        return [] if self._connection is None else self._connection.execute(sql, asked).fetchall()
+
+    def _open(self) -> None:
+        self._opened_by, self._connection, self._still = os.getpid(), None, None
+        if not self.path.exists():
+            return self.note(f"store {self.path}: no such file")
+        stamp = _stamp(self.path)
+        if stamp is None or time.time_ns() - stamp[0] < _SETTLED_NS:
+            try:
+                return self._connect("mode=ro")
+            except sqlite3.OperationalError as e:  # a folder that forbids the files of WAL mode, to writers as well
+                if stamp is None or e.sqlite_errorcode & 0xFF not in _NO_JOURNAL:
+                    raise
+        self._still = stamp
+        return self._connect("mode=ro&immutable=1")
+
+    def _connect(self, options: str) -> None:
+        """Sets the connection, or none if the schema is not the one that the queries know."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         uri = f"{self.path.absolute().as_uri()}?{options}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -76,12 +110,23 @@ class SqliteReader(Reader):
         except sqlite3.Error:
             connection.close()
             raise
-        found = row and row[0]
-        if found == REVISIONS[-1]:
-            return connection
-        connection.close()
-        self.note(_wrong_schema(self.path, found))
+        if row == (REVISIONS[-1],):
+            self._connection = connection
+        else:
+            connection.close()
+            self.note(_wrong_schema(self.path, row and row[0]))
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when the file does; None while a journal holds some of the truth."""
+    try:
+        for suffix in ("-wal", "-journal"):
+            if os.path.exists(f"{path}{suffix}") and os.path.getsize(f"{path}{suffix}"):
+                return None
+        found = os.stat(path)
+    except OSError:  # gone in between
         return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class ServerReader(Reader):

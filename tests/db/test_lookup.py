@@ -69,8 +69,16 @@ def test_the_packaged_store_of_the_wheel_is_readable(user: Path) -> None:
     assert not list(PACKAGED.parent.glob("packaged.sqlite-*"))
 
 
-def test_a_running_sweep_is_seen_row_by_row(user: Path) -> None:
+def age(path: Path) -> None:
+    """Makes a store look long unchanged: it is then read without its journal."""
+    os.utime(path, (1e9, 1e9))
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_running_sweep_is_seen_row_by_row(user: Path, settled: bool) -> None:
     store = opened(user)
+    if settled:
+        age(user)
     lookup = Lookup(user)
     assert lookup.exact(*ASKED) is None
     for one, expected in (
@@ -186,6 +194,54 @@ def test_a_store_that_cannot_be_read_is_a_miss_with_a_reason(
         assert lookup.nearest(*ASKED) is None
     assert len(lookup.problems) == 1
     assert "user" in lookup.problems[0]
+
+
+def test_a_settled_store_is_read_without_a_file_beside_it(user: Path) -> None:
+    opened(user, fact(schedule=A))
+    age(user)
+    lookup = Lookup(user)
+    for _ in range(2):
+        assert lookup.exact(*ASKED) is not None
+        assert list(user.parent.iterdir()) == [user]
+
+
+def test_a_settled_store_that_a_writer_holds_open_is_seen_to_move(user: Path) -> None:
+    opened(user, fact(schedule=A))
+    age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is not None
+    with closing(sqlite3.connect(user)):  # keeps the journal alive, so the file itself stays as it was
+        before = user.stat().st_mtime_ns
+        with closing(sqlite3.connect(user)) as db:
+            db.execute("SELECT * FROM runs").fetchall()
+            Store.open(user).record(RUN.id, [fact(schedule=B)])
+            assert user.stat().st_mtime_ns == before
+            found = lookup.exact(*ASKED)
+    assert found is not None
+    assert found.schedule == B
+    assert lookup.problems == ()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, garbage, newer])
+def test_a_settled_store_that_is_spoilt_later_is_a_miss(user: Path, damage: Callable[[Path], None]) -> None:
+    opened(user, fact())
+    age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is not None
+    damage(user)
+    assert lookup.exact(*ASKED) is None
+    assert len(lookup.problems) == 1
+
+
+def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
+    opened(user, fact())
+    older(user)
+    age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is None
+    with closing(sqlite3.connect(user)) as db, db:
+        db.execute("UPDATE alembic_version SET version_num = '0002'")
+    assert lookup.exact(*ASKED) is not None
 
 
 def test_a_locked_store_is_a_miss_soon(user: Path) -> None:
