@@ -53,4 +53,5 @@ class CostModel:
         weight = np.exp(-(y - y.min()))[:, None]
         normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
         beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))
-        return np.array([features(c) for c in candidates]) @ beta + center
+        predicted: npt.NDArray[np.float64] = np.array([features(c) for c in candidates]) @ beta + center
+        return predicted

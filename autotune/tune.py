@@ -129,7 +129,6 @@ class _Search:
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
         self._digest = kernel_digest(w.op, w.format)
-        self._tolerances = lambda s: tolerance(w, s.variant)
         self._by_program: dict[str, _Entry] = {}
         self._entries: dict[Schedule, _Entry] = {}
         self._best = float("inf")
@@ -165,8 +164,8 @@ class _Search:
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
         """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""
-        limits = {} if deadline else {"max_uops": BASELINE_UOPS, "timeout_seconds": BASELINE_SECONDS}
-        jobs = [Job(s, self._w, s, **limits) for s in schedules if s not in self._entries]
+        uops, seconds_a_job = (None, None) if deadline else (BASELINE_UOPS, BASELINE_SECONDS)
+        jobs = [Job(s, self._w, s, uops, seconds_a_job) for s in schedules if s not in self._entries]
         compiled = list(self._compile(jobs, deadline))
         seconds = {s: self._entries[s].seconds for s in schedules if s in self._entries}
         rows: list[Measurement] = []
@@ -194,7 +193,7 @@ class _Search:
                 return
 
     def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> _Entry | None:
-        verdict = self._t._runner.validate(program, self._tolerances(schedule))
+        verdict = self._t._runner.validate(program, tolerance(self._w, schedule.variant))
         if verdict.outcome is not Outcome.OK:
             rows.append(self._row(schedule, Stage.PROBE, verdict.outcome, error=verdict.error, reason=verdict.reason))
             return None
@@ -265,7 +264,7 @@ class _Search:
         ]
         for schedule in [*winners, *[s for s in order if s in judged]]:
             entry = self._entries[schedule]
-            verdict = self._t._runner.validate(entry.program, self._tolerances(schedule), seeds=2)
+            verdict = self._t._runner.validate(entry.program, tolerance(self._w, schedule.variant), seeds=2)
             stage = Stage.FINAL if verdict.outcome is Outcome.OK else Stage.CONTENDER
             rows.append(self._row(schedule, stage, verdict.outcome, samples[schedule], verdict.error, verdict.reason))
             if verdict.outcome is Outcome.OK:
@@ -291,7 +290,7 @@ class _Search:
             samples,
             nbytes_moved(self._w),
             error,
-            self._tolerances(schedule),
+            tolerance(self._w, schedule.variant),
             reason,
             self._t._info.clock,
         )

@@ -40,9 +40,8 @@ def _cpu(w: Workload) -> _Choices:
     """Eight lanes fill an AVX2 register; four rows share each load of x."""
     name = _variant(w)
     params = _params(w, name, words=4, lanes=8)
-    return tuple(Schedule(name, params, (Opt("UPCAST", None, rows, "1"),)) for rows in (4, 3, 2)) + (
-        Schedule(name, params, ()),
-    )
+    upcasts = [Schedule(name, params, (Opt("UPCAST", None, rows, "1"),)) for rows in (4, 3, 2)]
+    return (*upcasts, Schedule(name, params, ()))
 
 
 def _shuffle(w: Workload) -> _Choices:
@@ -57,11 +56,9 @@ def _groups(w: Workload) -> _Choices:
     name = _variant(w)
     params = _params(w, name, words=4, lanes=1)
     loop = "2"
-    return tuple(Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)) + (
-        Schedule(name, params, (Opt("LOCAL", None, 32, "1"),)),
-        Schedule(name, params, (Opt("LOCAL", None, 8, "1"),)),
-        Schedule(name, params, ()),
-    )
+    groups = [Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)]
+    locals_ = [Schedule(name, params, (Opt("LOCAL", None, size, "1"),)) for size in (32, 8)]
+    return (*groups, *locals_, Schedule(name, params, ()))
 
 
 _BACKENDS: dict[str, Callable[[Workload], _Choices]] = {

@@ -2,7 +2,8 @@
 
 Layouts are those of ggml's `block_*` structs (ggml-common.h). A block whose size is no multiple of 4 bytes would leave
 the next one misaligned, so a packed weight is kept as planes: one array a field, `[n, blocks, items]`, each read with
-whole aligned loads. Planes hold the file's bits unchanged: their total size is the file's size.
+whole aligned loads. Planes hold the file's bits unchanged: their total size is the file's size. Float16 fields are kept
+as uint16, since not every device can load a half.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ def _format(name: str, block: int, layout: str, *fields: tuple[str, str, int]) -
 
 
 _TABLE = (
-    _format("Q4_0", 32, "legacy", ("d", "float16", 2), ("qs", "uint32", 16)),
-    _format("Q4_1", 32, "legacy", ("dm", "float16", 4), ("qs", "uint32", 16)),
-    _format("Q5_0", 32, "legacy", ("d", "float16", 2), ("qh", "uint32", 4), ("qs", "uint32", 16)),
-    _format("Q8_0", 32, "legacy", ("d", "float16", 2), ("qs", "uint32", 32)),
-    _format("Q4_K", 256, "kquant", ("dm", "float16", 4), ("scales", "uint32", 12), ("qs", "uint32", 128)),
+    _format("Q4_0", 32, "legacy", ("d", "uint16", 2), ("qs", "uint32", 16)),
+    _format("Q4_1", 32, "legacy", ("dm", "uint16", 4), ("qs", "uint32", 16)),
+    _format("Q5_0", 32, "legacy", ("d", "uint16", 2), ("qh", "uint32", 4), ("qs", "uint32", 16)),
+    _format("Q8_0", 32, "legacy", ("d", "uint16", 2), ("qs", "uint32", 32)),
+    _format("Q4_K", 256, "kquant", ("dm", "uint16", 4), ("scales", "uint32", 12), ("qs", "uint32", 128)),
     _format(
-        "Q6_K", 256, "kquant", ("ql", "uint32", 128), ("qh", "uint32", 64), ("scales", "int8", 16), ("d", "float16", 2)
+        "Q6_K", 256, "kquant", ("ql", "uint32", 128), ("qh", "uint32", 64), ("scales", "int8", 16), ("d", "uint16", 2)
     ),
     _format("F32", 1, "plain", ("w", "float32", 4)),
-    _format("F16", 1, "plain", ("w", "float16", 2)),
+    _format("F16", 1, "plain", ("w", "uint16", 2)),
     _format("BF16", 1, "plain", ("w", "uint16", 2)),
 )
 FORMATS = {f.name: f for f in _TABLE}
@@ -88,7 +89,9 @@ def check_rows(shape: tuple[int, ...], fmt: Format, n: int, k: int) -> None:
     if n < 1 or k < 1:
         raise FormatError(f"{fmt.name}: shape ({n}, {k}) has no weights")
     if tuple(shape) != (n, fmt.row_nbytes(k)):
-        raise FormatError(f"{fmt.name}: ({n}, {k}) takes raw rows of shape {(n, fmt.row_nbytes(k))}, saw {tuple(shape)}")
+        raise FormatError(
+            f"{fmt.name}: ({n}, {k}) takes raw rows of shape {(n, fmt.row_nbytes(k))}, saw {tuple(shape)}"
+        )
 
 
 def split_planes(raw: npt.NDArray[np.uint8], name: str, shape: tuple[int, int]) -> tuple[npt.NDArray[np.generic], ...]:

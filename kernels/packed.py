@@ -1,7 +1,7 @@
 """`PackedWeight`: a quantised weight that stays packed on the device, and `linear`, which multiplies by it.
 
-A weight holds the file's bits, split into planes (see `formats`). The schedule of each kernel is looked up once a weight
-shape, when the kernel is first built; nothing is ever searched here.
+A weight holds the file's bits, split into planes (see `formats`). The schedule of each kernel is looked up when the
+kernel is first built; nothing is ever searched here.
 """
 
 from __future__ import annotations

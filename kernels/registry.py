@@ -26,8 +26,8 @@ class KernelError(ValueError):
 
 @dataclass(frozen=True)
 class Variant:
-    """`build(workload, params, out, planes, x)` -> the kernel's body; `params(workload)`: those it can be built with,
-    the default first. `devices`: where it can run, None for everywhere; then `build` takes the device too."""
+    """`build(workload, params, out, planes, x, device)` -> the kernel's body; `params(workload)`: those it can be built
+    with, the default first. `devices`: where it can run, None for everywhere."""
 
     build: Callable[..., UOp]
     params: Callable[[Workload], tuple[Params, ...]]
@@ -92,15 +92,14 @@ def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> U
     variant, params = found[schedule.variant], dict(schedule.params)
     if params not in variant.params(w):
         raise KernelError(f"{schedule.variant} of {w.format} ({w.n}, {w.k}) m={w.m} cannot be built with {params}")
-    extra = () if variant.devices is None else (device.split(":")[0],)
     name = "_".join([w.op, w.format.lower(), f"{w.n}x{w.k}", f"m{w.m}", schedule.variant])
-    kernel = variant.build(w, params, args[0], args[1:-1], args[-1], *extra)
+    kernel = variant.build(w, params, args[0], args[1:-1], args[-1], device.split(":")[0])
     return kernel.sink(arg=KernelInfo(name=name, opts_to_apply=None if schedule.opts is None else ()))
 
 
 @functools.cache
 def kernel_digest(op: str, format: str) -> str:
-    """Digest of everything that decides what a kernel of this op and format computes: our source and tinygrad's version.
+    """Digest of what decides what a kernel of this op and format computes: our source and tinygrad's version.
 
     A stored schedule is served only to the source that it was validated with.
     """

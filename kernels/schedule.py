@@ -100,7 +100,7 @@ class ScheduledKernel:
         if position is None:
             raise ScheduleError(f"{opt.op} is meant for the loop {opt.range}, which this kernel does not have")
         if op is OptOps.UNROLL:
-            counted = self._scheduler.unrollable_dims
+            counted: list[int] = self._scheduler.unrollable_dims
         elif op in _GROUPS:
             counted = self._scheduler.axes_of(AxisType.REDUCE)
         else:
@@ -128,7 +128,12 @@ class ScheduledKernel:
         self.opts += (replace(opt, axis=axis, range=name or None),)
 
     def _track(
-        self, opt: records.Opt, number: tuple[int, ...], size: int, before: dict[tuple[int, ...], UOp], other: UOp | None
+        self,
+        opt: records.Opt,
+        number: tuple[int, ...],
+        size: int,
+        before: dict[tuple[int, ...], UOp],
+        other: UOp | None,
     ) -> None:
         """Names the loop that the opt split off. A split keeps the old number for what remains of the loop."""
         if other is not None:

@@ -1,7 +1,7 @@
 """Workload + schedule -> the kernel's SINK, with the opts checked against this kernel and device.
 
-A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand. `kernel`
-then falls back to a schedule that does, warns once, and still computes rightly; `build` raises instead.
+A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand.
+`kernel` then falls back to a schedule that does, warns once, and still computes rightly; `build` raises instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`linear` over packed weights: out[m, n] = sum over k of x[m, k] * W[n, k], as UOp.range kernels that opts can schedule.
+"""`linear` over packed weights: out[m, n] = sum over k of x[m, k] * W[n, k], as UOp.range kernels for opts to schedule.
 
 The reduction is Ops.REDUCE over the ranges (block, chunk, word): with REDUCE every scheduler opt stays legal and
 correct, where a hand-written register accumulator breaks under UPCAST and UNROLL.
@@ -23,7 +23,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.unpack import Block, float32, get_layout
+from kernels.unpack import Block, float32, get_layout, half
 
 Params = dict[str, int]
 LANES = (16, 8, 4, 2, 1)
@@ -95,7 +95,7 @@ def _store(w: Workload, out: UOp, token: UOp, row: UOp, lanes: Sequence[UOp], ra
     return out[token, row].store(value.cast(DTYPES[w.out_dtype])).end(token, row)
 
 
-def _blocked(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, factor: bool) -> UOp:
+def _blocked(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str, factor: bool) -> UOp:
     fmt, layout = get_format(w.format), get_layout(w.format)
     ranges: list[UOp] = []
     token, row = UOp.range(w.m, 0), UOp.range(w.n, 1)
@@ -103,22 +103,22 @@ def _blocked(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UO
     chunk = _axis(layout.chunks, 3, ranges)
     step = _axis(layout.words // params["words"], 4, ranges)
     words = [step * params["words"] + i for i in range(params["words"])]
-    block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, row, number)
+    block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, row, number, device)
     lanes = step_sums(
         w, block, chunk, words, params["lanes"], lambda col: float32(x[token, number * fmt.block + col]), factor
     )
     return _store(w, out, token, row, lanes, ranges)
 
 
-def dequant(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp) -> UOp:
-    return _blocked(w, params, out, planes, x, factor=False)
+def dequant(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
+    return _blocked(w, params, out, planes, x, device, factor=False)
 
 
-def factored(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp) -> UOp:
-    return _blocked(w, params, out, planes, x, factor=True)
+def factored(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
+    return _blocked(w, params, out, planes, x, device, factor=True)
 
 
-def plain(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp) -> UOp:
+def plain(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
     lanes: list[UOp] = []
     ranges: list[UOp] = []
     token, row = UOp.range(w.m, 0), UOp.range(w.n, 1)
@@ -126,7 +126,9 @@ def plain(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp) 
     for lane in range(params["lanes"]):
         column = step * params["lanes"] + lane
         weight = planes[0][row, column, 0]
-        if w.format == "BF16":  # the top half of a float32
+        if w.format == "F16":
+            weight = half(weight, device)
+        elif w.format == "BF16":  # the top half of a float32
             weight = (weight.cast(dtypes.uint32) << 16).bitcast(dtypes.float32)
         lanes.append(float32(weight) * float32(x[token, column]))
     return _store(w, out, token, row, lanes, ranges)

@@ -10,14 +10,15 @@ The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tinygrad import UOp, dtypes
+from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.ops.linear import DTYPES, WORDS, Params, reduce_add, step_sums, total
+from kernels.ops.linear import DTYPES, WORDS, Params, step_sums
 from kernels.unpack import Block, float32, get_layout
 
 WARP = 32
@@ -66,20 +67,38 @@ def warp(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, d
     chunk = step // steps_a_chunk % layout.chunks
     first = step % steps_a_chunk * words
 
-    def read_x(token: int, column: UOp) -> UOp:
-        value = float32(x[token, number * fmt.block + column])
-        return value if inside is None else inside.where(value, 0.0)
+    def reader(token: int) -> Callable[[UOp], UOp]:
+        def read(column: UOp) -> UOp:
+            value = float32(x[token, number * fmt.block + column])
+            return value if inside is None else inside.where(value, 0.0)
 
-    stores = []
+        return read
+
+    places: list[tuple[int, UOp, UOp]] = []  # token, row, may it be stored
+    values: list[UOp] = []
     for r in range(rows):
         row = (group * warps + member) * rows + r
         safe = row if w.n % (rows * warps) == 0 else row.minimum(w.n - 1)
-        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, safe, number)
+        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, safe, number, device)
         for token in range(w.m):
-            (value,) = step_sums(
-                w, block, chunk, [first + i for i in range(words)], 1, lambda col, t=token: read_x(t, col), factor=True
-            )
-            value = _warp_sum(reduce_add(value, turn), SHUFFLES[device]).cast(DTYPES[w.out_dtype])
-            stored = lane.eq(0) if safe is row else lane.eq(0) & (row < w.n)
-            stores.append(out[token, row.valid(stored)].store(value))
+            (value,) = step_sums(w, block, chunk, [first + i for i in range(words)], 1, reader(token), factor=True)
+            values.append(value)
+            places.append((token, row, lane.eq(0) if safe is row else lane.eq(0) & (row < w.n)))
+    sums = [_warp_sum(v, SHUFFLES[device]) for v in _accumulate(values, turn, (group, member, lane))]
+    stores = [
+        out[token, row.valid(stored)].store(value.cast(DTYPES[w.out_dtype]))
+        for (token, row, stored), value in zip(places, sums, strict=True)
+    ]
     return UOp.group(*stores).end(group, member, lane)
+
+
+def _accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...]) -> list[UOp]:
+    """Each value summed over `turn`, in a register of its own. Not Ops.REDUCE: a CUSTOM op, as the shuffle is one, is
+    handed the array that a REDUCE ends up in instead of its number."""
+    registers = UOp.placeholder((len(values),), dtypes.float32, slot=0, addrspace=AddrSpace.REG)
+    start = registers.after(*outside)
+    zeroed = registers.after(UOp.group(*[start[i].store(0.0) for i in range(len(values))]))
+    inside = zeroed.after(turn)
+    added = UOp.group(*[inside[i].store(inside[i].load() + value) for i, value in enumerate(values)]).end(turn)
+    final = registers.after(added)
+    return [final[i].load() for i in range(len(values))]

@@ -36,14 +36,34 @@ class Group:
 
 
 class Block:
-    """The planes of a weight at (row, block): `block.plane(i)` is item i of that plane."""
+    """The planes of a weight at (row, block): `block.qs(i)` is item i of the plane qs. `device` is tinygrad's."""
 
-    def __init__(self, planes: dict[str, UOp], row: UOp, block: UOp) -> None:
-        self._planes, self._row, self._block = planes, row, block
+    def __init__(self, planes: dict[str, UOp], row: UOp, block: UOp, device: str) -> None:
+        self._planes, self._row, self._block, self._device = planes, row, block, device
 
     def __getattr__(self, name: str) -> Callable[[UOp | int], UOp]:
         plane = self._planes[name]
         return lambda item: plane[self._row, self._block, item]
+
+    def half(self, name: str, item: int) -> UOp:
+        """Item of a plane of float16 bits, as float32."""
+        return half(getattr(self, name)(item), self._device)
+
+
+# devices where a driver may lack halves, which tinygrad 0.14 then emulates with denormals taken for zero
+NO_HALF = frozenset({"CL", "WEBGPU"})
+
+
+def half(bits: UOp, device: str) -> UOp:
+    """uint16 float16 bits as float32, denormals included, on devices without halves too."""
+    if device.split(":")[0] not in NO_HALF:
+        return bits.bitcast(dtypes.float16).cast(dtypes.float32)
+    wide = bits.cast(dtypes.uint32)
+    magnitude = wide & 0x7FFF
+    # a denormal is its mantissa times 2^-24; other exponents are rebiased by 127 - 15
+    normal = ((magnitude << 13) + (112 << 23)).bitcast(dtypes.float32)
+    value = (magnitude < 0x400).where(float32(magnitude) * 2.0**-24, normal)
+    return (wide < 0x8000).where(value, -value)
 
 
 Groups = Callable[[Block, UOp], tuple[Group, ...]]

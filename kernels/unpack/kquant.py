@@ -10,7 +10,7 @@ from kernels.unpack import Block, Group, Layout, Run, float32, nibbles
 def _q4k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
     """Groups 2*chunk and 2*chunk + 1. Scales and minima are 6-bit: groups 0-3 in the low bits of bytes 0-3 and 4-7;
     of groups 4-7 the low nibbles are in bytes 8-11 and the top two bits above those of groups 0-3."""
-    d, dmin = float32(block.dm(0)), float32(block.dm(1))
+    d, dmin = block.half("dm", 0), block.half("dm", 1)
     low = chunk < 2
     out = []
     for i in (0, 1):
@@ -29,7 +29,7 @@ def _q4k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 def _q6k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
     """A chunk is (half, 16-column stripe): 4 groups of 16 weights, 32 columns apart. Quants are stored plus 32."""
-    d = float32(block.d(0))
+    d = block.half("d", 0)
     scales = [d * float32(block.scales((chunk // 2) * 8 + chunk % 2 + 2 * g)) for g in range(4)]
     return tuple(Group(s, s * 32.0) for s in scales)
 

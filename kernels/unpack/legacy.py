@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from kernels.unpack import Block, Group, Groups, Layout, Run, float32, nibbles
+from kernels.unpack import Block, Group, Groups, Layout, Run, nibbles
 
 
 def _symmetric(middle: int | None) -> Groups:
     """Groups of a format that stores quants plus `middle`."""
 
     def groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-        d = float32(block.d(0))
+        d = block.half("d", 0)
         return (Group(d, None if middle is None else d * float(middle)),)
 
     return groups
 
 
 def _groups_min(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    return (Group(float32(block.dm(0)), -float32(block.dm(1))),)
+    return (Group(block.half("dm", 0), -block.half("dm", 1)),)
 
 
 def _runs_nibble(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:

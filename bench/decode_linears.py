@@ -1,0 +1,212 @@
+"""Claim: a sweep finds faster schedules for a model's linears than tinygrad's heuristic and BEAM do, in less time.
+
+    python bench/decode_linears.py llama-3.1-8b --budget 30 --stock 2
+
+MODEL is a GGUF or the name of one in tests/data/models. Sweeps its workloads at one token into a temporary store on the
+device that DEV names, then times each winner alone (cold weights) and in a chain of dependent launches, and runs
+tinygrad's own BEAM search on the first --stock workloads, timing what it found in the same way. Prints a table, then
+one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from autotune import measure
+from autotune.compiler import CompilePool, Job
+from autotune.header import read_header
+from autotune.runner import Runner
+from autotune.tinygrad_api.lower import Program
+from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS, Tuner
+from autotune.workloads import ModelWorkload, workloads
+from db.codec import schedule_to_json
+from db.records import Opt, Run, Schedule, Workload
+from db.store import Store
+from kernels import devices
+from kernels.defaults import heuristic
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.gguf_files import load_model, write_sparse_gguf  # noqa: E402
+
+Row = dict[str, Any]
+
+# run in a process of its own: stock BEAM opens the device and times there. The kernel is `factored` with one
+# accumulator, the form that stock BEAM does best with
+_STOCK = """
+import json, sys, time
+from dataclasses import replace
+from tinygrad import Device
+from tinygrad.codegen import to_program
+from autotune.tinygrad_api.lower import codegen_context
+from db.codec import schedule_from_json, workload_from_json
+from kernels import sink
+w, schedule = workload_from_json(json.loads(sys.argv[1])), schedule_from_json(json.loads(sys.argv[2]))
+kernel = sink.build(w, schedule)
+start = time.monotonic()
+program = to_program(kernel.replace(arg=replace(kernel.arg, beam=int(sys.argv[3]))), Device.default.renderer)
+opts = [(o.op.name, o.axis, o.arg) for o in program.src[0].arg.applied_opts]
+print(json.dumps({"seconds": time.monotonic() - start, "opts": opts}))
+"""
+
+
+def model_path(name: str, folder: Path) -> Path:
+    if Path(name).exists():
+        return Path(name)
+    path = folder / f"{name}.gguf"
+    write_sparse_gguf(path, *load_model(name))
+    return path
+
+
+def stock_beam(w: Workload, width: int, workers: int) -> tuple[Schedule, float]:
+    """What tinygrad's BEAM=width finds for the plain factored kernel, and its search's seconds."""
+    from db.codec import workload_to_json
+
+    plain = next(s for s in heuristic(w, os.environ.get("DEV", "CPU").split(":")[0]) if s.variant == "factored")
+    arguments = [json.dumps(workload_to_json(w)), json.dumps(schedule_to_json(plain)), str(width)]
+    env = {**os.environ, "CACHELEVEL": "0", "PARALLEL": str(workers), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _STOCK, *arguments], env=env, stdout=subprocess.PIPE, text=True, check=True
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    opts = tuple(Opt(op, axis, tuple(arg) if isinstance(arg, list) else arg) for op, axis, arg in answer["opts"])
+    return Schedule(plain.variant, plain.params, opts), answer["seconds"]
+
+
+def compiled(pool: CompilePool, w: Workload, schedules: Sequence[Schedule]) -> list[Program | None]:
+    jobs = [Job(i, w, s, BASELINE_UOPS, BASELINE_SECONDS) for i, s in enumerate(schedules)]
+    found = {c.key: c.program for c in pool.compile(jobs)}
+    return [found[i] for i in range(len(schedules))]
+
+
+def timed(runner: Runner, pool: CompilePool, w: Workload, schedules: Sequence[Schedule]) -> list[tuple[float, float]]:
+    """(alone, chained) median seconds of each schedule, all taken in turn."""
+    runner.prepare(w)
+    programs = compiled(pool, w, schedules)
+    present = [p for p in programs if p is not None]
+    alone = iter(runner.compare(present, 24))
+    out = []
+    for program in programs:
+        if program is None:
+            out.append((math.nan, math.nan))
+            continue
+        chained = runner.chain(program).samples
+        out.append((measure.median(next(alone).samples), measure.median(chained) if chained else math.nan))
+    return out
+
+
+def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> Row:
+    info = runner.describe()
+    plan = workloads(read_header(model_path(args.model, folder)))
+    store = Store.open(args.db or folder / "bench.sqlite")
+    rows: list[Row] = []
+    with CompilePool(info.renderer, args.workers) as pool:
+        tuner = Tuner(store, runner, pool, Run(str(uuid.uuid4()), "bench", args.beam, args.budget, info.versions))
+        start = time.monotonic()
+        results = []
+        for mw in plan.workloads:
+            results.append((mw, tuner.tune(mw.workload)))
+            print(
+                f"  {mw.workload.format} {mw.workload.n}x{mw.workload.k}: {results[-1][1]}", file=sys.stderr, flush=True
+            )
+        sweep_seconds = time.monotonic() - start
+        for mw, result in results:
+            if result.schedule is None:
+                rows.append({**asdict(mw.workload), "status": result.status, "reason": result.reason})
+                continue
+            plain = list(heuristic(mw.workload, info.renderer.target.device))
+            (tuned, tuned_chain), *others = timed(runner, pool, mw.workload, [result.schedule, *plain])
+            heuristic_alone, heuristic_chain = min(others)
+            row = summary(mw, result.schedule, tuned, tuned_chain, heuristic_alone, heuristic_chain)
+            rows.append({**row, "search_seconds": result.elapsed_seconds, "tried": result.tried, "error": result.error})
+        for row, (mw, _) in list(zip(rows, results, strict=True))[: args.stock]:
+            found, seconds = stock_beam(mw.workload, args.stock_beam, pool.workers)
+            ((alone, chained),) = timed(runner, pool, mw.workload, [found])
+            row["stock_beam"] = {"seconds": alone, "chained_seconds": chained, "search_seconds": seconds}
+            row["stock_beam"]["schedule"] = schedule_to_json(found)
+    return {
+        "bench": "decode_linears",
+        "model": args.model,
+        "target": asdict(info.target),
+        "clock": info.clock,
+        "versions": dict(info.versions),
+        "copy_gbps": runner.copy_bandwidth() / 1e9,
+        "sweep_seconds": sweep_seconds,
+        "stock_beam_width": args.stock_beam,
+        "rows": rows,
+    }
+
+
+def summary(
+    mw: ModelWorkload, schedule: Schedule, alone: float, chained: float, plain: float, plain_chained: float
+) -> Row:
+    w = mw.workload
+    return {
+        "format": w.format,
+        "n": w.n,
+        "k": w.k,
+        "m": w.m,
+        "count": mw.count,
+        "nbytes": mw.nbytes,
+        "heuristic_seconds": plain,
+        "heuristic_chained_seconds": plain_chained,
+        "tuned_seconds": alone,
+        "tuned_chained_seconds": chained,
+        "gain": plain / alone,
+        "schedule": schedule_to_json(schedule),
+    }
+
+
+def table(report: Row) -> str:
+    lines = [
+        f"{'workload':<22}{'a token':>8}{'heuristic':>11}{'tuned':>9}{'chained':>9}{'GB/s':>7}{'gain':>7}  stock BEAM"
+    ]
+    for r in report["rows"]:
+        if "gain" not in r:
+            lines.append(f"{r['format']} {r['n']}x{r['k']}: {r['status']} {r['reason']}")
+            continue
+        us = [1e6 * r[name] for name in ("heuristic_seconds", "tuned_seconds", "tuned_chained_seconds")]
+        gbps = r["nbytes"] / r["tuned_seconds"] / 1e9
+        line = f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['count']:>8}{us[0]:>11.1f}{us[1]:>9.1f}"
+        line += f"{us[2]:>9.1f}{gbps:>7.0f}{r['gain']:>7.2f}"
+        if stock := r.get("stock_beam"):
+            line += f"  {1e6 * stock['seconds']:.1f} µs, chained {1e6 * stock['chained_seconds']:.1f}, "
+            line += f"searched {stock['search_seconds']:.0f} s (ours {r['search_seconds']:.0f} s)"
+        lines.append(line)
+    gains = [r["gain"] for r in report["rows"] if "gain" in r]
+    lines.append(f"geometric mean gain {math.exp(sum(map(math.log, gains)) / len(gains)):.2f}, ")
+    lines[-1] += f"sweep {report['sweep_seconds']:.0f} s, copy {report['copy_gbps']:.0f} GB/s; times in µs"
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--budget", type=float, default=30.0, help="seconds of search a workload")
+    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--stock", type=int, default=0, help="workloads to run tinygrad's own BEAM on")
+    parser.add_argument("--stock-beam", type=int, default=4)
+    parser.add_argument("--db", help="keep the store here")
+    args = parser.parse_args()
+    choice = devices.choose_device()
+    with tempfile.TemporaryDirectory() as folder, Runner(choice) as runner:
+        report = bench(args, runner, Path(folder))
+    print(table(report))
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
