@@ -86,9 +86,9 @@ class SqliteReader(Reader):
 
     def _open(self) -> None:
         self._opened_by, self._connection, self._still = os.getpid(), None, None
-        if not self.path.exists():
-            return self.note(f"store {self.path}: no such file")
         stamp = _stamp(self.path)
+        if stamp is None and not self.path.exists():
+            return self.note(f"store {self.path}: no such file")
         if stamp is None or time.time_ns() - stamp[0] < _SETTLED_NS:
             try:
                 return self._connect("mode=ro")
