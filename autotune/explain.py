@@ -1,0 +1,59 @@
+"""Which lookup step serves each kernel of a model on a target, as `kernels.resolve` would have it. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autotune.session import missing_kernel
+from autotune.workloads import ModelPlan, ModelWorkload
+from db.lookup import Lookup
+from db.records import Target
+from db.store import Winner
+from kernels.registry import kernel_digest
+from kernels.resolution import STEPS, Resolution, Resolver
+
+NO_KERNEL = "no kernel"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One kernel: what serves it, or why there is none (`reason`). `stale`: the store has a schedule that was accepted
+    for another version of the kernel's source; `autotune verify` replays it."""
+
+    model: ModelWorkload
+    resolution: Resolution | None
+    stale: bool = False
+    reason: str = ""
+
+    @property
+    def step(self) -> str:
+        return NO_KERNEL if self.resolution is None else self.resolution.step
+
+
+def explain(
+    plan: ModelPlan, target: Target, lookup: Lookup, mode: str, winners: Sequence[Winner] = ()
+) -> tuple[Explained, ...]:
+    """In the plan's order. `mode` is AUTOTUNE_LOOKUP's; `winners` are the user store's, to find stale ones among."""
+    resolver = Resolver(lookup, mode)
+    stored = [w.row.measurement for w in winners if w.row.measurement.target == target]
+    found = []
+    for mw in plan.workloads:
+        w = mw.workload
+        if reason := missing_kernel(w):
+            found.append(Explained(mw, None, reason=reason))
+            continue
+        digests = {m.kernel_digest for m in stored if m.workload == w}
+        stale = bool(digests) and kernel_digest(w.op, w.format) not in digests
+        found.append(Explained(mw, resolver(w, target), stale))
+    return tuple(found)
+
+
+def coverage(rows: Sequence[Explained], m: int) -> dict[str, float]:
+    """Step -> its share of the weight bytes that one pass over m tokens reads, for the steps that serve any."""
+    nbytes: dict[str, int] = dict.fromkeys((*STEPS, NO_KERNEL), 0)
+    for row in rows:
+        if row.model.workload.m == m:
+            nbytes[row.step] += row.model.count * row.model.nbytes
+    total = sum(nbytes.values())
+    return {step: n / total for step, n in nbytes.items() if n}

@@ -1,0 +1,144 @@
+"""Results as JSON values, for `--json`: the spelling of records is `db.codec`'s, figures keep their units in names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from autotune.standing import Standing, geometric_mean
+from db import codec
+
+if TYPE_CHECKING:
+    from autotune.explain import Explained
+    from autotune.sweep import Row
+    from autotune.verify import Checked
+    from db.records import Run, Schedule, Workload
+    from db.store import Recorded, Winner
+    from kernels.devices import Choice
+
+
+def _workload(w: Workload) -> dict[str, Any]:
+    return {"workload": codec.workload_to_json(w), "digest": codec.workload_digest(w)}
+
+
+def _schedule(s: Schedule | None) -> dict[str, Any] | None:
+    return None if s is None else codec.schedule_to_json(s)
+
+
+def choice(c: Choice) -> dict[str, Any]:
+    return {"device": c.device, "reason": c.reason, "faster": c.faster, "skipped": dict(c.skipped)}
+
+
+def sweep_row(row: Row) -> dict[str, Any]:
+    r = row.result
+    return {
+        **_workload(r.workload),
+        "count": row.model.count,
+        "status": r.status,
+        "reason": r.reason,
+        "schedule": _schedule(r.schedule),
+        "heuristic_seconds": r.heuristic_seconds,
+        "default_seconds": r.default_seconds,
+        "seconds": r.seconds,
+        "gain": r.gain,
+        "nbytes": row.nbytes,
+        "bytes_per_second": row.bandwidth,
+        "copy_bytes_per_second": row.copy_bandwidth,
+        "error": r.error,
+        "tried": r.tried,
+        "elapsed_seconds": r.elapsed_seconds,
+    }
+
+
+def sweep_summary(rows: Sequence[Row], elapsed_seconds: float) -> dict[str, Any]:
+    gains = [r.result.gain for r in rows if r.result.gain]
+    return {
+        "workloads": len(rows),
+        "statuses": dict(Counter(r.result.status for r in rows)),
+        "geometric_mean_gain": geometric_mean(gains),
+        "elapsed_seconds": elapsed_seconds,
+    }
+
+
+def winner(w: Winner) -> dict[str, Any]:
+    m, s = w.row.measurement, Standing.of(w)
+    return {
+        **_workload(m.workload),
+        "target": codec.target_to_json(m.target),
+        "kernel_digest": m.kernel_digest,
+        "schedule": _schedule(m.schedule),
+        "seconds": s.seconds,
+        "heuristic_seconds": s.heuristic_seconds,
+        "default_seconds": s.default_seconds,
+        "gain": s.gain,
+        "gain_over_default": s.gain_over_default,
+        "nbytes": m.nbytes,
+        "bytes_per_second": s.bandwidth,
+        "error": m.error,
+        "tolerance": m.tolerance,
+        "origin": w.row.origin,
+        "created_at": w.row.created_at,
+    }
+
+
+def explained(e: Explained) -> dict[str, Any]:
+    found = e.resolution
+    served = None if found is None else found.served
+    return {
+        **_workload(e.model.workload),
+        "count": e.model.count,
+        "nbytes": e.model.nbytes,
+        "step": None if found is None else found.step,
+        "schedule": _schedule(None if found is None else found.schedule),
+        "seconds": None if served is None or e.step == "nearest" else served.seconds,
+        "tuned_for": None
+        if served is None
+        else {
+            "workload": codec.workload_to_json(served.workload),
+            "target": codec.target_to_json(served.target),
+            "origin": served.origin,
+        },
+        "stale": e.stale,
+        "reason": e.reason,
+    }
+
+
+def checked(c: Checked) -> dict[str, Any]:
+    return {
+        **_workload(c.workload),
+        "schedule": _schedule(c.schedule),
+        "origin": c.origin,
+        "status": c.status,
+        "outcome": c.outcome,
+        "error": c.error,
+        "seconds": c.seconds,
+        "reason": c.reason,
+    }
+
+
+def recorded(r: Recorded) -> dict[str, Any]:
+    m = r.measurement
+    return {
+        "id": r.id,
+        "created_at": r.created_at,
+        "origin": r.origin,
+        "run": run(r.run),
+        "target": codec.target_to_json(m.target),
+        "kernel_digest": m.kernel_digest,
+        "schedule": _schedule(m.schedule),
+        "stage": m.stage,
+        "outcome": m.outcome,
+        "reason": m.reason,
+        "samples_seconds": list(m.samples),
+        "nbytes": m.nbytes,
+        "error": m.error,
+        "tolerance": m.tolerance,
+        "clock": m.clock,
+        "simulated": m.simulated,
+    }
+
+
+def run(r: Run) -> dict[str, Any]:
+    return {**asdict(r), "versions": dict(r.versions)}

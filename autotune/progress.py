@@ -1,0 +1,60 @@
+"""The sweep's progress bar, on stderr and only on a terminal. Draws; knows nothing of tuning."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tqdm import tqdm
+
+from autotune.render import micros, workload_name
+
+if TYPE_CHECKING:
+    from autotune.tune import Progress
+    from autotune.workloads import ModelWorkload
+
+
+class Bar:
+    """Counts seconds of budget, so that its ETA is right within a workload too; draws nothing if `shown` is false."""
+
+    def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
+        tqdm.set_lock(threading.RLock())  # its own would be a semaphore between processes, which needs a helper process
+        self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
+        tqdm.monitor_interval = 0  # no thread that redraws
+        self._bar = tqdm(
+            total=count * self._budget_seconds,
+            disable=not shown or not count,
+            file=sys.stderr,
+            leave=False,
+            smoothing=0,
+            bar_format="{percentage:3.0f}% |{bar:16}| ETA {remaining}  {desc}",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.close()
+
+    def update(self, w: ModelWorkload, p: Progress) -> None:
+        """Shows a search's progress; what it spends beyond its budget (on baselines) moves the bar no further."""
+        best = "" if p.best_seconds is None else f", best {micros(p.best_seconds)} µs"
+        spent = f"{p.elapsed_seconds:.0f}/{self._budget_seconds:.0f} s, {p.tried} tried{best}"
+        name = workload_name(w.workload)
+        self._bar.set_description_str(f"{self._done + 1}/{self._count} {name}: {spent}", refresh=False)
+        self._move(min(p.elapsed_seconds, self._budget_seconds))
+
+    def finished(self) -> None:
+        """One more workload is done."""
+        self._done += 1
+        self._move(0)
+
+    def clear(self) -> None:
+        """Makes room for a line of output."""
+        self._bar.clear()
+
+    def _move(self, seconds: float) -> None:
+        target = self._done * self._budget_seconds + seconds
+        self._bar.update(max(0.0, min(target, self._bar.total or target) - self._bar.n))

@@ -1,0 +1,65 @@
+"""Names, figures and table lines for people, spelt the same in every command. Returns strings; `cli` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from db.records import Opt, Schedule, Workload
+
+NONE = "-"
+Columns = Sequence[tuple[str, int]]  # title, width; a negative width aligns to the left
+
+
+def line(columns: Columns, cells: Iterable[str]) -> str:
+    """One row of a table; a cell that is too wide pushes the rest of its row along."""
+    padded = [c.ljust(-width) if width <= 0 else c.rjust(width) for c, (_, width) in zip(cells, columns, strict=True)]
+    return "  ".join(padded).rstrip()
+
+
+def heading(columns: Columns) -> str:
+    return line(columns, (title for title, _ in columns))
+
+
+def table(columns: Columns, rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join([heading(columns), *(line(columns, row) for row in rows)])
+
+
+def workload_name(w: Workload) -> str:
+    """`Q4_1 1536×576 m=1`: format, n×k, token bucket; what is unusual comes with it."""
+    op = "" if w.op == "linear" else f"{w.op} "
+    dtype = "" if w.x_dtype == "float32" else f" {w.x_dtype}"
+    return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}"
+
+
+def opt_name(opt: Opt) -> str:
+    """`UPCAST(1:4)`: the step, the loop that it is meant for (by axis index, `#0`, if it has no name), its amount."""
+    loop = opt.range if opt.range is not None else None if opt.axis is None else f"#{opt.axis}"
+    arg = ",".join(map(str, opt.arg)) if isinstance(opt.arg, tuple) else None if opt.arg is None else str(opt.arg)
+    inside = ":".join(part for part in (loop, arg) if part is not None)
+    return f"{opt.op}({inside})" if inside else opt.op
+
+
+def schedule_name(s: Schedule) -> str:
+    """`factored lanes=8 words=4 UPCAST(1:4)`; "heuristic" where tinygrad decides, "no opts" for none at all."""
+    opts = "heuristic" if s.opts is None else " ".join(map(opt_name, s.opts)) or "no opts"
+    return " ".join([s.variant, *(f"{name}={value}" for name, value in s.params), opts])
+
+
+def micros(seconds: float | None) -> str:
+    return NONE if seconds is None else f"{seconds * 1e6:.1f}"
+
+
+def times(ratio: float | None) -> str:
+    return NONE if ratio is None else f"{ratio:.2f}×"
+
+
+def giga(bandwidth: float | None) -> str:
+    return NONE if bandwidth is None else f"{bandwidth / 1e9:.1f}"
+
+
+def percent(share: float | None) -> str:
+    return NONE if share is None else f"{share:.0%}"
+
+
+def exponent(error: float | None) -> str:
+    return NONE if error is None else f"{error:.0e}"

@@ -1,0 +1,237 @@
+"""What each command says of its results, as text for people. JSON is the business of `jsonable`; `cli` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from autotune.render import (
+    NONE,
+    Columns,
+    exponent,
+    giga,
+    line,
+    micros,
+    percent,
+    schedule_name,
+    table,
+    times,
+    workload_name,
+)
+from autotune.standing import Standing, geometric_mean
+from db.codec import workload_digest
+from db.records import Outcome, Stage
+
+if TYPE_CHECKING:  # the tuner is a second of imports, and a dry run needs none of it
+    from autotune.doctor import Report
+    from autotune.explain import Explained
+    from autotune.sweep import Row
+    from autotune.verify import Checked
+    from autotune.workloads import ModelPlan
+    from db.store import Recorded, Winner
+    from kernels.devices import Choice
+
+SWEEP: Columns = (
+    ("workload", -26),
+    ("calls", 5),
+    ("heuristic µs", 12),
+    ("default µs", 10),
+    ("tuned µs", 10),
+    ("gain", 7),
+    ("GB/s", 7),
+    ("of copy", 7),
+    ("error", 7),
+    ("schedule", 0),
+)
+LIST: Columns = (
+    ("workload", -26),
+    ("tuned µs", 10),
+    ("GB/s", 7),
+    ("gain", 7),
+    ("over default", 12),
+    ("error", 7),
+    ("digest", -8),
+    ("schedule", 0),
+)
+PLAN: Columns = (("workload", -26), ("calls", 5), ("MB each", 8), ("MB in all", 9), ("digest", -8), ("tensors", 0))
+EXPLAIN: Columns = (("workload", -26), ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
+VERIFY: Columns = (("workload", -26), ("origin", -7), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+HISTORY: Columns = (
+    ("when (UTC)", -19),
+    ("stage", -9),
+    ("outcome", -13),
+    ("µs", 10),
+    ("error", 7),
+    ("kernel", -8),
+    ("schedule", 0),
+)
+
+
+def plan_table(plan: ModelPlan) -> str:
+    rows = []
+    for mw in plan.workloads:
+        more = f" and {len(mw.tensors) - 1} more" if len(mw.tensors) > 1 else ""
+        each = mw.nbytes / 1e6
+        digest = workload_digest(mw.workload)[:8]
+        name = workload_name(mw.workload)
+        rows.append((name, str(mw.count), f"{each:.2f}", f"{each * mw.count:.2f}", digest, mw.tensors[0] + more))
+    return table(PLAN, rows)
+
+
+def sweep_row(row: Row) -> str:
+    r = row.result
+    what = r.reason if r.schedule is None else schedule_name(r.schedule)
+    note = "" if r.status == "tuned" else f"{r.status}: " if r.schedule is None else f"  ({r.status})"
+    return line(
+        SWEEP,
+        (
+            workload_name(r.workload),
+            str(row.model.count),
+            micros(r.heuristic_seconds),
+            micros(r.default_seconds),
+            micros(r.seconds),
+            times(r.gain),
+            giga(row.bandwidth),
+            percent(row.copy_share),
+            exponent(r.error),
+            note + what if r.schedule is None else what + note,
+        ),
+    )
+
+
+def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> str:
+    """Geometric mean gain; time that a pass over the weights takes, before and after; what it cost; where it is."""
+    gain = geometric_mean([r.result.gain for r in rows if r.result.gain])
+    lines = [f"geometric mean gain over tinygrad's heuristic: {times(gain)}"]
+    for m in sorted({r.result.workload.m for r in rows}):
+        timed = [r for r in rows if r.result.workload.m == m and r.result.gain]
+        before = sum(r.model.count * (r.result.heuristic_seconds or 0) for r in timed)
+        after = sum(r.model.count * (r.result.seconds or 0) for r in timed)
+        what = "a token" if m == 1 else f"{m} tokens"
+        if timed:
+            lines.append(f"all linears of {what}: {micros(before)} µs -> {micros(after)} µs")
+    counts = Counter(r.result.status for r in rows)
+    status = ", ".join(f"{n} {name}" for name, n in counts.items())
+    lines.append(f"{len(rows)} workloads ({status}) in {elapsed_seconds:.1f} s; stored in {where}")
+    return "\n".join(lines)
+
+
+def winners_table(winners: Sequence[Winner]) -> str:
+    from autotune.standing import Standing
+
+    blocks = []
+    for target in dict.fromkeys(w.row.measurement.target for w in winners):
+        rows = []
+        for winner in (w for w in winners if w.row.measurement.target == target):
+            m, s = winner.row.measurement, Standing.of(winner)
+            name, digest = workload_name(m.workload), workload_digest(m.workload)[:8]
+            figures = micros(s.seconds), giga(s.bandwidth), times(s.gain), times(s.gain_over_default)
+            rows.append((name, *figures, exponent(m.error), digest, schedule_name(m.schedule)))
+        blocks.append(f"{target}\n{table(LIST, rows)}")
+    return "\n\n".join(blocks)
+
+
+def explanation(rows: Sequence[Explained]) -> str:
+    """What serves each kernel, and how much of the weight bytes of a pass each step serves."""
+    from autotune.explain import coverage
+
+    shares = [
+        f"m={m}, by weight bytes: " + ", ".join(f"{step} {share:.1%}" for step, share in coverage(rows, m).items())
+        for m in sorted({e.model.workload.m for e in rows})
+    ]
+    return "\n".join([_explain_table(rows), *shares])
+
+
+def _explain_table(rows: Sequence[Explained]) -> str:
+    total: Counter[int] = Counter()
+    for e in rows:
+        total[e.model.workload.m] += e.model.count * e.model.nbytes
+    cells = []
+    for e in rows:
+        share = e.model.count * e.model.nbytes / total[e.model.workload.m]
+        served = None if e.resolution is None else e.resolution.served
+        what = e.reason if e.resolution is None else schedule_name(e.resolution.schedule)
+        if served is not None and e.step in ("same_arch", "nearest"):
+            what += f"  (tuned for {workload_name(served.workload)} on {served.target.device})"
+        what += "  (stale: tuned for another kernel source; `autotune verify` replays it)" if e.stale else ""
+        seconds = served.seconds if served is not None and e.step != "nearest" else None
+        name = workload_name(e.model.workload)
+        cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
+    return table(EXPLAIN, cells)
+
+
+def checked_row(c: Checked) -> str:
+    what = schedule_name(c.schedule) + (f"  {c.outcome}: {c.reason}" if c.reason and c.outcome else "")
+    what = f"{schedule_name(c.schedule)}  {c.reason}" if c.outcome is None else what
+    return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), micros(c.seconds), what))
+
+
+def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
+    """All about one workload: what is served and where, how its candidates ended, and every decisive row."""
+    w = rows[0].measurement.workload
+    parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
+    parts += [_served(winner) for winner in served] or ["nothing is served"]
+    parts.append("how its schedules ended:\n" + _outcomes(rows))
+    decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
+    parts.append(
+        f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive))
+    )
+    return "\n\n".join(parts)
+
+
+def _served(winner: Winner) -> str:
+    m, s = winner.row.measurement, Standing.of(winner)
+    lines = [
+        f"served on {m.target}, kernel {m.kernel_digest[:8]}, {winner.row.origin}:",
+        f"  {schedule_name(m.schedule)}",
+        f"  {micros(s.seconds)} µs, {giga(s.bandwidth)} GB/s, {times(s.gain)} the speed of the heuristic's "
+        f"{micros(s.heuristic_seconds)} µs, {times(s.gain_over_default)} that of our default's "
+        f"{micros(s.default_seconds)} µs",
+        f"  relative error {exponent(m.error)}, at most {exponent(m.tolerance)} is allowed; clock: {m.clock}",
+        f"  run {winner.row.run.id}: {winner.row.run.command}",
+        f"  {', '.join(f'{name} {version}' for name, version in winner.row.run.versions)}",
+    ]
+    for i, o in enumerate(m.schedule.opts or ()):
+        lines.append(f"  opt {i}: {o.op} loop={o.range or NONE} axis={NONE if o.axis is None else o.axis} arg={o.arg}")
+    return "\n".join(lines)
+
+
+def _outcomes(rows: Sequence[Recorded]) -> str:
+    counts = Counter(r.measurement.outcome for r in rows)
+    lines = []
+    for outcome in (o for o in Outcome if counts[o]):
+        reasons = [r.measurement.reason for r in rows if r.measurement.outcome is outcome and r.measurement.reason]
+        lines.append(f"  {counts[outcome]:6} {outcome:13}" + (f"  {reasons[-1]}" if reasons else ""))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _history_row(r: Recorded) -> Iterable[str]:
+    m = r.measurement
+    seconds = r.median_seconds if m.samples else None
+    what = schedule_name(m.schedule) + (f"  {m.reason}" if m.reason else "")
+    when = r.created_at[:19].replace("T", " ")
+    return when, m.stage, m.outcome, micros(seconds), exponent(m.error), m.kernel_digest[:8], what
+
+
+def choice(c: Choice) -> str:
+    """Which device was chosen, why, and how to get a faster one."""
+    return f"device {c.device}: {c.reason}" + (f"\nfaster would be {c.faster}" if c.faster else "")
+
+
+def doctor(r: Report) -> str:
+    place = r.store
+    size = f", {place.nbytes / 1e6:.1f} MB" if place.nbytes is not None else ""
+    rows = ", ".join(f"{n} {name}" for name, n in place.rows)
+    state = f"schema {place.schema}{size}; {rows}; {place.served} served" if place.exists else "not there yet"
+    sections = {
+        f"device: {r.device or 'none'}": [r.reason, *([f"faster would be {r.faster}"] if r.faster else [])],
+        "devices": [f"{'*' if d.chosen else ' '} {d.name:8} {'ok' if d.ok else '--'}  {d.detail}" for d in r.devices],
+        "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
+        "versions": [f"{name:24} {version}" for name, version in r.versions],
+        f"store: {place.place}": [place.error or state],
+        "problems" if r.problems else "no problems": [
+            f"{'!' if p.fatal else '-'} {p.what}: {p.remedy}" for p in r.problems
+        ],
+    }
+    return "\n".join("\n".join([title, *(f"  {text}" for text in lines)]) for title, lines in sections.items())
