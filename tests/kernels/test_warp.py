@@ -1,0 +1,93 @@
+"""The warp variant: an emulator of warps runs its CUDA source on the host, and nvrtc, if it is here, compiles it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.kernel_runs import MAX_UOPS, arrays, operands, schedule, verdict_of
+from support.warp_emulator import COMPILER, CUDASource, launch
+from tinygrad.helpers import Target
+from tinygrad.renderer.cstyle import OpenCLRenderer
+
+from autotune.tinygrad_api.lower import compile_program
+from db.records import Outcome, Workload
+from kernels import formats
+from kernels.ops.warp import MAX_TOKENS
+from kernels.registry import KernelError, variants
+from kernels.sink import build
+
+BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
+# n and steps not of whole blocks of rows and turns, and of such; several tokens
+SHAPES = (
+    (77, 3, 1, {"rows": 2, "warps": 8}),
+    (13, 9, 2, {"rows": 4, "warps": 1}),
+    (8, 16, 3, {"rows": 1, "warps": 1}),
+    (5, 5, 8, {"rows": 1, "warps": 2}),
+)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("format", BLOCKED)
+@pytest.mark.parametrize(("n", "blocks", "m", "params"), SHAPES)
+def test_emulated(format, n, blocks, m, params, tmp_path):
+    w = Workload("linear", format, n, blocks * formats.get_format(format).block, m)
+    allowed = [p["words"] for p in variants(w, "CUDA")["warp"].params(w)]
+    words = max(allowed) if m == 1 else min(allowed)
+    renderer = CUDASource()
+    sink = build(w, schedule("warp", {**params, "words": words}), renderer)
+    program = compile_program(sink, renderer, max_uops=MAX_UOPS)
+    ops = operands(w)
+    memory = arrays(w, ops)
+    launch(program, memory, tmp_path)
+    verdict = verdict_of(w, "warp", ops, memory[0])
+    assert verdict.outcome is Outcome.OK, verdict.reason
+    assert verdict.max_element_error < 2e-6
+
+
+@pytest.mark.parametrize("format", BLOCKED)
+def test_only_where_there_are_shuffles_and_for_few_tokens(format):
+    few, many = (Workload("linear", format, 8, 256, m) for m in (MAX_TOKENS, 32))
+    assert "warp" in variants(few, "CUDA")
+    assert "warp" in variants(few, "METAL")
+    assert "warp" not in variants(few, "CPU")
+    assert "warp" not in variants(few, "CL")
+    assert "warp" not in variants(many, "CUDA")
+
+
+def test_not_for_a_device_without_shuffles():
+    w, ren = Workload("linear", "Q8_0", 8, 256), OpenCLRenderer(Target("CL"))
+    with pytest.raises(KernelError, match="has no variant 'warp'"):
+        build(w, schedule("warp", {"rows": 1, "warps": 4, "words": 4}), ren)
+
+
+def nvrtc() -> Path | None:
+    spec = find_spec("nvidia.cuda_nvrtc") if find_spec("nvidia") else None
+    paths = [Path(p) / "lib" / "libnvrtc.so.12" for p in (spec.submodule_search_locations or [])] if spec else []
+    return next((p for p in paths if p.exists()), None)
+
+
+@pytest.mark.skipif(nvrtc() is None, reason="the nvidia-cuda-nvrtc-cu12 wheel is not installed")
+def test_nvrtc_compiles_it_for_an_h100():
+    program = """
+        from tinygrad import Device
+        from autotune.tinygrad_api.lower import compile_program
+        from db.records import Schedule, Workload
+        from kernels.registry import body, variants
+        from kernels.sink import build, placeholders
+        renderer = Device["NULL"].renderer
+        for format in ("Q4_K", "Q8_0", "F16"):
+            w = Workload("linear", format, 77, 768, 2)
+            for name, variant in variants(w, "CUDA").items():
+                schedule = Schedule(name, tuple(sorted(variant.params(w)[-1].items())), ())
+                sink = body(w, schedule, placeholders(w), "CUDA")
+                print(format, name, len(compile_program(sink, renderer).source))
+        """
+    env = {**os.environ, "DEV": "NULL:CUDA:sm_90", "NVRTC_PATH": str(nvrtc())}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.split("\n")) == 8
