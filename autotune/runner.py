@@ -98,7 +98,9 @@ class Runner:
         stop_above_seconds: float | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Timing:
-        """A warm-up, then `launches` cold launches. SLOW, with few samples, once one takes over stop_above_seconds."""
+        """A warm-up, then `launches` samples of a cold launch. SLOW, with few, once one is over stop_above_seconds.
+
+        Where the device has graphs, a sample is the mean over a chain of launches in one."""
         _at_least_one("launches", launches)
         return self._timing(
             "measure", timeout_seconds, program=program, launches=launches, stop_above_seconds=stop_above_seconds
@@ -116,12 +118,19 @@ class Runner:
         return answer if isinstance(answer, tuple) else (Timing(answer.outcome, (), answer.reason),) * len(programs)
 
     def chain(
-        self, program: Program, length: int = 32, *, rounds: int = 10, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        program: Program,
+        length: int = 32,
+        *,
+        rounds: int = 10,
+        dependent: bool = True,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Timing:
-        """Seconds a launch within a graph of at least `length` dependent launches, `rounds` times; on a device without
-        graphs, where the host waits for each, the same as `measure`."""
+        """Seconds a launch within a graph of at least `length` launches, `rounds` times: each waits for the one before,
+        or none does. On a device without graphs, where the host waits for each, the same as `measure`."""
         _at_least_one("rounds", rounds)
-        return self._timing("chain", timeout_seconds, program=program, length=length, rounds=rounds)
+        arguments = {"length": length, "rounds": rounds, "dependent": dependent}
+        return self._timing("chain", timeout_seconds, program=program, **arguments)
 
     def copy_bandwidth(self) -> float:
         """Bytes read plus written a second by a copy on the device; measured once. Raises RunnerError."""

@@ -6,7 +6,7 @@ takes this process along, which is what it is for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -33,6 +33,11 @@ COLD_LIMIT_NBYTES = 2 << 30
 COLD_LIMIT_COPIES = 4096
 # a warm-up launch also loads the code, so it may take this many times longer before it alone condemns a kernel
 WARM_UP_FACTOR = 3.0
+LAUNCH_SECONDS = 50e-6
+# On a GPU a launch costs the host more than a small kernel takes, so a sample is a graph of launches where there are
+# graphs: as many as it has cold copies, within these bounds.
+GRAPH_LAUNCHES = 512
+GRAPH_SECONDS = 4e-3
 
 
 @dataclass(frozen=True)
@@ -138,29 +143,43 @@ class Bench:
         kernel = self._load(program)
         limit = float("inf") if stop_above_seconds is None else stop_above_seconds
         warm_up = kernel(self._cold())
-        if warm_up > limit * WARM_UP_FACTOR:
+        if warm_up > limit * WARM_UP_FACTOR + LAUNCH_SECONDS:
             return Timing(Outcome.SLOW, (warm_up,), f"the first launch took {warm_up:.3g} s, stop above {limit:.3g} s")
-        samples = [kernel(self._cold())]
+        sample = self._sampler(program, warm_up)
+        samples = [sample()]
         if min(warm_up, samples[0]) > limit:
             return Timing(Outcome.SLOW, tuple(samples), f"a launch takes {samples[0]:.3g} s, stop above {limit:.3g} s")
-        samples += [kernel(self._cold()) for _ in range(launches - 1)]
+        samples += [sample() for _ in range(launches - 1)]
         return Timing(Outcome.OK, tuple(samples))
 
     def compare(self, programs: Sequence[Program], rounds: int) -> tuple[Timing, ...]:
-        """Cold launches in turn, ABBAAB.. so that none always comes first: sample i of each is of round i."""
-        kernels = [self._load(p) for p in programs]
-        for kernel in kernels:
-            kernel(self._cold())
-        samples: list[list[float]] = [[] for _ in kernels]
+        """Cold samples in turn, ABBAAB.. so that none always comes first: sample i of each is of round i."""
+        samplers = [self._sampler(p, self._load(p)(self._cold())) for p in programs]
+        for sample in samplers:
+            sample()
+        samples: list[list[float]] = [[] for _ in programs]
         for number in range(rounds):
-            order = range(len(kernels))
+            order = range(len(programs))
             for i in order if number % 2 == 0 else reversed(order):
-                samples[i].append(kernels[i](self._cold()))
+                samples[i].append(samplers[i]())
         return tuple(Timing(Outcome.OK, tuple(s)) for s in samples)
 
-    def chain(self, program: Program, length: int, rounds: int) -> Timing:
-        """Seconds a launch in a graph of launches that each wait for the one before, as in decoding."""
-        graph = self._device.chain(program, [self._cold() for _ in range(max(length, min(len(self._copies), 256)))])
+    def _sampler(self, program: Program, about_seconds: float) -> Callable[[], float]:
+        """Takes one sample: the seconds of a cold launch, of a chain in a graph where the device has graphs."""
+        wanted = min(len(self._copies), GRAPH_LAUNCHES, max(2, int(GRAPH_SECONDS / about_seconds)))
+        graph = self._device.chain(program, [self._cold() for _ in range(wanted)])
+        if graph is None:
+            kernel = self._load(program)
+            return lambda: kernel(self._cold())
+        return lambda: graph() / graph.launches
+
+    def chain(self, program: Program, length: int, rounds: int, dependent: bool) -> Timing:
+        """Seconds a launch in a graph of launches. Dependent ones write one output, so that each waits for the one
+        before, as in decoding; others have outputs of their own and may overlap."""
+        launches = [self._cold() for _ in range(max(length, min(len(self._copies), GRAPH_LAUNCHES)))]
+        if not dependent:
+            launches = [(self._device.upload(self._poison), *rest) for _, *rest in launches]
+        graph = self._device.chain(program, launches)
         if graph is None:
             return self.measure(program, rounds, None)
         graph()
