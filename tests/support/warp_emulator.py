@@ -92,12 +92,12 @@ extern "C" void launch(dim3 grid, dim3 block, void **args) {
 """
 
 
-class CUDASource(CUDARenderer):
+class CUDASource(CUDARenderer):  # type: ignore[misc]
     """Renders CUDA and compiles nothing: needs neither the compiler nor a GPU."""
 
     def __init__(self, arch: str = "sm_90") -> None:
         CStyleLanguage.__init__(self, Target("CUDA", arch=arch))
-        self.tensor_cores = []
+        self.tensor_cores: list[Any] = []
 
 
 def launch(program: Program, arrays: Sequence[npt.NDArray[Any]], folder: Path) -> None:

@@ -1,0 +1,164 @@
+"""Are our kernels right about what ggml means by its formats? Weights quantised and dequantised by ggml itself.
+
+    pip install llama-cpp-python ; python bench/ggml_numerics.py
+
+`ggml_quantize_chunk` makes the blocks from normal random weights, the type's `to_float` says what they stand for, and
+every variant's output is compared with the float64 product of that. Prints a table, then one JSON line; exit status 1
+if an error exceeds LIMIT. Timing is not its business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+LIMIT = 1e-5
+N, K = 96, 1024
+TOKENS = (1, 3)
+
+
+class GgmlError(ValueError):
+    """ggml's library is not here, or does not know a type."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`error` is ||out - ref|| / ||ref||, the worst over TOKENS; `dequantized`: the same of `kernels.reference`'s
+    weights against ggml's."""
+
+    format: str
+    variant: str
+    error: float
+    dequantized: float
+
+
+class _TypeTraits(ctypes.Structure):
+    """ggml.h, struct ggml_type_traits; the same since 2024."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+    )
+
+
+def library_path() -> Path | None:
+    """ggml's base library in an installed llama-cpp-python, without importing that."""
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = [Path(p) / "lib" for p in (spec.submodule_search_locations or ())] if spec else []
+    return next((f for folder in folders for f in sorted(folder.glob("*ggml-base.[sd]*"))), None)
+
+
+class Ggml:
+    """The two functions of ggml that matter here. Raises GgmlError for a library that does not load."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._lib = ctypes.CDLL(str(path))
+        except OSError as e:
+            raise GgmlError(f"{path} does not load: {e}") from e
+        self._lib.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
+        self._lib.ggml_quantize_chunk.restype = ctypes.c_size_t
+
+    def quantize(self, weight: npt.NDArray[np.float32], format: str) -> npt.NDArray[np.uint8]:
+        """float32 [n, k] -> raw rows, uint8 [n, row_nbytes]."""
+        from gguf import GGMLQuantizationType
+
+        from kernels.formats import get_format
+
+        (n, k), source = weight.shape, np.ascontiguousarray(weight)
+        raw = np.empty((n, get_format(format).row_nbytes(k)), np.uint8)
+        if format == "F32":  # no conversion, and ggml has none
+            return source.view(np.uint8).reshape(n, -1)
+        sizes = (ctypes.c_int64(0), ctypes.c_int64(n), ctypes.c_int64(k))
+        kind = ctypes.c_int(GGMLQuantizationType[format])
+        made = self._lib.ggml_quantize_chunk(kind, _pointer(source), _pointer(raw), *sizes, None)
+        if made != raw.nbytes:
+            raise GgmlError(f"{format}: ggml wrote {made} bytes where {raw.nbytes} belong")
+        return raw
+
+    def dequantize(self, raw: npt.NDArray[np.uint8], format: str, k: int) -> npt.NDArray[np.float32]:
+        """Raw rows -> float32 [n, k]."""
+        from gguf import GGMLQuantizationType
+
+        if format == "F32":
+            return np.ascontiguousarray(raw).view(np.float32)
+        out = np.empty((len(raw), k), np.float32)
+        traits = self._lib.ggml_get_type_traits(ctypes.c_int(GGMLQuantizationType[format])).contents
+        traits.to_float(_pointer(np.ascontiguousarray(raw)), _pointer(out), out.size)
+        return out
+
+
+def _pointer(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _distance(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def compare(ggml: Ggml, format: str, n: int = N, k: int = K) -> list[Row]:
+    """A Row for `kernels.linear` as it resolves here and for each variant that the default device can run."""
+    from tinygrad import Device, Tensor, UOp
+
+    import kernels
+    from db.records import Schedule, Workload
+    from kernels import reference, sink
+    from kernels.registry import variants
+
+    rng = np.random.default_rng(20)
+    raw = ggml.quantize(rng.standard_normal((n, k), dtype=np.float32) * np.float32(0.05), format)
+    truth = ggml.dequantize(raw, format, k).astype(np.float64)
+    dequantized = _distance(reference.dequantize(raw, format, (n, k)).astype(np.float64), truth)
+    packed = kernels.PackedWeight.from_blocks(raw, format, (n, k))
+    errors: dict[str, list[float]] = {}
+    for m in TOKENS:
+        x = rng.standard_normal((m, k), dtype=np.float32)
+        expected = x.astype(np.float64) @ truth.T
+        errors.setdefault("linear", []).append(_distance(kernels.linear(Tensor(x), packed).numpy(), expected))
+        w = Workload("linear", format, n, k, m)
+        for name, variant in variants(w, Device.DEFAULT).items():
+            schedule = Schedule(name, tuple(sorted(variant.params(w)[0].items())), ())
+
+            def kernel(*args: UOp, w: Workload = w, schedule: Schedule = schedule) -> UOp:
+                return sink.kernel(w, schedule, args, packed.device)
+
+            out = Tensor.custom_kernel(Tensor.empty(m, n), *packed.planes, Tensor(x), fxn=kernel)[0]
+            errors.setdefault(name, []).append(_distance(out.numpy(), expected))
+    return [Row(format, name, max(found), dequantized) for name, found in errors.items()]
+
+
+def main() -> int:
+    from kernels import devices
+    from kernels.formats import FORMATS
+
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else library_path()
+    if path is None:
+        print("llama-cpp-python is not installed; or name ggml's library: ggml_numerics.py PATH/TO/libggml-base.so")
+        return 2
+    devices.activate(choice := devices.choose_device())
+    ggml = Ggml(path)
+    rows = [row for format in FORMATS for row in compare(ggml, format)]
+    print(f"relative error against ggml on {choice.device}, weight {N} x {K}, tokens {TOKENS}; limit {LIMIT:.0e}")
+    print(f"{'format':8}{'variant':10}{'error':>10}{'gguf vs ggml':>14}")
+    for row in rows:
+        print(f"{row.format:8}{row.variant:10}{row.error:10.1e}{row.dequantized:14.1e}")
+    worst = max(row.error for row in rows)
+    print(
+        json.dumps({"bench": "ggml_numerics", "device": choice.device, "worst": worst, "rows": list(map(asdict, rows))})
+    )
+    return 0 if worst <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
