@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import closing
@@ -79,8 +80,7 @@ def _demo_model() -> str:
 
     path = user_cache_path("tinygrad-autotune", ensure_exists=True) / f"demo-{__version__}.gguf"
     if not path.exists():
-        write_demo_model(draft := path.with_suffix(".draft")).rename(path)
-        draft.unlink(missing_ok=True)
+        write_demo_model(path.with_suffix(f".{os.getpid()}")).replace(path)
     return str(path)
 
 

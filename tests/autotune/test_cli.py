@@ -1,0 +1,278 @@
+"""The command line without a search: help, dry run, bad input, the store's commands. Sweeps are in tests/e2e."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.cpu_session import use_cpu
+from support.store_rows import KERNEL, TARGET, WORKLOAD, fact, opened, schedule
+
+from autotune.cli import main
+from autotune.demo import write_demo_model
+from db.codec import workload_digest
+from db.records import Outcome, Schedule, Stage, Target
+from db.store import Store
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("doctor", "explain", "export", "import", "list", "show", "sweep", "verify")
+OTHER_TARGET = Target("CUDA", "sm_90", "NVIDIA H100", 132)
+
+
+def run(*arguments: str, input: str | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=input)
+
+
+def ok(*arguments: str, input: str | None = None) -> str:
+    done = run(*arguments, input=input)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_demo_model(tmp_path_factory.mktemp("model") / "demo.gguf"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store that commands use without --db; not created yet."""
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
+    return tmp_path / "store.sqlite"
+
+
+@pytest.fixture
+def filled(place: Path) -> Path:
+    """A store with two targets, baselines, and a candidate that failed."""
+    heuristic = fact(stage=Stage.BASELINE, schedule=Schedule("dequant"), samples=(8e-5,) * 3)
+    default = fact(stage=Stage.BASELINE, schedule=schedule("factored", 4), samples=(4e-5,) * 3)
+    crash = fact(stage=Stage.PROBE, schedule=schedule("warp"), outcome=Outcome.CRASH, samples=(), reason="SIGSEGV")
+    q8 = fact(workload=replace(WORKLOAD, format="Q8_0"), target=OTHER_TARGET)
+    opened(place, heuristic, default, crash, fact(schedule=schedule("factored", 8)), q8)
+    return place
+
+
+def test_the_help_says_what_it_is_for_and_lists_the_commands() -> None:
+    text = ok("--help")
+    assert "Examples:" in text
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_and_json(command: str) -> None:
+    text = ok(command, "--help")
+    assert f"autotune {command}" in text.partition("Example:")[2]
+    assert "--json" in text
+
+
+def test_a_dry_run_lists_the_workloads_as_json(model: str) -> None:
+    found = json.loads(ok("sweep", model, "--dry-run", "--json", "--m", "1", "--m", "8,32"))
+    assert isinstance(found, list)
+    assert {w["m"] for w in found} == {1, 8, 32}
+    assert all({"op", "format", "n", "k", "m", "count", "tensors", "digest"} <= w.keys() for w in found)
+
+
+def test_a_dry_run_shows_a_table_with_the_digests_beginnings(model: str) -> None:
+    text = ok("sweep", model, "--dry-run")
+    digests = [w["digest"] for w in json.loads(ok("sweep", model, "--dry-run", "--json"))]
+    assert len(text.splitlines()) == 1 + len(digests)
+    assert all(d[:8] in text for d in digests)
+
+
+def test_a_dry_run_and_help_load_neither_tinygrad_nor_the_database(model: str, tmp_path: Path) -> None:
+    source = (
+        "import sys\nfrom autotune.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "loaded = {'tinygrad', 'sqlalchemy'} & sys.modules.keys()\nassert not loaded, loaded\n"
+    )
+    for arguments in (["--help"], ["sweep", model, "--dry-run"], ["sweep", model, "--dry-run", "--json"]):
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", source, *arguments], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "store.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep"], "MODEL or --demo"),
+        (["sweep", "--demo", "x.gguf"], "leave MODEL out"),
+        (["sweep", "/nowhere/x.gguf"], "/nowhere/x.gguf"),
+        (["sweep", "MODEL", "--m", "3"], "3"),
+        (["sweep", "MODEL", "--m", "one"], "one"),
+        (["sweep", "MODEL", "--budget", "-1"], "budget_seconds"),
+        (["sweep", "MODEL", "--beam", "0"], "beam_width"),
+        (["sweep", "MODEL", "--workers", "0"], "workers"),
+        (["sweep", "MODEL", "--device", "TOASTER"], "TOASTER"),
+        (["sweep", "MODEL", "--db", "sqlite://"], "sqlite://"),
+        (["explain", "MODEL", "--device", "TOASTER"], "TOASTER"),
+        (["list", "--db", "MODEL"], "not an SQLite database"),
+        (["show", "xyz"], "xyz"),
+        (["show", "0123"], "0123"),
+        (["export", "--json"], "-o"),
+        (["export", "-o", "/nowhere/opts.json"], "/nowhere/opts.json"),
+        (["export", "--target", "toaster"], "toaster"),
+        (["import", "/nowhere/opts.json"], "/nowhere/opts.json"),
+        (["import", "/nowhere/opts.sqlite"], "/nowhere/opts.sqlite"),
+        (["import", "MODEL"], "UTF-8"),
+        (["toast"], "toast"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_status_2(arguments: list[str], said: str, model: str) -> None:
+    done = run(*(model if a == "MODEL" else a for a in arguments))
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)  # and no other: nothing went past the one place for errors
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+
+
+def test_a_bad_variable_is_bad_input_too(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_BEAM", "wide")
+    done = run("sweep", model)
+    assert done.exit_code == 2
+    assert "AUTOTUNE_BEAM='wide'" in done.stderr
+
+
+def test_an_empty_store_is_no_error(place: Path) -> None:
+    assert "nothing is stored" in ok("list", "--all-targets")
+    assert json.loads(ok("list", "--all-targets", "--json")) == []
+    assert json.loads(ok("export"))["finals"] == []
+
+
+def test_list_shows_time_bandwidth_gains_and_the_schedule(filled: Path) -> None:
+    text = ok("list", "--target", "m3")
+    assert text.splitlines()[0] == str(TARGET)
+    row = text.splitlines()[2]
+    assert [part in row for part in ("Q4_K 4096×4096 m=1", "20.0", "500.0", "4.00×", "2.00×", "LOCAL(1:8)")] == [
+        True
+    ] * 6
+    assert "Q8_0" not in text
+
+
+def test_list_filters_by_target_and_format(filled: Path) -> None:
+    both = json.loads(ok("list", "--all-targets", "--json"))
+    assert {w["target"]["backend"] for w in both} == {"METAL", "CUDA"}
+    assert [w["workload"]["format"] for w in json.loads(ok("list", "--all-targets", "--format", "Q8_0", "--json"))] == [
+        "Q8_0"
+    ]
+    metal = next(w for w in both if w["target"]["backend"] == "METAL")
+    assert (metal["gain"], metal["gain_over_default"]) == (pytest.approx(4), pytest.approx(2))
+
+
+def test_list_without_a_filter_is_about_this_machine(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cpu(monkeypatch)
+    assert json.loads(ok("list", "--json")) == []
+    assert "2 for other targets" in ok("list")
+
+
+def test_show_tells_outcomes_with_a_reason_and_the_winner_in_full(filled: Path) -> None:
+    digest = workload_digest(WORKLOAD)
+    text = ok("show", digest[:12].upper())
+    assert digest in text
+    assert "SIGSEGV" in text
+    assert "opt 0: LOCAL loop=1 axis=0 arg=8" in text
+    found = json.loads(ok("show", digest, "--json"))
+    assert [r["stage"] for r in found["history"]] == ["baseline", "baseline", "probe", "final"]
+    assert found["served"][0]["schedule"]["opts"][0]["op"] == "LOCAL"
+
+
+@pytest.mark.parametrize("name", ["opts.json", "opts.sqlite"])
+def test_an_export_is_imported_once(filled: Path, tmp_path: Path, name: str) -> None:
+    file, other = str(tmp_path / name), str(tmp_path / "other.sqlite")
+    assert "2 schedules" in ok("export", "-o", file)
+    before = Path(file).read_bytes()
+    assert json.loads(ok("import", file, "--db", other, "--json"))["new"] == 4
+    assert json.loads(ok("import", file, "--db", other, "--json"))["new"] == 0
+    assert Path(file).read_bytes() == before
+    mine, theirs = (json.loads(ok("list", "--all-targets", "--json", "--db", db)) for db in (str(filled), other))
+    assert [w | {"origin": "imported"} for w in mine] == theirs
+
+
+def test_an_export_goes_through_a_pipe(filled: Path, tmp_path: Path) -> None:
+    text = ok("export", "--target", "H100")
+    assert [f["workload"]["format"] for f in json.loads(text)["finals"]] == ["Q8_0"]
+    assert "1 rows are new" in ok("import", "-", "--db", str(tmp_path / "other.sqlite"), input=text)
+
+
+def test_a_store_in_use_can_be_imported(filled: Path, tmp_path: Path) -> None:
+    with Store.open(filled).engine.connect():  # its newest rows may lie in the journal beside it
+        assert "4 rows are new" in ok("import", str(filled), "--db", str(tmp_path / "other.sqlite"))
+
+
+def test_a_target_that_fits_two_is_not_exported(filled: Path) -> None:
+    done = run("export", "--target", "a")
+    assert done.exit_code == 2
+    assert "Apple M3 Max" in done.stderr
+    assert "NVIDIA H100" in done.stderr
+
+
+def test_a_bad_file_is_refused_whole_with_the_path_of_the_field(filled: Path, tmp_path: Path) -> None:
+    payload = json.loads(ok("export"))
+    payload["finals"][1]["schedule"]["opts"] = [{"op": "os.system"}]
+    other = tmp_path / "other.sqlite"
+    done = run("import", "-", "--db", str(other), input=json.dumps(payload))
+    assert done.exit_code == 2
+    assert "finals[1].schedule" in done.stderr
+    assert "os.system" in done.stderr
+    assert json.loads(ok("list", "--all-targets", "--json", "--db", str(other))) == []
+
+
+def test_explain_without_a_store_gives_the_defaults_and_creates_none(
+    model: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_cpu(monkeypatch)
+    rows = json.loads(ok("explain", model, "--json"))
+    assert {r["step"] for r in rows} == {"default"}
+    assert "default 100.0%" in ok("explain", model)
+    assert not place.exists()
+
+
+def test_explain_notes_what_was_tuned_for_another_kernel_source(
+    model: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from db.codec import workload_from_json
+    from kernels.devices import describe_target
+
+    device = use_cpu(monkeypatch)
+    plan = json.loads(ok("sweep", model, "--dry-run", "--json"))
+    names = ("op", "format", "n", "k", "m", "x_dtype", "out_dtype", "epilogue")
+    w = workload_from_json({name: plan[0][name] for name in names})
+    opened(place, fact(workload=w, target=describe_target(device), kernel_digest=KERNEL))
+    rows = json.loads(ok("explain", model, "--json"))
+    assert [r["stale"] for r in rows] == [True, *[False] * (len(plan) - 1)]
+    assert "stale" in ok("explain", model)
+
+
+def test_verify_of_an_empty_store_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cpu(monkeypatch)
+    assert "nothing is stored" in ok("verify")
+
+
+def test_doctor_reports_as_json_and_ends_with_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cpu(monkeypatch)
+    report = json.loads(ok("doctor", "--json"))
+    assert report["ok"]
+    assert {"devices", "compilers", "versions", "store", "problems"} <= report.keys()
+
+
+def test_doctor_fails_where_tuning_cannot_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cpu(monkeypatch)
+    place.write_text("no store")
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "no store" in done.stdout
+
+
+def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(where: object) -> Store:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "open", interrupted)
+    done = run("list")
+    assert done.exit_code == 130
+    assert "Traceback" not in done.output

@@ -1,0 +1,137 @@
+"""Verification on a real CPU device: what is right stays, what is wrong is withdrawn, what is stale is replayed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.cpu_session import use_cpu
+
+from autotune import verify as module
+from autotune.session import Session, session
+from autotune.settings import Settings
+from autotune.verify import Checked, verify
+from db.codec import workload_digest
+from db.lookup import Lookup
+from db.records import Measurement, Opt, Outcome, Run, Schedule, Stage, Workload
+from db.store import Store
+from kernels.registry import kernel_digest
+
+W = Workload("linear", "Q8_0", 64, 64)
+RIGHT = Schedule("factored", (("lanes", 4), ("words", 8)), (Opt("UPCAST", None, 2, "1"),))
+ILLEGAL = replace(RIGHT, opts=(Opt("UPCAST", None, 7, "1"),))
+RUN = Run("run1", "autotune sweep model.gguf", 3, 7.0)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("verify") / "store.sqlite"
+        with session(Settings(db=str(place), device=use_cpu(patch), workers=1)) as s:
+            yield s
+
+
+@pytest.fixture
+def fresh(device: Session, tmp_path: Path) -> Session:
+    """The device with an empty store, in which RUN is started."""
+    store = Store.open(tmp_path / "store.sqlite")
+    store.start_run(RUN)
+    return replace(device, store=store)
+
+
+def final(s: Session, schedule: Schedule = RIGHT, w: Workload = W, kernel: str | None = None) -> Measurement:
+    """Stores an accepted row, as a sweep would."""
+    digest = kernel_digest(w.op, w.format) if kernel is None else kernel
+    row = Measurement(w, s.info.target, schedule, digest, Stage.FINAL, Outcome.OK, (1e-5,) * 5, 1000, 1e-7, 1e-5)
+    s.store.record(RUN.id, [row])
+    return row
+
+
+def check(s: Session, **asked: object) -> list[Checked]:
+    return list(verify(s, "test", **asked))  # type: ignore[arg-type]
+
+
+def serves(s: Session, w: Workload = W) -> Schedule | None:
+    served = Lookup(s.store.where).exact(w, s.info.target, kernel_digest(w.op, w.format))
+    return served and served.schedule
+
+
+def test_an_empty_store_has_nothing_to_verify(fresh: Session) -> None:
+    assert check(fresh) == []
+
+
+def test_what_is_right_is_recorded_and_served_on(fresh: Session) -> None:
+    final(fresh)
+    (checked,) = check(fresh)
+    assert (checked.status, checked.origin, checked.outcome) == ("right", "stored", Outcome.OK)
+    assert checked.error is not None
+    assert checked.error <= 1e-5
+    verified = fresh.store.measurements(workload_digest(W))[-1].measurement
+    assert (verified.stage, verified.samples) == (Stage.VERIFY, ())
+    assert serves(fresh) == RIGHT
+
+
+def test_what_no_longer_builds_is_withdrawn(fresh: Session) -> None:
+    final(fresh)
+    final(fresh, ILLEGAL)
+    (checked,) = check(fresh)
+    assert (checked.status, checked.outcome, checked.ok) == ("wrong", Outcome.ILLEGAL, False)
+    assert checked.reason
+    assert serves(fresh) == RIGHT  # the one before is served again
+
+
+def test_what_computes_wrongly_is_withdrawn(fresh: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "tolerance", lambda w, variant: 1e-12)  # which no float32 sum can keep
+    final(fresh)
+    (checked,) = check(fresh)
+    assert (checked.status, checked.outcome) == ("wrong", Outcome.WRONG_RESULT)
+    assert serves(fresh) is None
+    assert check(fresh) == []  # it is not served any more, so there is nothing to check
+
+
+def test_what_is_stale_is_replayed_with_the_effort_it_was_found_with(fresh: Session) -> None:
+    final(fresh, kernel="0ld")
+    assert serves(fresh) is None
+    (checked,) = check(fresh)
+    assert (checked.origin, checked.status) == ("stale", "replayed")
+    assert checked.seconds is not None
+    accepted = serves(fresh)
+    assert accepted is not None
+    digest = kernel_digest(W.op, W.format)
+    assert fresh.store.has_final(W, fresh.info.target, digest, RUN.beam_width, RUN.budget_seconds) is not None
+    winner = next(w for w in fresh.store.finals() if w.row.measurement.kernel_digest == digest)
+    assert any(b.measurement.schedule.opts is None for b in winner.baselines)  # so that its gain is known
+    assert [c.origin for c in check(fresh)] == ["stored"]  # the stale row has had its successor
+
+
+def test_what_is_stale_and_wrong_now_is_not_accepted(fresh: Session) -> None:
+    final(fresh, ILLEGAL, kernel="0ld")
+    (checked,) = check(fresh)
+    assert (checked.origin, checked.status) == ("stale", "wrong")
+    assert serves(fresh) is None
+
+
+def test_what_has_no_kernel_here_is_skipped(fresh: Session) -> None:
+    final(fresh, w=Workload("linear", "IQ2_XXS", 64, 256), kernel="theirs")
+    (checked,) = check(fresh)
+    assert (checked.status, checked.ok) == ("skipped", True)
+    assert "IQ2_XXS" in checked.reason
+
+
+def test_only_what_was_asked_for_is_checked(fresh: Session) -> None:
+    tokens = replace(W, m=2)
+    floats = Workload("linear", "F32", 5, 16)
+    final(fresh)
+    final(fresh, w=tokens)
+    final(fresh, Schedule("dequant", (("lanes", 4),), ()), w=floats)
+    assert {c.workload for c in check(fresh, formats=("F32",))} == {floats}
+    assert {c.workload for c in check(fresh, m=(2,))} == {tokens}
+    assert check(fresh, formats=("F32",), m=(2,)) == []
+
+
+def test_default_schedules_are_checked_on_request(fresh: Session) -> None:
+    final(fresh)
+    found = check(fresh, with_defaults=True)
+    assert [c.origin for c in found].count("stored") == 1
+    assert [c.origin for c in found].count("default") > 1
+    assert all(c.ok for c in found)
