@@ -1,0 +1,48 @@
+"""The command that a newcomer types first, and Ctrl-C in the middle of it."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.command import autotune, descendants, events, left_running, start
+
+
+def test_the_demo_ends_with_a_table_of_validated_schedules(tmp_path: Path) -> None:
+    db = tmp_path / "store.sqlite"
+    text = autotune("sweep", "--demo", "--budget", "0.5", "--beam", "1", db=db)
+    assert text.startswith("device ")
+    assert text.count(" m=1 ") == 4
+    assert "geometric mean gain" in text
+    assert str(db) in text.splitlines()[-1]
+    assert autotune("list", db=db).count(" m=1 ") == 4
+    assert "4 schedules checked, 0 not right" in autotune("verify", db=db)
+
+
+@pytest.mark.parametrize("started", ["start", "workload"])
+def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path, started: str) -> None:
+    db = tmp_path / "store.sqlite"
+    budget = "60" if started == "start" else "0.5"
+    process = start("sweep", "--demo", "--json", "--budget", budget, "--beam", "1", db=db)
+    assert process.stdout is not None
+    done = 0
+    for line in process.stdout:
+        (event,) = events(line)
+        done += event["event"] == "workload"
+        if event["event"] == started:
+            break
+    deadline = time.monotonic() + 30
+    while len(children := descendants(process)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr.strip() == "stopped; what was measured is stored, and the same command goes on from there"
+    assert children
+    assert left_running(children) == []
+    if not done:
+        return
+    rest = events(autotune("sweep", "--demo", "--json", "--budget", "0.5", "--beam", "1", db=db))
+    statuses = [e["status"] for e in rest if e["event"] == "workload"]
+    assert len(statuses) == 4
+    assert done <= statuses.count("known") <= done + 1  # the next may have been stored, not printed
