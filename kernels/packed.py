@@ -50,7 +50,8 @@ class PackedWeight:
         if isinstance(raw, np.ndarray):
             if raw.dtype != np.uint8:
                 raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
-            raw = Tensor(np.ascontiguousarray(raw), device=device)
+            # OpenCL takes only memory that may be written; a mapped file may not be
+            raw = Tensor(np.require(raw, requirements=["C", "W"]), device=device)
         elif raw.dtype != dtypes.uint8:
             raise FormatError(f"raw rows are uint8, saw {raw.dtype.name}")
         check_rows(cast(tuple[int, ...], raw.shape), fmt, n, k)
