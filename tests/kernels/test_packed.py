@@ -1,0 +1,177 @@
+"""kernels.linear and PackedWeight as a model uses them: any leading dims, TinyJit, symbolic token counts, threads."""
+
+import threading
+
+import numpy as np
+import pytest
+from support.kernel_runs import device
+from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
+
+import kernels
+from kernels import formats, reference, resolution
+from kernels.formats import FormatError
+from kernels.packed import M_BUCKETS, bucket
+
+N, K = 10, 64
+
+
+@pytest.fixture(autouse=True)
+def _no_stores(monkeypatch):
+    device()
+    monkeypatch.setattr(resolution, "_shared", resolution.Resolver(mode="off"))
+
+
+def rows(format="Q8_0", n=N, k=K, seed=0):
+    return reference.random_blocks(format, n, k, np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return rows()
+
+
+@pytest.fixture
+def weight(raw):
+    return kernels.PackedWeight.from_blocks(raw, "Q8_0", (N, K))
+
+
+def tokens(*shape, dtype=np.float32, seed=1):
+    return np.random.default_rng(seed).standard_normal((*shape, K), dtype=np.float32).astype(dtype)
+
+
+def close(out, raw, x, tolerance=1e-5):
+    expected = reference.linear(raw, "Q8_0", (N, K), x.reshape(-1, K)).reshape(*x.shape[:-1], N)
+    assert out.shape == expected.shape
+    assert np.linalg.norm(out - expected) <= tolerance * np.linalg.norm(expected)
+
+
+def test_bucket_is_the_smallest_that_holds():
+    assert [bucket(t) for t in (1, 2, 3, 4, 5, 8, 9, 32, 33, 512, 513, 9999)] == [
+        *(1, 2, 4, 4, 8, 8, 32, 32, 512, 512, 512, 512)
+    ]
+    assert all(bucket(b) == b for b in M_BUCKETS)
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [(), (1,), (2,), (3,), (1, 5), (3, 1, 3), (33,), (513,)],
+    ids=lambda lead: "x".join(map(str, lead)) or "none",
+)
+def test_any_leading_dims_and_more_tokens_than_the_largest_bucket(raw, weight, lead):
+    x = tokens(*lead)
+    out = kernels.linear(Tensor(x), weight)
+    assert out.dtype == dtypes.float32
+    close(out.numpy(), raw, x)
+
+
+def test_float16_in_float16_out(raw, weight):
+    x = tokens(3, dtype=np.float16)
+    out = kernels.linear(Tensor(x), weight)
+    assert out.dtype == dtypes.float16
+    close(out.numpy().astype(np.float32), raw, x, 1e-3)
+
+
+def test_activations_may_be_views_and_unrealized(raw, weight):
+    x = tokens(4)
+    out = kernels.linear((Tensor(x.T.copy()).T + 0)[1:3] * 2, weight)
+    close(out.numpy(), raw, x[1:3] * 2)
+
+
+def test_repeated_calls_of_a_jit(raw, weight):
+    double = TinyJit(lambda x: (kernels.linear(x, weight) * 2).realize())
+    for seed in range(4):  # captured by the second call, replayed from the third
+        x = tokens(2, seed=seed)
+        close(double(Tensor(x).realize()).numpy() / 2, raw, x)
+    assert double.captured is not None
+
+
+def test_a_symbolic_token_count_in_a_jit(raw, weight):
+    total = TinyJit(lambda x: kernels.linear(x, weight).sum(0).realize())
+    x, count = tokens(7), UOp.variable("count", 1, 7)
+    held = Tensor(x).realize()
+    for seen in (3, 7, 1, 5, 2):
+        out = total(held[: count.bind(seen)]).numpy()
+        expected = reference.linear(raw, "Q8_0", (N, K), x[:seen]).sum(0)
+        assert np.linalg.norm(out - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_symbolic_count_beside_a_batch(raw, weight):
+    x = tokens(2, 3)
+    out = kernels.linear(Tensor(x).realize()[:, : UOp.variable("length", 1, 3).bind(2)], weight).sum(1).numpy()
+    expected = reference.linear(raw, "Q8_0", (N, K), x[:, :2].reshape(4, K)).reshape(2, 2, N).sum(1)
+    assert np.linalg.norm(out - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_threads_get_the_same_answer(raw, weight):
+    """The first call of a shape resolves, builds and remembers; here several threads come to it at once. They don't
+    realize: tinygrad's own compile cache belongs to one thread."""
+    x, answers, start = tokens(6), [], threading.Barrier(4)
+
+    def ask():
+        start.wait()
+        answers.append(kernels.linear(Tensor(x), weight))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4
+    for answer in answers:
+        close(answer.numpy(), raw, x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast them first"),
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "saw int"),
+        (lambda: Tensor.zeros(2, K + 1), "does not end in k=64"),
+        (lambda: Tensor.zeros(K, 2), "does not end in k=64"),
+        (lambda: Tensor(1.0, dtype=dtypes.float32), "does not end in k=64"),
+        (lambda: Tensor.zeros(2, K, device="NPY"), "x is on NPY"),
+    ],
+)
+def test_wrong_activations(weight, x, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.linear(x(), weight)
+
+
+@pytest.mark.parametrize("format", formats.FORMATS)
+def test_a_weight_is_as_large_as_in_the_file_and_keeps_its_bits(format):
+    k = 512
+    raw = rows(format, 3, k)
+    w = kernels.PackedWeight.from_blocks(raw, format, (3, k))
+    assert w.nbytes == raw.nbytes
+    assert (w.format, w.shape, w.device) == (format, (3, k), Device.DEFAULT)
+    for tensor, plane in zip(w.planes, formats.split_planes(raw, format, (3, k)), strict=True):
+        assert tensor.numpy().tobytes() == plane.tobytes()
+
+
+def test_a_weight_from_a_tensor_a_readonly_and_a_strided_array(raw):
+    frozen = raw.copy()
+    frozen.flags.writeable = False
+    sources = (Tensor(raw), frozen, np.repeat(raw, 2, axis=0)[::2])
+    wanted = [p.tobytes() for p in formats.split_planes(raw, "Q8_0", (N, K))]
+    for source in sources:
+        w = kernels.PackedWeight.from_blocks(source, "Q8_0", (N, K))
+        assert [p.numpy().tobytes() for p in w.planes] == wanted
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: (rows(), "Q3_K", (N, K)), "no kernels for the GGML type 'Q3_K'; there are Q4_0"),
+        (lambda: (rows(), "q8_0", (N, K)), "no kernels for the GGML type"),
+        (lambda: (rows(), "Q8_0", (N, K + 1)), "k=65 weights is not a multiple of its block of 32"),
+        (lambda: (rows(), "Q8_0", (N + 1, K)), r"takes raw rows of shape \(11, 68\), saw \(10, 68\)"),
+        (lambda: (rows().reshape(-1), "Q8_0", (N, K)), "saw"),
+        (lambda: (rows(), "Q8_0", (0, K)), "has no weights"),
+        (lambda: (rows(), "Q8_0", (N, 0)), "has no weights"),
+        (lambda: (rows().view(np.int8), "Q8_0", (N, K)), "raw rows are uint8, saw int8"),
+        (lambda: (Tensor(rows()).cast(dtypes.float32), "Q8_0", (N, K)), "raw rows are uint8, saw float"),
+    ],
+)
+def test_rows_that_are_no_weight(make, message):
+    with pytest.raises(FormatError, match=message):
+        kernels.PackedWeight.from_blocks(*make())
