@@ -11,7 +11,7 @@ from autotune import cli_options as opt
 from autotune.cli_options import options, plan_of, say, say_line, settings, this_target
 
 
-@click.command()
+@click.command(short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
 @options(opt.m, opt.device, opt.db, opt.json)
 def explain(model: str, m: tuple[int, ...], device: str | None, db: str | None, as_json: bool) -> int:
@@ -39,7 +39,7 @@ def explain(model: str, m: tuple[int, ...], device: str | None, db: str | None, 
     return 0
 
 
-@click.command()
+@click.command(short_help="Check what is stored for this device again.")
 @options(
     opt.format,
     opt.m,

@@ -79,7 +79,9 @@ target = click.option("--target", metavar="TEXT", help="Only targets whose name 
 workers = click.option(
     "--workers", type=int, metavar="N", help="Compilers at work. [env: AUTOTUNE_WORKERS; one a CPU thread]"
 )
-m = click.option("--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets: 1, 2, 4, 8, 32, 512.")
+m = click.option(
+    "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."
+)
 
 
 def options(*given: Callable[[F], F]) -> Callable[[F], F]:

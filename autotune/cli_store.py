@@ -10,7 +10,7 @@ from autotune import cli_options as opt
 from autotune.cli_options import options, say, settings, this_target
 
 
-@click.command("list")
+@click.command("list", short_help="List what is served, with its gains.")
 @options(
     opt.target,
     opt.format,
@@ -109,7 +109,7 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
     return 0
 
 
-@click.command("import")
+@click.command("import", short_help="Add the results in FILE to the store.")
 @click.argument("file")
 @options(opt.db, opt.json)
 def import_(file: str, db: str | None, as_json: bool) -> int:
