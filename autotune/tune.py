@@ -21,7 +21,7 @@ from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.defaults import defaults, heuristic
-from kernels.registry import kernel_digest, nbytes_moved
+from kernels.registry import backend, kernel_digest, nbytes_moved
 from kernels.tolerance import tolerance
 
 PROBE_LAUNCHES = 3
@@ -150,7 +150,7 @@ class _Search:
 
     def _baselines(self) -> dict[str, list[Schedule]]:
         """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
-        device = self._t._info.renderer.target.device
+        device = backend(self._t._info.renderer)
         found = {"heuristic": list(heuristic(self._w, device)), "default": list(defaults(self._w, device)[:1])}
         self._evaluate([s for group in found.values() for s in group], None)
         return found
@@ -159,8 +159,8 @@ class _Search:
         store, target = self._t._store, self._t.target
         near = [s.schedule for s in store.neighbours(self._w, target, self._digest, NEIGHBOURS)]
         resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
-        device = self._t._info.renderer.target.device
-        return [*resumed, *near, *defaults(self._w, device), *space.seeds]
+        chosen = defaults(self._w, backend(self._t._info.renderer))
+        return [*resumed, *near, *chosen, *space.seeds]
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
         """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""

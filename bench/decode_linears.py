@@ -3,9 +3,9 @@
     python bench/decode_linears.py llama-3.1-8b --budget 30 --stock 2
 
 MODEL is a GGUF or the name of one in tests/data/models. Sweeps its workloads at one token into a temporary store on the
-device that DEV names, then times each winner with cold weights, in chains of dependent and of independent launches, and runs
-tinygrad's own BEAM search on the first --stock workloads, timing what it found in the same way. Prints a table, then
-one JSON line.
+device that DEV names, then times each winner with cold weights, in chains of dependent and of independent launches,
+and runs tinygrad's own BEAM search on the first --stock workloads, timing what it found in the same way. Prints a
+table, then one JSON line.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from db.records import Opt, Schedule, Workload
 from kernels import registry
 from kernels.formats import get_format
-from kernels.ops import warp
 
 _Choices = tuple[Schedule, ...]
 
@@ -36,7 +35,7 @@ def _variant(w: Workload) -> str:
     return "dequant" if get_format(w.format).layout == "plain" else "factored"
 
 
-def _cpu(w: Workload) -> _Choices:
+def _cpu(w: Workload, device: str) -> _Choices:
     """Eight lanes fill an AVX2 register; four rows share each load of x."""
     name = _variant(w)
     params = _params(w, name, words=4, lanes=8)
@@ -44,14 +43,14 @@ def _cpu(w: Workload) -> _Choices:
     return (*upcasts, Schedule(name, params, ()))
 
 
-def _shuffle(w: Workload) -> _Choices:
-    """A warp a row keeps an NVIDIA GPU's memory busy without any search."""
-    if "warp" not in registry.variants(w) or w.m > warp.MAX_TOKENS:
-        return _groups(w)
-    return (Schedule("warp", _params(w, "warp", rows=1, warps=4, words=4), ()), *_groups(w))
+def _shuffle(w: Workload, device: str) -> _Choices:
+    """Warps that take two rows each keep an NVIDIA GPU's memory busy without any search."""
+    if "warp" not in registry.variants(w, device):
+        return _groups(w, device)
+    return (Schedule("warp", _params(w, "warp", rows=2, warps=4, words=4), ()), *_groups(w, device))
 
 
-def _groups(w: Workload) -> _Choices:
+def _groups(w: Workload, device: str) -> _Choices:
     """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory."""
     name = _variant(w)
     params = _params(w, name, words=4, lanes=1)
@@ -61,7 +60,7 @@ def _groups(w: Workload) -> _Choices:
     return (*groups, *locals_, Schedule(name, params, ()))
 
 
-_BACKENDS: dict[str, Callable[[Workload], _Choices]] = {
+_BACKENDS: dict[str, Callable[[Workload, str], _Choices]] = {
     "CPU": _cpu,
     "CUDA": _shuffle,
     "NV": _shuffle,
@@ -69,6 +68,9 @@ _BACKENDS: dict[str, Callable[[Workload], _Choices]] = {
 
 
 def defaults(w: Workload, device: str) -> _Choices:
-    """The default schedules of a workload on a tinygrad device, best first. METAL, CL, AMD and others share threads
-    over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an unscheduled kernel gave 9."""
-    return _BACKENDS.get(device.split(":")[0], _groups)(w)
+    """The default schedules of a workload on a backend ("CUDA", "CPU:X86"), best first.
+
+    METAL, CL, AMD and others share threads over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an
+    unscheduled kernel gave 9.
+    """
+    return _BACKENDS.get(device.split(":")[0], _groups)(w, device)

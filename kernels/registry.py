@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import DType
+from tinygrad.renderer import Renderer
+from tinygrad.renderer.cstyle import CStyleLanguage
 from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
@@ -52,8 +54,16 @@ _PLAIN = {"dequant": Variant(linear.plain, linear.plain_params)}
 OPS = ("linear",)
 
 
+def backend(ren: Renderer) -> str:
+    """The device that a renderer writes for, as `variants` takes it: "CUDA", or "CUDA:PTX" where it writes no C."""
+    name = str(ren.target.device)
+    if isinstance(ren, CStyleLanguage):
+        return name
+    return f"{name}:{type(ren).__name__.removesuffix('Renderer').upper()}"
+
+
 def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
-    """The variants of a workload that have parameters for its shape, for one tinygrad device ("CUDA") or for all.
+    """The variants of a workload that have parameters for its shape, for one `backend` or for all.
 
     Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
     """
@@ -64,7 +74,6 @@ def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
     fmt = get_format(w.format)
     fmt.blocks(w.k)
     found = _PLAIN if fmt.layout == "plain" else _BLOCKED
-    device = None if device is None else device.split(":")[0]
     return {
         name: v
         for name, v in found.items()
@@ -93,7 +102,7 @@ def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> U
     if params not in variant.params(w):
         raise KernelError(f"{schedule.variant} of {w.format} ({w.n}, {w.k}) m={w.m} cannot be built with {params}")
     name = "_".join([w.op, w.format.lower(), f"{w.n}x{w.k}", f"m{w.m}", schedule.variant])
-    kernel = variant.build(w, params, args[0], args[1:-1], args[-1], device.split(":")[0])
+    kernel = variant.build(w, params, args[0], args[1:-1], args[-1], device)
     return kernel.sink(arg=KernelInfo(name=name, opts_to_apply=None if schedule.opts is None else ()))
 
 

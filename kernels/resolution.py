@@ -73,9 +73,8 @@ def _device(target: Target) -> str:
 
 
 def _default(w: Workload, target: Target) -> Resolution:
-    device = _device(target)
-    for schedule in defaults.defaults(w, device):
-        if sink.applies(w, schedule, device):
+    for schedule in defaults.defaults(w, target.backend):
+        if sink.applies(w, schedule, _device(target)):
             return Resolution(schedule, "default")
     return Resolution(defaults.untuned(w), "untuned")
 

@@ -42,7 +42,7 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     not apply.
     """
     ren = renderer(Device.DEFAULT) if ren is None else ren
-    return _scheduled(registry.body(w, schedule, placeholders(w), ren.target.device), schedule, ren)
+    return _scheduled(registry.body(w, schedule, placeholders(w), registry.backend(ren)), schedule, ren)
 
 
 def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
@@ -73,7 +73,7 @@ def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, Ker
     """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
     ren = renderer(device)
     problem: ValueError | None = None
-    for choice in (schedule, *defaults.defaults(w, device), defaults.untuned(w)):
+    for choice in (schedule, *defaults.defaults(w, registry.backend(ren)), defaults.untuned(w)):
         try:
             sink = build(w, choice, ren)
         except (ScheduleError, registry.KernelError) as e:
@@ -88,4 +88,4 @@ def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, Ker
 def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
     """The SINK over `args` for Tensor.custom_kernel; falls back, once warned, where `schedule` does not apply."""
     choice, info = _usable(w, schedule, device)
-    return registry.body(w, choice, args, device).replace(arg=info)
+    return registry.body(w, choice, args, registry.backend(renderer(device))).replace(arg=info)

@@ -15,7 +15,7 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
-from kernels.registry import KernelError, body, variants
+from kernels.registry import KernelError, backend, body, variants
 from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts
 from kernels.sink import placeholders
 
@@ -81,7 +81,7 @@ class Space:
 
     def __init__(self, workload: Workload, ren: Renderer, limits: Limits) -> None:
         self.workload, self.ren, self.limits = workload, ren, limits
-        self._variants = variants(workload, ren.target.device)
+        self._variants = variants(workload, backend(ren))
         self._plain: dict[tuple[str, tuple[tuple[str, int], ...]], ScheduledKernel] = {}
 
     @property
@@ -138,7 +138,7 @@ class Space:
         key = (schedule.variant, schedule.params)
         if key not in self._plain:
             bare = Schedule(schedule.variant, schedule.params, ())
-            sink = body(self.workload, bare, placeholders(self.workload), self.ren.target.device)
+            sink = body(self.workload, bare, placeholders(self.workload), backend(self.ren))
             self._plain[key] = apply_opts(sink, self.ren, ())
         return self._plain[key]
 

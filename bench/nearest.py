@@ -1,0 +1,104 @@
+"""Claim: where a workload was never tuned here, the nearest tuned shape's schedule beats our hand-chosen default.
+
+    python bench/nearest.py --db store.sqlite
+
+Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
+take turns on the device. This decides step 4 of the lookup order (`kernels.resolution`). Prints a table, then one JSON
+line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from autotune import measure
+from autotune.compiler import CompilePool, Job
+from autotune.runner import Runner
+from db.codec import schedule_to_json
+from db.records import Measurement, Schedule
+from db.store import Store
+from kernels import devices
+from kernels.defaults import defaults
+from kernels.registry import backend, kernel_digest
+from kernels.schedule import ScheduleError
+from kernels.sink import build
+
+ROUNDS = 24
+
+
+def legal(winner: Measurement, schedules: Sequence[Schedule], ren: Any) -> Schedule | None:
+    """The first of `schedules` that applies to the winner's workload."""
+    for schedule in schedules:
+        try:
+            build(winner.workload, schedule, ren)
+        except ScheduleError:
+            continue
+        return schedule
+    return None
+
+
+def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measurement) -> dict[str, Any] | None:
+    """Median seconds of (tuned, nearest, default) for one workload; None if it has no neighbour."""
+    info, w = runner.describe(), winner.workload
+    near = store.neighbours(w, info.target, winner.kernel_digest, 1)
+    if not near:
+        return None
+    choices = {
+        "tuned": winner.schedule,
+        "nearest": legal(winner, [near[0].schedule], info.renderer),
+        "default": legal(winner, defaults(w, backend(info.renderer)), info.renderer),
+    }
+    runner.prepare(w)
+    distinct = list(dict.fromkeys(s for s in choices.values() if s is not None))
+    programs = {c.key: c.program for c in pool.compile([Job(s, w, s) for s in distinct]) if c.program is not None}
+    timings = runner.compare(list(programs.values()), ROUNDS)
+    seconds = {s: measure.median(t.samples) for s, t in zip(programs, timings, strict=True) if t.samples}
+    return {
+        **asdict(w),
+        "from": f"{near[0].workload.n}x{near[0].workload.k}",
+        "nearest_schedule": schedule_to_json(near[0].schedule),
+        **{f"{name}_seconds": seconds.get(s) for name, s in choices.items()},
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'workload':<22}{'neighbour':>14}{'tuned µs':>10}{'nearest':>10}{'default':>10}  of tuned speed"]
+    for r in rows:
+        names = [r[f"{name}_seconds"] for name in ("tuned", "nearest", "default")]
+        shown = "".join(f"{1e6 * s:>10.1f}" if s else f"{'illegal':>10}" for s in names)
+        shares = " ".join(f"{names[0] / s:.2f}" if s else "-" for s in names[1:])
+        lines.append(f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['from']:>14}{shown}  {shares}")
+    return "\n".join(lines)
+
+
+def gain(rows: Sequence[dict[str, Any]]) -> float:
+    """Geometric mean of default / nearest seconds, where the nearest is legal."""
+    logs = [math.log(r["default_seconds"] / r["nearest_seconds"]) for r in rows if r["nearest_seconds"]]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--db", required=True, help="a store with a sweep of this device")
+    args = parser.parse_args()
+    choice = devices.choose_device()
+    devices.activate(choice)
+    store = Store.open(args.db)
+    with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
+        info = runner.describe()
+        finals = [w.row.measurement for w in store.finals(info.target)]
+        current = [m for m in finals if m.kernel_digest == kernel_digest(m.workload.op, m.workload.format)]
+        rows = [row for m in current if (row := leave_out(store, runner, pool, m))]
+    report = {"bench": "nearest", "target": asdict(info.target), "versions": dict(info.versions), "clock": info.clock}
+    print(table(rows))
+    print(f"geometric mean of default / nearest: {gain(rows):.3f} over {len(rows)} workloads of {info.target}")
+    print(json.dumps({**report, "rows": rows, "default_over_nearest": gain(rows)}))
+
+
+if __name__ == "__main__":
+    main()
