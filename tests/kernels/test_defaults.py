@@ -1,0 +1,50 @@
+"""Hand-chosen schedules: buildable in name, first choice first, and always something that applies."""
+
+import pytest
+from support.kernel_runs import backend, device
+
+from db.records import Workload
+from kernels import defaults
+from kernels.formats import FORMATS, get_format
+from kernels.registry import variants
+from kernels.sink import applies, build
+
+BACKENDS = ("CPU", "CUDA", "NV", "METAL", "CL", "AMD", "SOMETHING:3")
+SHAPES = ((1, 1, 1), (77, 3, 1), (64, 16, 4), (9, 1, 512))
+
+
+def workload(format, n, blocks, m):
+    return Workload("linear", format, n, blocks * get_format(format).block, m)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_choice_is_of_a_variant_and_params_that_exist(format, backend):
+    for shape in SHAPES:
+        w = workload(format, *shape)
+        found = defaults.defaults(w, backend)
+        assert len(set(found)) == len(found)
+        for s in (*found, *defaults.heuristic(w, backend), defaults.untuned(w)):
+            assert dict(s.params) in variants(w, backend)[s.variant].params(w)
+        assert found[-1].opts == ()  # no opts apply anywhere
+        assert all(s.opts is None for s in (*defaults.heuristic(w, backend), defaults.untuned(w)))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_last_choice_applies_here(format):
+    for shape in SHAPES:
+        w = workload(format, *shape)
+        assert applies(w, defaults.defaults(w, backend())[-1], backend())
+        assert build(w, defaults.untuned(w), device().renderer).arg.opts_to_apply is None
+
+
+def test_a_warp_a_row_first_on_nvidia_for_few_tokens_only():
+    few, many = workload("Q4_K", 64, 4, 1), workload("Q4_K", 64, 4, 512)
+    assert defaults.defaults(few, "CUDA")[0].variant == "warp"
+    assert "warp" not in {s.variant for s in defaults.defaults(many, "CUDA")}
+    assert "warp" not in {s.variant for s in defaults.defaults(workload("F16", 64, 64, 1), "CUDA")}
+
+
+def test_the_heuristic_is_judged_on_every_plainly_written_variant():
+    assert [s.variant for s in defaults.heuristic(workload("Q4_K", 8, 1, 1), "CUDA")] == ["dequant", "factored"]
+    assert [s.variant for s in defaults.heuristic(workload("F32", 8, 64, 1), "CPU")] == ["dequant"]

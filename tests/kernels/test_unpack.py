@@ -1,0 +1,69 @@
+"""The description of each block format: walked as the kernels walk it, it must visit every weight of a block once."""
+
+import numpy as np
+import pytest
+from tinygrad import UOp, dtypes
+
+from kernels import formats, reference
+from kernels.formats import FormatError
+from kernels.unpack import NO_HALF, Block, get_layout, half
+
+BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
+
+
+def const(value):
+    return UOp.const(value, dtypes.weakint)
+
+
+class NumpyBlock(Block):
+    """One block's planes with their values put in as constants, so that every expression folds to a number."""
+
+    def __init__(self, planes, device="CPU"):
+        super().__init__({}, None, None, device)
+        self._values = planes
+
+    def __getattr__(self, name):
+        values = self._values[name]
+        return lambda item: UOp.const(
+            int(values[item if isinstance(item, int) else int(item.simplify().val)]),
+            getattr(dtypes, str(values.dtype)),
+        )
+
+
+def number(u):
+    return float(u.simplify().val)
+
+
+@pytest.mark.parametrize("device", ["CPU", "CL"])
+@pytest.mark.parametrize("format", BLOCKED)
+def test_every_weight_of_a_block_once_and_right(format, device):
+    fmt, layout = formats.get_format(format), get_layout(format)
+    raw = reference.random_blocks(format, 1, fmt.block, np.random.default_rng(3))
+    planes = formats.split_planes(raw, format, (1, fmt.block))
+    block = NumpyBlock({p.name: a[0, 0] for p, a in zip(fmt.planes, planes, strict=True)}, device)
+    weights = {}
+    for chunk in map(const, range(layout.chunks)):
+        groups = layout.groups(block, chunk)
+        for word in map(const, range(layout.words)):
+            for run in layout.runs(block, chunk, word):
+                scale, offset = groups[run.group].scale, groups[run.group].offset
+                for i, quant in enumerate(run.quants):
+                    column = int(run.start.simplify().val) + i
+                    assert column not in weights
+                    weights[column] = number(scale) * number(quant) - (0 if offset is None else number(offset))
+    assert sorted(weights) == list(range(fmt.block))
+    expected = reference.dequantize(raw, format, (1, fmt.block))[0]
+    np.testing.assert_allclose([weights[i] for i in range(fmt.block)], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("format", [f for f in formats.FORMATS if f not in BLOCKED] + ["Q3_K"])
+def test_no_blocks(format):
+    with pytest.raises(FormatError, match="no blocks"):
+        get_layout(format)
+
+
+@pytest.mark.parametrize("device", ["CPU", *sorted(NO_HALF), "CL:1"])
+@pytest.mark.parametrize("bits", [0x0000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x8000, 0x8001, 0xBC01, 0xFBFF])
+def test_half_bits(bits, device):
+    expected = float(np.array(bits, np.uint16).view(np.float16))
+    assert number(half(UOp.const(bits, dtypes.uint16), device)) == expected
