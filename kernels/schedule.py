@@ -119,7 +119,7 @@ class ScheduledKernel:
             rng = self._scheduler.rngs[target] if target >= 0 else None
             other = self._scheduler.rngs[real.arg] if real.op is OptOps.SWAP and isinstance(real.arg, int) else None
             self._scheduler.apply_opt(real)
-        except (KernelOptError, IndexError, ValueError, AssertionError, TypeError) as e:
+        except (KernelOptError, ArithmeticError, IndexError, ValueError, AssertionError, TypeError) as e:
             # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError
             raise ScheduleError(f"{opt.op} axis={opt.axis} arg={opt.arg} range={opt.range}: {e}") from e
         if rng is not None:
