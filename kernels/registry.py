@@ -62,13 +62,17 @@ def backend(ren: Renderer) -> str:
     return f"{name}:{type(ren).__name__.removesuffix('Renderer').upper()}"
 
 
+def _check_op(op: str) -> None:
+    if op not in OPS:
+        raise KernelError(f"no kernels for the op {op!r}; there are {', '.join(OPS)}")
+
+
 def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
     """The variants of a workload that have parameters for its shape, for one `backend` or for all.
 
     Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
     """
-    if w.op not in OPS:
-        raise KernelError(f"no kernels for the op {w.op!r}; there are {', '.join(OPS)}")
+    _check_op(w.op)
     if w.epilogue != "none" or not {w.x_dtype, w.out_dtype} <= DTYPES.keys():
         raise KernelError(f"no kernel takes {w.x_dtype} -> {w.out_dtype} with the epilogue {w.epilogue!r}")
     fmt = get_format(w.format)
@@ -110,8 +114,9 @@ def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> U
 def kernel_digest(op: str, format: str) -> str:
     """Digest of what decides what a kernel of this op and format computes: our source and tinygrad's version.
 
-    A stored schedule is served only to the source that it was validated with.
+    A stored schedule is served only to the source that it was validated with. Raises KernelError or FormatError.
     """
+    _check_op(op)
     here = Path(__file__).parent
     layout = get_format(format).layout
     files = ["registry.py", "formats.py", f"ops/{op}.py", "unpack/__init__.py"]
