@@ -1,0 +1,215 @@
+"""The lookup order over real stores: each step in its turn, nothing stale or wrong served, every answer remembered."""
+
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.kernel_runs import backend, device
+from support.store_rows import fact, opened
+
+from db.lookup import Lookup
+from db.records import Opt, Outcome, Schedule, Target, Workload
+from kernels import defaults, resolution, sink
+from kernels.formats import FormatError
+from kernels.registry import KernelError, kernel_digest
+from kernels.resolution import STEPS, Resolver
+
+W = Workload("linear", "Q4_0", 64, 64)
+NEAR, FAR, OTHER_FORMAT = replace(W, n=128), replace(W, n=4096, k=4096), replace(W, format="Q8_0")
+DIGEST = kernel_digest(W.op, W.format)
+
+
+def tuned(amount: int) -> Schedule:
+    """A schedule that is nobody's default; legal where amount divides n."""
+    return Schedule("factored", (("lanes", 1), ("words", 1)), (Opt("UPCAST", None, amount, "1"),))
+
+
+A, B, C, D, ILLEGAL = (tuned(a) for a in (2, 4, 8, 16, 7))
+
+
+@pytest.fixture(scope="module")
+def here():
+    device()
+    return Target(backend(), "arch", "this one", 8)
+
+
+@pytest.fixture(scope="module")
+def sister(here):
+    return replace(here, device="the other one", compute_units=10)
+
+
+@pytest.fixture
+def resolver(tmp_path, here):
+    """A Resolver over new stores that hold these rows: measurements as `fact` makes them, for W here unless changed."""
+    numbers = itertools.count()
+
+    def make(user=(), packaged=(), mode="on"):
+        paths = [tmp_path / f"{name}{next(numbers)}" for name in ("user", "packaged")]
+        for path, rows in zip(paths, (user, packaged), strict=True):
+            opened(path, *(fact(**{"workload": W, "target": here, "kernel_digest": DIGEST, **row}) for row in rows))
+        return Resolver(Lookup(*paths), mode)
+
+    return make
+
+
+def default_here(w):
+    return next(s for s in defaults.defaults(w, backend()) if sink.applies(w, s, backend()))
+
+
+def test_the_first_five_steps_in_their_order(resolver, here, sister):
+    user, packaged = {"schedule": A}, {"schedule": B}
+    same_arch, nearest = {"schedule": C, "target": sister}, {"schedule": D, "workload": NEAR}
+    rows = (user, same_arch, nearest)
+    cases = [
+        ("user", A, rows, (packaged,)),
+        ("packaged", B, rows[1:], (packaged,)),
+        ("same_arch", C, rows[1:], ()),
+        ("nearest", D, rows[2:], ()),
+        ("default", default_here(W), (), ()),
+    ]
+    assert [case[0] for case in cases] == [*STEPS[:5]]
+    for step, schedule, in_user, in_packaged in cases:
+        found = resolver(in_user, in_packaged)(W, here)
+        assert (found.step, found.schedule) == (step, schedule)
+        assert (found.served is None) == (step == "default")
+
+
+def test_the_last_step_is_tinygrads_heuristic(resolver, here, monkeypatch):
+    monkeypatch.setattr(defaults, "defaults", lambda w, device: ())
+    assert resolver()(W, here) == resolution.Resolution(defaults.untuned(W), "untuned")
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [("on", ["user", "same_arch", "nearest"]), ("exact", ["user", "default", "default"]), ("off", ["default"] * 3)],
+)
+def test_modes(resolver, here, sister, mode, steps):
+    rows = ({"schedule": A}, {"schedule": C, "target": sister}, {"schedule": D, "workload": NEAR})
+    assert [resolver([row], mode=mode)(W, here).step for row in rows] == steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel_digest": "cd" * 32},
+        {"outcome": Outcome.WRONG_RESULT, "samples": (), "reason": "relative error 1"},
+        {"outcome": Outcome.CRASH, "samples": (), "error": None, "reason": "gone"},
+        {"simulated": True},
+        {"error": 1e-4, "tolerance": 1e-5},
+    ],
+    ids=["stale source", "wrong result", "crash", "simulated", "above tolerance"],
+)
+@pytest.mark.parametrize("place", ["exact", "same_arch", "nearest"])
+def test_never_served(resolver, here, sister, changes, place):
+    elsewhere = {"exact": {}, "same_arch": {"target": sister}, "nearest": {"workload": NEAR}}[place]
+    assert resolver([{"schedule": A, **changes, **elsewhere}])(W, here).step == "default"
+
+
+def test_a_schedule_that_failed_later_is_withdrawn(resolver, here):
+    failed = {"outcome": Outcome.WRONG_RESULT, "samples": (), "reason": "seen later"}
+    assert resolver([{"schedule": A}, {"schedule": A, **failed}])(W, here).step == "default"
+
+
+@pytest.mark.parametrize("row", [{"target": "sister"}, {"workload": NEAR}], ids=["same_arch", "nearest"])
+def test_from_elsewhere_only_if_it_applies_here(resolver, here, sister, row):
+    row = {k: sister if v == "sister" else v for k, v in row.items()}
+    assert resolver([{"schedule": ILLEGAL, **row}])(W, here).step == "default"
+    assert resolver([{"schedule": A, **row}])(W, here).schedule == A
+
+
+def test_another_arch_backend_or_format_is_not_near(resolver, here):
+    strangers = [
+        {"target": replace(here, arch="another")},
+        {"target": replace(here, backend="DSP")},
+        {"workload": OTHER_FORMAT, "kernel_digest": kernel_digest("linear", "Q8_0")},
+        {"workload": replace(W, x_dtype="float16", out_dtype="float16")},
+    ]
+    for row in strangers:
+        assert resolver([{"schedule": A, **row}])(W, here).step == "default"
+
+
+def test_the_nearest_of_several_shapes(resolver, here):
+    rows = [{"schedule": B, "workload": FAR}, {"schedule": D, "workload": NEAR}]
+    assert resolver(rows)(W, here).schedule == D
+    assert resolver(rows)(replace(FAR, n=2048), here).schedule == B
+
+
+class Counting(Lookup):
+    asked = 0
+
+    def exact(self, *args):
+        self.asked += 1
+        return super().exact(*args)
+
+
+def test_an_answer_is_remembered_and_asked_for_once_by_many_threads(tmp_path, here):
+    lookup = Counting(tmp_path / "missing", tmp_path / "missing too")
+    resolve, answers, start = Resolver(lookup, "on"), [], threading.Barrier(8)
+
+    def ask():
+        start.wait()
+        answers.append(resolve(W, here))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert all(a is answers[0] for a in answers)
+    assert lookup.asked == 1
+    assert resolve(NEAR, here) is not answers[0]
+    assert lookup.asked == 2
+
+
+def test_a_store_that_cannot_be_read_is_a_miss(tmp_path, here):
+    corrupt, folder = tmp_path / "corrupt", tmp_path / "folder"
+    corrupt.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
+    folder.mkdir()
+    for path in (tmp_path / "missing" / "deeper", corrupt, folder):
+        assert Resolver(Lookup(path, path), "on")(W, here).step == "default"
+    assert corrupt.stat().st_size == 5016
+
+
+def test_a_workload_without_kernels_is_an_error(resolver, here):
+    with pytest.raises(KernelError):
+        resolver()(replace(W, op="convolve"), here)
+    with pytest.raises(FormatError):
+        resolver()(replace(W, k=65), here)
+
+
+def run(program: str, **environ: str) -> str:
+    root = str(Path(resolution.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root, **environ}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_kernels_import_neither_database_nor_reference():
+    program = """
+        import sys, kernels
+        kernels.linear, kernels.PackedWeight, kernels.build, kernels.resolve
+        heavy = {"sqlalchemy", "alembic", "gguf", "platformdirs", "autotune", "click"}
+        print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))
+        """
+    assert run(program) == "[]"
+
+
+@pytest.mark.parametrize(("mode", "step"), [("on", "user"), ("exact", "user"), ("off", "default"), ("", "user")])
+def test_resolve_reads_the_users_store_and_mode(tmp_path, here, mode, step):
+    opened(tmp_path / "db", fact(workload=W, target=here, kernel_digest=DIGEST, schedule=A))
+    program = f"""
+        import sys, kernels
+        from db.records import Target, Workload
+        found = kernels.resolve({W!r}, {here!r})
+        assert kernels.resolve({W!r}, {here!r}) is found
+        print(found.step, "sqlalchemy" in sys.modules)
+        """
+    assert run(program, AUTOTUNE_DB=str(tmp_path / "db"), AUTOTUNE_LOOKUP=mode) == f"{step} False"
