@@ -216,7 +216,7 @@ def _history_row(r: Recorded) -> Iterable[str]:
 
 def choice(c: Choice) -> str:
     """Which device was chosen, why, and how to get a faster one."""
-    return f"device {c.device}: {c.reason}" + (f"\nfaster would be {c.faster}" if c.faster else "")
+    return f"device {c.device}: {c.reason}" + (f"\nhow to get faster: {c.faster}" if c.faster else "")
 
 
 def doctor(r: Report) -> str:
@@ -225,7 +225,7 @@ def doctor(r: Report) -> str:
     rows = ", ".join(f"{n} {name}" for name, n in place.rows)
     state = f"schema {place.schema}{size}; {rows}; {place.served} served" if place.exists else "not there yet"
     sections = {
-        f"device: {r.device or 'none'}": [r.reason, *([f"faster would be {r.faster}"] if r.faster else [])],
+        f"device: {r.device or 'none'}": [r.reason, *([f"how to get faster: {r.faster}"] if r.faster else [])],
         "devices": [f"{'*' if d.chosen else ' '} {d.name:8} {'ok' if d.ok else '--'}  {d.detail}" for d in r.devices],
         "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
         "versions": [f"{name:24} {version}" for name, version in r.versions],
