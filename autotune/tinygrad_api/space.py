@@ -173,6 +173,8 @@ class Space:
         limits = self.limits
         if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
+        if groups > 1 and _miscompiled(kernel.opts, axes):
+            return None
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         special = tuple(o for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
         signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
@@ -181,6 +183,15 @@ class Space:
 
 def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
     return math.prod(a.size for a in axes if a.type in types)
+
+
+def _miscompiled(opts: tuple[Opt, ...], axes: tuple[Axis, ...]) -> bool:
+    """True for a grouped sum over a padded loop without a serial loop inside: tinygrad 0.14 then lets the threads of
+    the padding skip their store to shared memory, and the sum reads what was there (seen on OpenCL and Metal)."""
+    padded = {o.range for o in opts if o.op == "PADTO"}
+    summed = (AxisType.REDUCE, AxisType.GROUP_REDUCE, AxisType.UNROLL)
+    serial = any(a.type is AxisType.REDUCE and a.size > 1 for a in axes)
+    return not serial and any(a.type in summed and a.root in padded for a in axes)
 
 
 def _pads(size: int, amount: int) -> bool:
@@ -208,7 +219,7 @@ def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
             for amount in _AMOUNTS[op]:
                 if _pads(axis.size, amount) if op == "PADTO" else axis.size % amount == 0:
                     yield Opt(op, None, amount, axis.name)
-            if op == "UNROLL" and axis.size not in _AMOUNTS[op]:
+            if op in ("UNROLL", "GROUP") and axis.size not in _AMOUNTS[op]:
                 yield Opt(op, None, FULL, axis.name)
     grid = [(i, a) for i, a in enumerate(axes) if a.type is AxisType.GLOBAL]
     for i, first in grid:
