@@ -139,7 +139,7 @@ class _Search:
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer))
         search = BeamSearch(space, self._seeds(space), self._t._run.beam_width)
         bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
-        deadline = self._start + self._t._run.budget_seconds
+        deadline = time.monotonic() + self._t._run.budget_seconds
         batch_size = 4 * self._t._pool.workers
         while time.monotonic() < deadline and (batch := search.propose(batch_size)):
             fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]

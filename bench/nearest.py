@@ -19,6 +19,7 @@ from typing import Any
 from autotune import measure
 from autotune.compiler import CompilePool, Job
 from autotune.runner import Runner
+from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
 from db.codec import schedule_to_json
 from db.records import Measurement, Schedule
 from db.store import Store
@@ -55,7 +56,11 @@ def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measureme
     }
     runner.prepare(w)
     distinct = list(dict.fromkeys(s for s in choices.values() if s is not None))
-    programs = {c.key: c.program for c in pool.compile([Job(s, w, s) for s in distinct]) if c.program is not None}
+    programs = {
+        c.key: c.program
+        for c in pool.compile([Job(s, w, s, BASELINE_UOPS, BASELINE_SECONDS) for s in distinct])
+        if c.program is not None
+    }
     timings = runner.compare(list(programs.values()), ROUNDS)
     seconds = {s: measure.median(t.samples) for s, t in zip(programs, timings, strict=True) if t.samples}
     return {
@@ -71,14 +76,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for r in rows:
         names = [r[f"{name}_seconds"] for name in ("tuned", "nearest", "default")]
         shown = "".join(f"{1e6 * s:>10.1f}" if s else f"{'illegal':>10}" for s in names)
-        shares = " ".join(f"{names[0] / s:.2f}" if s else "-" for s in names[1:])
+        shares = " ".join(f"{names[0] / s:.2f}" if s and names[0] else "-" for s in names[1:])
         lines.append(f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['from']:>14}{shown}  {shares}")
     return "\n".join(lines)
 
 
 def gain(rows: Sequence[dict[str, Any]]) -> float:
     """Geometric mean of default / nearest seconds, where the nearest is legal."""
-    logs = [math.log(r["default_seconds"] / r["nearest_seconds"]) for r in rows if r["nearest_seconds"]]
+    logs = [
+        math.log(r["default_seconds"] / r["nearest_seconds"])
+        for r in rows
+        if r["nearest_seconds"] and r["default_seconds"]
+    ]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 

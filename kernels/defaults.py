@@ -8,6 +8,7 @@ from collections.abc import Callable
 from db.records import Opt, Schedule, Workload
 from kernels import registry
 from kernels.formats import get_format
+from kernels.ops import warp
 
 _Choices = tuple[Schedule, ...]
 
@@ -44,10 +45,13 @@ def _cpu(w: Workload, device: str) -> _Choices:
 
 
 def _shuffle(w: Workload, device: str) -> _Choices:
-    """Warps that take two rows each keep an NVIDIA GPU's memory busy without any search."""
+    """Warps of a few rows keep an NVIDIA GPU's memory busy without any search: two rows each where that still leaves
+    several blocks a multiprocessor, and words few enough that no lane is idle."""
     if "warp" not in registry.variants(w, device):
         return _groups(w, device)
-    return (Schedule("warp", _params(w, "warp", rows=2, warps=4, words=4), ()), *_groups(w, device))
+    rows = 2 if w.n >= 4096 else 1
+    words = next((s for s in (4, 2) if warp.steps(w, s) >= warp.WARP), 1)
+    return (Schedule("warp", _params(w, "warp", rows=rows, warps=4, words=words), ()), *_groups(w, device))
 
 
 def _groups(w: Workload, device: str) -> _Choices:

@@ -42,6 +42,12 @@ def warp_params(w: Workload) -> tuple[Params, ...]:
     )
 
 
+def steps(w: Workload, words: int) -> int:
+    """Steps of a row, which the lanes of a warp share out; `words` must divide the words of a chunk."""
+    layout = get_layout(w.format)
+    return get_format(w.format).blocks(w.k) * layout.chunks * (layout.words // words)
+
+
 def _warp_sum(value: UOp, shuffle: str) -> UOp:
     for bit in (16, 8, 4, 2, 1):
         value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle.format(bit=bit), dtype=dtypes.float32)
@@ -56,13 +62,12 @@ def warp(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, d
     member = UOp.range(warps, 2, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
 
-    steps_a_chunk = layout.words // words
-    steps = fmt.blocks(w.k) * layout.chunks * steps_a_chunk
-    turn = UOp.range(-(-steps // WARP), 3, AxisType.REDUCE)
+    steps_a_chunk, count = layout.words // words, steps(w, words)
+    turn = UOp.range(-(-count // WARP), 3, AxisType.REDUCE)
     step = turn * WARP + lane
     # lanes past the last step redo it with x = 0, and rows past the last are computed but not stored
-    inside = None if steps % WARP == 0 else step < steps
-    step = step if inside is None else step.minimum(steps - 1)
+    inside = None if count % WARP == 0 else step < count
+    step = step if inside is None else step.minimum(count - 1)
     number = step // (layout.chunks * steps_a_chunk)
     chunk = step // steps_a_chunk % layout.chunks
     first = step % steps_a_chunk * words
