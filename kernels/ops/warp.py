@@ -10,7 +10,9 @@ The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import itertools
+from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
@@ -56,45 +58,49 @@ def _warp_sum(value: UOp, shuffle: str) -> UOp:
 
 def warp(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
     """`device` is the tinygrad device that the shuffle is written for."""
-    fmt, layout = get_format(w.format), get_layout(w.format)
     rows, warps, words = params["rows"], params["warps"], params["words"]
     group = UOp.range(-(-w.n // (rows * warps)), 1, AxisType.GLOBAL)
     member = UOp.range(warps, 2, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
+    turn = UOp.range(-(-steps(w, words) // WARP), 3, AxisType.REDUCE)
 
-    steps_a_chunk, count = layout.words // words, steps(w, words)
-    turn = UOp.range(-(-count // WARP), 3, AxisType.REDUCE)
-    step = turn * WARP + lane
-    # lanes past the last step redo it with x = 0, and rows past the last are computed but not stored
-    inside = None if count % WARP == 0 else step < count
+    numbers = [(group * warps + member) * rows + r for r in range(rows)]
+    whole = w.n % (rows * warps) == 0
+    # rows past the last are computed from the last one's weights, but not stored
+    safe = numbers if whole else [row.minimum(w.n - 1) for row in numbers]
+    values = _step(w, words, turn * WARP + lane, safe, planes, x, device)
+    sums = _accumulate(values, turn, (group, member, lane))
+    stores = []
+    for (row, token), value in zip(itertools.product(numbers, range(w.m)), sums, strict=True):
+        stored = lane.eq(0) if whole else lane.eq(0) & (row < w.n)
+        summed = _warp_sum(value, SHUFFLES[device])
+        stores.append(out[token, row.valid(stored)].store(summed.cast(DTYPES[w.out_dtype])))
+    return UOp.group(*stores).end(group, member, lane)
+
+
+def _step(
+    w: Workload, words: int, step: UOp, rows: Sequence[UOp], planes: Sequence[UOp], x: UOp, device: str
+) -> list[UOp]:
+    """What a lane adds in one step to the sum of each (row, token)."""
+    fmt, layout = get_format(w.format), get_layout(w.format)
+    count, steps_a_chunk = steps(w, words), layout.words // words
+    # lanes past the last step redo it with x = 0
+    inside = None if int(step.vmax) < count else step < count
     step = step if inside is None else step.minimum(count - 1)
     number = step // (layout.chunks * steps_a_chunk)
     chunk = step // steps_a_chunk % layout.chunks
-    first = step % steps_a_chunk * words
+    indices = [step % steps_a_chunk * words + i for i in range(words)]
 
-    def reader(token: int) -> Callable[[UOp], UOp]:
-        def read(column: UOp) -> UOp:
-            value = float32(x[token, number * fmt.block + column])
-            return value if inside is None else inside.where(value, 0.0)
+    def read_x(token: int, column: UOp) -> UOp:
+        value = float32(x[token, number * fmt.block + column])
+        return value if inside is None else inside.where(value, 0.0)
 
-        return read
-
-    places: list[tuple[int, UOp, UOp]] = []  # token, row, may it be stored
-    values: list[UOp] = []
-    for r in range(rows):
-        row = (group * warps + member) * rows + r
-        safe = row if w.n % (rows * warps) == 0 else row.minimum(w.n - 1)
-        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, safe, number, device)
+    sums = []
+    for row in rows:
+        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, row, number, device)
         for token in range(w.m):
-            (value,) = step_sums(w, block, chunk, [first + i for i in range(words)], 1, reader(token), factor=True)
-            values.append(value)
-            places.append((token, row, lane.eq(0) if safe is row else lane.eq(0) & (row < w.n)))
-    sums = [_warp_sum(v, SHUFFLES[device]) for v in _accumulate(values, turn, (group, member, lane))]
-    stores = [
-        out[token, row.valid(stored)].store(value.cast(DTYPES[w.out_dtype]))
-        for (token, row, stored), value in zip(places, sums, strict=True)
-    ]
-    return UOp.group(*stores).end(group, member, lane)
+            sums += step_sums(w, block, chunk, indices, 1, functools.partial(read_x, token), factor=True)
+    return sums
 
 
 def _accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...]) -> list[UOp]:
