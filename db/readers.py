@@ -156,8 +156,10 @@ class ServerReader(Reader):
 
     def _open(self) -> Any:
         from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
 
-        self._engine = create_engine(self._url)
+        # a reader has no end at which pooled connections would be closed, and asks seldom
+        self._engine = create_engine(self._url, poolclass=NullPool)
         found = self._ask(REVISION, {})
         if found == [(REVISIONS[-1],)]:
             return self._engine

@@ -145,7 +145,7 @@ def test_probing_leaves_this_process_as_it_was():
     from tinygrad import Device
 
     before, opened = dict(os.environ), set(Device._opened_devices)
-    finding = devices.probe_device("CPU", {**os.environ, "DEV": ""})
+    finding = devices.probe_device("PYTHON", {**os.environ, "DEV": ""})
     assert finding.ok, finding.detail
     assert dict(os.environ) == before
     assert opened == Device._opened_devices
