@@ -44,6 +44,7 @@ class Axis:
     stride: int
 
 
+_SUMMED = (AxisType.REDUCE, AxisType.GROUP_REDUCE, AxisType.UNROLL)
 _GROUPS = (OptOps.GROUP, OptOps.GROUPTOP)
 
 
@@ -118,6 +119,9 @@ class ScheduledKernel:
             target = self._scheduler.real_axis(real.op, real.axis)
             rng = self._scheduler.rngs[target] if target >= 0 else None
             other = self._scheduler.rngs[real.arg] if real.op is OptOps.SWAP and isinstance(real.arg, int) else None
+            if real.op is OptOps.PADTO and rng is not None and rng.arg[-1] in _SUMMED:
+                # tinygrad 0.14 puts the whole sum under the padding's condition once the loop is unrolled or grouped
+                raise KernelOptError("a sum over a padded loop comes out wrong")
             self._scheduler.apply_opt(real)
         except (KernelOptError, ArithmeticError, IndexError, ValueError, AssertionError, TypeError) as e:
             # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError

@@ -33,7 +33,7 @@ _ON = {
     AxisType.WEAK: ("UPCAST", "THREAD", "PADTO"),
     AxisType.GLOBAL: ("UPCAST", "LOCAL", "PADTO"),
     AxisType.LOCAL: ("UPCAST",),
-    AxisType.REDUCE: ("UNROLL", "GROUPTOP", "GROUP", "PADTO"),
+    AxisType.REDUCE: ("UNROLL", "GROUPTOP", "GROUP"),
     AxisType.GROUP_REDUCE: ("UNROLL",),
 }
 _THREADS = (AxisType.LOCAL, AxisType.GROUP_REDUCE, AxisType.WARP)
@@ -115,7 +115,14 @@ class Space:
             return None
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
-        """`parent` with one more opt, or with other integer parameters and the same opts."""
+        """`parent` with one more opt, or with other integer parameters and the same opts; each kernel once."""
+        seen = set()
+        for found in self._steps(parent):
+            if found.signature not in seen:
+                seen.add(found.signature)
+                yield found
+
+    def _steps(self, parent: Schedule) -> Iterator[Candidate]:
         if parent.opts is None:
             return
         if self.schedulable(parent):
@@ -173,8 +180,6 @@ class Space:
         limits = self.limits
         if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
-        if groups > 1 and _miscompiled(kernel.opts, axes):
-            return None
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         special = tuple(o for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
         signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
@@ -183,15 +188,6 @@ class Space:
 
 def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
     return math.prod(a.size for a in axes if a.type in types)
-
-
-def _miscompiled(opts: tuple[Opt, ...], axes: tuple[Axis, ...]) -> bool:
-    """True for a grouped sum over a padded loop without a serial loop inside: tinygrad 0.14 then lets the threads of
-    the padding skip their store to shared memory, and the sum reads what was there (seen on OpenCL and Metal)."""
-    padded = {o.range for o in opts if o.op == "PADTO"}
-    summed = (AxisType.REDUCE, AxisType.GROUP_REDUCE, AxisType.UNROLL)
-    serial = any(a.type is AxisType.REDUCE and a.size > 1 for a in axes)
-    return not serial and any(a.type in summed and a.root in padded for a in axes)
 
 
 def _pads(size: int, amount: int) -> bool:
