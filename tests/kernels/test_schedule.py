@@ -14,6 +14,7 @@ from autotune.tinygrad_api.lower import compile_program
 from autotune.tinygrad_api.space import Limits, Space
 from db.codec import OPT_OPS
 from db.records import Opt, Workload
+from kernels.formats import get_format
 from kernels.registry import body
 from kernels.schedule import ScheduledKernel, ScheduleError, apply_opts
 from kernels.sink import build, placeholders
@@ -26,7 +27,7 @@ def sink(w, variant="dequant", params=NARROW):
 
 
 def kernel(*opts, m=1, n=96, blocks=4, ren=CL, format="Q4_K"):
-    k = blocks * (256 if format.endswith("K") else 32)
+    k = blocks * get_format(format).block
     return apply_opts(sink(Workload("linear", format, n, k, m)), ren, opts)
 
 
@@ -123,6 +124,7 @@ def test_without_a_name_the_index_decides():
         (Opt("UPCAST", None, 4),),
         (Opt("UPCAST", None, (4, 4), "1"),),
         (Opt("PADTO", None, 0, "1"),),
+        (Opt("PADTO", None, 32, "2"),),
         (Opt("UPCAST", None, 2, "1"), Opt("UPCAST", None, 4, "opt5")),
     ],
     ids=lambda opts: " ".join(f"{o.op}-{o.axis}-{o.arg}-{o.range}" for o in opts),
@@ -145,6 +147,15 @@ def test_whatever_a_store_may_hold_applies_or_is_refused(opts, ren):
     except ScheduleError:
         return
     assert len(done.opts) == len(opts)
+
+
+@pytest.mark.parametrize("before", [(), (Opt("GROUP", None, 2, "2"),), (Opt("UNROLL", None, 2, "2"),)], ids=str)
+def test_a_loop_that_is_summed_is_never_padded(before):
+    """tinygrad 0.14 has no objection, and then computes F16 with k=31, PADTO 32, UNROLL 2 wrongly on every device: what
+    pads one of the unrolled steps skips them all. Grouped, the threads of the padding leave their slot unwritten."""
+    for loop in ("2", "opt0"):
+        with pytest.raises(ScheduleError, match="PADTO"):
+            kernel(*before, Opt("PADTO", None, 32, loop), format="Q8_0", blocks=30)
 
 
 def test_a_refusal_is_a_value_error_and_not_tinygrads():

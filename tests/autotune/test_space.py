@@ -1,0 +1,199 @@
+"""The space of schedules: its children apply, differ, keep to the limits, and compute rightly, however drawn."""
+
+import itertools
+import os
+import random
+import re
+
+import pytest
+from support.kernel_runs import MAX_UOPS, device, operands, run, schedule
+from support.renderers import CL, METAL, THREADED
+from tinygrad.codegen.opt.search import get_kernel_actions
+
+from autotune.tinygrad_api.lower import compile_program
+from autotune.tinygrad_api.space import MAX_THREADS, Limits, Space
+from db.records import Opt, Outcome, Schedule, Workload
+from kernels.formats import FORMATS, get_format
+from kernels.schedule import apply_opts
+from kernels.sink import build
+
+RENDERERS = {"CL": CL, "METAL": METAL, "CPU": THREADED}
+# schedules tried for each format; a thorough run takes 20 or more
+SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "5"))
+NARROW = {"words": 1, "lanes": 1}
+
+
+def space(w, ren=CL, **limits):
+    return Space(w, ren, Limits(**limits) if limits else Limits.of(ren))
+
+
+def start_of(w):
+    params = {"lanes": 1} if get_format(w.format).layout == "plain" else NARROW
+    return schedule("dequant", params)
+
+
+def drawn(found, rng, depth):
+    """The schedules on a random path of up to `depth` opts from a small start."""
+    starts = rng.sample(found.starts, len(found.starts))
+    here, path = next(s for s in starts if (c := found.candidate(s)) and c.shape.body <= 16), []
+    for _ in range(depth):
+        # other parameters come last, and are dear: each is a kernel of its own to prepare
+        same = itertools.takewhile(lambda c, p=here.params: c.schedule.params == p, found.children(here))
+        if not (children := [c for c in same if c.shape.body <= 48]):
+            break
+        here = rng.choice(children).schedule
+        path.append(here)
+    return path
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_random_schedules_compute_rightly(format):
+    """On the device under test, against float64. Sizes with many divisors, and some that only padding fits."""
+    rng, ren = random.Random(format), device().renderer
+    tried = 0
+    while tried < SCHEDULES:
+        blocks = rng.choice((2, 3, 4))
+        k = rng.choice((62, 96, 31 * 16)) if get_format(format).block == 1 else blocks * get_format(format).block
+        w = Workload("linear", format, rng.choice((24, 31, 60)), k, rng.choice((1, 3, 4)))
+        ops = operands(w, seed=tried)
+        path = drawn(Space(w, ren, Limits.of(ren)), rng, 4)
+        for found in path[-2:]:
+            verdict = run(w, found, ops)
+            assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
+            tried += 1
+
+
+@pytest.mark.parametrize("w", [Workload("linear", "F16", 31, 31, 3), Workload("linear", "Q8_0", 77, 96, 3)])
+def test_padded_outputs_compute_rightly_and_sums_are_never_padded(w):
+    ren = device().renderer
+    found, start = Space(w, ren, Limits.of(ren)), start_of(w)
+    padded = [o for c in found.children(start) for o in c.schedule.opts if o.op == "PADTO"]
+    assert {o.range for o in padded} == {"1"}
+    more = (Opt("LOCAL", None, 8, "1"), Opt("UPCAST", None, 2, "opt1"), Opt("GROUPTOP", None, 0, "2"))
+    for opts in ((Opt("UPCAST", None, 8, "1"),), more if ren.has_local else (Opt("THREAD", None, 2, "1"),)):
+        verdict = run(w, schedule(start.variant, dict(start.params), (Opt("PADTO", None, 8, "1"), *opts)))
+        assert verdict.outcome is Outcome.OK, verdict.reason
+
+
+@pytest.mark.parametrize("ren", RENDERERS.values(), ids=RENDERERS.keys())
+@pytest.mark.parametrize("format", ["Q4_K", "Q8_0", "F16"])
+def test_children_are_legal_within_limits_and_differ(ren, format):
+    w = Workload("linear", format, 77 if format == "F16" else 96, 512, 3)
+    found = space(w, ren)
+    for parent in (start_of(w), *(found.seeds if format != "Q4_K" else ())):
+        children = list(found.children(parent))
+        assert len(children) >= 3
+        signatures = [c.signature for c in children]
+        assert len({found.candidate(parent).signature, *signatures}) == 1 + len(children)
+        for c in children:
+            assert found.candidate(c.schedule) == c
+            assert c.shape.body <= found.limits.body
+            assert c.shape.threads <= MAX_THREADS
+            assert c.shape.shared_nbytes <= ren.shared_max
+            assert all(o.axis is not None or o.op == "NOLOCALS" for o in c.schedule.opts)
+
+
+@pytest.mark.parametrize("ren", RENDERERS.values(), ids=RENDERERS.keys())
+@pytest.mark.parametrize(
+    "w",
+    [
+        Workload("linear", "Q4_K", 4096, 4096),
+        Workload("linear", "Q8_0", 96, 512, 4),
+        Workload("linear", "F16", 77, 576, 32),
+        Workload("linear", "F16", 64, 64, 32, "float16", "float16"),
+    ],
+    ids=lambda w: f"{w.format}-m{w.m}",
+)
+def test_a_superset_of_tinygrads_own_actions(ren, w):
+    """One step, and two: whatever stock BEAM would try, and our limits allow, is among the children."""
+    found = space(w, ren)
+    parents = [start_of(w), next(c.schedule for c in found.children(start_of(w)) if c.schedule.opts)]
+    compared = 0
+    for parent in parents:
+        ours = {c.signature for c in found.children(parent)}
+        kernel = apply_opts(build(w, schedule(parent.variant, dict(parent.params)), ren), ren, parent.opts)
+        for stock in get_kernel_actions(kernel._scheduler, include_0=False).values():
+            opt = stock.applied_opts[-1]
+            child = Schedule(parent.variant, parent.params, (*parent.opts, Opt(opt.op.name, opt.axis, opt.arg)))
+            if candidate := found.candidate(child):
+                compared += 1
+                assert candidate.signature in ours, opt
+    assert compared >= 10
+
+
+def anonymous(source):
+    """Source with its loop variables numbered in order: tinygrad's numbers tell which opt came first."""
+    order = list(dict.fromkeys(re.findall(r"Ridx\d+", source)))
+    return re.sub(r"Ridx\d+", lambda m: f"loop{order.index(m[0])}", source)
+
+
+def test_equal_signatures_are_equal_programs_and_different_ones_are_not():
+    """Two steps from the start in every order: what commutes must be recognised before it is lowered."""
+    w = Workload("linear", "Q8_0", 96, 64, 4)
+    found = space(w)
+    pairs: dict = {}
+    rng = random.Random(2)
+    first = [c for c in found.children(start_of(w)) if c.schedule.params == start_of(w).params]
+    for parent in first:
+        for c in found.children(parent.schedule):
+            if c.schedule.params == start_of(w).params:
+                pairs.setdefault(c.signature, {})[c.schedule.opts] = c.schedule
+    several = [list(same.values()) for same in pairs.values() if len(same) > 1]
+    assert len(several) >= 5
+    keys = {}
+    for same in rng.sample(several, 5):
+        compiled = {anonymous(compile_program(build(w, s, CL), CL, max_uops=MAX_UOPS).source) for s in same[:2]}
+        assert len(compiled) == 1, same
+        keys[compiled.pop()] = same
+    assert len(keys) == 5
+
+
+def test_limits_are_respected():
+    w = Workload("linear", "Q8_0", 96, 512, 4)
+    loose, tight = space(w), space(w, body=16, threads=8, shared_nbytes=64)
+    assert {c.signature for c in tight.children(start_of(w))} < {c.signature for c in loose.children(start_of(w))}
+    for c in tight.children(start_of(w)):
+        assert c.shape.body <= 16
+        assert c.shape.threads <= 8
+        assert c.shape.shared_nbytes <= 64
+
+
+def test_the_shape_is_read_off_the_loops():
+    w = Workload("linear", "Q8_0", 96, 512, 4)
+    opts = (Opt("GROUPTOP", None, 8, "2"), Opt("LOCAL", None, 4, "1"), Opt("UPCAST", None, 2, "0"))
+    shape = space(w).candidate(schedule("dequant", {"words": 2, "lanes": 2}, opts)).shape
+    assert (shape.threads, shape.groups, shape.upcast, shape.unroll, shape.grid) == (32, 8, 2, 1, 2 * 24)
+    assert shape.body == 8 * 2  # two words of four products, two tokens
+    assert shape.shared_nbytes == 4 * 2 * 2 * 32
+    program = compile_program(build(w, schedule("dequant", {"words": 2, "lanes": 2}, opts), CL), CL)
+    assert program.shared_nbytes <= shape.shared_nbytes
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        schedule("dequant", NARROW, (Opt("UPCAST", None, 7, "1"),)),
+        schedule("magic", NARROW),
+        schedule("dequant", {"words": 5}),
+        schedule("warp", {"rows": 1, "warps": 4, "words": 4}),
+    ],
+    ids=["opt", "variant", "params", "variant of another device"],
+)
+def test_no_candidate(bad):
+    w = Workload("linear", "Q8_0", 64, 64)
+    assert space(w).candidate(bad) is None
+
+
+def test_not_tuned_has_no_children():
+    w = Workload("linear", "Q8_0", 64, 64)
+    assert list(space(w).children(schedule("dequant", NARROW, None))) == []
+
+
+def test_the_warp_variant_moves_through_its_parameters_only():
+    w = Workload("linear", "Q4_K", 4096, 4096)
+    found = space(w, METAL)
+    start = schedule("warp", {"rows": 2, "warps": 4, "words": 4})
+    children = [c.schedule for c in found.children(start)]
+    assert len(children) == 6  # rows, warps and words, up and down
+    assert {(c.variant, c.opts) for c in children} == {("warp", ())}
+    assert "warp" in {s.variant for s in found.seeds}
