@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from autotune import measure
 from autotune.compiler import Compiled, CompilePool, Job
-from autotune.runner import PrepareError, Runner
+from autotune.runner import TIMEOUT_SECONDS, PrepareError, Runner
 from autotune.search import BeamSearch
 from autotune.tinygrad_api.lower import Program
 from autotune.tinygrad_api.space import Limits, Space
@@ -21,7 +21,9 @@ from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.defaults import defaults, heuristic
-from kernels.registry import backend, kernel_digest, nbytes_moved
+from kernels.registry import KernelError, backend, kernel_digest, nbytes_moved
+from kernels.schedule import ScheduleError
+from kernels.sink import build
 from kernels.tolerance import tolerance
 
 PROBE_LAUNCHES = 3
@@ -29,7 +31,11 @@ PROBE_LAUNCHES = 3
 PROBE_SLACK = 1.3
 CONTENDERS = 4
 ROUNDS = 24
+# fewer pairs than this cannot convince the paired test
+MIN_ROUNDS = 6
 COMPARE_SECONDS = 10.0
+# a comparison may take this many times what the probes promise
+COMPARE_SLACK = 4.0
 NEIGHBOURS = 3
 RESUMED = 8
 # tinygrad's heuristic unrolls without limit; as a baseline it is measured whatever it costs to compile
@@ -136,7 +142,7 @@ class _Search:
 
     def result(self) -> Result:
         baselines = self._baselines()
-        space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer))
+        space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
         search = BeamSearch(space, self._seeds(space), self._t._run.beam_width)
         bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
         deadline = time.monotonic() + self._t._run.budget_seconds
@@ -151,16 +157,25 @@ class _Search:
     def _baselines(self) -> dict[str, list[Schedule]]:
         """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
         device = backend(self._t._info.renderer)
-        found = {"heuristic": list(heuristic(self._w, device)), "default": list(defaults(self._w, device)[:1])}
+        applies = [s for s in defaults(self._w, device) if self._builds(s)]  # the first of these is served untuned
+        found = {"heuristic": list(heuristic(self._w, device)), "default": applies[:1]}
         self._evaluate([s for group in found.values() for s in group], None)
         return found
+
+    def _builds(self, schedule: Schedule) -> bool:
+        try:
+            build(self._w, schedule, self._t._info.renderer)
+        except (ScheduleError, KernelError):
+            return False
+        return True
 
     def _seeds(self, space: Space) -> list[Schedule]:
         store, target = self._t._store, self._t.target
         near = [s.schedule for s in store.neighbours(self._w, target, self._digest, NEIGHBOURS)]
         resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
-        chosen = defaults(self._w, backend(self._t._info.renderer))
-        return [*resumed, *near, *chosen, *space.seeds]
+        device = backend(self._t._info.renderer)
+        plain = [space.explicit(s) for s in heuristic(self._w, device)]
+        return [*resumed, *near, *plain, *defaults(self._w, device), *space.seeds]
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
         """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""
@@ -234,15 +249,19 @@ class _Search:
         )
 
     def _compare(self, field: Sequence[_Entry]) -> dict[Schedule, tuple[float, ...]]:
-        """Samples of each taken in turn. A program that faults here is left out and the others go again."""
+        """Samples of each taken in turn. A program that faults here is left out and the others go again; if each
+        works when alone, the slowest is left out."""
         field = list(field)
         while field:
             once = sum(e.seconds for e in field)
-            rounds = int(min(ROUNDS, max(6, COMPARE_SECONDS / once)))
-            timings = self._t._runner.compare([e.program for e in field], rounds)
+            rounds = int(min(ROUNDS, max(MIN_ROUNDS, COMPARE_SECONDS / once)))
+            patience = TIMEOUT_SECONDS + COMPARE_SLACK * rounds * once
+            timings = self._t._runner.compare([e.program for e in field], rounds, timeout_seconds=patience)
             if all(t.outcome is Outcome.OK for t in timings):
                 return {e.schedule: t.samples for e, t in zip(field, timings, strict=True)}
-            field = [e for e in field if self._still_works(e)]
+            working = [e for e in field if self._still_works(e)]
+            slowest = max(field, key=lambda e: e.seconds)
+            field = working if len(working) < len(field) else [e for e in field if e is not slowest]
         return {}
 
     def _still_works(self, entry: _Entry) -> bool:

@@ -37,11 +37,13 @@ def _variant(w: Workload) -> str:
 
 
 def _cpu(w: Workload, device: str) -> _Choices:
-    """Eight lanes fill an AVX2 register; four rows share each load of x."""
-    name = _variant(w)
-    params = _params(w, name, words=4, lanes=8)
-    upcasts = [Schedule(name, params, (Opt("UPCAST", None, rows, "1"),)) for rows in (4, 3, 2)]
-    return (*upcasts, Schedule(name, params, ()))
+    """One token: eight lanes fill an AVX2 register, four rows share each load of x. More: the tokens share a weight."""
+    name = _variant(w) if w.m == 1 else "dequant"
+    words, lanes = {1: (4, 8), 2: (4, 4), 4: (4, 4)}.get(w.m, (1, 1))
+    params = _params(w, name, words=words, lanes=lanes)
+    tokens = () if w.m == 1 else (Opt("UPCAST", None, min(w.m, 8), "0"),)
+    upcasts = [Schedule(name, params, (Opt("UPCAST", None, rows, "1"), *tokens)) for rows in (4, 3, 2)]
+    return tuple(dict.fromkeys([*upcasts, Schedule(name, params, tokens), Schedule(name, params, ())]))
 
 
 def _shuffle(w: Workload, device: str) -> _Choices:
@@ -55,7 +57,12 @@ def _shuffle(w: Workload, device: str) -> _Choices:
 
 
 def _groups(w: Workload, device: str) -> _Choices:
-    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory."""
+    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory.
+
+    Many tokens have parallelism enough without that, and tinygrad's heuristic tiles them well.
+    """
+    if w.m > warp.MAX_TOKENS:
+        return ()
     name = _variant(w)
     params = _params(w, name, words=4, lanes=1)
     loop = "2"

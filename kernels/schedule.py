@@ -21,6 +21,7 @@ from tinygrad.codegen import (
     sym,
 )
 from tinygrad.codegen.opt import KernelOptError, Opt, OptOps
+from tinygrad.codegen.opt.heuristic import hand_coded_optimizations
 from tinygrad.codegen.opt.postrange import Scheduler
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType, graph_rewrite
@@ -163,3 +164,11 @@ def apply_opts(sink: UOp, ren: Renderer, opts: tuple[records.Opt, ...]) -> Sched
     for opt in opts:
         kernel.apply(opt)
     return kernel
+
+
+def heuristic_opts(sink: UOp, ren: Renderer) -> tuple[records.Opt, ...]:
+    """What tinygrad's heuristic would do to a kernel, as opts."""
+    kernel = ScheduledKernel(sink, ren)
+    for opt in hand_coded_optimizations(kernel.copy()._scheduler).applied_opts:
+        kernel.apply(records.Opt(opt.op.name, opt.axis, opt.arg))
+    return kernel.opts

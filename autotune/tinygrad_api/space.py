@@ -16,7 +16,7 @@ from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
 from kernels.registry import KernelError, backend, body, variants
-from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts
+from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 from kernels.sink import placeholders
 
 FULL = 0  # tinygrad's amount for "the whole loop"
@@ -50,8 +50,9 @@ class Limits:
     shared_nbytes: int = 32768
 
     @staticmethod
-    def of(ren: Renderer, body: int = 256) -> Limits:
-        return Limits(body, MAX_THREADS, ren.shared_max)
+    def of(ren: Renderer, w: Workload) -> Limits:
+        """Those of a device. Several tokens share a weight's unpacking, so that there a large body pays."""
+        return Limits(256 if w.m < 4 else 512, MAX_THREADS, ren.shared_max)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ class Space:
             for s in first.values()
         ]
         return tuple(dict.fromkeys([*first.values(), *plain]))
+
+    def explicit(self, schedule: Schedule) -> Schedule:
+        """`schedule` with the opts that tinygrad's heuristic chooses spelled out, where it leaves them to it."""
+        if schedule.opts is not None:
+            return schedule
+        bare = replace(schedule, opts=())
+        sink = body(self.workload, bare, placeholders(self.workload), backend(self.ren))
+        return replace(schedule, opts=heuristic_opts(sink, self.ren))
 
     def schedulable(self, schedule: Schedule) -> bool:
         """False where the variant fixes its own structure and takes no opts."""

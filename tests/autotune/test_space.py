@@ -24,7 +24,7 @@ NARROW = {"words": 1, "lanes": 1}
 
 
 def space(w, ren=CL, **limits):
-    return Space(w, ren, Limits(**limits) if limits else Limits.of(ren))
+    return Space(w, ren, Limits(**limits) if limits else Limits.of(ren, w))
 
 
 def start_of(w):
@@ -56,7 +56,7 @@ def test_random_schedules_compute_rightly(format):
         k = rng.choice((62, 96, 31 * 16)) if get_format(format).block == 1 else blocks * get_format(format).block
         w = Workload("linear", format, rng.choice((24, 31, 60)), k, rng.choice((1, 3, 4)))
         ops = operands(w, seed=tried)
-        path = drawn(Space(w, ren, Limits.of(ren)), rng, 4)
+        path = drawn(Space(w, ren, Limits.of(ren, w)), rng, 4)
         for found in path[-2:]:
             verdict = run(w, found, ops)
             assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
@@ -66,7 +66,7 @@ def test_random_schedules_compute_rightly(format):
 @pytest.mark.parametrize("w", [Workload("linear", "F16", 31, 31, 3), Workload("linear", "Q8_0", 77, 96, 3)])
 def test_padded_outputs_compute_rightly_and_sums_are_never_padded(w):
     ren = device().renderer
-    found, start = Space(w, ren, Limits.of(ren)), start_of(w)
+    found, start = Space(w, ren, Limits.of(ren, w)), start_of(w)
     padded = [o for c in found.children(start) for o in c.schedule.opts if o.op == "PADTO"]
     assert {o.range for o in padded} == {"1"}
     more = (Opt("LOCAL", None, 8, "1"), Opt("UPCAST", None, 2, "opt1"), Opt("GROUPTOP", None, 0, "2"))

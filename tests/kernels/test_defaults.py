@@ -26,7 +26,10 @@ def test_every_choice_is_of_a_variant_and_params_that_exist(format, backend):
         assert len(set(found)) == len(found)
         for s in (*found, *defaults.heuristic(w, backend), defaults.untuned(w)):
             assert dict(s.params) in variants(w, backend)[s.variant].params(w)
-        assert found[-1].opts == ()  # no opts apply anywhere
+        if w.m <= 8 or backend == "CPU":
+            assert found[-1].opts == ()  # no opts apply anywhere
+        else:
+            assert found == ()  # many tokens on a GPU are left to tinygrad's heuristic
         assert all(s.opts is None for s in (*defaults.heuristic(w, backend), defaults.untuned(w)))
 
 
@@ -34,7 +37,7 @@ def test_every_choice_is_of_a_variant_and_params_that_exist(format, backend):
 def test_the_last_choice_applies_here(format):
     for shape in SHAPES:
         w = workload(format, *shape)
-        assert applies(w, defaults.defaults(w, backend())[-1], backend())
+        assert all(applies(w, s, backend()) for s in defaults.defaults(w, backend())[-1:])
         assert build(w, defaults.untuned(w), device().renderer).arg.opts_to_apply is None
 
 

@@ -180,7 +180,7 @@ def test_stored_opts_give_the_identical_kernel_again(ren):
     rng = random.Random(4)
     for format, m in (("Q4_K", 1), ("Q8_0", 3), ("F16", 2)):
         w = Workload("linear", format, 96, 512, m)
-        space = Space(w, ren, Limits.of(ren))
+        space = Space(w, ren, Limits.of(ren, w))
         found = next(s for s in space.starts if dict(s.params).get("words", 1) == dict(s.params)["lanes"] == 1)
         for _ in range(4):
             children = [c for c in space.children(found) if c.schedule.params == found.params]
