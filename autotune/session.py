@@ -36,11 +36,6 @@ class Session:
         """The device; waits until it is open. Raises RunnerError if it does not open."""
         return self.runner.describe()
 
-    @property
-    def device(self) -> str:
-        """tinygrad's name of the device, without a renderer."""
-        return str(self.info.renderer.target.device)
-
     def run(self, command: str, beam_width: int, budget_seconds: float) -> Run:
         """A new run with the versions of everything that its figures depend on."""
         versions = (

@@ -20,7 +20,7 @@ from autotune.validate import Verdict
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
 from kernels.defaults import defaults, heuristic
-from kernels.registry import kernel_digest, nbytes_moved
+from kernels.registry import backend, kernel_digest, nbytes_moved
 from kernels.sink import applies
 from kernels.tolerance import tolerance
 
@@ -94,9 +94,11 @@ def _tasks(
         stored = newest.row.measurement
         tasks[w] = [_Task(stored.schedule, "stored" if stored.kernel_digest == digest else "stale", newest)]
         if with_defaults and digest is not None:
-            device = session.device
+            ren = session.info.renderer
             tasks[w] += [
-                _Task(s, "default") for s in defaults(w, device) if s != stored.schedule and applies(w, s, device)
+                _Task(s, "default")
+                for s in defaults(w, backend(ren))
+                if s != stored.schedule and applies(w, s, backend(ren), ren)
             ]
     return tasks
 
@@ -131,7 +133,7 @@ class _Verifier:
 
     def _replay(self, w: Workload, winner: Winner, verdict: Verdict, program: Program) -> tuple[float | None, str]:
         """Times a right schedule in turn with the baselines and records the best as accepted: its seconds, a note."""
-        ours, device = winner.row.measurement.schedule, self._session.device
+        ours, device = winner.row.measurement.schedule, backend(self._session.info.renderer)
         judged = dict.fromkeys((*heuristic(w, device), *defaults(w, device)[:1]))
         compiled, _ = self._compile(w, [s for s in judged if s != ours])
         verdicts = {s: self._validate(w, s, p) for s, p in compiled.items()} | {ours: verdict}

@@ -52,10 +52,11 @@ def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
     return sink.replace(arg=replace(sink.arg, opts_to_apply=opts))
 
 
-def applies(w: Workload, schedule: Schedule, device: str) -> bool:
-    """True if `schedule` can be built for `w`. Its opts are checked only against a device that this machine has."""
+def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None = None) -> bool:
+    """True if `schedule` can be built for `w`. Its opts are checked against `ren`, by default that of `device`, which
+    this opens; and not at all where this machine has no such device."""
     try:
-        ren = renderer(device)
+        ren = ren or renderer(device)
     except DEVICE_MISSING:
         ren = None
     try:
