@@ -1,0 +1,301 @@
+"""The tuning loop, on a made-up device: what is accepted, what never is, and what a later run makes of an earlier one.
+
+One test at the end tunes a small workload on a real device.
+"""
+
+from dataclasses import replace
+
+import pytest
+from support.cpu_device import cpu
+from support.fake_tuning import TARGET, FakeClock, FakePool, FakeRunner, Fate, by_name
+from support.renderers import CL
+from support.store_rows import RUN
+
+from autotune import tune
+from autotune.compiler import CompilePool
+from autotune.runner import Runner
+from autotune.tinygrad_api.space import Limits, Space
+from autotune.tune import BASELINE_UOPS, Tuner
+from db.codec import workload_digest
+from db.records import Outcome, Stage, Workload
+from db.store import Store
+from kernels.defaults import defaults, heuristic
+from kernels.registry import kernel_digest
+
+W = Workload("linear", "Q8_0", 48, 64)
+HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")
+DIGEST = kernel_digest(W.op, W.format)
+QUICK = replace(RUN, budget_seconds=20.0, beam_width=2)  # 40 candidates
+
+
+def world(fates=None, tuned=0.5e-3):
+    """Schedules with opts are twice as fast as the baselines, unless `fates`, a function, says otherwise."""
+
+    def fate(schedule):
+        special = fates(schedule) if fates else None
+        return special or Fate(tuned if schedule.opts and by_name(schedule) not in DEFAULTS else 1e-3)
+
+    return fate
+
+
+class Bench:
+    """A tuner over fakes and a real store; a second one over the same store is a later run."""
+
+    def __init__(self, path, clock, world, run=QUICK, **runner):
+        self.store, self.pool, self.runner = Store.open(path), FakePool(world, clock), FakeRunner(world, **runner)
+        self.seen = []
+        self.tuner = Tuner(self.store, self.runner, self.pool, run, self.seen.append)
+
+    def tune(self, w=W):
+        return self.tuner.tune(w)
+
+    def rows(self, *stages, w=W):
+        found = [r.measurement for r in self.store.measurements(workload_digest(w)) if r.run.id == self.tuner._run.id]
+        return [m for m in found if not stages or m.stage in stages]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "time", clock := FakeClock())
+    return lambda world, run=QUICK, **runner: Bench(tmp_path / "store", clock, world, run, **runner)
+
+
+class First:
+    """Gives `fate` to the first schedule tried that is `chosen`, by default one with an UPCAST, and to no other."""
+
+    def __init__(self, fate, chosen=lambda schedule: has(schedule, "UPCAST")):
+        self.fate, self.chosen, self.schedule = fate, chosen, None
+
+    def __call__(self, schedule):
+        if self.schedule is None and self.chosen(schedule):
+            self.schedule = schedule
+        return self.fate if schedule == self.schedule else None
+
+
+def has(schedule, op):
+    return any(o.op == op for o in schedule.opts or ())
+
+
+def test_the_fastest_is_accepted_and_served(bench):
+    fast = First(Fate(0.1e-3))
+    b = bench(world(fast))
+    result = b.tune()
+    assert result.status == "tuned"
+    assert result.schedule == fast.schedule
+    assert (result.seconds, result.heuristic_seconds) == (0.1e-3, 1e-3)
+    assert result.gain == pytest.approx(10)
+    assert result.error == 1e-7
+    (final,) = b.rows(Stage.FINAL)
+    assert (final.schedule, final.target, final.kernel_digest) == (result.schedule, TARGET, DIGEST)
+    assert len(final.samples) >= 20
+    assert final.nbytes > 0
+    assert [w.row.measurement.schedule for w in b.store.finals()] == [result.schedule]
+    assert result.tried == len(b.pool.compiled)
+
+
+def test_baselines_come_first_whatever_they_cost_to_compile(bench):
+    b = bench(world())
+    result = b.tune()
+    first = b.pool.compiled[: len(HEURISTIC) + 1]
+    assert {j.schedule for j in first[: len(HEURISTIC)]} == set(HEURISTIC)
+    assert all(j.max_uops == BASELINE_UOPS for j in first)
+    assert all(j.max_uops is None for j in b.pool.compiled[len(first) :])
+    assert {m.schedule for m in b.rows(Stage.BASELINE)} == {j.schedule for j in first}
+    assert result.default_seconds is not None
+
+
+def test_the_default_is_the_first_that_applies(bench):
+    """For 2 blocks a row, most of the hand-chosen schedules ask for more threads than there are blocks."""
+    b = bench(world())
+    b.tune()
+    default = b.pool.schedules[len(HEURISTIC)]
+    assert default in DEFAULTS[1:]
+    assert {m.outcome for m in b.rows()} <= {Outcome.OK, Outcome.SLOW}
+
+
+def test_no_schedule_is_compiled_twice_in_a_run(bench):
+    b = bench(world())
+    b.tune()
+    assert len(set(b.pool.schedules)) == len(b.pool.schedules) > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gain_that_noise_hides_is_not_accepted(bench, seed):
+    b = bench(world(tuned=0.99e-3), noise=0.3)
+    b.runner.random.seed(seed)
+    result = b.tune()
+    assert result.status == "baseline wins"
+    (final,) = b.rows(Stage.FINAL)
+    assert final.schedule == result.schedule
+    assert final.schedule in {m.schedule for m in b.rows(Stage.BASELINE)}
+
+
+def test_a_gain_within_noise_but_real_is_accepted(bench):
+    assert bench(world(tuned=0.8e-3), noise=0.1).tune().status == "tuned"
+
+
+def test_a_slower_candidate_never_beats_the_baseline(bench):
+    result = bench(world(lambda s: None if s.opts is None else Fate(2e-3))).tune()
+    assert result.status == "baseline wins"
+    assert result.schedule in HEURISTIC
+    assert result.seconds == 1e-3
+
+
+def test_wrong_results_are_recorded_and_never_accepted_nor_tried_again(bench):
+    def fates(s):
+        return Fate(1e-5, seeds=0) if has(s, "UPCAST") else None
+
+    b = bench(world(fates))
+    result = b.tune()
+    assert result.status == "tuned"
+    assert not has(result.schedule, "UPCAST")
+    wrong = [m for m in b.rows() if m.outcome is Outcome.WRONG_RESULT]
+    assert wrong
+    assert all(m.stage is Stage.PROBE and m.reason == "made up error" and m.samples == () for m in wrong)
+    later = bench(world(fates), replace(QUICK, id="later"))
+    later.tune()
+    assert not {m.schedule for m in wrong} & set(later.pool.schedules[len(HEURISTIC) + 1 :])
+
+
+def test_a_second_seed_that_fails_gives_way_to_the_next(bench):
+    b = bench(world(lucky := First(Fate(0.1e-3, seeds=1))))
+    result = b.tune()
+    assert result.status == "tuned"
+    assert result.seconds == 0.5e-3
+    (refused,) = b.rows(Stage.CONTENDER)
+    assert (refused.schedule, refused.outcome) == (lucky.schedule, Outcome.WRONG_RESULT)
+    assert [w.row.measurement.schedule for w in b.store.finals()] == [result.schedule]
+
+
+def test_when_all_fail_the_second_seed_nothing_is_served(bench):
+    b = bench(world(lambda s: Fate(seeds=1)))
+    result = b.tune()
+    assert (result.status, result.schedule) == ("failed", None)
+    assert "second seed" in result.reason
+    assert b.store.finals() == ()
+
+
+def test_a_crash_while_comparing_is_left_out(bench):
+    b = bench(world(faulty := First(Fate(0.1e-3, fault=Outcome.CRASH))))
+    result = b.tune()
+    assert result.status == "tuned"
+    assert result.seconds == 0.5e-3
+    (crashed,) = b.rows(Stage.CONTENDER)
+    assert (crashed.schedule, crashed.outcome) == (faulty.schedule, Outcome.CRASH)
+
+
+def test_a_comparison_that_never_works_ends(bench):
+    """Each program works when alone: nothing says which to leave out, and yet it must not go on for ever."""
+    b = bench(world(), compares=Outcome.TIMEOUT)
+    result = b.tune()
+    assert result.status == "failed"
+    assert b.runner.calls.count("compare") <= 10
+    assert b.store.finals() == ()
+
+
+def test_without_a_working_baseline_a_candidate_is_accepted(bench):
+    bad = {*HEURISTIC, *DEFAULTS}
+    b = bench(world(lambda s: Fate(compiles=Outcome.COMPILE_ERROR) if s in bad else None))
+    result = b.tune()
+    assert result.status == "tuned"
+    assert (result.heuristic_seconds, result.default_seconds, result.gain) == (None, None, None)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPILE_ERROR, Outcome.TIMEOUT, Outcome.CRASH, Outcome.SLOW])
+def test_when_nothing_compiles_it_failed(bench, outcome):
+    b = bench(world(lambda s: Fate(compiles=outcome)))
+    result = b.tune()
+    assert result.status == "failed"
+    assert "no schedule compiles" in result.reason
+    assert {(m.stage, m.outcome, m.reason) for m in b.rows()} == {(Stage.PROBE, outcome, f"made up {outcome}")}
+
+
+def test_a_workload_without_inputs_failed_and_the_next_goes_on(bench):
+    b = bench(world(), refuses=True)
+    assert b.tune().status == "failed"
+    assert b.tune().reason == "made up: no inputs"
+    b.runner.refuses = False
+    assert b.tune().status == "tuned"
+
+
+def test_a_later_run_starts_from_what_an_earlier_one_learnt(bench):
+    fates = world(fast := First(Fate(0.1e-3)))
+    bench(fates).tune()
+    later = bench(fates, replace(QUICK, id="later"))
+    later.tune()
+    assert fast.schedule in later.pool.schedules[len(HEURISTIC) + 1 :][: 4 * later.pool.workers]
+
+
+def test_a_neighbouring_shapes_winner_is_a_seed(bench):
+    here = Space(W, CL, Limits.of(CL, W))
+    b = bench(world(fast := First(Fate(0.1e-3), lambda s: has(s, "UPCAST") and here.candidate(s))))
+    assert b.tune(replace(W, k=128)).schedule == fast.schedule
+    start = len(b.pool.compiled)
+    b.tune(W)
+    assert fast.schedule in b.pool.schedules[start:][: len(HEURISTIC) + 1 + 4 * b.pool.workers]
+
+
+def test_an_interrupted_run_leaves_what_it_measured(bench):
+    b = bench(world())
+    b.pool.interrupt = 12
+    with pytest.raises(KeyboardInterrupt):
+        b.tune()
+    probes = b.rows(Stage.PROBE)
+    assert len(probes) >= len(HEURISTIC) + 1
+    assert b.store.finals() == ()
+    assert bench(world(), replace(QUICK, id="again")).tune().status == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"budget_seconds": 1.0}, True),
+        ({"beam_width": 1}, True),
+        ({"budget_seconds": 90.0}, False),
+        ({"beam_width": 3}, False),
+    ],
+)
+def test_known_if_it_was_given_this_much_effort(bench, changes, known):
+    first = bench(world())
+    assert first.tuner.known(W) is None
+    result = first.tune()
+    found = bench(world(), replace(QUICK, id="later", **changes)).tuner.known(W)
+    if known:
+        assert (found.status, found.schedule, found.seconds) == ("known", result.schedule, result.seconds)
+    else:
+        assert found is None
+
+
+def test_progress_only_goes_forward(bench):
+    b = bench(world())
+    result = b.tune()
+    assert [p.tried for p in b.seen] == sorted(p.tried for p in b.seen)
+    assert [p.elapsed_seconds for p in b.seen] == sorted(p.elapsed_seconds for p in b.seen)
+    best = [p.best_seconds for p in b.seen if p.best_seconds is not None]
+    assert best == sorted(best, reverse=True)
+    assert b.seen[-1].tried == result.tried
+    assert best[-1] == 0.5e-3
+
+
+def test_no_budget_still_measures_the_baselines(bench):
+    b = bench(world(), replace(QUICK, budget_seconds=0.0))
+    result = b.tune()
+    assert result.tried == len(HEURISTIC) + 1
+    assert result.schedule in {*HEURISTIC, *DEFAULTS}
+    assert result.seconds == min(result.heuristic_seconds, result.default_seconds)
+
+
+def test_a_real_workload_on_a_real_device(tmp_path):
+    w, run = Workload("linear", "Q8_0", 64, 64), replace(RUN, budget_seconds=3.0, beam_width=2)
+    store = Store.open(tmp_path / "store")
+    with Runner(cpu()) as runner, CompilePool(runner.describe().renderer, 2) as pool:
+        tuner = Tuner(store, runner, pool, run)
+        result = tuner.tune(w)
+        assert tuner.known(w).schedule == result.schedule
+    assert result.status in ("tuned", "baseline wins")
+    assert result.error < 1e-5
+    assert result.tried > len(HEURISTIC)
+    assert 0 < result.seconds <= result.heuristic_seconds
+    (winner,) = store.finals()
+    assert winner.row.measurement.schedule == result.schedule
