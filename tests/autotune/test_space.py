@@ -8,12 +8,15 @@ import re
 import pytest
 from support.kernel_runs import MAX_UOPS, device, operands, run, schedule
 from support.renderers import CL, METAL, THREADED
+from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
 
 from autotune.tinygrad_api.lower import compile_program
 from autotune.tinygrad_api.space import MAX_THREADS, Limits, Space
 from db.records import Opt, Outcome, Schedule, Workload
+from kernels.defaults import heuristic
 from kernels.formats import FORMATS, get_format
+from kernels.registry import backend
 from kernels.schedule import apply_opts
 from kernels.sink import build
 
@@ -197,3 +200,16 @@ def test_the_warp_variant_moves_through_its_parameters_only():
     assert len(children) == 6  # rows, warps and words, up and down
     assert {(c.variant, c.opts) for c in children} == {("warp", ())}
     assert "warp" in {s.variant for s in found.seeds}
+
+
+@pytest.mark.parametrize("ren", RENDERERS.values(), ids=RENDERERS.keys())
+@pytest.mark.parametrize("format", ["Q4_0", "F16"])
+def test_the_heuristics_opts_spelled_out_are_its_program(ren, format):
+    w = Workload("linear", format, 96, 512, 2)
+    for left_to_it in heuristic(w, backend(ren)):
+        explicit = space(w, ren).explicit(left_to_it)
+        assert explicit.opts is not None
+        assert (explicit.variant, explicit.params) == (left_to_it.variant, left_to_it.params)
+        by_heuristic, by_us = (full_rewrite_to_sink(build(w, s, ren), ren) for s in (left_to_it, explicit))
+        assert by_us.replace(arg=None).key == by_heuristic.replace(arg=None).key
+        assert space(w, ren).explicit(explicit) is explicit
