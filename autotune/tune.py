@@ -21,9 +21,8 @@ from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.defaults import defaults, heuristic
-from kernels.registry import KernelError, backend, kernel_digest, nbytes_moved
-from kernels.schedule import ScheduleError
-from kernels.sink import build
+from kernels.registry import backend, kernel_digest, nbytes_moved
+from kernels.sink import default
 from kernels.tolerance import tolerance
 
 PROBE_LAUNCHES = 3
@@ -156,18 +155,11 @@ class _Search:
 
     def _baselines(self) -> dict[str, list[Schedule]]:
         """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
-        device = backend(self._t._info.renderer)
-        applies = [s for s in defaults(self._w, device) if self._builds(s)]  # the first of these is served untuned
-        found = {"heuristic": list(heuristic(self._w, device)), "default": applies[:1]}
+        ren = self._t._info.renderer
+        chosen = default(self._w, ren)  # what would be served untuned
+        found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [chosen] if chosen else []}
         self._evaluate([s for group in found.values() for s in group], None)
         return found
-
-    def _builds(self, schedule: Schedule) -> bool:
-        try:
-            build(self._w, schedule, self._t._info.renderer)
-        except (ScheduleError, KernelError):
-            return False
-        return True
 
     def _seeds(self, space: Space) -> list[Schedule]:
         store, target = self._t._store, self._t.target

@@ -21,7 +21,7 @@ from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
 from kernels.defaults import defaults, heuristic
 from kernels.registry import backend, kernel_digest, nbytes_moved
-from kernels.sink import applies
+from kernels.sink import applies, default
 from kernels.tolerance import tolerance
 
 SEEDS = 2
@@ -133,8 +133,9 @@ class _Verifier:
 
     def _replay(self, w: Workload, winner: Winner, verdict: Verdict, program: Program) -> tuple[float | None, str]:
         """Times a right schedule in turn with the baselines and records the best as accepted: its seconds, a note."""
-        ours, device = winner.row.measurement.schedule, backend(self._session.info.renderer)
-        judged = dict.fromkeys((*heuristic(w, device), *defaults(w, device)[:1]))
+        ours, ren = winner.row.measurement.schedule, self._session.info.renderer
+        chosen = default(w, ren)
+        judged = dict.fromkeys((*heuristic(w, backend(ren)), *([chosen] if chosen else [])))
         compiled, _ = self._compile(w, [s for s in judged if s != ours])
         verdicts = {s: self._validate(w, s, p) for s, p in compiled.items()} | {ours: verdict}
         field = {s: p for s, p in (compiled | {ours: program}).items() if verdicts[s].outcome is Outcome.OK}

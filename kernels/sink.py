@@ -69,6 +69,12 @@ def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None =
     return True
 
 
+def default(w: Workload, ren: Renderer) -> Schedule | None:
+    """The hand-chosen schedule for a renderer's device: the first of `defaults` that applies, if one does."""
+    device = registry.backend(ren)
+    return next((s for s in defaults.defaults(w, device) if applies(w, s, device, ren)), None)
+
+
 @functools.cache
 def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, KernelInfo]:
     """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
