@@ -22,7 +22,7 @@ from kernels.sink import build
 
 RENDERERS = {"CL": CL, "METAL": METAL, "CPU": THREADED}
 # schedules tried for each format; a thorough run takes 20 or more
-SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "5"))
+SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "4"))
 NARROW = {"words": 1, "lanes": 1}
 
 
@@ -42,7 +42,7 @@ def drawn(found, rng, depth):
     for _ in range(depth):
         # other parameters come last, and are dear: each is a kernel of its own to prepare
         same = itertools.takewhile(lambda c, p=here.params: c.schedule.params == p, found.children(here))
-        if not (children := [c for c in same if c.shape.body <= 48]):
+        if not (children := [c for c in same if c.shape.body <= 32]):
             break
         here = rng.choice(children).schedule
         path.append(here)
@@ -60,7 +60,7 @@ def test_random_schedules_compute_rightly(format):
         w = Workload("linear", format, rng.choice((24, 31, 60)), k, rng.choice((1, 3, 4)))
         ops = operands(w, seed=tried)
         path = drawn(Space(w, ren, Limits.of(ren, w)), rng, 4)
-        for found in path[-2:]:
+        for found in path[-2:][: SCHEDULES - tried]:
             verdict = run(w, found, ops)
             assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
             tried += 1
@@ -83,7 +83,7 @@ def test_padded_outputs_compute_rightly_and_sums_are_never_padded(w):
 def test_children_are_legal_within_limits_and_differ(ren, format):
     w = Workload("linear", format, 77 if format == "F16" else 96, 512, 3)
     found = space(w, ren)
-    for parent in (start_of(w), *(found.seeds if format != "Q4_K" else ())):
+    for parent in (start_of(w), *(found.seeds[-1:] if format != "Q4_K" else ())):
         children = list(found.children(parent))
         assert len(children) >= 3
         signatures = [c.signature for c in children]
@@ -96,16 +96,17 @@ def test_children_are_legal_within_limits_and_differ(ren, format):
             assert all(o.axis is not None or o.op == "NOLOCALS" for o in c.schedule.opts)
 
 
-@pytest.mark.parametrize("ren", RENDERERS.values(), ids=RENDERERS.keys())
 @pytest.mark.parametrize(
-    "w",
+    ("ren", "w"),
     [
-        Workload("linear", "Q4_K", 4096, 4096),
-        Workload("linear", "Q8_0", 96, 512, 4),
-        Workload("linear", "F16", 77, 576, 32),
-        Workload("linear", "F16", 64, 64, 32, "float16", "float16"),
+        (CL, Workload("linear", "Q4_K", 4096, 4096)),
+        (CL, Workload("linear", "F16", 77, 576, 32)),
+        (METAL, Workload("linear", "Q8_0", 96, 512, 4)),
+        (METAL, Workload("linear", "F16", 64, 64, 32, "float16", "float16")),
+        (THREADED, Workload("linear", "Q5_0", 4096, 4096)),
+        (THREADED, Workload("linear", "F16", 77, 576, 32)),
     ],
-    ids=lambda w: f"{w.format}-m{w.m}",
+    ids=lambda v: f"{v.format}-m{v.m}" if isinstance(v, Workload) else type(v).__name__,
 )
 def test_a_superset_of_tinygrads_own_actions(ren, w):
     """One step, and two: whatever stock BEAM would try, and our limits allow, is among the children."""
@@ -205,7 +206,7 @@ def test_the_warp_variant_moves_through_its_parameters_only():
 @pytest.mark.parametrize("ren", RENDERERS.values(), ids=RENDERERS.keys())
 @pytest.mark.parametrize("format", ["Q4_0", "F16"])
 def test_the_heuristics_opts_spelled_out_are_its_program(ren, format):
-    w = Workload("linear", format, 96, 512, 2)
+    w = Workload("linear", format, 96, 96, 2)
     for left_to_it in heuristic(w, backend(ren)):
         explicit = space(w, ren).explicit(left_to_it)
         assert explicit.opts is not None

@@ -25,7 +25,7 @@ from kernels.registry import kernel_digest
 W = Workload("linear", "Q8_0", 48, 64)
 HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")
 DIGEST = kernel_digest(W.op, W.format)
-QUICK = replace(RUN, budget_seconds=20.0, beam_width=2)  # 40 candidates
+QUICK = replace(RUN, budget_seconds=12.0, beam_width=2)  # 24 candidates
 
 
 def world(fates=None, tuned=0.5e-3):

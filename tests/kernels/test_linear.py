@@ -39,7 +39,8 @@ def assert_right(w, schedule, ops=None):
 @pytest.mark.parametrize(("format", "variant"), HERE)
 def test_every_kind_of_parameters_without_opts(format, variant):
     shapes = itertools.cycle(SHAPES)
-    for params in spread(variants(workload(format, *SHAPES[0]))[variant].params(workload(format, *SHAPES[0])), 3):
+    count = 2 if formats.get_format(format).layout == "kquant" else 3  # these take a second each to compile
+    for params in spread(variants(workload(format, *SHAPES[0]))[variant].params(workload(format, *SHAPES[0])), count):
         w = workload(format, *next(shapes))
         if params in variants(w)[variant].params(w):
             # the tolerance allows 1e-5; a float32 sum of so few products has no reason to be that far off
@@ -48,7 +49,7 @@ def test_every_kind_of_parameters_without_opts(format, variant):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_under_the_heuristic(format):
-    w = workload(format, 77, 3, 1)
+    w = workload(format, 77, 2, 1)
     for choice in defaults.heuristic(w, backend()):
         assert choice.opts is None
         assert_right(w, choice)

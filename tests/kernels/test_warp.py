@@ -32,8 +32,9 @@ SHAPES = (
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("format", BLOCKED)
-@pytest.mark.parametrize(("n", "blocks", "m", "params"), SHAPES)
-def test_emulated(format, n, blocks, m, params, tmp_path):
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(map(str, s[:3])))
+def test_emulated(format, shape, tmp_path):
+    n, blocks, m, params = shape
     w = Workload("linear", format, n, blocks * formats.get_format(format).block, m)
     allowed = [p["words"] for p in variants(w, "CUDA")["warp"].params(w)]
     words = max(allowed) if m == 1 else min(allowed)
