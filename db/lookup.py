@@ -13,7 +13,7 @@ from typing import Any
 
 from db import queries, rows
 from db.paths import PACKAGED, default_store
-from db.readers import Reader, reader
+from db.readers import Reader, SqliteReader, reader
 from db.records import Served, Target, Workload
 
 
@@ -28,7 +28,7 @@ class Lookup:
         """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel."""
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
-            ("packaged", reader(PACKAGED if packaged is None else packaged)),
+            ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
         )
 
     @property
