@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from autotune import measure
 from autotune.compiler import Compiled, CompilePool, Job
-from autotune.runner import TIMEOUT_SECONDS, PrepareError, Runner
+from autotune.decide import PROBE_LAUNCHES, Entry, Judge
+from autotune.runner import PrepareError, Runner
 from autotune.search import BeamSearch
 from autotune.tinygrad_api.lower import Program
 from autotune.tinygrad_api.space import Limits, Space
@@ -25,16 +26,9 @@ from kernels.registry import backend, kernel_digest, nbytes_moved
 from kernels.sink import default
 from kernels.tolerance import tolerance
 
-PROBE_LAUNCHES = 3
 # a probe is cut short when its first launch takes this many times the fastest so far
 PROBE_SLACK = 1.3
 CONTENDERS = 4
-ROUNDS = 24
-# fewer pairs than this cannot convince the paired test
-MIN_ROUNDS = 6
-COMPARE_SECONDS = 10.0
-# a comparison may take this many times what the probes promise
-COMPARE_SLACK = 4.0
 NEIGHBOURS = 3
 RESUMED = 8
 # tinygrad's heuristic unrolls without limit; as a baseline it is measured whatever it costs to compile
@@ -75,16 +69,6 @@ class Result:
     def gain(self) -> float | None:
         """How many times faster than tinygrad's heuristic."""
         return self.heuristic_seconds / self.seconds if self.heuristic_seconds and self.seconds else None
-
-
-@dataclass
-class _Entry:
-    """A schedule that compiled and computes rightly."""
-
-    schedule: Schedule
-    program: Program
-    error: float
-    seconds: float
 
 
 class Tuner:
@@ -134,8 +118,8 @@ class _Search:
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
         self._digest = kernel_digest(w.op, w.format)
-        self._by_program: dict[str, _Entry] = {}
-        self._entries: dict[Schedule, _Entry] = {}
+        self._by_program: dict[str, Entry] = {}
+        self._entries: dict[Schedule, Entry] = {}
         self._best = float("inf")
         self._tried = 0
 
@@ -199,8 +183,9 @@ class _Search:
             if deadline and time.monotonic() > deadline:
                 return
 
-    def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> _Entry | None:
-        verdict = self._t._runner.validate(program, tolerance(self._w, schedule.variant))
+    def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> Entry | None:
+        limit_of_error = tolerance(self._w, schedule.variant)
+        verdict = self._t._runner.validate(program, limit_of_error)
         if verdict.outcome is not Outcome.OK:
             rows.append(self._row(schedule, Stage.PROBE, verdict.outcome, error=verdict.error, reason=verdict.reason))
             return None
@@ -211,76 +196,28 @@ class _Search:
         if outcome not in (Outcome.OK, Outcome.SLOW) or not samples:
             return None
         assert verdict.error is not None
-        return _Entry(schedule, program, verdict.error, min(samples))
+        return Entry(schedule, program, verdict.error, limit_of_error, min(samples))
 
     def _decide(self, baselines: dict[str, list[Schedule]]) -> Result:
-        """Contenders and baselines take turns on the device; a contender must beat the best baseline beyond noise."""
         names = {name: [s for s in group if s in self._entries] for name, group in baselines.items()}
-        judged = [s for group in names.values() for s in group]
-        contenders = sorted((e for e in self._entries.values() if e.schedule not in judged), key=lambda e: e.seconds)
-        field = [self._entries[s] for s in judged] + contenders[:CONTENDERS]
-        if not field:
+        judged = [self._entries[s] for group in names.values() for s in group]
+        rivals = sorted((e for e in self._entries.values() if e not in judged), key=lambda e: e.seconds)
+        if not (judged or rivals):
             return self._finished("failed", reason="no schedule compiles and computes rightly here; see `show`")
-        samples = self._compare(field)
-        medians = {s: measure.median(taken) for s, taken in samples.items()}
-        rows = [
-            self._row(s, Stage.BASELINE, Outcome.OK, samples[s], self._entries[s].error) for s in judged if s in samples
-        ]
-        accepted, rows_of_final = self._accept(samples, medians, [s for s in judged if s in samples])
-        self._t._store.record(self._t._run.id, rows + rows_of_final)
-        if accepted is None:
+        decision = Judge(self._t._runner, self._row).decide(judged, rivals[:CONTENDERS])
+        self._t._store.record(self._t._run.id, decision.rows)
+        if decision.accepted is None:
             return self._finished("failed", reason="the fastest schedules failed validation with a second seed")
+        medians = decision.medians
         best = {name: min((medians[s] for s in group if s in medians), default=None) for name, group in names.items()}
         return self._finished(
-            "baseline wins" if accepted in judged else "tuned",
-            schedule=accepted,
-            seconds=medians[accepted],
+            "baseline wins" if decision.accepted in judged else "tuned",
+            schedule=decision.accepted.schedule,
+            seconds=medians[decision.accepted.schedule],
             heuristic_seconds=best["heuristic"],
             default_seconds=best["default"],
-            error=rows_of_final[-1].error,
+            error=decision.rows[-1].error,
         )
-
-    def _compare(self, field: Sequence[_Entry]) -> dict[Schedule, tuple[float, ...]]:
-        """Samples of each taken in turn. A program that faults here is left out and the others go again; if each
-        works when alone, the slowest is left out."""
-        field = list(field)
-        while field:
-            once = sum(e.seconds for e in field)
-            rounds = int(min(ROUNDS, max(MIN_ROUNDS, COMPARE_SECONDS / once)))
-            patience = TIMEOUT_SECONDS + COMPARE_SLACK * rounds * once
-            timings = self._t._runner.compare([e.program for e in field], rounds, timeout_seconds=patience)
-            if all(t.outcome is Outcome.OK for t in timings):
-                return {e.schedule: t.samples for e, t in zip(field, timings, strict=True)}
-            working = [e for e in field if self._still_works(e)]
-            slowest = max(field, key=lambda e: e.seconds)
-            field = working if len(working) < len(field) else [e for e in field if e is not slowest]
-        return {}
-
-    def _still_works(self, entry: _Entry) -> bool:
-        timing = self._t._runner.measure(entry.program, PROBE_LAUNCHES)
-        if timing.outcome is not Outcome.OK:
-            row = self._row(entry.schedule, Stage.CONTENDER, timing.outcome, reason=timing.reason)
-            self._t._store.record(self._t._run.id, [row])
-        return timing.outcome is Outcome.OK
-
-    def _accept(
-        self, samples: dict[Schedule, tuple[float, ...]], medians: dict[Schedule, float], judged: list[Schedule]
-    ) -> tuple[Schedule | None, list[Measurement]]:
-        """The fastest that beats the best baseline and passes with two seeds; else the best baseline that does."""
-        rows: list[Measurement] = []
-        incumbent = min(judged, key=medians.__getitem__, default=None)
-        order = sorted(medians, key=medians.__getitem__)
-        winners = [
-            s for s in order if s not in judged and (incumbent is None or measure.beats(samples[s], samples[incumbent]))
-        ]
-        for schedule in [*winners, *[s for s in order if s in judged]]:
-            entry = self._entries[schedule]
-            verdict = self._t._runner.validate(entry.program, tolerance(self._w, schedule.variant), seeds=2)
-            stage = Stage.FINAL if verdict.outcome is Outcome.OK else Stage.CONTENDER
-            rows.append(self._row(schedule, stage, verdict.outcome, samples[schedule], verdict.error, verdict.reason))
-            if verdict.outcome is Outcome.OK:
-                return schedule, rows
-        return None, rows
 
     def _row(
         self,

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from autotune import measure
 from autotune.compiler import CompilePool, Job
+from autotune.decide import COMPARE_SECONDS, MIN_ROUNDS, PROBE_LAUNCHES, ROUNDS
 from autotune.runner import PrepareError, RunnerError
 from autotune.session import Session, missing_kernel
 from autotune.tinygrad_api.lower import Program
-from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS, COMPARE_SECONDS, PROBE_LAUNCHES, ROUNDS
+from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
 from autotune.validate import Verdict
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
@@ -158,7 +159,7 @@ class _Verifier:
         if any(p.outcome is not Outcome.OK for p in probes):
             return {}
         once = sum(min(p.samples) for p in probes)
-        timings = runner.compare(list(field.values()), int(min(ROUNDS, max(6, COMPARE_SECONDS / once))))
+        timings = runner.compare(list(field.values()), int(min(ROUNDS, max(MIN_ROUNDS, COMPARE_SECONDS / once))))
         if any(t.outcome is not Outcome.OK for t in timings):
             return {}
         return {s: t.samples for s, t in zip(field, timings, strict=True)}
