@@ -20,9 +20,9 @@ def test_an_empty_environment_gives_the_defaults():
 
 
 def test_every_variable_is_read():
-    values = ("8", "1.5", "3", "exact", "sqlite:////tmp/x.sqlite", "CPU:X86")
+    values = ("8", "1.5", "3", "exact", "sqlite:////data/x.sqlite", "CPU:X86")
     settings = Settings.from_environment(dict(zip(VARIABLES, values, strict=True)))
-    assert settings == Settings("sqlite:////tmp/x.sqlite", "CPU:X86", 8, 1.5, 3, "exact")
+    assert settings == Settings("sqlite:////data/x.sqlite", "CPU:X86", 8, 1.5, 3, "exact")
 
 
 @pytest.mark.parametrize(
