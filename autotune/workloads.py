@@ -13,10 +13,9 @@ from typing import Any
 from autotune.architectures import LINEARS, LOOKUPS, OUTPUT, TOKEN_EMBEDDING
 from autotune.header import Header, TensorInfo
 from db.codec import workload_digest, workload_to_json
-from db.records import Workload
+from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
 
-M_BUCKETS = (1, 2, 4, 8, 32, 512)
 X_DTYPES = ("float32", "float16")
 NAMES_IN_A_NOTE = 4
 

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 Arg = int | tuple[int, ...] | None
 
+M_BUCKETS = (1, 2, 4, 8, 32, 512)
+"""The token counts that kernels are built and tuned for; others are padded to the next."""
+
 
 @dataclass(frozen=True)
 class Opt:

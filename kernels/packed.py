@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Device, Tensor, UOp, dtypes
 
-from db.records import Target, Workload
+from db.records import M_BUCKETS, Target, Workload
 from kernels import devices, sink
 from kernels.formats import FormatError, check_rows, get_format
 from kernels.resolution import resolve
 
-M_BUCKETS = (1, 2, 4, 8, 32, 512)
 _DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
 

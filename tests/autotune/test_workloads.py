@@ -13,10 +13,9 @@ from support import gguf_files as files
 
 from autotune.demo import write_demo_model
 from autotune.header import Header, TensorInfo, read_header
-from autotune.workloads import M_BUCKETS, plan_to_json, workloads
+from autotune.workloads import plan_to_json, workloads
 from db.codec import workload_digest, workload_from_json
-from db.records import Workload
-from kernels import packed
+from db.records import M_BUCKETS, Workload
 
 MODELS = ["llama-3.1-8b", "qwen3-0.6b", "qwen3-8b", "smollm2-135m"]
 LAYER = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "ffn_up": (128, 64), "ffn_down": (64, 128)}
@@ -119,10 +118,6 @@ def test_each_bucket_is_a_workload_of_its_own() -> None:
     dtypes = {(w.workload.m, w.workload.x_dtype, w.workload.out_dtype) for w in two.workloads}
     assert dtypes == {(1, "float16", "float16"), (8, "float16", "float16")}
     assert len(two.workloads) == 2 * len(one.workloads)
-
-
-def test_buckets_are_those_of_the_kernels() -> None:
-    assert packed.M_BUCKETS == M_BUCKETS
 
 
 @pytest.mark.parametrize("m", [(), (0,), (-1,), (3,), (1, 16), (1024,)])

@@ -8,9 +8,10 @@ from support.kernel_runs import device
 from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 
 import kernels
+from db.records import M_BUCKETS
 from kernels import formats, reference, resolution
 from kernels.formats import FormatError
-from kernels.packed import M_BUCKETS, bucket
+from kernels.packed import bucket
 
 N, K = 10, 64
 
