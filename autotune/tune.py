@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from autotune import measure
 from autotune.compiler import Compiled, CompilePool, Job
 from autotune.decide import PROBE_LAUNCHES, Entry, Judge
 from autotune.runner import PrepareError, Runner
@@ -49,9 +48,9 @@ class Progress:
 class Result:
     """What became of a workload.
 
-    status: "tuned", "baseline wins", "known" (a stored result of enough effort, nothing was done) or "failed" (reason
-    says why). heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our
-    hand-chosen schedule; seconds: the accepted one; all medians of samples taken in turn.
+    status: "tuned", "baseline wins" or "failed" (reason says why); a sweep adds "known" and "skipped".
+    heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our hand-chosen
+    schedule; seconds: the accepted one; all medians of samples taken in turn.
     """
 
     workload: Workload
@@ -89,15 +88,6 @@ class Tuner:
     @property
     def target(self) -> Target:
         return self._info.target
-
-    def known(self, w: Workload) -> Result | None:
-        """The stored result of at least this run's effort, if there is one."""
-        found = self._store.has_final(
-            w, self.target, kernel_digest(w.op, w.format), self._run.beam_width, self._run.budget_seconds
-        )
-        if found is None:
-            return None
-        return Result(w, "known", found.schedule, measure.median(found.samples), error=found.error)
 
     def tune(self, w: Workload) -> Result:
         """Searches for the run's budget. Raises RunnerError if the device is lost, StoreError if the store is."""
