@@ -123,8 +123,11 @@ class ScheduledKernel:
             if real.op is OptOps.PADTO and rng is not None and rng.arg[-1] in _SUMMED:
                 # tinygrad 0.14 puts the whole sum under the padding's condition once the loop is unrolled or grouped
                 raise KernelOptError("a sum over a padded loop comes out wrong")
+            if real.arg == 1 and real.op not in (OptOps.SWAP, OptOps.TC):
+                # a loop would be replaced by an expression of itself, which tinygrad's rewriting does not survive
+                raise KernelOptError("an amount of 1 splits nothing")
             self._scheduler.apply_opt(real)
-        except (KernelOptError, ArithmeticError, IndexError, ValueError, AssertionError, TypeError) as e:
+        except (KernelOptError, ArithmeticError, LookupError, ValueError, AssertionError, TypeError) as e:
             # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError
             raise ScheduleError(f"{opt.op} axis={opt.axis} arg={opt.arg} range={opt.range}: {e}") from e
         if rng is not None:

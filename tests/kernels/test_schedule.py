@@ -123,6 +123,7 @@ def test_without_a_name_the_index_decides():
         (Opt("UPCAST", None, None, "1"),),
         (Opt("UPCAST", None, 4),),
         (Opt("UPCAST", None, (4, 4), "1"),),
+        (Opt("UPCAST", None, 1, "0"),),  # splits nothing, and breaks tinygrad's rewriting on some renderers
         (Opt("PADTO", None, 0, "1"),),
         (Opt("PADTO", None, 32, "2"),),
         (Opt("UPCAST", None, 2, "1"), Opt("UPCAST", None, 4, "opt5")),
