@@ -15,6 +15,7 @@ from db.records import Arg, Opt, Schedule, Target, Workload
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
 MAX_OPTS = 64
 MAX_INT = 2**48
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _RANGE = re.compile(r"(-?\d{1,6})(\.\d{1,6}){0,4}|opt\d{1,2}")
 
@@ -25,7 +26,7 @@ class CodecError(ValueError):
 
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, finite numbers only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(text: str) -> str:

@@ -35,4 +35,4 @@ def sqlite_path(where: str | Path) -> Path | None:
         name = rest.partition("?")[0].removeprefix("/")
     if not name or ":memory:" in name or "\0" in name:
         raise ValueError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
-    return Path(name).expanduser()
+    return Path(name).expanduser() if name[0] == "~" else Path(name)

@@ -12,7 +12,7 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")

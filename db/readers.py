@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
@@ -48,6 +49,7 @@ class SqliteReader(Reader):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self._name = os.fspath(path)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._opened_by: int | None = None
@@ -72,10 +74,10 @@ class SqliteReader(Reader):
         if self._still is not None:
             try:
                 answer = self._ask(sql, asked)
-                if _stamp(self.path) == self._still:
+                if _stamp(self._name) == self._still:
                     return answer
             except sqlite3.Error:
-                if _stamp(self.path) == self._still:
+                if _stamp(self._name) == self._still:
                     raise
             self._still = None
             self._connect("mode=ro")
@@ -86,8 +88,8 @@ class SqliteReader(Reader):
 
     def _open(self) -> None:
         self._opened_by, self._connection, self._still = os.getpid(), None, None
-        stamp = _stamp(self.path)
-        if stamp is None and not self.path.exists():
+        stamp = _stamp(self._name)
+        if stamp is None and not os.path.exists(self._name):
             return self.note(f"store {self.path}: no such file")
         if stamp is None or time.time_ns() - stamp[0] < _SETTLED_NS:
             try:
@@ -103,7 +105,7 @@ class SqliteReader(Reader):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        uri = f"{self.path.absolute().as_uri()}?{options}"
+        uri = f"file:{quote(os.path.abspath(self._name))}?{options}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             row = connection.execute(REVISION).fetchone()
@@ -117,13 +119,13 @@ class SqliteReader(Reader):
             self.note(_wrong_schema(self.path, row and row[0]))
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(name: str) -> _Stamp | None:
     """What changes when the file does; None while a journal holds some of the truth."""
     try:
-        for suffix in ("-wal", "-journal"):
-            if os.path.exists(f"{path}{suffix}") and os.path.getsize(f"{path}{suffix}"):
+        for journal in (f"{name}-wal", f"{name}-journal"):
+            if os.access(journal, os.F_OK) and os.path.getsize(journal):  # access: a third of what exists() takes
                 return None
-        found = os.stat(path)
+        found = os.stat(name)
     except OSError:  # gone in between
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

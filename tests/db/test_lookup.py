@@ -240,7 +240,7 @@ def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
     lookup = Lookup(user)
     assert lookup.exact(*ASKED) is None
     with closing(sqlite3.connect(user)) as db, db:
-        db.execute("UPDATE alembic_version SET version_num = '0002'")
+        db.execute("UPDATE alembic_version SET version_num = '0003'")
     assert lookup.exact(*ASKED) is not None
 
 
