@@ -36,18 +36,26 @@ class Group:
 
 
 class Block:
-    """The planes of a weight at (row, block): `block.qs(i)` is item i of the plane qs. `device` is tinygrad's."""
+    """The arrays of a weight, by name, at (row, block): `block.qs(i)` is item i of the plane qs, `block.table("grid", i)`
+    item i of a table. `device` is tinygrad's."""
 
-    def __init__(self, planes: dict[str, UOp], row: UOp, block: UOp, device: str) -> None:
-        self._planes, self._row, self._block, self._device = planes, row, block, device
+    def __init__(self, arrays: dict[str, UOp], row: UOp, block: UOp, device: str) -> None:
+        self._arrays, self._row, self._block, self._device = arrays, row, block, device
 
     def __getattr__(self, name: str) -> Callable[[UOp | int], UOp]:
-        plane = self._planes[name]
+        plane = self._arrays[name]
         return lambda item: plane[self._row, self._block, item]
+
+    def table(self, name: str, item: UOp) -> UOp:
+        return self._arrays[name][item.cast(dtypes.int32)]
 
     def half(self, name: str, item: int) -> UOp:
         """Item of a plane of float16 bits, as float32."""
-        return half(getattr(self, name)(item), self._device)
+        return self.half_of(getattr(self, name)(item))
+
+    def half_of(self, bits: UOp) -> UOp:
+        """Float16 bits, as float32."""
+        return half(bits.cast(dtypes.uint16), self._device)
 
 
 # devices where a driver may lack halves, which tinygrad 0.14 then emulates with denormals taken for zero
@@ -80,9 +88,14 @@ class Layout:
     runs: Runs
 
 
-def nibbles(word: UOp, high: bool) -> tuple[UOp, ...]:
-    """The low or high nibble of each byte of a uint32, as 4 uint32."""
-    return tuple((word >> (8 * i + 4 * high)) & 15 for i in range(4))
+def shifted(word: UOp, amount: UOp | int) -> UOp:
+    """`word >> amount`, for amounts worked out from indices too."""
+    return word >> (amount if isinstance(amount, int) else amount.cast(word.dtype))
+
+
+def fields(word: UOp, shift: int, mask: int) -> tuple[UOp, ...]:
+    """The bits `mask << shift` of each byte of a uint32, shifted down: 4 uint32."""
+    return tuple((word >> (8 * i + shift)) & mask for i in range(4))
 
 
 def float32(u: UOp) -> UOp:
@@ -92,9 +105,9 @@ def float32(u: UOp) -> UOp:
 
 def get_layout(name: str) -> Layout:
     """The layout of a block format; FormatError for formats that have no blocks."""
-    from kernels.unpack import kquant, legacy
+    from kernels.unpack import iq, kquant, legacy, ternary, values
 
-    for layouts in (legacy.LAYOUTS, kquant.LAYOUTS):
+    for layouts in (legacy.LAYOUTS, kquant.LAYOUTS, iq.LAYOUTS, values.LAYOUTS, ternary.LAYOUTS):
         if name in layouts:
             return layouts[name]
     raise FormatError(f"{name} has no blocks to unpack")

@@ -1,21 +1,26 @@
-"""Q4_K and Q6_K: superblocks of 256 weights with 6-bit or 8-bit scales for groups of 32 or 16."""
+"""Q2_K to Q6_K: superblocks of 256 weights, with a small scale (and in Q2_K, Q4_K and Q5_K a minimum) for each group.
+
+Two shapes. Q4_K and Q5_K have groups of 32: a chunk is 64 weights, its low and its high nibbles. The others have groups
+of 16: a chunk is (half, stripe), the 16 columns of a stripe in each quarter of a half, so that each word of quants
+holds 4 weights of each of the chunk's 4 groups.
+"""
 
 from __future__ import annotations
 
-from tinygrad import UOp, dtypes
+from tinygrad import UOp
 
-from kernels.unpack import Block, Group, Layout, Run, float32, nibbles
+from kernels.unpack import Block, Group, Layout, Run, fields, float32, shifted
 
 
-def _q4k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
+def _groups_of_32(block: Block, chunk: UOp) -> tuple[Group, ...]:
     """Groups 2*chunk and 2*chunk + 1. Scales and minima are 6-bit: groups 0-3 in the low bits of bytes 0-3 and 4-7;
     of groups 4-7 the low nibbles are in bytes 8-11 and the top two bits above those of groups 0-3."""
     d, dmin = block.half("dm", 0), block.half("dm", 1)
     low = chunk < 2
     out = []
     for i in (0, 1):
-        shift = ((chunk % 2) * 16 + 8 * i).cast(dtypes.uint32)
-        b0, b1, b2 = ((block.scales(word) >> shift) & 255 for word in range(3))
+        shift = (chunk % 2) * 16 + 8 * i
+        b0, b1, b2 = (shifted(block.scales(word), shift) & 255 for word in range(3))
         scale = low.where(b0 & 63, (b2 & 15) | ((b0 >> 6) << 4))
         minimum = low.where(b1 & 63, (b2 >> 4) | ((b1 >> 6) << 4))
         out.append(Group(d * float32(scale), dmin * float32(minimum)))
@@ -24,11 +29,68 @@ def _q4k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 def _q4k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     qs = block.qs(chunk * 8 + word)
-    return tuple(Run(high, chunk * 64 + 32 * high + word * 4, nibbles(qs, bool(high))) for high in (0, 1))
+    return tuple(Run(high, chunk * 64 + 32 * high + word * 4, fields(qs, 4 * high, 15)) for high in (0, 1))
+
+
+def _q5k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    """The fifth bits of group g are bits g of the bytes of qh."""
+    qs, qh = block.qs(chunk * 8 + word), shifted(block.qh(word), chunk * 2)
+    runs = []
+    for high in (0, 1):
+        fifth = fields(qh, high, 1)
+        quants = tuple(q | (f << 4) for q, f in zip(fields(qs, 4 * high, 15), fifth, strict=True))
+        runs.append(Run(high, chunk * 64 + 32 * high + word * 4, quants))
+    return tuple(runs)
+
+
+def _striped(chunk: UOp, word: UOp, quarters: list[tuple[UOp, ...]]) -> tuple[Run, ...]:
+    start = (chunk // 2) * 128 + (chunk % 2) * 16 + word * 4
+    return tuple(Run(g, start + 32 * g, quants) for g, quants in enumerate(quarters))
+
+
+def _q2k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
+    """A byte a group: the scale's nibble, then the minimum's."""
+    d, dmin = block.half("dm", 0), block.half("dm", 1)
+    out = []
+    for g in range(4):
+        scales = shifted(block.scales(chunk // 2 * 2 + g // 2), (chunk % 2) * 8) >> (16 * (g % 2))
+        out.append(Group(d * float32(scales & 15), dmin * float32((scales >> 4) & 15)))
+    return tuple(out)
+
+
+def _q2k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    qs = block.qs(chunk // 2 * 8 + chunk % 2 * 4 + word)
+    return _striped(chunk, word, [fields(qs, 2 * g, 3) for g in range(4)])
+
+
+def _q3k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
+    """6-bit scales stored plus 32: of scale i the low four bits are the lower (i < 8) or upper nibble of byte i % 8, the
+    high two are bits i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
+    d = block.half("d", 0)
+    shift = chunk % 2 * 8 + chunk // 2 * 4
+    low, high = [shifted(block.scales(i), shift) for i in (0, 1)], shifted(block.scales(2), shift)
+    out = []
+    for g in range(4):
+        byte = 16 * (g % 2)
+        scale = ((low[g // 2] >> byte) & 15) | (((high >> (byte + 2 * (g // 2))) & 3) << 4)
+        value = d * (float32(scale) - 32.0)
+        out.append(Group(value, value * 4.0))
+    return tuple(out)
+
+
+def _q3k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
+    """The third bits of 32 columns are bit i of the bytes of hmask, i counting groups of 32."""
+    qs = block.qs(chunk // 2 * 8 + chunk % 2 * 4 + word)
+    hmask = shifted(block.hmask(chunk % 2 * 4 + word), chunk // 2 * 4)
+    quarters = []
+    for g in range(4):
+        third = fields(hmask, g, 1)
+        quarters.append(tuple(q | (h << 2) for q, h in zip(fields(qs, 2 * g, 3), third, strict=True)))
+    return _striped(chunk, word, quarters)
 
 
 def _q6k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """A chunk is (half, 16-column stripe): 4 groups of 16 weights, 32 columns apart. Quants are stored plus 32."""
+    """Quants are stored plus 32."""
     d = block.half("d", 0)
     scales = [d * float32(block.scales((chunk // 2) * 8 + chunk % 2 + 2 * g)) for g in range(4)]
     return tuple(Group(s, s * 32.0) for s in scales)
@@ -38,15 +100,17 @@ def _q6k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     half, stripe = chunk // 2, chunk % 2
     qh = block.qh(half * 8 + stripe * 4 + word)
     ql = [block.ql(half * 16 + stripe * 4 + word + 8 * i) for i in (0, 1)]
-    runs = []
+    quarters = []
     for g in range(4):
-        low = nibbles(ql[g % 2], g >= 2)
-        quants = tuple(q | (((qh >> (8 * i + 2 * g)) & 3) << 4) for i, q in enumerate(low))
-        runs.append(Run(g, half * 128 + g * 32 + stripe * 16 + word * 4, quants))
-    return tuple(runs)
+        low = fields(ql[g % 2], 4 * (g // 2), 15)
+        quarters.append(tuple(q | (((qh >> (8 * i + 2 * g)) & 3) << 4) for i, q in enumerate(low)))
+    return _striped(chunk, word, quarters)
 
 
 LAYOUTS = {
-    "Q4_K": Layout(4, 8, _q4k_groups, _q4k_runs),
+    "Q2_K": Layout(4, 4, _q2k_groups, _q2k_runs),
+    "Q3_K": Layout(4, 4, _q3k_groups, _q3k_runs),
+    "Q4_K": Layout(4, 8, _groups_of_32, _q4k_runs),
+    "Q5_K": Layout(4, 8, _groups_of_32, _q5k_runs),
     "Q6_K": Layout(4, 4, _q6k_groups, _q6k_runs),
 }

@@ -1,10 +1,10 @@
-"""Q4_0, Q4_1, Q5_0, Q8_0: 32 weights a block, one group. Byte i of the nibble formats holds weights i and i + 16."""
+"""Q4_0 to Q8_0: 32 weights a block, one group. Byte i of the nibble formats holds weights i and i + 16."""
 
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from kernels.unpack import Block, Group, Groups, Layout, Run, nibbles
+from kernels.unpack import Block, Group, Groups, Layout, Run, fields, shifted
 
 
 def _symmetric(middle: int | None) -> Groups:
@@ -23,15 +23,15 @@ def _groups_min(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 def _runs_nibble(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     qs = block.qs(word)
-    return tuple(Run(0, word * 4 + 16 * high, nibbles(qs, bool(high))) for high in (0, 1))
+    return tuple(Run(0, word * 4 + 16 * high, fields(qs, 4 * high, 15)) for high in (0, 1))
 
 
 def _runs_5bit(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     qs, qh = block.qs(word), block.qh(0)
     runs = []
     for high in (0, 1):
-        fifth = qh >> (word * 4 + 16 * high).cast(dtypes.uint32)
-        quants = tuple(q | (((fifth >> i) & 1) << 4) for i, q in enumerate(nibbles(qs, bool(high))))
+        fifth = shifted(qh, word * 4 + 16 * high)
+        quants = tuple(q | (((fifth >> i) & 1) << 4) for i, q in enumerate(fields(qs, 4 * high, 15)))
         runs.append(Run(0, word * 4 + 16 * high, quants))
     return tuple(runs)
 
@@ -47,5 +47,6 @@ LAYOUTS = {
     "Q4_0": Layout(1, 4, _symmetric(8), _runs_nibble),
     "Q4_1": Layout(1, 4, _groups_min, _runs_nibble),
     "Q5_0": Layout(1, 4, _symmetric(16), _runs_5bit),
+    "Q5_1": Layout(1, 4, _groups_min, _runs_5bit),
     "Q8_0": Layout(1, 8, _symmetric(None), _runs_byte),
 }
