@@ -6,6 +6,7 @@ kernel is first built; nothing is ever searched here.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +18,7 @@ from db.records import M_BUCKETS, Target, Workload
 from kernels import devices, sink
 from kernels.formats import FormatError, check_rows, get_format
 from kernels.resolution import resolve
+from kernels.unpack import tables
 
 _DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
@@ -28,7 +30,7 @@ def bucket(tokens: int) -> int:
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A weight [n, k] in a GGML format, as its planes on one device."""
+    """A weight [n, k] in a GGML format, on one device: its planes, and then the tables of its format."""
 
     format: str
     shape: tuple[int, int]
@@ -59,11 +61,19 @@ class PackedWeight:
         planes = [p.contiguous().realize() for p in planes]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
         sink.renderer(device)
-        return PackedWeight(format, (n, k), tuple(planes), device, devices.describe_target(device))
+        arrays = (*planes, *_tables(format, device))
+        return PackedWeight(format, (n, k), arrays, device, devices.describe_target(device))
 
     @property
     def nbytes(self) -> int:
-        return sum(int(p.nbytes()) for p in self.planes)
+        """Of the weight itself: tables are shared."""
+        return self.shape[0] * get_format(self.format).row_nbytes(self.shape[1])
+
+
+@functools.cache
+def _tables(format: str, device: str) -> tuple[Tensor, ...]:
+    """A format's tables, on a device once."""
+    return tuple(Tensor(array.copy(), device=device).realize() for array in tables.arrays(format))
 
 
 def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:

@@ -36,8 +36,8 @@ class Group:
 
 
 class Block:
-    """The arrays of a weight, by name, at (row, block): `block.qs(i)` is item i of the plane qs, `block.table("grid", i)`
-    item i of a table. `device` is tinygrad's."""
+    """The arrays of a weight, by name, at (row, block): `block.qs(i)` is item i of the plane qs, and
+    `block.table("grid", i)` item i of a table. `device` is tinygrad's."""
 
     def __init__(self, arrays: dict[str, UOp], row: UOp, block: UOp, device: str) -> None:
         self._arrays, self._row, self._block, self._device = arrays, row, block, device

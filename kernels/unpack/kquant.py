@@ -64,8 +64,8 @@ def _q2k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _q3k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """6-bit scales stored plus 32: of scale i the low four bits are the lower (i < 8) or upper nibble of byte i % 8, the
-    high two are bits i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
+    """6-bit scales stored plus 32: of scale i the low bits are the lower (i < 8) or upper nibble of byte i % 8, the two
+    high bits start at bit i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
     d = block.half("d", 0)
     shift = chunk % 2 * 8 + chunk // 2 * 4
     low, high = [shifted(block.scales(i), shift) for i in (0, 1)], shifted(block.scales(2), shift)

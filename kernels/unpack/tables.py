@@ -18,10 +18,9 @@ def _grid(format: str) -> Array:
     """Every entry of a format's grid, float32 [entries, 4 or 8]."""
     from gguf import quants
 
-    source: Any = getattr(quants, format)
+    source = getattr(quants, format)
     source.init_grid()
-    grid: Array = source.grid.reshape(source.grid_shape)
-    return grid
+    return np.asarray(source.grid).reshape(source.grid_shape)
 
 
 def _bytes(format: str) -> Array:
