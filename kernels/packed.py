@@ -73,7 +73,7 @@ class PackedWeight:
 @functools.cache
 def _tables(format: str, device: str) -> tuple[Tensor, ...]:
     """A format's tables, on a device once."""
-    return tuple(Tensor(array.copy(), device=device).realize() for array in tables.arrays(format))
+    return tuple(Tensor(array, device=device).realize() for array in tables.arrays(format))
 
 
 def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:

@@ -20,7 +20,8 @@ def _grid(format: str) -> Array:
 
     source = getattr(quants, format)
     source.init_grid()
-    return np.asarray(source.grid).reshape(source.grid_shape)
+    grid: Array = np.asarray(source.grid, np.float32)
+    return grid.reshape(source.grid_shape)
 
 
 def _bytes(format: str) -> Array:
@@ -54,12 +55,11 @@ _CONTENTS: dict[str, Callable[[str], Array]] = {
 
 
 @functools.cache
+def _contents(format: str) -> Array:
+    return _CONTENTS[format](format)
+
+
 def arrays(format: str) -> tuple[Array, ...]:
-    """The contents of a format's tables, in their order, read-only; () for most. Importing gguf takes a moment: this is
-    done when a format first needs it."""
-    made = []
-    for table in get_format(format).tables:
-        array = _CONTENTS[format](format).astype(table.dtype, copy=False)
-        array.flags.writeable = False
-        made.append(array)
-    return tuple(made)
+    """A format's tables, in their order; () for most. gguf, which takes a moment to import, is asked when a format
+    first needs it."""
+    return tuple(_contents(format).astype(table.dtype) for table in get_format(format).tables)
