@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 from kernels.formats import get_format
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.generic]
 
 
-def _grid(format: str) -> Array:
+def _grid(format: str) -> npt.NDArray[np.float32]:
     """Every entry of a format's grid, float32 [entries, 4 or 8]."""
     from gguf import quants
 
-    source = getattr(quants, format)
+    source: Any = getattr(quants, format)
     source.init_grid()
-    grid: Array = np.asarray(source.grid, np.float32)
-    return grid.reshape(source.grid_shape)
+    grid: npt.NDArray[np.float32] = source.grid.reshape(source.grid_shape)
+    return grid
 
 
 def _bytes(format: str) -> Array:
@@ -31,7 +31,7 @@ def _bytes(format: str) -> Array:
 
 def _nibbles(format: str) -> Array:
     """-1, 0 or 1 plus 1, a nibble each: 8 in a uint32, the first lowest."""
-    nibbles = (_grid(format) + 1).astype(np.uint32) << (4 * np.arange(8, dtype=np.uint32))
+    nibbles = (_grid(format) + np.float32(1)).astype(np.uint32) << (4 * np.arange(8, dtype=np.uint32))
     return np.bitwise_or.reduce(nibbles, axis=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinygrad import UOp
+from tinygrad import UOp, dtypes
 
 from kernels.unpack import Block, Group, Layout, Run, fields, shifted
 
@@ -13,36 +13,39 @@ def _ternary_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
     return (Group(d, d),)
 
 
+_EVEN = 0x00FF00FF
+
+
 def _trits(word: UOp, count: int) -> list[tuple[UOp, ...]]:
     """The first `count` base-3 digits of each byte of a word, all four bytes' first digits first. A byte is a fraction
     of 256: times 3, the digit is what comes above 8 bits. Two bytes, 16 bits apart, are multiplied at once."""
-    even, odd = word & 0x00FF00FF, (word >> 8) & 0x00FF00FF
+    even, odd = word & _EVEN, (word >> 8) & _EVEN
     out = []
     for _ in range(count):
         even, odd = even * 3, odd * 3
         out.append(tuple((pair >> shift) & 3 for shift in (8, 24) for pair in (even, odd)))
-        even, odd = even & 0x00FF00FF, odd & 0x00FF00FF
+        even, odd = even & _EVEN, odd & _EVEN
     return out
 
 
 def _tq1_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """Digit i of the first 32 bytes are weights 32*i on, of the next 16 weights 160 + 16*i on, of qh 240 + 4*i on."""
+    """Digit i of the first 32 bytes are weights 32*i on, of the next 16 weights 160 + 16*i on, of qh 240 + 4*i on. A
+    chunk is two words of the 32 bytes, one of the 16, and one digit of qh: that at 3 ** chunk."""
     out = []
     for half in (0, 1):
-        digits = _trits(block.qs(word + 4 * half), 5)
-        out += [Run(0, word * 4 + 16 * half + 32 * i, quants) for i, quants in enumerate(digits)]
-    out += [Run(0, word * 4 + 160 + 16 * i, quants) for i, quants in enumerate(_trits(block.qs(word + 8), 5))]
-    # a word of this format takes one digit of qh
-    last = _trits(block.qh(0), 4)
-    chosen = [
-        word.eq(0).where(a, word.eq(1).where(b, word.eq(2).where(c, d))) for a, b, c, d in zip(*last, strict=True)
-    ]
-    return (*out, Run(0, word * 4 + 240, tuple(chosen)))
+        digits = _trits(block.qs(chunk + 4 * half), 5)
+        out += [Run(0, chunk * 4 + 16 * half + 32 * i, quants) for i, quants in enumerate(digits)]
+    out += [Run(0, chunk * 4 + 160 + 16 * i, quants) for i, quants in enumerate(_trits(block.qs(chunk + 8), 5))]
+    power = shifted(UOp.const(0x1B090301, dtypes.uint32), chunk * 8) & 255
+    even, odd = (block.qh(0) & _EVEN) * power, ((block.qh(0) >> 8) & _EVEN) * power
+    last = _trits((even & _EVEN) | ((odd & _EVEN) << 8), 1)
+    return (*out, Run(0, chunk * 4 + 240, last[0]))
 
 
 def _tq2_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    qs = block.qs(chunk * 8 + word)
-    return tuple(Run(0, chunk * 128 + word * 4 + 32 * i, fields(qs, 2 * i, 3)) for i in range(4))
+    """Quarter i of a half are bits 2*i of each byte. A chunk is 16 columns of each quarter of a half."""
+    qs, start = block.qs(chunk * 4 + word), chunk // 2 * 128 + chunk % 2 * 16 + word * 4
+    return tuple(Run(0, start + 32 * i, fields(qs, 2 * i, 3)) for i in range(4))
 
 
 def _binary_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
@@ -57,7 +60,7 @@ def _binary_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 LAYOUTS = {
-    "TQ1_0": Layout(1, 4, _ternary_groups, _tq1_runs),
-    "TQ2_0": Layout(2, 8, _ternary_groups, _tq2_runs),
+    "TQ1_0": Layout(4, 1, _ternary_groups, _tq1_runs),
+    "TQ2_0": Layout(4, 4, _ternary_groups, _tq2_runs),
     "Q1_0": Layout(4, 8, _binary_groups, _binary_runs),
 }
