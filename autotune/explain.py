@@ -44,7 +44,7 @@ def explain(
             found.append(Explained(mw, None, reason=reason))
             continue
         digests = {m.kernel_digest for m in stored if m.workload == w}
-        stale = bool(digests) and kernel_digest(w.op, w.format) not in digests
+        stale = bool(digests) and kernel_digest(w) not in digests
         found.append(Explained(mw, resolver(w, target), stale))
     return tuple(found)
 

@@ -19,13 +19,16 @@ from tinygrad.dtype import dtypes
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import KernelInfo, UOp
 
-from autotune.inputs import make_inputs
 from autotune.measure import median
 from autotune.tinygrad_api.launch import Kernel, LaunchError, LoadError, OpenDevice
 from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
-from autotune.validate import Truth, Verdict, judge, poisoned
+from autotune.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Target, Workload
 from kernels import devices
+from kernels.op import WEIGHT, Operand
+from kernels.references import make_case
+from kernels.references.case import Case, outputs
+from kernels.registry import operands, tuned_values
 
 COLD_FACTOR = 4
 COLD_LIMIT_NBYTES = 2 << 30
@@ -109,33 +112,47 @@ class Bench:
     def prepare(self, workload: Workload, seed: int) -> Prepared:
         """Inputs of `workload`, and enough copies of its weight that a launch finds none of it in a cache."""
         self._kernels, self._copies = {}, []  # frees what the last workload held
-        self._others: dict[int, tuple[tuple[Buffer, ...], Buffer, Truth]] = {}
+        self._sets: dict[int, tuple[Case, dict[str, Buffer]]] = {}
         self._device.trim()
         self._workload, self._seed, self._turn = workload, seed, 0
-        inputs = make_inputs(workload, seed)
+        self._operands, self._values = operands(workload), tuned_values(workload)
+        case = make_case(workload, seed)
+        nbytes = case.weight_nbytes(self._operands)
+        copies = self._copies_of(nbytes)
+        self._written = {o.name: self._device.upload(initial(o, case)) for o in outputs(self._operands)}
+        self._sets[seed] = case, self._upload(case, self._operands)
+        weights = [o for o in self._operands if o.role == WEIGHT]
+        self._copies = [self._sets[seed][1], *(self._upload(case, weights) for _ in range(copies - 1))]
+        return Prepared(nbytes, copies)
+
+    def _copies_of(self, nbytes: int) -> int:
+        """How many sets of weights of `nbytes` overflow the last cache, as far as there is room."""
+        if not nbytes:
+            return 1
         name = self._choice.device
-        wanted = -(-COLD_FACTOR * devices.last_level_cache_nbytes(name) // inputs.weight_nbytes)
-        room = min(COLD_LIMIT_NBYTES, devices.memory_nbytes(name) // 8 or COLD_LIMIT_NBYTES) // inputs.weight_nbytes
-        copies = max(1, min(wanted, room, COLD_LIMIT_COPIES))
-        upload = self._device.upload
-        self._copies = [tuple(upload(p) for p in inputs.planes) for _ in range(copies)]
-        self._x, self._truth = upload(inputs.x), inputs.truth
-        self._poison = poisoned(workload.m * workload.n, workload.out_dtype)
-        self._out = upload(self._poison)
-        return Prepared(inputs.weight_nbytes, copies)
+        wanted = -(-COLD_FACTOR * devices.last_level_cache_nbytes(name) // nbytes)
+        room = min(COLD_LIMIT_NBYTES, devices.memory_nbytes(name) // 8 or COLD_LIMIT_NBYTES) // nbytes
+        return max(1, min(wanted, room, COLD_LIMIT_COPIES))
+
+    def _upload(self, case: Case, wanted: Sequence[Operand]) -> dict[str, Buffer]:
+        """Buffers of those of the operands that are only read."""
+        return {o.name: self._device.upload(case.arrays[o.name]) for o in wanted if o.name not in self._written}
 
     def validate(self, program: Program, tolerance: float, seeds: int) -> Verdict:
         """The verdict over `seeds` sets of inputs: the first that is not OK, else the one with the largest error."""
         kernel = self._load(program)
         verdicts = []
         for seed in range(self._seed, self._seed + seeds):
-            planes, x, truth = self._set(seed)
-            self._device.write(self._out, self._poison)
-            kernel((self._out, *planes, x))
-            verdict = judge(self._device.read(self._out), self._workload.out_dtype, truth, tolerance)
-            if verdict.outcome is not Outcome.OK:
-                return verdict
-            verdicts.append(verdict)
+            case, buffers = self._set(seed)
+            for o in outputs(self._operands):
+                self._device.write(self._written[o.name], initial(o, case))
+            kernel(self._arguments(buffers))
+            for o in outputs(self._operands):
+                data = self._device.read(self._written[o.name])
+                verdict = judge(data, dtype_name(o), case.truths[o.name], tolerance)
+                if verdict.outcome is not Outcome.OK:
+                    return verdict
+                verdicts.append(verdict)
         return max(verdicts, key=lambda v: v.error or 0.0)
 
     def measure(self, program: Program, launches: int, stop_above_seconds: float | None) -> Timing:
@@ -167,7 +184,7 @@ class Bench:
     def _sampler(self, program: Program, about_seconds: float) -> Callable[[], float]:
         """Takes one sample: the seconds of a cold launch, of a chain in a graph where the device has graphs."""
         wanted = min(len(self._copies), GRAPH_LAUNCHES, max(2, int(GRAPH_SECONDS / about_seconds)))
-        graph = self._device.chain(program, [self._cold() for _ in range(wanted)])
+        graph = self._device.chain(program, [self._cold() for _ in range(wanted)], self._values)
         if graph is None:
             kernel = self._load(program)
             return lambda: kernel(self._cold())
@@ -178,8 +195,8 @@ class Bench:
         before, as in decoding; others have outputs of their own and may overlap."""
         launches = [self._cold() for _ in range(max(length, min(len(self._copies), GRAPH_LAUNCHES)))]
         if not dependent:
-            launches = [(self._device.upload(self._poison), *rest) for _, *rest in launches]
-        graph = self._device.chain(program, launches)
+            launches = [self._apart(buffers) for buffers in launches]
+        graph = self._device.chain(program, launches, self._values)
         if graph is None:
             return self.measure(program, rounds, None)
         graph()
@@ -200,22 +217,30 @@ class Bench:
             best = min(best, median([kernel(buffers) for _ in range(6)][1:]))
         return 2 * 4 * count / best
 
-    def _set(self, seed: int) -> tuple[tuple[Buffer, ...], Buffer, Truth]:
-        if seed == self._seed:
-            return self._copies[0], self._x, self._truth
-        if seed not in self._others:
-            inputs = make_inputs(self._workload, seed)
-            planes = tuple(self._device.upload(p) for p in inputs.planes)
-            self._others[seed] = (planes, self._device.upload(inputs.x), inputs.truth)
-        return self._others[seed]
+    def _set(self, seed: int) -> tuple[Case, dict[str, Buffer]]:
+        if seed not in self._sets:
+            case = make_case(self._workload, seed)
+            self._sets[seed] = case, self._upload(case, self._operands)
+        return self._sets[seed]
+
+    def _arguments(self, read: dict[str, Buffer]) -> tuple[Buffer, ...]:
+        """The kernel's buffers in slot order; what `read` lacks is of the first set."""
+        found = self._sets[self._seed][1] | read | self._written
+        return tuple(found[o.name] for o in self._operands)
+
+    def _apart(self, arguments: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
+        """The same with outputs that no other launch writes."""
+        case = self._sets[self._seed][0]
+        fresh = {o.name: self._device.upload(initial(o, case)) for o in outputs(self._operands)}
+        return tuple(fresh.get(o.name, b) for o, b in zip(self._operands, arguments, strict=True))
 
     def _cold(self) -> tuple[Buffer, ...]:
         self._turn = (self._turn + 1) % len(self._copies)
-        return (self._out, *self._copies[self._turn], self._x)
+        return self._arguments(self._copies[self._turn])
 
     def _load(self, program: Program) -> Kernel:
         if program.key not in self._kernels:
-            self._kernels[program.key] = self._device.load(program)
+            self._kernels[program.key] = self._device.load(program, self._values)
         return self._kernels[program.key]
 
 

@@ -63,7 +63,7 @@ class Sweep:
             if reason := missing_kernel(w):
                 rows.append(Row(mw, Result(w, "skipped", reason=reason)))
             elif self._is_known(w):
-                winner = served[w, kernel_digest(w.op, w.format)]
+                winner = served[w, kernel_digest(w)]
                 m, standing = winner.row.measurement, Standing.of(winner)
                 times = standing.seconds, standing.heuristic_seconds, standing.default_seconds
                 rows.append(Row(mw, Result(w, "known", m.schedule, *times, error=m.error), m.nbytes))
@@ -101,7 +101,7 @@ class Sweep:
 
     def _is_known(self, w: Workload) -> bool:
         s = self._session.settings
-        target, digest = self._session.info.target, kernel_digest(w.op, w.format)
+        target, digest = self._session.info.target, kernel_digest(w)
         return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds) is not None
 
     def _copy_bandwidth(self) -> float | None:

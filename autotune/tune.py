@@ -107,7 +107,7 @@ class _Search:
 
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
-        self._digest = kernel_digest(w.op, w.format)
+        self._digest = kernel_digest(w)
         self._by_program: dict[str, Entry] = {}
         self._entries: dict[Schedule, Entry] = {}
         self._best = float("inf")

@@ -9,11 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from db.records import Outcome
+from kernels.op import DTYPES, UPDATE, Operand
+from kernels.references.case import Case, Truth
 
 CANARY_NBYTES = 4096
 _CANARY = 0xA5
 # a NaN whose payload no arithmetic produces, so that "never written" and "computed a NaN" can be told apart
-_POISON = {"float32": np.uint32(0x7FC5A5A5), "float16": np.uint16(0x7E5A), "bfloat16": np.uint16(0x7FDA)}
+_POISON = {
+    "float32": np.uint32(0x7FC5A5A5),
+    "float16": np.uint16(0x7E5A),
+    "bfloat16": np.uint16(0x7FDA),
+    "int32": np.uint32(0x7FC5A5A5),
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_INTEGERS = ("int32",)
 # one element may be this much further off than the whole: about the largest of 10^6 normal errors
 ELEMENT_SLACK = 8.0
 _SLAB = 1 << 22
@@ -37,30 +46,6 @@ class Verdict:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What an output [m, n] must be, float64.
-
-    reference: [m, r], the first r <= n columns, which then repeat. x_norms [m] and w_norms [r]: the norms of the
-    operands' rows over sqrt(k) in all, so that their product is what makes an element of the output typical.
-    """
-
-    reference: npt.NDArray[np.float64]
-    x_norms: npt.NDArray[np.float64]
-    w_norms: npt.NDArray[np.float64]
-    n: int
-
-    @property
-    def m(self) -> int:
-        return int(self.reference.shape[0])
-
-    def tokens(self, start: int, stop: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Reference and typical size of the output's rows [start, stop), each [stop - start, n]."""
-        columns = np.arange(self.n) % self.reference.shape[1]
-        scale = np.outer(self.x_norms[start:stop], self.w_norms[columns])
-        return self.reference[start:stop, columns], scale
-
-
 def _poison(dtype: str) -> Any:
     if dtype not in _POISON:
         raise ValidateError(f"no poison for an output of {dtype!r}; known are {', '.join(_POISON)}")
@@ -73,6 +58,20 @@ def poisoned(elements: int, dtype: str) -> npt.NDArray[np.uint8]:
     return np.concatenate([body, np.full(CANARY_NBYTES, _CANARY, np.uint8)])
 
 
+def dtype_name(o: Operand) -> str:
+    """The dtype of an output as numpy and `judge` name it."""
+    return _DTYPE_NAMES[o.dtype]
+
+
+def initial(o: Operand, case: Case) -> npt.NDArray[np.uint8]:
+    """The bytes of an output before a launch: poison, or the content that is updated, then the canaries."""
+    truth = case.truths[o.name]
+    data = poisoned(truth.m * truth.n, dtype_name(o))
+    if o.role == UPDATE:
+        data[:-CANARY_NBYTES] = np.ascontiguousarray(case.arrays[o.name]).reshape(-1).view(np.uint8)
+    return data
+
+
 def decode(bits: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float64]:
     """Raw output words as numbers."""
     if dtype == "bfloat16":
@@ -82,6 +81,8 @@ def decode(bits: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float64]:
 
 def _rounding(reference: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.float64]:
     """Half a unit in the last place of the output's type: what storing even the exact result may cost."""
+    if dtype in _INTEGERS:
+        return np.zeros_like(reference)
     ulps = 1 << 16 if dtype == "bfloat16" else 1
     kind = np.float32 if dtype == "bfloat16" else np.dtype(dtype).type
     limit = float(np.finfo(kind).max)
@@ -113,7 +114,7 @@ def judge(data: npt.NDArray[np.uint8], dtype: str, truth: Truth, tolerance: floa
     at = (0, 0)
     step = max(1, _SLAB // truth.n)
     for start in range(0, truth.m, step):  # in slabs: the whole in float64 can be gigabytes
-        slab = _judge_slab(decode(bits[start : start + step], dtype), dtype, *truth.tokens(start, start + step))
+        slab = _judge_slab(decode(bits[start : start + step], dtype), dtype, *truth.rows(start, start + step))
         if slab.bad is not None:
             return wrong(f"NaN or infinity, first at {(slab.bad[0] + start, slab.bad[1])}")
         squares, norm = squares + slab.squares, norm + slab.norm
@@ -139,7 +140,7 @@ class _Slab:
 
 
 def _judge_slab(out: _Floats, dtype: str, reference: _Floats, scale: _Floats) -> _Slab:
-    largest = _BFLOAT16_MAX if dtype == "bfloat16" else float(np.finfo(dtype).max)
+    largest = _BFLOAT16_MAX if dtype == "bfloat16" else np.inf if dtype in _INTEGERS else float(np.finfo(dtype).max)
     # a number too large for the type has to come out as infinity: no error, no part of the norm
     overflow = (np.abs(reference) > largest) & np.isinf(out) & (np.sign(out) == np.sign(reference))
     if (bad := ~np.isfinite(out) & ~overflow).any():

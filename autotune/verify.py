@@ -90,7 +90,7 @@ def _tasks(
             winners.setdefault(w, []).append(winner)
     tasks: dict[Workload, list[_Task]] = {}
     for w, found in winners.items():
-        digest = None if missing_kernel(w) else kernel_digest(w.op, w.format)
+        digest = None if missing_kernel(w) else kernel_digest(w)
         newest = max(found, key=lambda x: (x.row.measurement.kernel_digest == digest, x.row.created_at, x.row.id))
         stored = newest.row.measurement
         tasks[w] = [_Task(stored.schedule, "stored" if stored.kernel_digest == digest else "stale", newest)]
@@ -198,7 +198,7 @@ class _Verifier:
             w,
             self._session.info.target,
             schedule,
-            kernel_digest(w.op, w.format),
+            kernel_digest(w),
             stage,
             verdict.outcome,
             samples,

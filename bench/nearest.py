@@ -101,7 +101,7 @@ def main() -> None:
     with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
         info = runner.describe()
         finals = [w.row.measurement for w in store.finals(info.target)]
-        current = [m for m in finals if m.kernel_digest == kernel_digest(m.workload.op, m.workload.format)]
+        current = [m for m in finals if m.kernel_digest == kernel_digest(m.workload)]
         rows = [row for m in current if (row := leave_out(store, runner, pool, m))]
     report = {"bench": "nearest", "target": asdict(info.target), "versions": dict(info.versions), "clock": info.clock}
     print(table(rows))

@@ -38,7 +38,7 @@ store = Store.open(sys.argv[1])
 store.start_run(Run("bench", "bench", 4, 60.0))
 w = Workload("linear", "Q4_K", 4096, 4096)
 schedule = Schedule("factored", (("lanes", 8), ("words", 4)), (Opt("UPCAST", None, 4, "1"),))
-digest = kernel_digest("linear", "Q4_K")
+digest = kernel_digest(Workload("linear", "Q4_K", 8, 256))
 store.record("bench", [Measurement(w, target, schedule, digest, Stage.FINAL, Outcome.OK, (1e-4,), 1, 1e-7, 1e-5)])
 """
 _RESOLVE = """
@@ -50,7 +50,7 @@ from kernels.registry import kernel_digest
 target = Target("CPU", "x86_64", "bench", 2)
 hit, miss = Workload("linear", "Q4_K", 4096, 4096), Workload("linear", "Q8_0", 4096, 4096)
 for w in (hit, miss):
-    kernel_digest(w.op, w.format)  # reads our own source once a process, apart from the store
+    kernel_digest(w)  # reads our own source once a process, apart from the store
 resolve = Resolver(Lookup(sys.argv[1]), "exact")
 start = time.perf_counter()
 answer = resolve(hit, target)

@@ -55,7 +55,7 @@ class Resolver:
     def _stored(self, w: Workload, target: Target) -> Resolution | None:
         if self._mode == "off":
             return None
-        digest = kernel_digest(w.op, w.format)
+        digest = kernel_digest(w)
         if served := self._lookup.exact(w, target, digest):
             return Resolution(served.schedule, served.origin, served)
         if self._mode == "exact":

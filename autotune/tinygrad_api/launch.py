@@ -5,7 +5,8 @@ Does not lower, choose, judge or repeat: that is `lower`, `search`, `validate` a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,11 @@ class Kernel:
     Raises LaunchError. A kernel that never ends blocks the call: only another process can end it.
     """
 
-    def __init__(self, program: Program, runtime: Any, device: str) -> None:
+    def __init__(self, program: Program, runtime: Any, device: str, values: Mapping[str, int]) -> None:
         self.program, self._runtime, self._device = program, runtime, device
         self._slots = tuple(program.uop.arg.globals)
-        self._vals = program.uop.arg.vals({})
-        self._dims = {"global_size": program.global_size, "local_size": program.local_size}
+        self._vals = program.uop.arg.vals(dict(values))
+        self._dims = dict(zip(("global_size", "local_size"), program.launch_dims(values), strict=True))
 
     def __call__(self, buffers: Sequence[Buffer]) -> float:
         handles = [buffers[i].get_buf(self._device) for i in self._slots]
@@ -97,14 +98,20 @@ class OpenDevice:
         if isinstance(self._device.allocator, LRUAllocator):
             self._device.allocator.free_cache()
 
-    def load(self, program: Program) -> Kernel:
-        """Hands the program to the driver, which for OpenCL also compiles it. Raises LoadError."""
+    def load(self, program: Program, values: Mapping[str, int] = MappingProxyType({})) -> Kernel:
+        """Hands the program to the driver, which for OpenCL also compiles it. `values` are those of its Variables.
+        Raises LoadError."""
         try:
-            return Kernel(program, self._device.runtime(program.uop.to_elf()), self.name)
+            return Kernel(program, self._device.runtime(program.uop.to_elf()), self.name, values)
         except (CompileError, *_REFUSALS) as e:
             raise LoadError(one_line(e)) from e
 
-    def chain(self, program: Program, launches: Sequence[Sequence[Buffer]]) -> Graph | None:
+    def chain(
+        self,
+        program: Program,
+        launches: Sequence[Sequence[Buffer]],
+        values: Mapping[str, int] = MappingProxyType({}),
+    ) -> Graph | None:
         """The launches as one graph of the device, or None if the device has no graphs.
 
         Launches that write the same output depend on each other, so the graph runs them strictly in turn.
@@ -115,7 +122,7 @@ class OpenDevice:
         calls = [program.uop.call(*(UOp.from_buffer(buffers[i]) for i in slots)) for buffers in launches]
         body = UOp(Ops.CUSTOM_FUNCTION, src=(UOp(Ops.LINEAR, src=tuple(calls)),), arg="graph")
         try:
-            return Graph(self._device.graph(body, input_uops=()), len(calls))
+            return Graph(self._device.graph(body, input_uops=()), len(calls), dict(values))
         except _REFUSALS as e:
             raise LaunchError(f"graph refused: {one_line(e)}") from e
 
@@ -123,11 +130,11 @@ class OpenDevice:
 class Graph:
     """A chain of launches that the device runs without the host. Call it: seconds for all of them."""
 
-    def __init__(self, graph: Any, launches: int) -> None:
-        self._graph, self.launches = graph, launches
+    def __init__(self, graph: Any, launches: int, values: dict[str, int]) -> None:
+        self._graph, self.launches, self._values = graph, launches, values
 
     def __call__(self) -> float:
         try:
-            return float(self._graph((), {}, wait=True))
+            return float(self._graph((), self._values, wait=True))
         except _REFUSALS as e:
             raise LaunchError(f"graph failed: {one_line(e)}") from e

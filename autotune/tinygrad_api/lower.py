@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinygrad.codegen import do_linearize, do_to_program, full_rewrite_to_sink, to_program_context
@@ -60,14 +61,10 @@ class Program:
     def binary(self) -> bytes:
         return bytes(self.uop.src[3].arg)
 
-    @property
-    def global_size(self) -> tuple[int, ...]:
-        return tuple(self.uop.arg.launch_dims({})[0])
-
-    @property
-    def local_size(self) -> tuple[int, ...] | None:
-        size: tuple[int, ...] | None = self.uop.arg.launch_dims({})[1]
-        return size
+    def launch_dims(self, values: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """Global and local size, with the values of the program's Variables."""
+        global_size, local_size = self.uop.arg.launch_dims(dict(values))
+        return tuple(global_size), local_size
 
     @property
     def name(self) -> str:
@@ -127,7 +124,8 @@ def _strip(program: UOp, uops: int) -> Program:
     params = tuple(u for u in linear.src if u.op is Ops.PARAM)
     shared = {u for u in sink.toposort() if u.op is Ops.BUFFER and u.addrspace is AddrSpace.LOCAL}
     slim = program.replace(src=(UOp(Ops.SINK, arg=sink.arg), UOp(Ops.LINEAR, src=params), source, binary))
-    dims = repr((program.arg.launch_dims({}), program.arg.globals, program.arg.outs)).encode()
+    info = program.arg
+    dims = repr((info.global_size, info.local_size, info.globals, info.outs, [v.expr for v in info.vars])).encode()
     return Program(
         uop=slim,
         key=hashlib.sha256(dims + binary.arg).hexdigest(),

@@ -15,7 +15,7 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
-from kernels.registry import KernelError, backend, body, variants
+from kernels.registry import KernelError, backend, body, get_op, variants
 from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 from kernels.sink import placeholders
 
@@ -114,7 +114,7 @@ class Space:
 
     def schedulable(self, schedule: Schedule) -> bool:
         """False where the variant fixes its own structure and takes no opts."""
-        return self._variants[schedule.variant].devices is None
+        return self._variants[schedule.variant].schedulable
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
         """`schedule` sized up, or None where it does not apply or is over the limits. opts None cannot be sized up."""
@@ -160,8 +160,9 @@ class Space:
 
     def _body(self, schedule: Schedule) -> int:
         """Products in the innermost loop's body before any opt."""
-        w = self.workload
-        return -(-w.m * w.n * w.k // math.prod(a.size for a in self._bare(schedule).axes))
+        return -(
+            -get_op(self.workload.op).products(self.workload) // math.prod(a.size for a in self._bare(schedule).axes)
+        )
 
     def _apply(self, schedule: Schedule) -> ScheduledKernel:
         kernel = self._bare(schedule).copy()

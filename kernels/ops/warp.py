@@ -1,27 +1,27 @@
-"""`linear` with explicit structure: a warp of 32 lanes shares a row and sums across lanes with shuffles.
+"""Row kernels with explicit structure: a warp of 32 lanes shares a row and sums across lanes with shuffles.
 
 Opts cannot say this: GROUP ends in a store to shared memory and one thread that adds serially. So the structure is
 fixed here, opts are (), and the search moves through the integer parameters instead:
     rows    output rows that one warp computes together, sharing its loads of x
     warps   warps in a thread block
-    words   uint32 words of a chunk that a lane reads at a time
+    words   uint32 words of a chunk that a lane reads at a time (of a plain format: weights)
 The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastest thread index, which the shuffle needs.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
-from db.records import Workload
 from kernels.formats import get_format
-from kernels.ops.linear import DTYPES, WORDS, Params, step_sums
-from kernels.unpack import Block, float32, get_layout
+from kernels.op import Args, Params
+from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, inside, is_plain, row_of, step_sums
+from kernels.unpack import get_layout
 
 WARP = 32
 MAX_TOKENS = 8
@@ -33,83 +33,130 @@ SHUFFLES = {
 }
 
 
-def warp_params(w: Workload) -> tuple[Params, ...]:
-    chunk_words = get_layout(w.format).words
+def warp_params(r: Rows) -> tuple[Params, ...]:
+    """Those that a kernel allows, the default first; none where results are too many for a warp's registers."""
+    results = math.prod(r.loops[:1]) * len(r.weights)
     return tuple(
         {"rows": rows, "warps": warps, "words": words}
         for words in WORDS
         for rows in (1, 2, 4)
         for warps in (4, 8, 2, 1)
-        if chunk_words % words == 0 and rows * w.m <= 16 and w.m <= MAX_TOKENS
+        if rows * results <= 16
+        and r.loops[0] <= MAX_TOKENS
+        and all(chunk_words(f, r.k) % words == 0 for f in r.formats)
+        and all(w.stop is None or w.start % rows == w.stop % rows == 0 for w in r.weights)
     )
 
 
-def steps(w: Workload, words: int) -> int:
+def steps(format: str, k: int, words: int) -> int:
     """Steps of a row, which the lanes of a warp share out; `words` must divide the words of a chunk."""
-    layout = get_layout(w.format)
-    return get_format(w.format).blocks(w.k) * layout.chunks * (layout.words // words)
+    if is_plain(format):
+        return k // words
+    layout = get_layout(format)
+    return get_format(format).blocks(k) * layout.chunks * (layout.words // words)
 
 
-def _warp_sum(value: UOp, shuffle: str) -> UOp:
+def warp_sum(value: UOp, device: str) -> UOp:
+    """The sum of every lane's value, in every lane."""
     for bit in (16, 8, 4, 2, 1):
-        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle.format(bit=bit), dtype=dtypes.float32)
+        shuffle = SHUFFLES[device].format(bit=bit)
+        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32)
     return value
 
 
-def warp(w: Workload, params: Params, out: UOp, planes: Sequence[UOp], x: UOp, device: str) -> UOp:
-    """`device` is the tinygrad device that the shuffle is written for."""
-    rows, warps, words = params["rows"], params["warps"], params["words"]
-    group = UOp.range(-(-w.n // (rows * warps)), 1, AxisType.GLOBAL)
+def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
+    """The kernel: one warp for `rows` rows and all tokens, the first of the loops; the others are of the grid.
+    `device` is the tinygrad device that the shuffle is written for."""
+    rows, warps = params["rows"], params["warps"]
+    group = UOp.range(-(-r.n // (rows * warps)), 1, AxisType.GLOBAL)
+    others = tuple(UOp.range(size, 8 + i, AxisType.GLOBAL) for i, size in enumerate(r.loops[1:]))
     member = UOp.range(warps, 2, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
-    turn = UOp.range(-(-steps(w, words) // WARP), 3, AxisType.REDUCE)
-
-    numbers = [(group * warps + member) * rows + r for r in range(rows)]
-    whole = w.n % (rows * warps) == 0
+    first = (group * warps + member) * rows
+    numbers = [first + i for i in range(rows)]
+    whole = r.n % (rows * warps) == 0
     # rows past the last are computed from the last one's weights, but not stored
-    safe = numbers if whole else [row.minimum(w.n - 1) for row in numbers]
-    values = _step(w, words, turn * WARP + lane, safe, planes, x, device)
-    sums = _accumulate(values, turn, (group, member, lane))
+    safe = numbers if whole else [row.minimum(r.n - 1) for row in numbers]
+    indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
+    outside = (group, *others, member, lane)
+    keys: list[tuple[str, int, int]] = []
+    sums: dict[tuple[str, int, int], UOp] = {}
+    for i, format in enumerate(r.formats):
+        weights = [w for w in r.weights if w.format == format]
+        turn = _turns(r, weights, steps(format, r.k, params["words"]), first, i)
+        found = _step(r, weights, params["words"], turn * WARP + lane, safe, indices, args, device, squares=i == 0)
+        keys = list(found)
+        sums |= dict(zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True))
     stores = []
-    for (row, token), value in zip(itertools.product(numbers, range(w.m)), sums, strict=True):
-        stored = lane.eq(0) if whole else lane.eq(0) & (row < w.n)
-        summed = _warp_sum(value, SHUFFLES[device])
-        stores.append(out[token, row.valid(stored)].store(summed.cast(DTYPES[w.out_dtype])))
-    return UOp.group(*stores).end(group, member, lane)
+    for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
+        stored = lane.eq(0) if whole else lane.eq(0) & (row < r.n)
+        parts = [warp_sum(sums[w.name, i, token], device) for w in r.weights]
+        if r.squares is not None:
+            parts.append(warp_sum(sums["", 0, token], device))
+        stores.append(r.store(args, index, row.valid(stored), parts))
+    return UOp.group(*stores).end(group, *others, member, lane)
+
+
+def _turns(r: Rows, weights: Sequence[Weight], count: int, first: UOp, number: int) -> UOp:
+    """The loop over a lane's steps. A warp whose rows are of none of the weights has none, unless it sums squares."""
+    size = -(-count * r.summed // WARP)
+    if (number == 0 and r.squares is not None) or any(w.stop is None for w in weights):
+        return UOp.range(size, 3, AxisType.REDUCE)
+    here = inside(weights[0], first)
+    for w in weights[1:]:
+        here = here | inside(w, first)
+    return UOp.range(here.where(size, 0), 3 + 10 * number, AxisType.REDUCE)
 
 
 def _step(
-    w: Workload, words: int, step: UOp, rows: Sequence[UOp], planes: Sequence[UOp], x: UOp, device: str
-) -> list[UOp]:
-    """What a lane adds in one step to the sum of each (row, token)."""
-    fmt, layout = get_format(w.format), get_layout(w.format)
-    count, steps_a_chunk = steps(w, words), layout.words // words
+    r: Rows,
+    weights: Sequence[Weight],
+    words: int,
+    step: UOp,
+    rows: Sequence[UOp],
+    indices: Sequence[Index],
+    args: Args,
+    device: str,
+    squares: bool,
+) -> dict[tuple[str, int, int], UOp]:
+    """What a lane adds in one step to the sum of each (weight, row, token), and of the squares ("", 0, token)."""
+    format = weights[0].format
+    a_row = steps(format, r.k, words)
+    count = a_row * r.summed
     # lanes past the last step redo it with x = 0
-    inside = None if int(step.vmax) < count else step < count
-    step = step if inside is None else step.minimum(count - 1)
-    number = step // (layout.chunks * steps_a_chunk)
-    chunk = step // steps_a_chunk % layout.chunks
-    indices = [step % steps_a_chunk * words + i for i in range(words)]
-
-    def read_x(token: int, column: UOp) -> UOp:
-        value = float32(x[token, number * fmt.block + column])
-        return value if inside is None else inside.where(value, 0.0)
-
-    sums = []
-    for row in rows:
-        block = Block({p.name: u for p, u in zip(fmt.planes, planes, strict=True)}, row, number, device)
-        for token in range(w.m):
-            sums += step_sums(w, block, chunk, indices, 1, functools.partial(read_x, token), factor=True)
+    valid = None if int(step.vmax) < count else step < count
+    step = step if valid is None else step.minimum(count - 1)
+    at = _position(format, step % a_row, words)
+    sums: dict[tuple[str, int, int], UOp] = {}
+    for token, index in enumerate(indices):
+        index = index if r.summed == 1 else (*index, step // a_row)
+        columns = Columns(r, args, index, valid)
+        for weight, (i, row) in itertools.product(weights, enumerate(rows)):
+            own = row_of(r, weight, args, index, row)
+            value = step_sums(args, weight, own, at, 1, columns.x, True, device)[0]
+            sums[weight.name, i, token] = value
+        if squares and r.squares is not None:
+            sums["", 0, token] = columns.squares()
     return sums
 
 
-def _accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...]) -> list[UOp]:
+def _position(format: str, step: UOp, words: int) -> Step:
+    """The place of a row's step."""
+    if is_plain(format):
+        return Step(step, step, [step * words + i for i in range(words)])
+    layout = get_layout(format)
+    a_chunk = layout.words // words
+    block, chunk = step // (layout.chunks * a_chunk), step // a_chunk % layout.chunks
+    return Step(block, chunk, [step % a_chunk * words + i for i in range(words)])
+
+
+def _accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...], number: int) -> list[UOp]:
     """Each value summed over `turn`, in a register of its own. Not Ops.REDUCE: a CUSTOM op, as the shuffle is one, is
     handed the array that a REDUCE ends up in instead of its number."""
-    registers = UOp.placeholder((len(values),), dtypes.float32, slot=0, addrspace=AddrSpace.REG)
+    registers = UOp.placeholder((len(values),), dtypes.float32, slot=number, addrspace=AddrSpace.REG)
     start = registers.after(*outside)
     zeroed = registers.after(UOp.group(*[start[i].store(0.0) for i in range(len(values))]))
-    inside = zeroed.after(turn)
-    added = UOp.group(*[inside[i].store(inside[i].load() + value) for i, value in enumerate(values)]).end(turn)
+    inside_turn = zeroed.after(turn)
+    added = UOp.group(*[inside_turn[i].store(inside_turn[i].load() + v) for i, v in enumerate(values)]).end(turn)
     final = registers.after(added)
     return [final[i].load() for i in range(len(values))]

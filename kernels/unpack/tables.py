@@ -31,8 +31,10 @@ def _bytes(format: str) -> Array:
 
 def _nibbles(format: str) -> Array:
     """-1, 0 or 1 plus 1, a nibble each: 8 in a uint32, the first lowest."""
-    nibbles = (_grid(format) + np.float32(1)).astype(np.uint32) << (4 * np.arange(8, dtype=np.uint32))
-    return np.bitwise_or.reduce(nibbles, axis=1)
+    nibbles: npt.NDArray[np.uint32] = (_grid(format) + np.float32(1)).astype(np.uint32) << (
+        4 * np.arange(8, dtype=np.uint32)
+    )
+    return np.asarray(np.bitwise_or.reduce(nibbles, axis=1), np.uint32)
 
 
 def _values(format: str) -> Array:

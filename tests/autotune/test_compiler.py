@@ -47,8 +47,9 @@ def test_programs_come_back_with_their_launch_dimensions(pool):
     assert (plain.outcome, local.outcome) == (Outcome.OK, Outcome.OK)
     assert plain.reason == ""
     assert plain.seconds > 0
-    assert local.program.local_size == (8, 1, 1)
-    assert local.program.global_size[0] * 8 == plain.program.global_size[0] * plain.program.local_size[0] == 96
+    assert local.program.launch_dims({})[1] == (8, 1, 1)
+    (grid, _), (plain_grid, plain_local) = local.program.launch_dims({}), plain.program.launch_dims({})
+    assert grid[0] * 8 == plain_grid[0] * plain_local[0] == 96
     assert "__kernel" in local.program.source
     assert local.program.key != plain.program.key
     assert 0 < plain.program.uops < 3000
@@ -148,7 +149,7 @@ def test_the_callers_codegen_settings_reach_the_workers(pool):
     with Context(NOOPT=1), CompilePool(faulty_renderer(), 1) as plain:
         (without,) = compile_all(plain, untuned)
     (tuned,) = compile_all(pool, untuned)
-    assert without.program.local_size == (1, 1, 1) != tuned.program.local_size
+    assert without.program.launch_dims({})[1] == (1, 1, 1) != tuned.program.launch_dims({})[1]
 
 
 def test_no_workers_is_refused():

@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from support.kernel_runs import MAX_UOPS, device, operands, run, schedule
+from support.kernel_runs import MAX_UOPS, case_of, device, run, schedule
 from support.renderers import CL, METAL, THREADED
 from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
@@ -58,10 +58,10 @@ def test_random_schedules_compute_rightly(format):
         blocks = rng.choice((2, 3, 4))
         k = rng.choice((62, 96, 31 * 16)) if get_format(format).block == 1 else blocks * get_format(format).block
         w = Workload("linear", format, rng.choice((24, 31, 60)), k, rng.choice((1, 3, 4)))
-        ops = operands(w, seed=tried)
+        case = case_of(w, seed=tried)
         path = drawn(Space(w, ren, Limits.of(ren, w)), rng, 4)
         for found in path[-2:][: SCHEDULES - tried]:
-            verdict = run(w, found, ops)
+            verdict = run(w, found, case)
             assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
             tried += 1
 

@@ -24,7 +24,7 @@ from kernels.registry import kernel_digest
 
 W = Workload("linear", "Q8_0", 48, 64)
 HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")
-DIGEST = kernel_digest(W.op, W.format)
+DIGEST = kernel_digest(W)
 QUICK = replace(RUN, budget_seconds=12.0, beam_width=2)  # 24 candidates
 
 

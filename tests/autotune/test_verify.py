@@ -41,7 +41,7 @@ def fresh(device: Session, tmp_path: Path) -> Session:
 
 def final(s: Session, schedule: Schedule = RIGHT, w: Workload = W, kernel: str | None = None) -> Measurement:
     """Stores an accepted row, as a sweep would."""
-    digest = kernel_digest(w.op, w.format) if kernel is None else kernel
+    digest = kernel_digest(w) if kernel is None else kernel
     row = Measurement(w, s.info.target, schedule, digest, Stage.FINAL, Outcome.OK, (1e-5,) * 5, 1000, 1e-7, 1e-5)
     s.store.record(RUN.id, [row])
     return row
@@ -52,7 +52,7 @@ def check(s: Session, **asked: object) -> list[Checked]:
 
 
 def serves(s: Session, w: Workload = W) -> Schedule | None:
-    served = Lookup(s.store.where).exact(w, s.info.target, kernel_digest(w.op, w.format))
+    served = Lookup(s.store.where).exact(w, s.info.target, kernel_digest(w))
     return served and served.schedule
 
 
@@ -97,7 +97,7 @@ def test_what_is_stale_is_replayed_with_the_effort_it_was_found_with(fresh: Sess
     assert checked.seconds is not None
     accepted = serves(fresh)
     assert accepted is not None
-    digest = kernel_digest(W.op, W.format)
+    digest = kernel_digest(W)
     assert fresh.store.has_final(W, fresh.info.target, digest, RUN.beam_width, RUN.budget_seconds) is not None
     winner = next(w for w in fresh.store.finals() if w.row.measurement.kernel_digest == digest)
     assert any(b.measurement.schedule.opts is None for b in winner.baselines)  # so that its gain is known

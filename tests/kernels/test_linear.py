@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support.kernel_runs import backend, operands, run, schedule
+from support.kernel_runs import backend, linear_case, run, schedule
 
 from db.records import Outcome, Workload
 from kernels import defaults, formats, reference
@@ -84,7 +84,7 @@ def test_scales_of_zero_denormal_and_largest(format, variant):
             bits = np.roll(EDGES, i + 2 * half)[np.arange(n) % len(EDGES)]
             at = plane.start + 2 * half
             raw[:, :, at : at + 2] = bits.view(np.uint8).reshape(n, 1, 2)
-    verdict = assert_right(w, schedule(variant, {"words": 2, "lanes": 2}), operands(w, raw=raw.reshape(n, -1)))
+    verdict = assert_right(w, schedule(variant, {"words": 2, "lanes": 2}), linear_case(w, raw.reshape(n, -1)))
     assert verdict.error <= 1e-5
 
 
@@ -98,4 +98,4 @@ def test_plain_weights_of_zero_tiny_and_huge(format, tiny, huge):
     values *= np.repeat([0.0, tiny, huge], 3).astype(np.float32)[:, None]
     raw = quants.quantize(values, GGMLQuantizationType[format]).view(np.uint8).reshape(9, -1)
     w = Workload("linear", format, 9, 65)
-    assert_right(w, schedule("dequant", {"lanes": 1}), operands(w, raw=raw))
+    assert_right(w, schedule("dequant", {"lanes": 1}), linear_case(w, raw))

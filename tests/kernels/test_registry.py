@@ -61,7 +61,7 @@ def test_a_schedule_without_a_kernel(schedule, message):
 @pytest.mark.parametrize("format", FORMATS)
 def test_operands_and_the_bytes_that_must_move(format):
     w = Workload("linear", format, 6, 512, 3, "float16", "float32")
-    out, *planes, x = operands(w)
+    out, *planes, x = operands(w)  # tables are few bytes more
     assert (out.shape, out.dtype.name) == ((3, 6), "float")
     assert (x.shape, x.dtype.name) == ((3, 512), "half")
     sizes = [int(np.prod(p.shape)) * p.dtype.itemsize for p in planes]
@@ -69,10 +69,14 @@ def test_operands_and_the_bytes_that_must_move(format):
     assert nbytes_moved(w) == sum(sizes) + 3 * 6 * 4 + 3 * 512 * 2
 
 
+def digest(format):
+    return kernel_digest(Workload("linear", format, 8, 256))
+
+
 def test_digests_differ_by_what_computes_and_by_nothing_else():
-    kquant, legacy, plain = (kernel_digest("linear", f) for f in ("Q4_K", "Q4_0", "F16"))
+    kquant, legacy, plain = (digest(f) for f in ("Q4_K", "Q4_0", "F16"))
     assert len({kquant, legacy, plain}) == 3
-    assert kernel_digest("linear", "Q6_K") == kquant
+    assert digest("Q6_K") == kquant
     assert all(len(d) == 64 for d in (kquant, legacy, plain))
 
 
@@ -80,7 +84,7 @@ def test_digests_differ_by_what_computes_and_by_nothing_else():
     ("file", "changed"),
     [
         ("unpack/kquant.py", {"Q4_K"}),
-        ("ops/warp.py", {"Q4_K", "Q8_0"}),
+        ("ops/warp.py", {"Q4_K", "Q8_0", "F32"}),
         ("ops/linear.py", {"Q4_K", "Q8_0", "F32"}),
         ("defaults.py", set()),
         ("packed.py", set()),
@@ -92,7 +96,10 @@ def test_the_digest_follows_the_source(file, changed, tmp_path):
         shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "kernels" / file).open("a") as source:
         source.write("# changed\n")
-    program = "from kernels.registry import kernel_digest as d; print(*(d('linear', f) for f in ('Q4_K','Q8_0','F32')))"
+    program = (
+        "from db.records import Workload as W; from kernels.registry import kernel_digest as d;"
+        "print(*(d(W('linear', f, 8, 256)) for f in ('Q4_K','Q8_0','F32')))"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     now = dict(zip(("Q4_K", "Q8_0", "F32"), done.stdout.split(), strict=True))
-    assert {f for f, d in now.items() if d != kernel_digest("linear", f)} == changed
+    assert {f for f, d in now.items() if d != digest(f)} == changed

@@ -22,7 +22,7 @@ from kernels.resolution import STEPS, Resolver
 
 W = Workload("linear", "Q4_0", 64, 64)
 NEAR, FAR, OTHER_FORMAT = replace(W, n=128), replace(W, n=4096, k=4096), replace(W, format="Q8_0")
-DIGEST = kernel_digest(W.op, W.format)
+DIGEST = kernel_digest(W)
 
 
 def tuned(amount: int) -> Schedule:
@@ -127,7 +127,7 @@ def test_another_arch_backend_or_format_is_not_near(resolver, here):
     strangers = [
         {"target": replace(here, arch="another")},
         {"target": replace(here, backend="DSP")},
-        {"workload": OTHER_FORMAT, "kernel_digest": kernel_digest("linear", "Q8_0")},
+        {"workload": OTHER_FORMAT, "kernel_digest": kernel_digest(OTHER_FORMAT)},
         {"workload": replace(W, x_dtype="float16", out_dtype="float16")},
     ]
     for row in strangers:

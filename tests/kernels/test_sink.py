@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.kernel_runs import backend, device, operands, schedule
+from support.kernel_runs import backend, device, linear_case, schedule
 from tinygrad import Device, Tensor
 
 import kernels
 from db.records import Opt, Schedule, Workload
-from kernels import defaults, sink
+from kernels import defaults, reference, sink
 from kernels.registry import KernelError, body
 from kernels.schedule import ScheduleError
 from kernels.sink import applies, placeholders
@@ -31,15 +31,17 @@ STALE = {
 def right(w, found):
     """Runs `found` through Tensor.custom_kernel as kernels.linear does, and compares."""
     device()
-    ops = operands(w)
-    packed = kernels.PackedWeight.from_blocks(ops.raw, w.format, (w.n, w.k))
+    raw = reference.random_blocks(w.format, w.n, w.k, np.random.default_rng(0))
+    case = linear_case(w, raw)
+    truth = case.truths["out"].reference
+    packed = kernels.PackedWeight.from_blocks(raw, w.format, (w.n, w.k))
     out = Tensor.custom_kernel(
         Tensor.empty(w.m, w.n),
         *packed.planes,
-        Tensor(ops.x),
+        Tensor(case.arrays["x"]),
         fxn=lambda *args: sink.kernel(w, found, args, Device.DEFAULT),
     )[0].numpy()
-    assert np.linalg.norm(out - ops.truth.reference) <= 1e-5 * np.linalg.norm(ops.truth.reference)
+    assert np.linalg.norm(out - truth) <= 1e-5 * np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("case", STALE)

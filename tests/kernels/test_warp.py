@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.kernel_runs import MAX_UOPS, arrays, operands, schedule, verdict_of
+from support.kernel_runs import MAX_UOPS, arrays, case_of, judged, schedule
 from support.warp_emulator import COMPILER, CUDASource, launch
 from tinygrad.helpers import Target
 from tinygrad.renderer.cstyle import OpenCLRenderer
@@ -41,10 +41,10 @@ def test_emulated(format, shape, tmp_path):
     renderer = CUDASource()
     sink = build(w, schedule("warp", {**params, "words": words}), renderer)
     program = compile_program(sink, renderer, max_uops=MAX_UOPS)
-    ops = operands(w)
-    memory = arrays(w, ops)
+    case = case_of(w)
+    memory = arrays(w, case)
     launch(program, memory, tmp_path)
-    verdict = verdict_of(w, "warp", ops, memory[0])
+    verdict = judged(w, "warp", case, {"out": memory[0]})
     assert verdict.outcome is Outcome.OK, verdict.reason
     assert verdict.max_element_error < 2e-6
 

@@ -117,6 +117,19 @@ def llama3_tokenizer() -> list[bytes]:
 
 
 def load_model(name: str) -> tuple[dict[str, Any], list[TensorFact]]:
-    """(metadata, tensors) of a model in tests/data/models: the facts of its header."""
+    """(metadata, tensors) of a model in tests/data/models: the facts of its header.
+
+    There, "blocks" holds the tensors of its layers: name, shape, and for each type the layers that have it so.
+    """
     facts = json.loads((MODELS / f"{name}.json").read_text())
-    return facts["metadata"], [(n, tuple(shape), format) for n, shape, format in facts["tensors"]]
+    found: list[TensorFact] = [(n, tuple(shape), format) for n, shape, format in facts["tensors"]]
+    for suffix, shape, formats in facts["blocks"]:
+        layers = {layer: format for format, spans in formats.items() for layer in _layers(spans)}
+        found += [(f"blk.{layer}.{suffix}", tuple(shape), layers[layer]) for layer in sorted(layers)]
+    return facts["metadata"], found
+
+
+def _layers(spans: str) -> list[int]:
+    """ "0-2,5" -> [0, 1, 2, 5]."""
+    ends = [span.partition("-") for span in spans.split(",")]
+    return [layer for first, _, last in ends for layer in range(int(first), int(last or first) + 1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -17,9 +17,14 @@ import numpy.typing as npt
 
 from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
-from autotune.validate import Truth, Verdict, judge, poisoned
-from db.records import Schedule, Workload
-from kernels import devices, formats, reference
+from autotune.validate import Verdict, dtype_name, initial, judge
+from db.records import Outcome, Schedule, Workload
+from kernels import devices, reference
+from kernels.references import make_case
+from kernels.references.case import Case, Truth, outputs
+from kernels.references.linear import planes
+from kernels.registry import operands as operands_of
+from kernels.registry import tuned_values
 from kernels.sink import build
 from kernels.tolerance import tolerance
 from kernels.unpack import NO_HALF
@@ -42,44 +47,45 @@ def backend() -> str:
     return str(device().renderer.target.device)
 
 
-@dataclass(frozen=True)
-class Operands:
-    """raw: the weight as a file holds it, uint8 [n, row_nbytes]; x: [m, k]; truth: of the product."""
-
-    raw: npt.NDArray[np.uint8]
-    x: npt.NDArray[Any]
-    truth: Truth
-
-
-def _blocks(w: Workload, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Random rows; where halves are emulated, which takes denormal results for zero, only rows of ordinary size."""
-    if w.out_dtype == "float16" and backend() in NO_HALF:
-        return reference.random_blocks(w.format, 3, w.k, rng)[np.arange(w.n) % 3]
-    return reference.random_blocks(w.format, w.n, w.k, rng)
-
-
-def operands(w: Workload, seed: int = 0, raw: npt.NDArray[np.uint8] | None = None) -> Operands:
-    rng = np.random.default_rng(seed)
-    raw = _blocks(w, rng) if raw is None else raw
-    x = rng.standard_normal((w.m, w.k), dtype=np.float32).astype(w.x_dtype)
+def linear_case(w: Workload, raw: npt.NDArray[np.uint8], seed: int = 0) -> Case:
+    """A `linear` over these rows of a weight, uint8 [n, row_nbytes]."""
+    case = make_case(w, seed)
     weight = reference.dequantize(raw, w.format, (w.n, w.k)).astype(np.float64)
+    x = case.arrays["x"]
     truth = Truth(
         reference=reference.linear(raw, w.format, (w.n, w.k), x),
-        x_norms=np.linalg.norm(x.astype(np.float64), axis=1) / np.sqrt(w.k),
-        w_norms=np.linalg.norm(weight, axis=1),
+        row_scale=np.linalg.norm(x.astype(np.float64), axis=1) / np.sqrt(w.k),
+        column_scale=np.linalg.norm(weight, axis=1),
         n=w.n,
     )
-    return Operands(raw, x, truth)
+    arrays = case.arrays | planes("w", w.format, raw, (w.n, w.k))
+    return replace(case, arrays=arrays, truths={"out": truth})
 
 
-def arrays(w: Workload, ops: Operands) -> list[npt.NDArray[Any]]:
-    """The kernel's arguments in slot order: a poisoned output with canaries, the weight's planes, x."""
-    out = poisoned(w.m * w.n, w.out_dtype)
-    return [out, *formats.split_planes(ops.raw, w.format, (w.n, w.k)), ops.x]
+def ordinary_rows(w: Workload) -> Case:
+    """A `linear` without tiny and zero rows: where halves are emulated, denormal results are taken for zero."""
+    rows = reference.random_blocks(w.format, 3, w.k, np.random.default_rng(0))
+    return linear_case(w, rows[np.arange(w.n) % 3])
 
 
-def verdict_of(w: Workload, variant: str, ops: Operands, out: npt.NDArray[np.uint8]) -> Verdict:
-    return judge(out, w.out_dtype, ops.truth, tolerance(w, variant))
+def case_of(w: Workload, seed: int = 0) -> Case:
+    if w.op == "linear" and w.out_dtype == "float16" and backend() in NO_HALF:
+        return ordinary_rows(w)
+    return make_case(w, seed)
+
+
+def arrays(w: Workload, case: Case) -> list[npt.NDArray[Any]]:
+    """The kernel's arguments in slot order: outputs poisoned (or with the content to be updated), with canaries."""
+    written = {o.name for o in outputs(operands_of(w))}
+    return [initial(o, case) if o.name in written else case.arrays[o.name] for o in operands_of(w)]
+
+
+def judged(w: Workload, variant: str, case: Case, after: dict[str, npt.NDArray[np.uint8]]) -> Verdict:
+    """The worst verdict on the bytes of the outputs after a launch."""
+    verdicts = [
+        judge(after[o.name], dtype_name(o), case.truths[o.name], tolerance(w, variant)) for o in outputs(operands_of(w))
+    ]
+    return max(verdicts, key=lambda v: (v.outcome is not Outcome.OK, v.max_element_error or 0.0))
 
 
 def compiled(w: Workload, schedule: Schedule) -> Program:
@@ -87,15 +93,20 @@ def compiled(w: Workload, schedule: Schedule) -> Program:
     return compile_program(build(w, schedule, ren), ren, max_uops=MAX_UOPS)
 
 
-def run(w: Workload, schedule: Schedule, ops: Operands | None = None) -> Verdict:
+def run(w: Workload, schedule: Schedule, case: Case | None = None) -> Verdict:
     """The verdict on one launch of the scheduled kernel."""
-    return run_program(w, schedule.variant, compiled(w, schedule), operands(w) if ops is None else ops)
+    return run_program(w, schedule.variant, compiled(w, schedule), case_of(w) if case is None else case)
 
 
-def run_program(w: Workload, variant: str, program: Program, ops: Operands) -> Verdict:
-    buffers = [device().upload(a) for a in arrays(w, ops)]
-    device().load(program)(buffers)
-    return verdict_of(w, variant, ops, device().read(buffers[0]))
+def run_program(
+    w: Workload, variant: str, program: Program, case: Case, values: dict[str, int] | None = None
+) -> Verdict:
+    """`values`: of the kernel's Variables, by default those that it is tuned at."""
+    buffers = [device().upload(a) for a in arrays(w, case)]
+    device().load(program, tuned_values(w) if values is None else values)(buffers)
+    names = [o.name for o in operands_of(w)]
+    after = {o.name: device().read(buffers[names.index(o.name)]) for o in outputs(operands_of(w))}
+    return judged(w, variant, case, after)
 
 
 def schedule(variant: str, params: dict[str, int], opts: Any = ()) -> Schedule:

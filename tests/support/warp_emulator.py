@@ -124,7 +124,8 @@ def launch(program: Program, arrays: Sequence[npt.NDArray[Any]], folder: Path) -
     ]
     subprocess.run(command, cwd=folder, check=True)
     run = ctypes.CDLL(str(folder / "kernel.so")).launch
-    grid, block = ((ctypes.c_int * 3)(*d) for d in (program.global_size, program.local_size or (1, 1, 1)))
+    global_size, local_size = program.launch_dims({})
+    grid, block = ((ctypes.c_int * 3)(*d) for d in (global_size, local_size or (1, 1, 1)))
     pointers = (ctypes.c_void_p * len(types))(*(np.ascontiguousarray(a).ctypes.data for a in arrays))
     run(_Dim3(*grid), _Dim3(*block), pointers)
 

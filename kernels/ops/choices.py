@@ -1,0 +1,124 @@
+"""Hand-chosen schedules of row kernels, by backend class. Each is legal only where it divides, so every entry is a
+list: the first that applies is used. tinygrad's heuristic comes last, it can be 10 times slower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from db.records import Opt, Schedule, Workload
+from kernels.op import Params, Variant
+from kernels.ops import warp
+from kernels.ops.rows import Rows, is_plain
+
+Choices = tuple[Schedule, ...]
+Variants = Mapping[str, Variant]
+
+
+def params_near(w: Workload, variant: Variant, **wanted: int) -> tuple[tuple[str, int], ...]:
+    """The variant's parameters nearest to `wanted` among those that it allows for this shape."""
+    best = min(
+        variant.params(w), key=lambda p: sum(abs(p[name] - value) for name, value in wanted.items() if name in p)
+    )
+    return tuple(sorted(best.items()))
+
+
+def plain(w: Workload, variants: Variants) -> Choices:
+    """Each plainly written variant, one accumulator, scheduled by tinygrad; not tuned is the first of them."""
+    words = {"dequant": 1, "factored": 8}
+    return tuple(
+        Schedule(name, params_near(w, variants[name], words=words[name], lanes=1), None)
+        for name in words
+        if name in variants
+    )
+
+
+def rows_choices(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+    """The default schedules on a backend ("CUDA", "CPU:X86"), best first.
+
+    METAL, CL, AMD and others share threads over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an
+    unscheduled kernel gave 9.
+    """
+    return _BACKENDS.get(device.split(":")[0], _groups)(w, r, variants, device)
+
+
+def _name(r: Rows) -> str:
+    return "dequant" if all(map(is_plain, r.formats)) else "factored"
+
+
+def _cpu(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+    """One token: eight lanes fill an AVX2 register, four rows share each load of x. More: the tokens share a weight."""
+    tokens = r.loops[0]
+    name = _name(r) if tokens == 1 else "dequant"
+    words, lanes = {1: (4, 8), 2: (4, 4), 4: (4, 4)}.get(tokens, (1, 1))
+    params = params_near(w, variants[name], words=words, lanes=lanes)
+    upcast = () if tokens == 1 else (Opt("UPCAST", None, min(tokens, 8), "0"),)
+    upcasts = [Schedule(name, params, (Opt("UPCAST", None, rows, "1"), *upcast)) for rows in (4, 3, 2)]
+    return tuple(dict.fromkeys([*upcasts, Schedule(name, params, upcast), Schedule(name, params, ())]))
+
+
+def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+    """Warps of a few rows keep an NVIDIA GPU's memory busy without any search: two rows each where that still leaves
+    several blocks a multiprocessor, and words few enough that no lane is idle."""
+    if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
+        return _groups(w, r, variants, device)
+    rows = 2 if r.n >= 4096 else 1
+    words = next((s for s in (4, 2) if warp.steps(r.formats[0], r.k, s) >= warp.WARP), 1)
+    choice = Schedule("warp", params_near(w, found, rows=rows, warps=4, words=words), ())
+    return (choice, *_groups(w, r, variants, device))
+
+
+def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory.
+
+    Many tokens have parallelism enough without that, and tinygrad's heuristic tiles them well.
+    """
+    if r.loops[0] > warp.MAX_TOKENS:
+        return ()
+    name = _name(r)
+    params = params_near(w, variants[name], words=4, lanes=1)
+    loop = "2"
+    groups = [Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)]
+    locals_ = [Schedule(name, params, (Opt("LOCAL", None, size, "1"),)) for size in (32, 8)]
+    return (*groups, *locals_, Schedule(name, params, ()))
+
+
+_BACKENDS: dict[str, Callable[[Workload, Rows, Variants, str], Choices]] = {
+    "CPU": _cpu,
+    "CUDA": _shuffle,
+    "NV": _shuffle,
+}
+
+
+def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict[str, Variant]]:
+    """The variants of an op whose kernels are Rows. `build` makes them, and refuses workloads without kernels."""
+    from kernels.ops.rows import row_params, scheduled
+
+    def params(w: Workload) -> tuple[Params, ...]:
+        r = build(w)
+        return row_params(r.formats, r.k)
+
+    table = {
+        "dequant": Variant(lambda w, p, args, device: scheduled(build(w), p, args, device, False), params),
+        "factored": Variant(lambda w, p, args, device: scheduled(build(w), p, args, device, True), params),
+        "warp": Variant(
+            lambda w, p, args, device: warp.warp(build(w), p, args, device),
+            lambda w: warp.warp_params(build(w)),
+            frozenset(warp.SHUFFLES),
+            schedulable=False,
+        ),
+    }
+
+    def variants(w: Workload) -> dict[str, Variant]:
+        unblocked = all(map(is_plain, build(w).formats))
+        return {name: v for name, v in table.items() if not (unblocked and name == "factored")}
+
+    return variants
+
+
+def row_sources(w: Workload, r: Rows, module: str) -> tuple[str, ...]:
+    """The files that decide what a row kernel computes."""
+    from kernels.formats import get_format
+
+    layouts = {get_format(f).layout for f in r.formats} - {"plain"}
+    shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py")
+    return (*shared, f"ops/{module}.py", *sorted(f"unpack/{layout}.py" for layout in layouts))

@@ -1,0 +1,26 @@
+"""The slow and obvious truth of every op, in float64 with numpy. Shares no code with the kernels that it judges.
+
+One function an op: workload, random generator -> `Case`. Not for run time: importing gguf is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from db.records import Workload
+from kernels.references.case import Case, InputsError
+from kernels.references.linear import linear
+
+_REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
+    "linear": linear,
+}
+
+
+def make_case(w: Workload, seed: int = 0) -> Case:
+    """Operands of a workload and its true outputs; equal for equal arguments. Raises InputsError for an op or dtype
+    without a reference, FormatError for a k that is not whole blocks."""
+    if w.op not in _REFERENCES:
+        raise InputsError(f"no inputs for the op {w.op!r}; there are {', '.join(_REFERENCES)}")
+    return _REFERENCES[w.op](w, np.random.default_rng((seed, w.n, w.k, w.m)))
