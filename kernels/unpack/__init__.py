@@ -98,6 +98,16 @@ def fields(word: UOp, shift: int, mask: int) -> tuple[UOp, ...]:
     return tuple((word >> (8 * i + shift)) & mask for i in range(4))
 
 
+def spread(bits: UOp) -> UOp:
+    """The low four bits of a uint32, one in each byte: the multiplication copies bit i to bit 8*i."""
+    return ((bits & 15) * 0x00204081) & 0x01010101
+
+
+def signed_bytes(word: UOp) -> tuple[UOp, ...]:
+    """The four bytes of a uint32 as int32: shifted to the top, then back down with their sign."""
+    return tuple((word << (24 - 8 * i)).bitcast(dtypes.int32) >> 24 for i in range(4))
+
+
 def float32(u: UOp) -> UOp:
     """A float32 of a small number. Through int32: CPUs convert signed words in vectors, unsigned ones often not."""
     return u.cast(dtypes.int32).cast(dtypes.float32) if u.dtype == dtypes.uint32 else u.cast(dtypes.float32)

@@ -37,9 +37,8 @@ def _q5k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     qs, qh = block.qs(chunk * 8 + word), shifted(block.qh(word), chunk * 2)
     runs = []
     for high in (0, 1):
-        fifth = fields(qh, high, 1)
-        quants = tuple(q | (f << 4) for q, f in zip(fields(qs, 4 * high, 15), fifth, strict=True))
-        runs.append(Run(high, chunk * 64 + 32 * high + word * 4, quants))
+        quants = ((qs >> (4 * high)) & 0x0F0F0F0F) | (((qh >> high) & 0x01010101) << 4)
+        runs.append(Run(high, chunk * 64 + 32 * high + word * 4, fields(quants, 0, 255)))
     return tuple(runs)
 
 
@@ -66,15 +65,15 @@ def _q2k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 def _q3k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
     """6-bit scales stored plus 32: of scale i the low bits are the lower (i < 8) or upper nibble of byte i % 8, the two
     high bits start at bit i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
-    d = block.half("d", 0)
-    shift = chunk % 2 * 8 + chunk // 2 * 4
-    low, high = [shifted(block.scales(i), shift) for i in (0, 1)], shifted(block.scales(2), shift)
+    d, half, stripe = block.half("d", 0), chunk // 2 * 4, chunk % 2 * 8
+    high = shifted(block.scales(2), half)
     out = []
-    for g in range(4):
-        byte = 16 * (g % 2)
-        scale = ((low[g // 2] >> byte) & 15) | (((high >> (byte + 2 * (g // 2))) & 3) << 4)
-        value = d * (float32(scale) - 32.0)
-        out.append(Group(value, value * 4.0))
+    for pair in (0, 1):
+        low = shifted(block.scales(pair), half) & 0x0F0F0F0F
+        scales = shifted(low | (((high >> (2 * pair)) & 0x03030303) << 4), stripe)
+        for byte in (0, 2):
+            value = d * (float32((scales >> (8 * byte)) & 255) - 32.0)
+            out.append(Group(value, value * 4.0))
     return tuple(out)
 
 
@@ -82,11 +81,8 @@ def _q3k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     """The third bits of 32 columns are bit i of the bytes of hmask, i counting groups of 32."""
     qs = block.qs(chunk // 2 * 8 + chunk % 2 * 4 + word)
     hmask = shifted(block.hmask(chunk % 2 * 4 + word), chunk // 2 * 4)
-    quarters = []
-    for g in range(4):
-        third = fields(hmask, g, 1)
-        quarters.append(tuple(q | (h << 2) for q, h in zip(fields(qs, 2 * g, 3), third, strict=True)))
-    return _striped(chunk, word, quarters)
+    quarters = [((qs >> (2 * g)) & 0x03030303) | (((hmask >> g) & 0x01010101) << 2) for g in range(4)]
+    return _striped(chunk, word, [fields(q, 0, 255) for q in quarters])
 
 
 def _q6k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
@@ -100,11 +96,8 @@ def _q6k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     half, stripe = chunk // 2, chunk % 2
     qh = block.qh(half * 8 + stripe * 4 + word)
     ql = [block.ql(half * 16 + stripe * 4 + word + 8 * i) for i in (0, 1)]
-    quarters = []
-    for g in range(4):
-        low = fields(ql[g % 2], 4 * (g // 2), 15)
-        quarters.append(tuple(q | (((qh >> (8 * i + 2 * g)) & 3) << 4) for i, q in enumerate(low)))
-    return _striped(chunk, word, quarters)
+    quarters = [((ql[g % 2] >> (4 * (g // 2))) & 0x0F0F0F0F) | (((qh >> (2 * g)) & 0x03030303) << 4) for g in range(4)]
+    return _striped(chunk, word, [fields(q, 0, 255) for q in quarters])
 
 
 LAYOUTS = {

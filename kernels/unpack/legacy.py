@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tinygrad import UOp, dtypes
+from tinygrad import UOp
 
-from kernels.unpack import Block, Group, Groups, Layout, Run, fields, shifted
+from kernels.unpack import Block, Group, Groups, Layout, Run, fields, shifted, signed_bytes, spread
 
 
 def _symmetric(middle: int | None) -> Groups:
@@ -30,17 +30,14 @@ def _runs_5bit(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     qs, qh = block.qs(word), block.qh(0)
     runs = []
     for high in (0, 1):
-        fifth = shifted(qh, word * 4 + 16 * high)
-        quants = tuple(q | (((fifth >> i) & 1) << 4) for i, q in enumerate(fields(qs, 4 * high, 15)))
+        fifth = spread(shifted(qh, word * 4 + 16 * high))
+        quants = fields(((qs >> (4 * high)) & 0x0F0F0F0F) | (fifth << 4), 0, 255)
         runs.append(Run(0, word * 4 + 16 * high, quants))
     return tuple(runs)
 
 
 def _runs_byte(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    qs = block.qs(word)
-    # shift the byte to the top, then back down as a signed number
-    quants = tuple((qs << (24 - 8 * i)).bitcast(dtypes.int32) >> 24 for i in range(4))
-    return (Run(0, word * 4, quants),)
+    return (Run(0, word * 4, signed_bytes(block.qs(word))),)
 
 
 LAYOUTS = {
