@@ -68,12 +68,12 @@ def half(bits: UOp, device: str) -> UOp:
     if name not in NO_HALF and name != "CPU":
         return bits.bitcast(dtypes.float16).cast(dtypes.float32)
     wide = bits.cast(dtypes.uint32)
+    magnitude = wide & 0x7FFF
     if name == "CPU":
         # float32 arithmetic, which compilers do in vectors where they convert halves one by one: a third of the time.
         # Shifted into place the exponent is 112 too small, and a denormal stays one, which a CPU multiplies rightly
-        value = (((wide << 17) >> 4).bitcast(dtypes.float32) * 2.0**112).bitcast(dtypes.uint32)
-        return (value | ((wide >> 15) << 31)).bitcast(dtypes.float32)
-    magnitude = wide & 0x7FFF
+        value = ((magnitude << 13).bitcast(dtypes.float32) * 2.0**112).bitcast(dtypes.uint32)
+        return (value | ((wide & 0x8000) << 16)).bitcast(dtypes.float32)
     # a denormal is its mantissa times 2^-24; other exponents are rebiased by 127 - 15
     normal = ((magnitude << 13) + (112 << 23)).bitcast(dtypes.float32)
     value = (magnitude < 0x400).where(float32(magnitude) * 2.0**-24, normal)

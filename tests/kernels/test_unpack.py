@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from gguf import quants
 from tinygrad import UOp, dtypes
+from tinygrad.uop.ops import Ops
 
 from kernels import formats, reference
 from kernels.formats import FormatError
-from kernels.unpack import NO_HALF, Block, get_layout, half, tables
+from kernels.unpack import NO_HALF, Block, get_layout, half, signed_bytes, spread, tables
+from kernels.unpack.iq import sign_byte
 
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
 
@@ -34,7 +37,10 @@ class NumpyBlock(Block):
 
 
 def number(u):
-    return float(u.simplify().val)
+    u = u.simplify()
+    # tinygrad leaves a bitcast of 0 as it is once it has made the 0 untyped
+    zeros = {b: UOp.const(0, b.dtype) for b in u.toposort() if b.op is Ops.BITCAST and b.src[0].val == 0}
+    return float(u.substitute(zeros).simplify().val)
 
 
 def unpacked(format, raw, device="CPU"):
@@ -57,13 +63,58 @@ def unpacked(format, raw, device="CPU"):
     return [weights[i] for i in range(fmt.block)]
 
 
-@pytest.mark.parametrize("device", ["CPU", "CL"])
-@pytest.mark.parametrize("format", BLOCKED)
+@pytest.mark.parametrize(("format", "device"), [*((f, "CPU") for f in BLOCKED), ("Q4_K", "CL"), ("IQ1_M", "CL")])
 def test_every_weight_of_a_block_once_and_right(format, device):
     block = formats.get_format(format).block
     raw = reference.random_blocks(format, 1, block, np.random.default_rng(3))
     expected = reference.dequantize(raw, format, (1, block))[0]
     np.testing.assert_allclose(unpacked(format, raw, device), expected, rtol=1e-6, atol=1e-7)
+
+
+def weight_with(format, **fields):
+    """The first weight of a block, and what it must be, whose quants are 1 and whose other fields are given."""
+    fmt = formats.get_format(format)
+    raw = np.full(fmt.nbytes, 0x11, np.uint8)
+    for plane in fmt.planes:
+        if plane.name in fields:
+            raw[plane.start : plane.stop] = fields[plane.name]
+    return unpacked(format, raw[None])[0], reference.dequantize(raw[None], format, (1, fmt.block))[0, 0]
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 127, 128, 254, 255])
+def test_scales_of_mxfp4(exponent):
+    found, expected = weight_with("MXFP4", e=exponent)
+    assert found == expected == 2.0 ** (exponent - 128)
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 8, 9, 0x38, 0x7E, 0x7F, 0x80, 0x81])
+def test_scales_of_nvfp4(code):
+    found, expected = weight_with("NVFP4", scales=code)
+    assert found == expected
+
+
+def test_signs_of_seven_bits():
+    for index, expected in enumerate(quants.IQ2_XXS.ksigns):
+        assert int(number(sign_byte(UOp.const(index, dtypes.uint32)))) == expected
+
+
+@pytest.mark.parametrize("numbers", [(1, -1, 127, 3), (-128, 5, -2, -127)])
+def test_bytes_with_their_sign(numbers):
+    word = int(np.array(numbers, np.int8).view(np.uint32)[0])
+    assert [int(number(b)) for b in signed_bytes(UOp.const(word, dtypes.uint32))] == list(numbers)
+
+
+@pytest.mark.parametrize("bits", range(32))
+def test_four_bits_spread_over_bytes(bits):
+    found = int(number(spread(UOp.const(bits, dtypes.uint32))))
+    assert list(found.to_bytes(4, "little")) == [(bits >> i) & 1 for i in range(4)]
+
+
+@pytest.mark.parametrize("format", BLOCKED)
+def test_tables_are_as_declared(format):
+    fmt, found = formats.get_format(format), tables.arrays(format)
+    assert [(a.shape, str(a.dtype)) for a in found] == [(t.shape(3, 5), t.dtype) for t in fmt.tables]
+    assert all(array.flags.writeable for array in found)  # OpenCL uploads no other
 
 
 @pytest.mark.parametrize("format", [f for f in formats.FORMATS if f not in BLOCKED] + ["Q8_1"])
