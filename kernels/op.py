@@ -6,6 +6,7 @@ that a new op is one module, one reference (`kernels.references`) and one line i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -41,6 +42,10 @@ class Operand:
     shape: tuple[int, ...]
     dtype: DType
     role: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * int(self.dtype.itemsize)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +15,18 @@ from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels.op import KernelError, Op, Operand, Variable, Variant
-from kernels.ops import linear
+from kernels.ops import expert_linear, gate_up, head_linear, linear, rmsnorm_linear, topk
 
 __all__ = ["OPS", "KernelError", "Operand", "Variant"]
 
-OPS: dict[str, Op] = {op.name: op for op in (linear.OP,)}
+OPS: dict[str, Op] = {op.name: op for op in (
+    linear.OP,
+    rmsnorm_linear.OP,
+    gate_up.OP,
+    expert_linear.OP,
+    head_linear.OP,
+    topk.OP,
+)}
 
 
 def get_op(name: str) -> Op:
@@ -98,8 +104,4 @@ def _digest(sources: tuple[str, ...]) -> str:
 def nbytes_moved(w: Workload) -> int:
     """Bytes that one launch must move at least."""
     op = get_op(w.op)
-    return sum(_nbytes(o) for o in op.operands(w)) if op.nbytes is None else op.nbytes(w)
-
-
-def _nbytes(o: Operand) -> int:
-    return math.prod(o.shape) * int(o.dtype.itemsize)
+    return sum(o.nbytes for o in op.operands(w)) if op.nbytes is None else op.nbytes(w)

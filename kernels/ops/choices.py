@@ -115,10 +115,10 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
     return variants
 
 
-def row_sources(w: Workload, r: Rows, module: str) -> tuple[str, ...]:
+def row_sources(w: Workload, r: Rows, *modules: str) -> tuple[str, ...]:
     """The files that decide what a row kernel computes."""
     from kernels.formats import get_format
 
     layouts = {get_format(f).layout for f in r.formats} - {"plain"}
     shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py")
-    return (*shared, f"ops/{module}.py", *sorted(f"unpack/{layout}.py" for layout in layouts))
+    return (*shared, *(f"ops/{module}.py" for module in modules), *sorted(f"unpack/{layout}.py" for layout in layouts))

@@ -187,6 +187,8 @@ class _Ranges:
 
 LOOP_NUMBERS = (0, 8, 9)
 SUMMED_NUMBER = 7
+SQUARES_NUMBER = 6
+SQUARES = 8  # a step's, each with an accumulator
 
 
 def _steps(format: str, k: int, params: Params, base: int, ranges: _Ranges) -> Step:
@@ -206,7 +208,6 @@ def scheduled(r: Rows, params: Params, args: Args, device: str, factor: bool) ->
     loops = tuple(UOp.range(size, number) for size, number in zip(r.loops, LOOP_NUMBERS, strict=False))
     row = UOp.range(r.n, 1)
     sums: dict[str, UOp] = {}
-    squares: UOp | None = None
     for i, format in enumerate(r.formats):
         ranges = _Ranges()
         index = loops if r.summed == 1 else (*loops, ranges(r.summed, SUMMED_NUMBER + 10 * i))
@@ -217,10 +218,20 @@ def scheduled(r: Rows, params: Params, args: Args, device: str, factor: bool) ->
             lanes = step_sums(args, weight, own, step, params["lanes"], columns.x, factor, device)
             value = total([reduce_add(lane, *ranges.uops) for lane in lanes])
             sums[weight.name] = value if weight.stop is None else inside(weight, row).where(value, 0.0)
-        if r.squares is not None and squares is None:
-            squares = reduce_add(columns.squares(), *ranges.uops)
-    results = [sums[w.name] for w in r.weights] + ([] if squares is None else [squares])
+    results = [sums[w.name] for w in r.weights]
+    if r.squares is not None:
+        results.append(_sum_of_squares(r, args, loops))
     return r.store(args, loops, row, results).end(*loops, row)
+
+
+def _sum_of_squares(r: Rows, args: Args, index: Index) -> UOp:
+    """In a loop of its own, numbered 6: it does not depend on the row, and tinygrad would put one loop in two places."""
+    assert r.squares is not None
+    ranges = _Ranges()
+    size = SQUARES if r.k % SQUARES == 0 else 1
+    step = ranges(r.k // size, SQUARES_NUMBER)
+    values = [r.squares(args, index, step * size + i) for i in range(size)]
+    return total([reduce_add(v * v, *ranges.uops) for v in values])
 
 
 class Columns:

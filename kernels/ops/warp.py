@@ -72,28 +72,27 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     others = tuple(UOp.range(size, 8 + i, AxisType.GLOBAL) for i, size in enumerate(r.loops[1:]))
     member = UOp.range(warps, 2, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
-    first = (group * warps + member) * rows
-    numbers = [first + i for i in range(rows)]
-    whole = r.n % (rows * warps) == 0
-    # rows past the last are computed from the last one's weights, but not stored
-    safe = numbers if whole else [row.minimum(r.n - 1) for row in numbers]
+    numbers = [(group * warps + member) * rows + i for i in range(rows)]
+    # Rows past the last are the last one again, and store what it stores. Not a condition on the row: tinygrad 0.14 may
+    # drop one from a store where it leaves a single row, and then every warp stores to that.
+    if r.n % (rows * warps):
+        numbers = [row.minimum(r.n - 1) for row in numbers]
     indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
     outside = (group, *others, member, lane)
     keys: list[tuple[str, int, int]] = []
     sums: dict[tuple[str, int, int], UOp] = {}
     for i, format in enumerate(r.formats):
         weights = [w for w in r.weights if w.format == format]
-        turn = _turns(r, weights, steps(format, r.k, params["words"]), first, i)
-        found = _step(r, weights, params["words"], turn * WARP + lane, safe, indices, args, device, squares=i == 0)
+        turn = _turns(r, weights, steps(format, r.k, params["words"]), numbers[0], i)
+        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares=i == 0)
         keys = list(found)
         sums |= dict(zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True))
     stores = []
     for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
-        stored = lane.eq(0) if whole else lane.eq(0) & (row < r.n)
         parts = [warp_sum(sums[w.name, i, token], device) for w in r.weights]
         if r.squares is not None:
             parts.append(warp_sum(sums["", 0, token], device))
-        stores.append(r.store(args, index, row.valid(stored), parts))
+        stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
 
 

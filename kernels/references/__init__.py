@@ -11,10 +11,17 @@ import numpy as np
 
 from db.records import Workload
 from kernels.references.case import Case, InputsError
+from kernels.references.gated import expert_linear, gate_up, head_linear, rmsnorm_linear
 from kernels.references.linear import linear
+from kernels.references.topk import topk
 
 _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
     "linear": linear,
+    "rmsnorm_linear": rmsnorm_linear,
+    "gate_up": gate_up,
+    "expert_linear": expert_linear,
+    "head_linear": head_linear,
+    "topk": topk,
 }
 
 

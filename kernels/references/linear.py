@@ -36,6 +36,23 @@ def planes(prefix: str, format: str, raw: Array, shape: tuple[int, int]) -> dict
     return {f"{prefix}.{a.name}": content for a, content in arrays}
 
 
+def added(w: Workload, case: Case, rng: np.random.Generator) -> Case:
+    """The case with the terms of the workload's epilogue: bias [n], residual [m, n]."""
+    if w.epilogue == "none":
+        return case
+    terms: dict[str, Array] = {}
+    if "bias" in w.epilogue:
+        terms["bias"] = rng.standard_normal(w.n, dtype=np.float32)
+    if "add" in w.epilogue:
+        terms["residual"] = activations((w.m, w.n), w.out_dtype, rng)
+    truth = case.truths["out"]
+    product, scale = truth.rows(0, w.m)
+    reference = product + sum(t.astype(np.float64) for t in terms.values())
+    # a sum is as exact as its larger term
+    whole = Truth(reference, np.ones(w.m), np.maximum(scale.max(0), 1.0), w.n)
+    return Case({**case.arrays, **terms}, {"out": whole})
+
+
 def linear(w: Workload, rng: np.random.Generator) -> Case:
     raw, weight = distinct_rows(w.format, w.n, w.k, rng)
     x = activations((w.m, w.k), w.x_dtype, rng)
@@ -46,4 +63,4 @@ def linear(w: Workload, rng: np.random.Generator) -> Case:
         column_scale=np.linalg.norm(weight, axis=1),
         n=w.n,
     )
-    return Case({**planes("w", w.format, raw, (w.n, w.k)), "x": x}, {"out": truth})
+    return added(w, Case({**planes("w", w.format, raw, (w.n, w.k)), "x": x}, {"out": truth}), rng)

@@ -69,7 +69,7 @@ def ordinary_rows(w: Workload) -> Case:
 
 
 def case_of(w: Workload, seed: int = 0) -> Case:
-    if w.op == "linear" and w.out_dtype == "float16" and backend() in NO_HALF:
+    if w.op == "linear" and w.epilogue == "none" and w.out_dtype == "float16" and backend() in NO_HALF:
         return ordinary_rows(w)
     return make_case(w, seed)
 

@@ -1,0 +1,60 @@
+"""`head_linear`: out[m, heads, n] = W[heads, n, k] x[m, heads, k], one linear a head: what MLA absorbs into q and takes
+out of its attention. extra: heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp
+
+from db.records import Workload
+from kernels.formats import get_format
+from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand
+from kernels.ops import choices, epilogue
+from kernels.ops.rows import Index, Rows, Weight, weight_operands
+from kernels.unpack import float32
+
+
+def _heads(w: Workload) -> int:
+    heads = dict(w.extra).get("heads")
+    if not isinstance(heads, int) or heads < 1:
+        raise KernelError(f"head_linear needs the extra heads, a count; saw {heads!r}")
+    return heads
+
+
+def rows(w: Workload) -> Rows:
+    """Raises KernelError for heads, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
+    epilogue.check(w, ("none",))
+    get_format(w.format).blocks(w.k)
+
+    def x(args: Args, index: Index, column: UOp) -> UOp:
+        return float32(args["x"][index[0], index[1], column])
+
+    def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
+        return args["out"][index[0], index[1], row].store(sums[0].cast(DTYPES[w.out_dtype]))
+
+    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m, _heads(w)), x, store, lambda args, index: index[1])
+
+
+_variants = choices.row_variants(rows)
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    """out [m, heads, n], the weight's planes [heads * n, blocks, items], x [m, heads, k]."""
+    heads = _heads(w)
+    return (
+        Operand("out", (w.m, heads, w.n), DTYPES[w.out_dtype], OUT),
+        *weight_operands("w", w.format, heads * w.n, w.k),
+        Operand("x", (w.m, heads, w.k), DTYPES[w.x_dtype], INPUT),
+    )
+
+
+OP = Op(
+    name="head_linear",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: choices.plain(w, _variants(w)),
+    choices=lambda w, device: choices.rows_choices(w, rows(w), _variants(w), device),
+    sources=lambda w: choices.row_sources(w, rows(w), "head_linear"),
+    products=lambda w: w.m * _heads(w) * w.n * w.k,
+)

@@ -1,0 +1,113 @@
+"""The relatives of `linear` against float64: fused norms, gates, experts and heads, at odd shapes."""
+
+from dataclasses import replace
+
+import pytest
+from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, judged, run, schedule
+from support.random_schedules import assert_random_schedules_right
+from support.warp_emulator import COMPILER, CUDASource, launch
+
+from autotune.tinygrad_api.lower import compile_program
+from db.records import Outcome, Workload
+from kernels import defaults
+from kernels.op import KernelError
+from kernels.registry import nbytes_moved, operands, variants
+from kernels.sink import applies, build
+
+
+def workload(op, format, n, k, m=1, epilogue="none", x_dtype="float32", **extra):
+    return Workload(op, format, n, k, m, x_dtype, x_dtype, epilogue, tuple(sorted(extra.items())))
+
+
+EPS = {"eps": "1e-05"}
+EXPERTS = {"experts": 5, "used": 3}
+WORKLOADS = {
+    "bias and residual": workload("linear", "Q4_K", 33, 512, 2, "bias_add"),
+    "residual of halves": workload("linear", "F16", 33, 65, 1, "add", "float16"),
+    "norm": workload("rmsnorm_linear", "F32", 7, 65, **EPS),
+    "norm of halves": workload("rmsnorm_linear", "Q8_0", 9, 96, 1, "none", "float16", **EPS),
+    "parts of two formats": workload("rmsnorm_linear", "Q4_K", 40, 512, parts="Q4_K.24+Q6_K.16", **EPS),
+    "three parts, bias": workload("rmsnorm_linear", "Q4_0", 29, 96, 3, "bias", parts="Q4_0.16+Q8_0.12+F32.1", **EPS),
+    "gate and up": workload("gate_up", "Q4_K", 19, 512, act="silu", norm="rms", up="Q4_K", **EPS),
+    "gate and up of two formats": workload("gate_up", "Q4_K", 19, 512, 2, act="gelu", norm="rms", up="Q6_K", **EPS),
+    "no norm": workload("gate_up", "Q8_0", 19, 64, 5, act="silu", norm="none"),
+    "experts": workload("expert_linear", "Q4_K", 19, 256, 2, form="gate_up", up="Q6_K", **EXPERTS),
+    "experts of gpt-oss": workload(
+        "expert_linear", "Q8_0", 19, 64, act="swiglu_oai", bias=1, form="gate_up", **EXPERTS
+    ),
+    "one expert": workload("expert_linear", "Q4_0", 7, 32, form="gate_up", experts=1, used=1),
+    "down": workload("expert_linear", "Q6_K", 19, 256, 2, "add", form="down", **EXPERTS),
+    "down of all, with biases": workload("expert_linear", "Q8_0", 19, 64, form="down", bias=1, experts=4, used=4),
+    "heads": workload("head_linear", "F16", 19, 65, 2, heads=3),
+    "heads of blocks": workload("head_linear", "Q8_0", 19, 64, heads=3),
+}
+all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
+
+
+def assert_right(w, schedule):
+    verdict = run(w, schedule)
+    assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"
+
+
+@all_workloads
+def test_under_the_heuristic_and_the_default(w):
+    for choice in defaults.heuristic(w, backend()):
+        assert_right(w, choice)
+    assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
+
+
+@all_workloads
+def test_random_schedules(w):
+    assert_random_schedules_right(w, 2, body=16)
+
+
+@pytest.mark.parametrize("op", ["rmsnorm_linear", "gate_up", "expert_linear", "head_linear"])
+def test_many_random_schedules_of_each_op(op):
+    w = {
+        "rmsnorm_linear": workload("rmsnorm_linear", "Q4_0", 24, 96, 2, parts="Q4_0.16+Q8_0.8", **EPS),
+        "gate_up": workload("gate_up", "Q4_0", 24, 96, 2, act="silu", norm="rms", up="Q8_0", **EPS),
+        "expert_linear": workload("expert_linear", "Q4_0", 24, 96, 2, form="down", experts=4, used=2),
+        "head_linear": workload("head_linear", "Q4_0", 24, 96, 2, heads=4),
+    }[op]
+    assert_random_schedules_right(w, 20, seed=1, body=16)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_warps_emulated(name, tmp_path):
+    w, renderer = WORKLOADS[name], CUDASource()
+    found = variants(w, "CUDA")["warp"].params(w)
+    for i, params in enumerate((found[0], found[-1])):
+        program = compile_program(build(w, schedule("warp", params), renderer), renderer, max_uops=MAX_UOPS)
+        case = case_of(w)
+        memory = arrays(w, case)
+        (tmp_path / str(i)).mkdir()
+        launch(program, memory, tmp_path / str(i))
+        verdict = judged(w, "warp", case, {"out": memory[0]})
+        assert verdict.outcome is Outcome.OK, f"{params}: {verdict.reason}"
+
+
+def test_only_the_experts_that_are_used_count_as_moved():
+    w = WORKLOADS["down"]
+    whole = sum(o.nbytes for o in operands(w) if o.role == "weight")
+    few = replace(w, m=1)
+    assert nbytes_moved(few) < sum(o.nbytes for o in operands(few)) - whole // 4
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "message"),
+    [
+        ("norm", {"eps": "0"}, "eps"),
+        ("norm", {}, "eps"),
+        ("parts of two formats", {"parts": "Q4_K.24", **EPS}, "are not 40 rows"),
+        ("parts of two formats", {"parts": "Q6_K.16+Q4_K.24", **EPS}, "begin with Q4_K"),
+        ("parts of two formats", {"parts": "Q4_K.x", **EPS}, "FORMAT.rows"),
+        ("no norm", {"act": "relu"}, "no kernel of gate_up has the activation 'relu'"),
+        ("down", {"form": "sideways", **EXPERTS}, "form='sideways'"),
+        ("down", {"form": "down", "experts": 2, "used": 3}, "experts=2 used=3"),
+        ("heads", {}, "heads"),
+    ],
+)
+def test_extras_without_kernels(name, extra, message):
+    with pytest.raises(KernelError, match=message):
+        variants(replace(WORKLOADS[name], extra=tuple(sorted(extra.items()))))
