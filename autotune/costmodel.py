@@ -14,33 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.tinygrad_api.space import Candidate
+from db.records import Schedule
 
 MIN_OBSERVATIONS = 8
 _RIDGE = 0.5
-_VARIANTS = ("dequant", "factored", "warp")
-_PARAMS = ("words", "lanes", "rows", "warps")
-
-
-def features(c: Candidate) -> npt.NDArray[np.float64]:
-    """log2 of the candidate's sizes, their squares (most have a best value in the middle), and its variant."""
-    s, params = c.shape, dict(c.schedule.params)
-    sizes = [s.body, s.threads, s.groups, s.grid, s.upcast, s.unroll, *(params.get(p, 1) for p in _PARAMS)]
-    logs = np.log2(np.array(sizes, np.float64).clip(min=1))
-    ops = [o.op for o in c.schedule.opts or ()]
-    flags = [float(c.schedule.variant == v) for v in _VARIANTS]
-    counts = [float(ops.count(op)) for op in ("PADTO", "SWAP", "TC", "NOLOCALS", "THREAD")]
-    return np.concatenate([[1.0], logs, logs**2 / 4, flags, counts])
 
 
 class CostModel:
-    """Predicts log(seconds). `observe` adds a fact; `predict` before MIN_OBSERVATIONS returns zeros."""
+    """Predicts log(seconds). `observe` adds a fact; `predict` before MIN_OBSERVATIONS returns zeros. `starts`: a
+    schedule of every variant and parameter that there can be."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: Sequence[Schedule]) -> None:
+        self._variants = tuple(dict.fromkeys(s.variant for s in starts))
+        self._params = tuple(dict.fromkeys(name for s in starts for name, _ in s.params))
         self._x: list[npt.NDArray[np.float64]] = []
         self._y: list[float] = []
 
     def observe(self, candidate: Candidate, seconds: float) -> None:
-        self._x.append(features(candidate))
+        self._x.append(self._features(candidate))
         self._y.append(math.log(seconds))
 
     def predict(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
@@ -53,5 +44,15 @@ class CostModel:
         weight = np.exp(-(y - y.min()))[:, None]
         normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
         beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))
-        predicted: npt.NDArray[np.float64] = np.array([features(c) for c in candidates]) @ beta + center
+        predicted: npt.NDArray[np.float64] = np.array([self._features(c) for c in candidates]) @ beta + center
         return predicted
+
+    def _features(self, c: Candidate) -> npt.NDArray[np.float64]:
+        """log2 of the candidate's sizes, their squares (most have a best value in the middle), and its variant."""
+        s, params = c.shape, dict(c.schedule.params)
+        sizes = [s.body, s.threads, s.groups, s.grid, s.upcast, s.unroll, *(params.get(p, 1) for p in self._params)]
+        logs = np.log2(np.array(sizes, np.float64).clip(min=1))
+        ops = [o.op for o in c.schedule.opts or ()]
+        flags = [float(c.schedule.variant == v) for v in self._variants]
+        counts = [float(ops.count(op)) for op in ("PADTO", "SWAP", "TC", "NOLOCALS", "THREAD")]
+        return np.concatenate([[1.0], logs, logs**2 / 4, flags, counts])

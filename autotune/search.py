@@ -34,7 +34,7 @@ class BeamSearch:
     def __init__(self, space: Space, seeds: Sequence[Schedule], width: int, seed: int = 0, patience: int = 2) -> None:
         self._space, self._width, self._patience = space, width, patience
         self._random = random.Random(seed)
-        self._model = CostModel()
+        self._model = CostModel(space.starts)
         self._seen: set[tuple[object, ...]] = set()
         self._known: dict[tuple[object, ...], tuple[float, Candidate]] = {}
         self._expanded: set[tuple[object, ...]] = set()

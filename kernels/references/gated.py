@@ -11,7 +11,8 @@ from kernels.references.linear import activations, added, distinct_rows, planes
 
 
 def _silu(x: Doubles) -> Doubles:
-    return x / (1 + np.exp(-np.clip(x, -700, 700)))
+    result: Doubles = x / (1 + np.exp(-np.clip(x, -700, 700)))
+    return result
 
 
 def _gelu(x: Doubles) -> Doubles:
@@ -23,14 +24,17 @@ def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
     """act(gate) * up; gpt-oss's swiglu_oai clamps both."""
     if act == "swiglu_oai":
         gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0)
-        return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
-    return {"silu": _silu, "gelu": _gelu}[act](gate) * up
+        swiglu: Doubles = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+        return swiglu
+    product: Doubles = {"silu": _silu, "gelu": _gelu}[act](gate) * up
+    return product
 
 
 def normalised(w: Workload, x: Doubles, norm: Array) -> Doubles:
     """RMSNorm of x [m, k] with the extra eps, times norm [k]."""
     rms = np.sqrt(np.square(x).mean(-1, keepdims=True) + float(str(dict(w.extra)["eps"])))
-    return x / rms * norm.astype(np.float64)
+    result: Doubles = x / rms * norm.astype(np.float64)
+    return result
 
 
 def _norm(k: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autotune.header import Header, TensorInfo
@@ -136,6 +137,11 @@ def model(
         for name, shape in (known_block if block is None else block).items():
             tensors[f"blk.{layer}.{name}" if name.endswith(".bias") else f"blk.{layer}.{name}.weight"] = shape
     return of(architecture, tensors | dict(more or {}), metadata, format)
+
+
+def rekeyed(header: Header, keys: Mapping[str, Any]) -> Header:
+    """The same tensors, other keys."""
+    return replace(header, metadata={**header.metadata, **{f"{header.architecture}.{k}": v for k, v in keys.items()}})
 
 
 def of(architecture: str, tensors: Mapping[str, Shape], metadata: Mapping[str, Any], format: str = "Q8_0") -> Header:

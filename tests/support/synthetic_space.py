@@ -20,6 +20,10 @@ class SyntheticSpace:
     def __init__(self) -> None:
         self.sized = 0
 
+    @property
+    def starts(self) -> tuple[Schedule, ...]:
+        return tuple(Schedule(variant, (), ()) for variant in VARIANTS)
+
     def candidate(self, schedule: Schedule) -> Candidate | None:
         self.sized += 1
         logs = {o.op: int(o.arg).bit_length() - 1 for o in schedule.opts or () if isinstance(o.arg, int)}

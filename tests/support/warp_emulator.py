@@ -160,7 +160,8 @@ def launch(
     run = ctypes.CDLL(str(folder / "kernel.so")).launch
     global_size, local_size = program.launch_dims(values)
     grid, block = ((ctypes.c_int * 3)(*d) for d in (global_size, local_size or (1, 1, 1)))
-    memory = [np.ascontiguousarray(a) for a in arrays]
+    # what a kernel does not read, it does not take
+    memory = [np.ascontiguousarray(arrays[slot]) for slot in program.uop.arg.globals]
     memory += [np.array(values[v.expr], np.int32) for v in program.uop.arg.vars]
     pointers = (ctypes.c_void_p * len(types))(*(a.ctypes.data for a in memory))
     run(_Dim3(*grid), _Dim3(*block), pointers)

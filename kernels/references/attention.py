@@ -1,0 +1,83 @@
+"""What the attention ops must compute: softmax over whole rows of scores, one head and one run of positions at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from db.records import Workload
+from kernels.references.case import Array, Case, Doubles, InputsError, Truth
+
+_NONE = -1e30  # the logarithm of a run without positions
+
+
+def flash_decode(w: Workload, rng: np.random.Generator) -> Case:
+    e = dict(w.extra)
+    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
+    arrays = {
+        "q": _normal(rng, (heads, w.k), w.x_dtype),
+        "k": _normal(rng, (kv_heads, max_ctx, w.k), "float16"),
+        "v": _normal(rng, (kv_heads, max_ctx, int(e["v_head_dim"])), "float16"),
+    }
+    if e.get("sinks"):
+        arrays["sinks"] = _normal(rng, (heads,), "float32")
+    shared = np.arange(heads) // (heads // kv_heads)
+    return _case(w, arrays, arrays["q"], arrays["k"][shared], arrays["v"][shared], arrays.get("sinks"))
+
+
+def mla_decode(w: Workload, rng: np.random.Generator) -> Case:
+    e = dict(w.extra)
+    heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope"])
+    arrays = {
+        "q_latent": _normal(rng, (heads, rank), w.x_dtype),
+        "q_rope": _normal(rng, (heads, rope), w.x_dtype),
+        "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
+    }
+    cache = np.broadcast_to(arrays["cache"], (heads, *arrays["cache"].shape))
+    q = np.concatenate([arrays["q_latent"], arrays["q_rope"]], axis=1)
+    return _case(w, arrays, q, cache, cache[:, :, :rank], None)
+
+
+def flash_combine(w: Workload, rng: np.random.Generator) -> Case:
+    e = dict(w.extra)
+    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    parts = rng.standard_normal((splits, heads, dim), np.float32)
+    lse = (3 * rng.standard_normal((splits, heads))).astype(np.float32)
+    lse[rng.random((splits, heads)) < 0.2] = _NONE
+    lse[0] = np.abs(lse[0]) % 10
+    chances = np.exp2(lse.astype(np.float64))
+    out = (parts.astype(np.float64) * chances[:, :, None]).sum(0) / chances.sum(0)[:, None]
+    return Case({"parts": parts, "lse": lse}, {"out": Truth.of(out)})
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    if dtype not in ("float32", "float16"):
+        raise InputsError(f"{dtype!r}: only float32 and float16 values can be made")
+    return rng.standard_normal(shape, np.float32).astype(dtype)
+
+
+def _case(w: Workload, arrays: dict[str, Array], q: Array, k: Array, v: Array, sinks: Array | None) -> Case:
+    """q [heads, columns]; k, v [heads, positions, columns]; the last `window` of the first `ctx` positions are seen."""
+    e = dict(w.extra)
+    ctx, window, splits = int(e["ctx"]), int(e.get("window", 0)), int(e.get("splits", 1))
+    cap, scale = str(e.get("softcap", "none")), float(e.get("scale", 1))
+    first = max(0, ctx - window) if window else 0
+    run = -(-(ctx - first) // splits)
+    out = np.zeros((splits, len(q), v.shape[2]))
+    lse = np.full((splits, len(q)), _NONE)
+    for split in range(splits):
+        start, stop = first + split * run, min(first + (split + 1) * run, ctx)
+        if start >= stop:
+            continue
+        for head in range(len(q)):
+            scores = k[head, start:stop].astype(np.float64) @ q[head].astype(np.float64) * scale
+            if cap != "none":
+                scores = float(cap) * np.tanh(scores / float(cap))
+            own = [] if sinks is None or split > 0 else [np.float64(sinks[head])]
+            top = max([scores.max(), *own])
+            chances = np.exp(scores - top)
+            total = chances.sum() + sum(np.exp(s - top) for s in own)
+            out[split, head] = chances @ v[head, start:stop].astype(np.float64) / total
+            lse[split, head] = (top + np.log(total)) / np.log(2)
+    typical: Doubles = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
+    # near its maximum a mean of values in float32 is as good as the values, whatever they cancel to
+    return Case(arrays, {"out": Truth.of(out, np.full(out.shape[:2], out.std() + 1e-9)), "lse": Truth.of(lse, typical)})

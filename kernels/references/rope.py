@@ -1,0 +1,104 @@
+"""What the ops that rotate and store must compute, one head of one token at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from db.records import Workload
+from kernels.references.case import Array, Case, Doubles, Truth
+
+_BASE = 10000.0
+
+
+def angles(max_ctx: int, rope: int, factors: Array | None = None) -> tuple[Array, Array]:
+    """cos and sin [max_ctx, rope / 2] float32 of base 10000; `factors` divide the frequencies, as rope_freqs does."""
+    frequencies = _BASE ** (-np.arange(0, rope, 2) / rope) / (1.0 if factors is None else factors)
+    turns = np.arange(max_ctx)[:, None] * frequencies
+    return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
+
+
+def rotate(row: Doubles, cos: Array, sin: Array, mode: str) -> Doubles:
+    """The first columns of a row, turned in pairs: as complex numbers, by cos + i sin."""
+    if mode == "none":
+        return row
+    half, out = len(cos), row.copy()
+    for i in range(half):
+        a, b = (i, i + half) if mode == "neox" else (2 * i, 2 * i + 1)
+        turned = complex(row[a], row[b]) * complex(float(cos[i]), float(sin[i]))
+        out[a], out[b] = turned.real, turned.imag
+    return out
+
+
+def rms_norm(row: Doubles, weight: Array, eps: float) -> Doubles:
+    normed: Doubles = row / np.sqrt(np.square(row).mean() + eps) * weight.astype(np.float64)
+    return normed
+
+
+def rope_cache_store(w: Workload, rng: np.random.Generator) -> Case:
+    e = dict(w.extra)
+    heads, kv_heads, dim, value_dim = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "v_head_dim"))
+    max_ctx, mode, rope = int(e["max_ctx"]), str(e.get("mode", "neox")), int(e.get("rope", 0))
+    arrays: dict[str, Array] = {
+        "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
+        "v_cache": _normal(rng, (kv_heads, max_ctx, value_dim), "float16"),
+        "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
+    }
+    arrays |= _tables(max_ctx, rope, mode, rng)
+    if e.get("norm"):
+        arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
+    start = (max_ctx - w.m) // 2
+    q = np.zeros((w.m, heads, dim))
+    k_cache, v_cache = arrays["k_cache"].astype(np.float64), arrays["v_cache"].astype(np.float64)
+    for token in range(w.m):
+        row = arrays["qkv"][token].astype(np.float64)
+        for head in range(heads + kv_heads):
+            x = row[head * dim : (head + 1) * dim]
+            if e.get("norm"):
+                x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], float(e.get("eps", "1e-6")))
+            x = _at(arrays, x, mode, start + token)
+            if head < heads:
+                q[token, head] = x
+            else:
+                k_cache[head - heads, start + token] = x
+        v_cache[:, start + token] = row[(heads + kv_heads) * dim :].reshape(kv_heads, value_dim)
+    truths = {"q": Truth.of(q), "k_cache": Truth.of(k_cache), "v_cache": Truth.of(v_cache)}
+    return Case(arrays, truths)
+
+
+def mla_cache_store(w: Workload, rng: np.random.Generator) -> Case:
+    e = dict(w.extra)
+    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "nope", "rope"))
+    max_ctx, mode = int(e["max_ctx"]), str(e.get("mode", "interleaved"))
+    arrays: dict[str, Array] = {
+        "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
+        "q": _normal(rng, (w.m, heads, nope + rope), w.x_dtype),
+        "kv": _normal(rng, (w.m, rank + rope), w.x_dtype),
+        "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
+    }
+    arrays |= _tables(max_ctx, rope, mode, rng)
+    start = (max_ctx - w.m) // 2
+    q_rope = np.zeros((w.m, heads, rope))
+    cache = arrays["cache"].astype(np.float64)
+    for token in range(w.m):
+        for head in range(heads):
+            q_rope[token, head] = _at(arrays, arrays["q"][token, head, nope:].astype(np.float64), mode, start + token)
+        kv = arrays["kv"][token].astype(np.float64)
+        latent = rms_norm(kv[:rank], arrays["kv_norm"], float(e.get("eps", "1e-6")))
+        cache[start + token] = np.concatenate([latent, _at(arrays, kv[rank:], mode, start + token)])
+    return Case(arrays, {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)})
+
+
+def _at(arrays: dict[str, Array], row: Doubles, mode: str, position: int) -> Doubles:
+    return row if mode == "none" else rotate(row, arrays["cos"][position], arrays["sin"][position], mode)
+
+
+def _tables(max_ctx: int, rope: int, mode: str, rng: np.random.Generator) -> dict[str, Array]:
+    """As llama3 has them, with factors on the frequencies."""
+    if mode == "none":
+        return {}
+    cos, sin = angles(max_ctx, rope, rng.uniform(1, 8, rope // 2))
+    return {"cos": cos, "sin": sin}
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    return rng.standard_normal(shape, np.float32).astype(dtype)
