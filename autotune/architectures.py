@@ -1,32 +1,83 @@
-"""Which weights of an architecture are linears, by tensor name. Data only: `workloads` reads it.
+"""How the blocks of an architecture differ, as far as a file's tensors and keys do not say it. Data only.
 
-Names are GGUF's (`gguf.constants.TENSOR_NAMES`); `{i}` stands for a layer's number.
+Facts of llama.cpp's model definitions (src/models, src/llama-model.cpp). What is there or not (biases, fused weights,
+norms of q and k, experts, attention sinks) is seen in the tensors and is no column here.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 TOKEN_EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"  # a model without one is tied: its token embedding is its output linear too
+OUTPUT_NORM = "output_norm.weight"
 
 # rows are picked, not multiplied
 LOOKUPS = frozenset({TOKEN_EMBEDDING, "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 
-DENSE = (
-    "blk.{i}.attn_q.weight",
-    "blk.{i}.attn_k.weight",
-    "blk.{i}.attn_v.weight",
-    "blk.{i}.attn_output.weight",
-    "blk.{i}.ffn_gate.weight",
-    "blk.{i}.ffn_up.weight",
-    "blk.{i}.ffn_down.weight",
-    OUTPUT,
-)
-ROUTER = "blk.{i}.ffn_gate_inp.weight"  # of a mixture of experts, dense itself
+NEOX, INTERLEAVED = "neox", "interleaved"
+GATINGS = {1: "softmax", 2: "sigmoid", 3: "softmax_weight", 4: "sqrt_softplus"}  # by expert_gating_func
 
-LINEARS = {
-    "llama": (*DENSE, ROUTER),
-    "mistral": (*DENSE, ROUTER),  # converters write most Mistral models as llama
-    "mistral3": (*DENSE, ROUTER),
-    "qwen2": DENSE,
-    "qwen3": DENSE,
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture.
+
+    rope                which items of a head turn together: i and i + half ("neox") or 2i and 2i + 1 ("interleaved")
+    mla                 attention over a compressed cache (multi-head latent attention)
+    act                 the FFN's activation
+    ffn_norm            the norm before the FFN
+    post_norms          norms of a block's two outputs before they are added to the residual, none if empty
+    window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
+    window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
+    gating, normalised  the defaults of expert_gating_func and expert_weights_norm
+    sqrt_embedding      token embeddings are multiplied by sqrt(embedding_length)
+    wide_scale_layers   with so many layers, attention's scale is that of embedding_length / head_count, not of a head
+    """
+
+    rope: str = NEOX
+    mla: bool = False
+    act: str = "silu"
+    ffn_norm: str = "ffn_norm"
+    post_norms: tuple[str, ...] = ()
+    window_period: int = 0
+    window: int = 0
+    softcap: float = 0.0
+    gating: str = "softmax"
+    normalised: bool = False
+    sqrt_embedding: bool = False
+    wide_scale_layers: int = 0
+
+
+_POST_NORMS = ("post_attention_norm", "post_ffw_norm")
+_LLAMA = Architecture(INTERLEAVED, normalised=True)
+
+ARCHITECTURES = {
+    "llama": _LLAMA,  # with experts: mixtral
+    "mistral": _LLAMA,  # converters write most Mistral models as llama
+    "mistral3": _LLAMA,
+    "granite": _LLAMA,
+    "granitemoe": _LLAMA,
+    "qwen2": Architecture(),
+    "qwen2moe": Architecture(),
+    "qwen3": Architecture(),
+    "qwen3moe": Architecture(normalised=True),
+    "deepseek2": Architecture(INTERLEAVED, mla=True),
+    "glm4": Architecture(INTERLEAVED, post_norms=_POST_NORMS),
+    "glm4moe": Architecture(ffn_norm="post_attention_norm", gating="sigmoid"),
+    "gemma2": Architecture(
+        act="gelu",
+        post_norms=_POST_NORMS,
+        sqrt_embedding=True,
+        window_period=2,
+        window=4096,
+        softcap=50.0,
+        wide_scale_layers=46,
+    ),
+    "gemma3": Architecture(
+        act="gelu", post_norms=_POST_NORMS, sqrt_embedding=True, window_period=6, wide_scale_layers=62
+    ),
+    "phi3": Architecture(),
+    "olmoe": Architecture(),
+    "gpt-oss": Architecture(act="swiglu_oai", ffn_norm="post_attention_norm", window_period=2, gating="softmax_weight"),
 }

@@ -13,8 +13,8 @@ from autotune.cli_options import options, plan_of, say, say_line, settings, this
 
 @click.command(short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
-@options(opt.m, opt.device, opt.db, opt.json)
-def explain(model: str, m: tuple[int, ...], device: str | None, db: str | None, as_json: bool) -> int:
+@options(opt.m, opt.ctx, opt.device, opt.db, opt.json)
+def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None, db: str | None, as_json: bool) -> int:
     """Tell which lookup step serves each kernel of MODEL here: what `kernels` in Python will use.
 
     \b
@@ -27,7 +27,7 @@ def explain(model: str, m: tuple[int, ...], device: str | None, db: str | None, 
     from db.lookup import Lookup
 
     chosen = settings(db=db, device=device)
-    plan = plan_of(model, m)
+    plan = plan_of(model, m, ctx)
     lookup = Lookup(chosen.db)
     rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))
     for problem in lookup.problems:

@@ -71,6 +71,8 @@ def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) ->
         raise click.BadParameter(f"{', '.join(given)!r}: expected whole numbers, as in 1,8", param=option) from None
 
 
+POSITIVE = click.FloatRange(min=0, min_open=True, max=1e9)
+
 db = click.option("--db", metavar="PLACE", help="Store: a path or SQLAlchemy URL. [env: AUTOTUNE_DB]")
 device = click.option("--device", metavar="DEV", help="tinygrad device, such as METAL, CUDA or CPU. [env: DEV]")
 json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -81,6 +83,14 @@ workers = click.option(
 )
 m = click.option(
     "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."
+)
+
+
+ctx = click.option(
+    "--ctx",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Positions that attention is tuned at. [4096, or the model's]",
 )
 
 
@@ -104,14 +114,17 @@ def settings(**given: Any) -> Settings:
         raise click.UsageError(str(e)) from e
 
 
-def plan_of(model: str, m: tuple[int, ...]) -> ModelPlan:
+def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None) -> ModelPlan:
     """The workloads of a GGUF file. Raises HeaderError, UsageError for an m that is no token bucket."""
-    from autotune.header import read_header
+    from autotune.decode_step import CONTEXT
+    from autotune.header import HeaderError, read_header
     from autotune.workloads import workloads
 
     header = read_header(model)
     try:
-        return workloads(header, m or (1,))
+        return workloads(header, m or (1,), context=CONTEXT if ctx is None else ctx)
+    except HeaderError:
+        raise
     except ValueError as e:
         raise click.UsageError(str(e)) from e
 

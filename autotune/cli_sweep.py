@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
 
 DEMO_BUDGET_SECONDS = 5.0
+BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
 
 
 @click.command()
@@ -27,10 +28,21 @@ DEMO_BUDGET_SECONDS = 5.0
 @options(
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 5 s a workload, instead of MODEL."),
     opt.m,
+    opt.ctx,
     click.option("--budget", type=float, metavar="SECONDS", help="Search a workload. [env: AUTOTUNE_BUDGET; 60]"),
     click.option("--beam", type=int, metavar="N", help="Schedules kept a step. [env: AUTOTUNE_BEAM; 4]"),
     opt.workers,
-    click.option("--dry-run", is_flag=True, help="List the workloads; open no device."),
+    click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
+    click.option(
+        "--bandwidth",
+        type=opt.POSITIVE,
+        metavar="GB/S",
+        default=BANDWIDTH_GBPS,
+        help=f"Of a dry run: what the floor assumes of memory. [{BANDWIDTH_GBPS:g}]",
+    ),
+    click.option(
+        "--tflops", type=opt.POSITIVE, metavar="N", help="Of a dry run: what the floor assumes of arithmetic."
+    ),
     opt.device,
     opt.db,
     opt.json,
@@ -39,10 +51,13 @@ def sweep(
     model: str | None,
     demo: bool,
     m: tuple[int, ...],
+    ctx: int | None,
     budget: float | None,
     beam: int | None,
     workers: int | None,
     dry_run: bool,
+    bandwidth: float,
+    tflops: float | None,
     device: str | None,
     db: str | None,
     as_json: bool,
@@ -61,9 +76,9 @@ def sweep(
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers)
     model = model or _demo_model()
-    plan = plan_of(model, m)
+    plan = plan_of(model, m, ctx)
     if dry_run:
-        return _dry_run(plan, as_json)
+        return _dry_run(plan, bandwidth, tflops, as_json)
     # what an export says of the run: the file's name, not where it lies on this machine
     command = f"autotune sweep {model.partition('?')[0].rpartition('/')[2]}"
     try:
@@ -84,14 +99,15 @@ def _demo_model() -> str:
     return str(path)
 
 
-def _dry_run(plan: ModelPlan, as_json: bool) -> int:
-    from autotune.reports import plan_table
-    from autotune.workloads import plan_to_json
+def _dry_run(plan: ModelPlan, gbps: float, tflops: float | None, as_json: bool) -> int:
+    from autotune.plan_report import plan_table
+    from autotune.workloads import Roof, plan_to_json
 
     if as_json:
         say(plan_to_json(plan))
     else:
-        click.echo("\n".join([*(f"note: {note}" for note in plan.notes), plan_table(plan)]))
+        roof = Roof(gbps * 1e9, None if tflops is None else tflops * 1e12)
+        click.echo("\n".join([*(f"note: {note}" for note in plan.notes), plan_table(plan, roof)]))
     return 0
 
 

@@ -6,12 +6,10 @@ item a layer.
 
 from __future__ import annotations
 
-import math
-
 from autotune.header import Header, HeaderError, TensorInfo
 
 MAX_INTEGER = 1 << 31
-MAX_LAYERS = 1 << 12
+TINY, HUGE = 1e-12, 1e12
 
 
 class Hyperparameters:
@@ -24,39 +22,41 @@ class Hyperparameters:
     def error(self, message: str) -> HeaderError:
         return HeaderError(self._header.files[0], message)
 
-    def has(self, key: str) -> bool:
-        return self._name(key) in self._header.metadata
+    def name(self, key: str) -> str:
+        """The key with the architecture before it, as the file has it."""
+        return f"{self._header.architecture}.{key}"
 
     def integer(self, key: str, default: int | None = None, *, layer: int = 0, low: int = 1) -> int:
         """An integer in [low, 2^31); without a default the key must be there."""
         value = self._value(key, default, layer)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value < MAX_INTEGER:
-            raise self.error(f"{self._name(key)} is {value!r:.80}, expected a whole number from {low} on")
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected a whole number from {low} on")
         return value
 
     def number(self, key: str, default: float | None = None, *, layer: int = 0) -> float:
-        """A finite number >= 0."""
+        """0, or a positive number whose square is one too."""
         value = self._value(key, default, layer)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-            raise self.error(f"{self._name(key)} is {value!r:.80}, expected a number")
-        if not math.isfinite(value) or value < 0:
-            raise self.error(f"{self._name(key)} is {value!r:.80}, expected a finite number, not below 0")
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected a number")
+        if value != 0 and not TINY <= value <= HUGE:  # not finite, too
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected 0 or a number from {TINY} to {HUGE}")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
-        return (
-            bool(self.integer(key, int(default), low=0)) if not self._is_bool(key) else bool(self._value(key, None, 0))
-        )
+    def flag(self, key: str, default: bool, *, layer: int = 0) -> bool:
+        value = self._value(key, default, layer)
+        if value not in (0, 1):
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected true or false")
+        return bool(value)
 
     def text(self, key: str, default: str) -> str:
         value = self._value(key, default, 0)
         if not isinstance(value, str):
-            raise self.error(f"{self._name(key)} is {value!r:.80}, expected a string")
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected a string")
         return value
 
     def items(self, key: str) -> tuple[int | float, ...] | None:
         """The key's array, None if it is no array or not there."""
-        value = self._header.metadata.get(self._name(key))
+        value = self._header.metadata.get(self.name(key))
         return value if isinstance(value, tuple) else None
 
     def tensor(self, name: str) -> TensorInfo | None:
@@ -69,27 +69,30 @@ class Hyperparameters:
         return found
 
     def matrix(self, name: str, *, n: int | None = None, k: int | None = None) -> TensorInfo:
-        """A tensor that must be there, of shape (n, k); None is any size."""
+        """A weight [n, k] that must be there; None is any size."""
+        return self._shaped(name, (n, k))
+
+    def vector(self, name: str, n: int) -> TensorInfo:
+        """A vector [n] that must be there."""
+        return self._shaped(name, (n,))
+
+    def stack(self, name: str, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> TensorInfo:
+        """Stacked weights [experts or heads, n, k] that must be there."""
+        return self._shaped(name, shape)
+
+    def _shaped(self, name: str, shape: tuple[int | None, ...]) -> TensorInfo:
         found = self.need(name)
-        if len(found.shape) != 2 or any(
-            want not in (None, seen) for want, seen in zip((n, k), found.shape, strict=True)
-        ):
-            wanted = ", ".join("any" if size is None else str(size) for size in (n, k))
-            raise self.error(f"{name} has the shape {found.shape}, its hyper-parameters ask for ({wanted})")
+        if len(found.shape) != len(shape) or any(w not in (None, s) for w, s in zip(shape, found.shape, strict=True)):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise self.error(f"{name} has the shape {found.shape}, the rest of the header asks for ({wanted})")
         return found
 
-    def _is_bool(self, key: str) -> bool:
-        return isinstance(self._header.metadata.get(self._name(key)), bool)
-
-    def _name(self, key: str) -> str:
-        return f"{self._header.architecture}.{key}"
-
     def _value(self, key: str, default: object, layer: int) -> object:
-        value = self._header.metadata.get(self._name(key), default)
+        value = self._header.metadata.get(self.name(key), default)
         if value is None:
-            raise self.error(f"the key {self._name(key)} is missing: convert the model again with a current llama.cpp")
+            raise self.error(f"the key {self.name(key)} is missing: convert the model again with a current llama.cpp")
         if isinstance(value, tuple):
             if layer >= len(value):
-                raise self.error(f"{self._name(key)} has {len(value)} items, none for layer {layer}")
+                raise self.error(f"{self.name(key)} has {len(value)} items, none for layer {layer}")
             return value[layer]
         return value

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from db.records import Opt, Schedule, Workload
 
 NONE = "-"
+TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # the extras that tell a model's workloads of one shape apart
 Columns = Sequence[tuple[str, int]]  # title, width; a negative width aligns to the left
 
 
@@ -28,7 +29,10 @@ def workload_name(w: Workload) -> str:
     """`Q4_1 1536×576 m=1`: format, n×k, token bucket; what is unusual comes with it."""
     op = "" if w.op == "linear" else f"{w.op} "
     dtype = "" if w.x_dtype == "float32" else f" {w.x_dtype}"
-    return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}"
+    epilogue = "" if w.epilogue == "none" else f" {w.epilogue}"
+    extra, usual = dict(w.extra), (None, 0, "none", w.format, f"{w.format}.{w.n}")
+    told = "".join(f" {name}={extra[name]}" for name in TOLD if extra.get(name) not in usual)
+    return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}{epilogue}{told}"
 
 
 def opt_name(opt: Opt) -> str:

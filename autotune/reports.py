@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # the tuner is a second of imports, and a dry run needs none 
     from autotune.explain import Explained
     from autotune.sweep import Row
     from autotune.verify import Checked
-    from autotune.workloads import ModelPlan
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
@@ -54,7 +53,6 @@ LIST: Columns = (
     ("digest", -8),
     ("schedule", 0),
 )
-PLAN: Columns = (("workload", -26), ("calls", 5), ("MB each", 8), ("MB in all", 9), ("digest", -8), ("tensors", 0))
 EXPLAIN: Columns = (("workload", -26), ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
 VERIFY: Columns = (("workload", -26), ("origin", -7), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
 HISTORY: Columns = (
@@ -66,17 +64,6 @@ HISTORY: Columns = (
     ("kernel", -8),
     ("schedule", 0),
 )
-
-
-def plan_table(plan: ModelPlan) -> str:
-    rows = []
-    for mw in plan.workloads:
-        more = f" and {len(mw.tensors) - 1} more" if len(mw.tensors) > 1 else ""
-        each = mw.nbytes / 1e6
-        digest = workload_digest(mw.workload)[:8]
-        name = workload_name(mw.workload)
-        rows.append((name, str(mw.count), f"{each:.2f}", f"{each * mw.count:.2f}", digest, mw.tensors[0] + more))
-    return table(PLAN, rows)
 
 
 def sweep_row(row: Row) -> str:

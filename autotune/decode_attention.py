@@ -1,0 +1,240 @@
+"""A block's attention as launches: grouped queries over a KV cache, or multi-head latent attention (MLA). No FFN here.
+
+Facts of llama.cpp's model definitions (src/models); MLA in its absorbed form, as src/models/deepseek2.cpp has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from autotune.decode_model import Model
+from autotune.header import TensorInfo
+from autotune.launch import Extra, Launch, Read, decimal, parts, whole
+
+CACHE = "F16"
+CACHE_ITEM_NBYTES = 2
+SHORTEST_RUN = 64  # positions: less than that is not worth a workgroup of its own
+WORKGROUPS = 128  # about as many as a large GPU has processors
+SHARED_HEADS = 4  # query heads that share what a workgroup reads, where they share a kv head
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A layer's attention: how many heads, how wide, how far they see (window 0: everything), q.k's scale."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    rope_dim: int
+    window: int
+    scale: float
+
+
+def attention(model: Model, layer: int) -> Iterator[Launch]:
+    """From the residual to the residual."""
+    block = f"blk.{layer}."
+    yield from (_latent if model.arch.mla else _grouped)(model, block, layer)
+    yield from model.post_norm(block, 0)
+
+
+def heads_of(model: Model, layer: int) -> Heads:
+    hp, arch = model.hp, model.arch
+    heads = hp.integer("attention.head_count", layer=layer)
+    kv_heads = hp.integer("attention.head_count_kv", heads, layer=layer)
+    if heads % kv_heads:
+        raise hp.error(f"{heads} heads cannot share {kv_heads} kv heads evenly (layer {layer})")
+    width = model.dim // heads
+    head_dim = hp.integer("attention.key_length", width or None, layer=layer)
+    value_dim = hp.integer("attention.value_length", width or None, layer=layer)
+    rope_dim = hp.integer("rope.dimension_count", head_dim, layer=layer)
+    if rope_dim > head_dim or rope_dim % 2:
+        raise hp.error(f"{hp.name('rope.dimension_count')} is {rope_dim}, expected an even number up to {head_dim}")
+    wide = arch.wide_scale_layers == hp.integer("block_count")
+    scale = hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5
+    return Heads(heads, kv_heads, head_dim, value_dim, rope_dim, _window(model, layer), scale)
+
+
+def _window(model: Model, layer: int) -> int:
+    """The positions that a layer sees, 0 for all. attention.sliding_window_pattern is a period, or a flag a layer."""
+    hp, period = model.hp, model.arch.window_period
+    if not period:
+        return 0
+    window = hp.integer("attention.sliding_window", model.arch.window, low=0)
+    key = "attention.sliding_window_pattern"
+    if hp.items(key) is not None:
+        return window if hp.flag(key, True, layer=layer) else 0
+    period = hp.integer(key, period, low=0)
+    return window if period == 0 or layer % period < period - 1 else 0
+
+
+def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
+    a, hp = heads_of(model, layer), model.hp
+    yield _qkv(model, block, a)
+    norms = [hp.tensor(f"{block}attn_{name}_norm.weight") for name in ("q", "k")]
+    widths = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    # a norm over all heads at once (olmoe) is a launch of its own; one a head is part of the next launch
+    own = [
+        norm is not None and norm.shape == (width,) != (a.head_dim,) for norm, width in zip(norms, widths, strict=True)
+    ]
+    for norm, width, separate in zip(norms, widths, own, strict=True):
+        if norm is not None and separate:
+            yield model.norm(norm.name, width)
+    fused = whole(*(hp.vector(n.name, a.head_dim) for n, own_ in zip(norms, own, strict=True) if n and not own_))
+    extra: dict[str, int | str] = {
+        "heads": a.heads,
+        "kv_heads": a.kv_heads,
+        "head_dim": a.head_dim,
+        "rope_dim": a.rope_dim,
+        "mode": model.arch.rope,
+        "qk_norm": int(bool(fused)),
+        "max_ctx": model.context,
+    }
+    if a.value_dim != a.head_dim:
+        extra["v_head_dim"] = a.value_dim
+    if fused:
+        extra["eps"] = decimal(model.eps)
+    n = a.heads * a.head_dim + a.kv_heads * (a.head_dim + a.value_dim)
+    stored = CACHE_ITEM_NBYTES * a.kv_heads * (a.head_dim + a.value_dim)
+    yield Launch("rope_cache_store", CACHE, n, n, fused, 2 * n, "none", extra, stored, decode_only=True)
+    sinks = hp.tensor(f"{block}attn_sinks.weight")
+    cap = hp.number("attn_logit_softcapping", model.arch.softcap)
+    row = a.kv_heads * (a.head_dim + a.value_dim)
+    yield from _decode(
+        model,
+        "flash_decode",
+        a,
+        row,
+        whole(sinks),
+        {
+            "heads": a.heads,
+            "kv_heads": a.kv_heads,
+            "head_dim": a.head_dim,
+            "v_head_dim": a.value_dim,
+            "window": a.window,
+            "sinks": int(sinks is not None),
+            "softcap": decimal(cap) if cap else "none",
+        },
+    )
+    yield model.output_linear(f"{block}attn_output", k=a.heads * a.value_dim)
+
+
+def _qkv(model: Model, block: str, a: Heads) -> Launch:
+    hp, rows = model.hp, (a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim)
+    if hp.tensor(f"{block}attn_qkv.weight") is not None:
+        names = [f"{block}attn_qkv"]
+        weights = [hp.matrix(f"{names[0]}.weight", n=sum(rows), k=model.dim)]
+    else:
+        names = [f"{block}attn_{name}" for name in ("q", "k", "v")]
+        weights = [hp.matrix(f"{name}.weight", n=n, k=model.dim) for name, n in zip(names, rows, strict=True)]
+    return normed_linear(model, f"{block}attn_norm.weight", weights, [hp.tensor(f"{name}.bias") for name in names])
+
+
+def normed_linear(
+    model: Model, norm: str, weights: list[TensorInfo], biases: list[TensorInfo | None], k: int | None = None
+) -> Launch:
+    """RMSNorm and every weight that takes what it makes; a bias for one of them is a bias (of 0) for all."""
+    k, n = model.dim if k is None else k, sum(w.shape[0] for w in weights)
+    reads = whole(model.hp.vector(norm, k), *weights, *biases)
+    extra: Extra = {"parts": parts(weights), "eps": decimal(model.eps)}
+    epilogue = "bias" if any(biases) else "none"
+    return Launch("rmsnorm_linear", weights[0].format, n, k, reads, n * k, epilogue, extra)
+
+
+def _decode(model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], extra: Extra) -> Iterator[Launch]:
+    """Attention over a cache with `row` items a position, and what puts its runs together."""
+    seen = min(model.context, a.window or model.context)
+    splits = runs(seen, max(a.kv_heads, a.heads // SHARED_HEADS))
+    n = a.heads * a.value_dim
+    lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": splits, "scale": decimal(a.scale)}
+    products = a.heads * seen * (a.head_dim + a.value_dim)
+    cache = CACHE_ITEM_NBYTES * seen * row
+    yield Launch(op, CACHE, n, a.head_dim, reads, products, "none", {**extra, **lengths}, cache, decode_only=True)
+    if splits > 1:
+        sizes = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits}
+        yield Launch("flash_combine", "F32", n, splits, (), n * splits, "none", sizes, decode_only=True)
+
+
+def runs(seen: int, groups: int) -> int:
+    """Into how many runs, a power of two, the context is divided so that every processor of a GPU has work."""
+    most = max(1, min(seen // SHORTEST_RUN, WORKGROUPS // groups))
+    return 1 << (most.bit_length() - 1)
+
+
+def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
+    """q and the compressed kv from one x; q's plain half is taken into the cache's space by attn_k_b, attention runs
+    over the compressed rows themselves, and attn_v_b takes each head's result out of it."""
+    hp = model.hp
+    heads = hp.integer("attention.head_count", layer=layer)
+    rank, rope = hp.integer("attention.kv_lora_rank"), hp.integer("rope.dimension_count")
+    key = hp.integer("attention.key_length_mla", hp.integer("attention.key_length"))
+    value = hp.integer("attention.value_length_mla", hp.integer("attention.value_length"))
+    nope = key - rope
+    if nope < 1 or rope % 2:
+        raise hp.error(f"{hp.name('rope.dimension_count')} is {rope}, expected an even number below {key}")
+    compress = hp.matrix(f"{block}attn_kv_a_mqa.weight", n=rank + rope, k=model.dim)
+    q_a = hp.tensor(f"{block}attn_q_a.weight")
+    if q_a is not None:
+        width = hp.integer("attention.q_lora_rank")
+        first = hp.matrix(q_a.name, n=width, k=model.dim)
+    else:
+        first = hp.matrix(f"{block}attn_q.weight", n=heads * key, k=model.dim)
+    yield normed_linear(model, f"{block}attn_norm.weight", [first, compress], [])
+    if q_a is not None:
+        q_b = hp.matrix(f"{block}attn_q_b.weight", n=heads * key, k=width)
+        yield normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], width)
+    extra: dict[str, int | str] = {
+        "heads": heads,
+        "qk_nope": nope,
+        "rope_dim": rope,
+        "kv_lora": rank,
+        "max_ctx": model.context,
+        "eps": decimal(model.eps),
+    }
+    row = rank + rope
+    kv_norm = whole(hp.vector(f"{block}attn_kv_a_norm.weight", rank))
+    n = heads * rope + row
+    yield Launch(
+        "mla_cache_store", CACHE, n, n, kv_norm, 2 * n, "none", extra, CACHE_ITEM_NBYTES * row, decode_only=True
+    )
+    k_b, v_b = absorbed(model, block, heads, rank, nope, value)
+    yield _head_linear(k_b, heads)
+    a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
+    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
+    yield from _decode(model, "mla_decode", a, row, (), sizes)
+    yield _head_linear(v_b, heads)
+    yield model.output_linear(f"{block}attn_output", k=heads * value)
+
+
+def absorbed(model: Model, block: str, heads: int, rank: int, nope: int, value: int) -> tuple[TensorInfo, TensorInfo]:
+    """attn_k_b [heads, rank, nope] and attn_v_b [heads, value, rank].
+
+    Of an older file's attn_kv_b, rows of which are those of each head's key and then of its value, the value half is
+    picked by rows and stays as it is; the key half must be transposed, which blocks cannot be, so it becomes F16.
+    """
+    hp, both = model.hp, model.hp.tensor(f"{block}attn_kv_b.weight")
+    if both is None:
+        k_b = hp.stack(f"{block}attn_k_b.weight", (heads, rank, nope))
+        return k_b, hp.stack(f"{block}attn_v_b.weight", (heads, value, rank))
+    both = hp.matrix(both.name, n=heads * (nope + value), k=rank)
+    values = both.nbytes // (nope + value) * value
+    return (
+        replace(both, format="F16", shape=(heads, rank, nope), nbytes=2 * heads * rank * nope),
+        replace(both, shape=(heads, value, rank), nbytes=values),
+    )
+
+
+def _head_linear(weight: TensorInfo, heads: int) -> Launch:
+    _, n, k = weight.shape
+    return Launch("head_linear", weight.format, n, k, whole(weight), heads * n * k, "none", {"heads": heads})
+
+
+def _latent_scale(model: Model) -> float:
+    """YaRN's correction of attention: (1 + yarn_log_multiplier * ln(factor))^2."""
+    hp = model.hp
+    if hp.text("rope.scaling.type", "none") != "yarn":
+        return 1.0
+    factor = hp.number("rope.scaling.factor", 0.0) or 1.0
+    return (1.0 + hp.number("rope.scaling.yarn_log_multiplier", 0.0) * math.log(factor)) ** 2

@@ -1,0 +1,155 @@
+"""A block's feed-forward as launches: dense, a mixture of experts, shared experts. No attention here.
+
+Facts of llama.cpp's build_ffn and build_moe_ffn (src/llama-graph.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from autotune.architectures import GATINGS
+from autotune.decode_model import Model
+from autotune.header import TensorInfo
+from autotune.hyperparameters import Hyperparameters
+from autotune.launch import Launch, Read, decimal, whole
+
+
+def feed_forward(model: Model, layer: int) -> Iterator[Launch]:
+    """From the residual to the residual: norm, FFN or experts, sum, and the post-norm where there is one."""
+    block = f"blk.{layer}."
+    if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
+        yield gate_up(model, block, "ffn", norm=True)
+        yield model.output_linear(f"{block}ffn_down")
+    else:
+        yield model.norm(f"{block}{model.arch.ffn_norm}.weight")
+        yield from routed(model, block)
+        yield from shared(model, block)
+    yield from model.post_norm(block, 1)
+
+
+def gate_up(model: Model, block: str, stem: str, suffix: str = "", *, norm: bool = False) -> Launch:
+    """act(W_gate x) * (W_up x). A weight that holds both, gate first, is two weights: its halves."""
+    hp, k = model.hp, model.dim
+    names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
+    up = hp.matrix(f"{names[1]}.weight", k=k)
+    if hp.tensor(f"{names[0]}.weight") is not None:
+        n = up.shape[0]
+        gate = hp.matrix(f"{names[0]}.weight", n=n, k=k)
+        weights = [gate, up]
+    else:
+        n = hp.matrix(f"{block}{stem}_down{suffix}.weight").shape[1]
+        gate = hp.matrix(up.name, n=2 * n)
+        weights = [gate]
+    biases = [hp.tensor(f"{name}.bias") for name in names]
+    extra: dict[str, int | str] = {"up": up.format, "act": model.arch.act, "norm": "rms" if norm else "none"}
+    norms = hp.vector(f"{block}{model.arch.ffn_norm}.weight", k) if norm else None
+    if norm:
+        extra["eps"] = decimal(model.eps)
+    epilogue = "bias" if any(biases) else "none"
+    reads = whole(norms, *weights, *biases)
+    return Launch("gate_up", gate.format, n, k, reads, 2 * n * k, epilogue, extra)
+
+
+def routed(model: Model, block: str) -> Iterator[Launch]:
+    """Router, choice, and the chosen experts over an x that is normalised already. The routing weights and the sum
+    over experts are part of the last launch, which adds to the residual."""
+    hp, arch = model.hp, model.arch
+    router = hp.matrix(f"{block}ffn_gate_inp.weight", k=model.dim)
+    experts, used = hp.integer("expert_count", router.shape[0]), hp.integer("expert_used_count")
+    hp.matrix(router.name, n=experts)
+    bias = hp.tensor(f"{block}ffn_gate_inp.bias")
+    yield linear(router, whole(router, bias), "none" if bias is None else "bias")
+    yield _topk(model, block, experts, used)
+    yield from expert_linears(hp, block, arch.act, "none" if arch.post_norms else "add")
+
+
+def _topk(model: Model, block: str, experts: int, used: int) -> Launch:
+    hp, arch = model.hp, model.arch
+    number = hp.integer("expert_gating_func", 0, low=0)
+    if number and number not in GATINGS:
+        known = ", ".join(map(str, GATINGS))
+        raise hp.error(f"{hp.name('expert_gating_func')} is {number}, known are {known}")
+    groups = hp.integer("expert_group_count", 1, low=0)
+    bias = hp.tensor(f"{block}exp_probs_b.bias")
+    extra: dict[str, int | str] = {
+        "experts": experts,
+        "used": used,
+        "gating": GATINGS.get(number, arch.gating),
+        "bias": int(bias is not None),
+        "norm": int(hp.flag("expert_weights_norm", arch.normalised)),
+        "scale": decimal(hp.number("expert_weights_scale", 0.0) or 1.0),
+    }
+    if groups > 1:
+        taken = hp.integer("expert_group_used_count")
+        if experts % groups or taken > groups or used > experts // groups * taken:
+            raise hp.error(f"{used} experts cannot come from {taken} of {groups} groups of {experts} experts")
+        extra |= {"groups": groups, "used_groups": taken}
+    return Launch("topk", "F32", experts, experts, whole(bias), experts, "none", extra)
+
+
+def expert_linears(hp: Hyperparameters, block: str, act: str, epilogue: str) -> Iterator[Launch]:
+    """The two launches of the experts that a token is routed to."""
+    used = hp.integer("expert_used_count")
+    down = hp.stack(f"{block}ffn_down_exps.weight")
+    experts, dim, n = down.shape
+    if used > experts:
+        raise hp.error(f"{hp.name('expert_used_count')} is {used}, {down.name} has {experts} experts")
+    fused = hp.tensor(f"{block}ffn_gate_up_exps.weight")
+    weights: tuple[TensorInfo, ...]
+    if fused is not None:
+        gate = up = hp.stack(fused.name, (experts, 2 * n, dim))
+        weights = (gate,)
+        names = [f"{block}ffn_gate_up_exps.bias"]
+    else:
+        gate, up = (hp.stack(f"{block}ffn_{half}_exps.weight", (experts, n, dim)) for half in ("gate", "up"))
+        weights = gate, up
+        names = [f"{block}ffn_{half}_exps.bias" for half in ("gate", "up")]
+
+    def reads(weights: tuple[TensorInfo, ...], names: list[str]) -> tuple[Read, ...]:
+        biases = [t for t in map(hp.tensor, names) if t is not None]
+        if any(t.shape[0] != experts for t in biases):
+            raise hp.error(
+                f"{biases[0].name} has the shape {biases[0].shape}, not one row for each of {experts} experts"
+            )
+        return tuple(Read(t, used, experts) for t in (*weights, *biases))
+
+    common: dict[str, int | str] = {"experts": experts, "used": used}
+    first, last = reads(weights, names), reads((down,), [f"{block}ffn_down_exps.bias"])
+    yield Launch(
+        "expert_linear", gate.format, n, dim, first, 2 * used * n * dim, "none",
+        common | {"form": "gate_up", "up": up.format, "act": act, "bias": int(len(first) > len(weights))},
+    )  # fmt: skip
+    yield Launch(
+        "expert_linear", down.format, dim, n, last, used * n * dim, epilogue,
+        common | {"form": "down", "bias": int(len(last) > 1)},
+    )  # fmt: skip
+
+
+def shared(model: Model, block: str) -> Iterator[Launch]:
+    """The expert that every token takes, added to what the routed ones made.
+
+    With a gate of its own (qwen2moe), out = routed + sigmoid(gate . x) * shared(x), it is a mixture of one expert:
+    `topk` of one by sigmoid gives its weight, and the down projection of experts applies it.
+    """
+    hp = model.hp
+    down = hp.tensor(f"{block}ffn_down_shexp.weight")
+    if down is None:
+        return
+    gate = hp.tensor(f"{block}ffn_gate_inp_shexp.weight")
+    if gate is not None:
+        yield linear(gate, whole(gate), "none")
+        weight: dict[str, int | str] = {"gating": "sigmoid", "bias": 0, "norm": 0, "scale": "1"}
+        yield Launch("topk", "F32", 1, 1, (), 1, "none", {"experts": 1, "used": 1} | weight)
+    yield gate_up(model, block, "ffn", "_shexp")
+    last = model.output_linear(f"{block}ffn_down_shexp", always_add=True)
+    if gate is None:
+        yield last
+    else:
+        extra: dict[str, int | str] = {"experts": 1, "used": 1, "form": "down", "bias": 0}
+        yield Launch("expert_linear", last.format, last.n, last.k, last.reads, last.products, "add", extra)
+
+
+def linear(weight: TensorInfo, reads: tuple[Read, ...], epilogue: str) -> Launch:
+    """A weight [n, k] or a row [k] times an x."""
+    n, k = weight.shape if len(weight.shape) == 2 else (1, weight.shape[-1])
+    return Launch("linear", weight.format, n, k, reads, n * k, epilogue)

@@ -1,0 +1,63 @@
+"""What the launches of every block have in common: the model's sizes, and its norms and output projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from autotune.architectures import Architecture
+from autotune.hyperparameters import Hyperparameters
+from autotune.launch import Launch, decimal, whole
+
+MAX_LAYERS = 1 << 12
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a known architecture. dim: the width of the residual. context: positions that attention is built
+    for and tuned at.
+
+    `residual_scale` (granite) multiplies what each block adds. Nothing computes it: dividing the residual by it
+    instead leaves every RMSNorm as it was once `eps` is divided by its square, and the embedding's factor by itself.
+    """
+
+    hp: Hyperparameters
+    arch: Architecture
+    layers: int
+    dim: int
+    eps: float
+    context: int
+    embedding_scale: float
+
+    @staticmethod
+    def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
+        """Raises HeaderError for a key that is missing or cannot be."""
+        blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
+        if not ahead < blocks <= MAX_LAYERS:
+            raise hp.error(f"{blocks} blocks, {ahead} of which predict further tokens: from 1 to {MAX_LAYERS} can be")
+        dim = hp.integer("embedding_length")
+        residual = hp.number("residual_scale", 0.0) or 1.0
+        embedding = hp.number("embedding_scale", 0.0) or (dim**0.5 if arch.sqrt_embedding else 1.0)
+        eps = hp.number("attention.layer_norm_rms_epsilon") / residual**2
+        limit = hp.integer("context_length", context)
+        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual)
+
+    def norm(self, name: str, n: int | None = None) -> Launch:
+        """RMSNorm by itself, of n columns."""
+        n = self.dim if n is None else n
+        return Launch("rmsnorm", "F32", n, n, whole(self.hp.vector(name, n)), n, "none", {"eps": decimal(self.eps)})
+
+    def post_norm(self, block: str, which: int) -> Iterator[Launch]:
+        """residual + norm(x), where the architecture has a norm there: after attention (0), after the FFN (1)."""
+        if self.arch.post_norms:
+            vector = self.hp.vector(f"{block}{self.arch.post_norms[which]}.weight", self.dim)
+            extra = {"eps": decimal(self.eps)}
+            yield Launch("rmsnorm_add", "F32", self.dim, self.dim, whole(vector), self.dim, "none", extra)
+
+    def output_linear(self, name: str, *, k: int | None = None, always_add: bool = False) -> Launch:
+        """The projection that ends a block: it adds to the residual, unless a norm comes between."""
+        weight, bias = self.hp.matrix(f"{name}.weight", n=self.dim, k=k), self.hp.tensor(f"{name}.bias")
+        added = always_add or not self.arch.post_norms
+        epilogue = "_".join(["bias"] * (bias is not None) + ["add"] * added) or "none"
+        n, width = weight.shape
+        return Launch("linear", weight.format, n, width, whole(weight, bias), n * width, epilogue)

@@ -1,0 +1,291 @@
+"""What tells architectures apart: norms, windows, scales, routers, fused and split weights, older layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from support import synthetic_models as made
+from support.gguf_files import tensor_nbytes
+
+from autotune.decode_step import decode_step
+from autotune.header import Header
+from autotune.launch import Launch
+
+
+def ops(header: Header) -> list[str]:
+    return [launch.op for launch in decode_step(header).launches]
+
+
+def find(header: Header, op: str, **extra: int | str) -> list[Launch]:
+    return [x for x in decode_step(header).launches if x.op == op and x.extra.items() >= extra.items()]
+
+
+def first(header: Header, op: str, **extra: int | str) -> Launch:
+    return find(header, op, **extra)[0]
+
+
+def changed(architecture: str, keys: Mapping[str, Any], *without: str, **shapes: made.Shape) -> Header:
+    block = {name: s for name, s in made.MODELS[architecture][0].items() if name not in without}
+    return made.model(architecture, {**block, **shapes}, keys)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "mode"),
+    [
+        ("llama", "interleaved"),
+        ("granite", "interleaved"),
+        ("glm4", "interleaved"),
+        ("glm4moe", "neox"),
+        ("phi3", "neox"),
+    ],
+)
+def test_rope_pairs(architecture: str, mode: str) -> None:
+    assert first(made.model(architecture), "rope_cache_store").extra["mode"] == mode
+
+
+def test_part_of_a_head_turns() -> None:
+    assert first(made.model("glm4"), "rope_cache_store").extra["rope_dim"] == made.HEAD // 2
+    assert first(made.model("llama"), "rope_cache_store").extra["rope_dim"] == made.HEAD
+
+
+def test_a_norm_of_each_head_rides_along_and_one_of_all_heads_does_not() -> None:
+    fused = first(made.model("qwen3"), "rope_cache_store")
+    assert (fused.extra["qk_norm"], fused.extra["eps"]) == (1, "1e-05")
+    assert fused.tensors == ("blk.0.attn_q_norm.weight", "blk.0.attn_k_norm.weight")
+    alone = made.model("olmoe")
+    assert first(alone, "rope_cache_store").extra["qk_norm"] == 0
+    assert [x.n for x in find(alone, "rmsnorm")[:2]] == [made.Q, made.KV]
+
+
+def test_biases_are_part_of_the_linear() -> None:
+    assert first(made.model("qwen2"), "rmsnorm_linear").epilogue == "bias"
+    assert first(made.model("llama"), "rmsnorm_linear").epilogue == "none"
+    assert [x.epilogue for x in find(made.model("gpt-oss"), "linear")[:2]] == ["bias_add", "bias"]
+
+
+def test_parts_are_merged_where_formats_agree() -> None:
+    header = made.of(
+        "llama",
+        {t.name: t.shape for t in made.model("llama").tensors},
+        made.model("llama").metadata,
+    )
+    mixed = tuple(
+        made.of("llama", {t.name: t.shape}, {}, "Q6_K" if "attn_v" in t.name else "Q4_K").tensors[0]
+        for t in header.tensors
+    )
+    launch = first(Header("llama", "", header.metadata, mixed, ("a.gguf",), 0, 0), "rmsnorm_linear")
+    assert launch.extra["parts"] == f"Q4_K.{made.Q + made.KV}+Q6_K.{made.KV}"
+    assert (launch.format, launch.n, launch.k) == ("Q4_K", made.Q + 2 * made.KV, made.DIM)
+
+
+def test_fused_weights_are_one_launch_of_the_same_shape() -> None:
+    split, fused = made.model("qwen3"), made.model("phi3")
+    assert first(fused, "rmsnorm_linear").workload(1, "float32") == first(split, "rmsnorm_linear").workload(
+        1, "float32"
+    )
+    assert first(fused, "gate_up").workload(1, "float32") == first(split, "gate_up").workload(1, "float32")
+    assert first(fused, "gate_up").nbytes(1) == first(split, "gate_up").nbytes(1)
+
+
+def test_fused_experts_are_the_same_launch_as_split_ones() -> None:
+    split = made.model("qwen3moe")
+    fused = made.model("qwen3moe", {**made.ATTENTION, **made.HEAD_NORMS, **made.FFN_NORM, **made.FUSED_ROUTED})
+    one, two = (first(header, "expert_linear", form="gate_up") for header in (fused, split))
+    assert (one.workload(1, "float32"), one.nbytes(4)) == (two.workload(1, "float32"), two.nbytes(4))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "glm4"])
+def test_a_post_norm_comes_between_a_block_and_the_residual(architecture: str) -> None:
+    header = made.model(architecture)
+    assert {x.epilogue for x in find(header, "linear")} == {"none"}
+    assert len(find(header, "rmsnorm_add")) == len(find(header, "linear"))
+
+
+@pytest.mark.parametrize("architecture", ["glm4moe", "gpt-oss"])
+def test_a_post_attention_norm_may_be_the_norm_before_the_ffn(architecture: str) -> None:
+    header = made.model(architecture)
+    assert not find(header, "rmsnorm_add")
+    assert first(header, "rmsnorm").tensors == ("blk.0.post_attention_norm.weight",)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "windows"),
+    [
+        ("gemma3", {}, [512] * 5 + [0, 512]),
+        ("gemma3", {"attention.sliding_window_pattern": 3}, [512, 512, 0, 512, 512, 0, 512]),
+        ("gemma3", {"attention.sliding_window_pattern": (True, False) * 3 + (True,)}, [512, 0] * 3 + [512]),
+        ("gemma3", {"attention.sliding_window": 0}, [0] * 7),
+        ("gemma2", {"block_count": 3}, [4096, 0, 4096]),
+        ("gpt-oss", {"block_count": 3}, [128, 0, 128]),
+        ("phi3", {}, [0, 0]),
+        ("mistral", {}, [0, 0]),
+    ],
+)
+def test_which_layers_see_a_window(architecture: str, keys: Mapping[str, Any], windows: list[int]) -> None:
+    header = made.model(architecture, keys=keys)
+    assert [x.extra["window"] for x in find(header, "flash_decode")] == windows
+
+
+def test_each_layer_may_have_its_own_number_of_heads() -> None:
+    wide = dict(made.model("llama").metadata)
+    tensors = {t.name: t.shape for t in made.model("llama").tensors}
+    tensors |= {"blk.1.attn_q.weight": (256, made.DIM), "blk.1.attn_output.weight": (made.DIM, 256)}
+    wide |= {"llama.attention.head_count": (8, 4), "llama.attention.head_count_kv": (2, 2)}
+    found = find(made.of("llama", tensors, wide), "flash_decode")
+    assert [(x.extra["heads"], x.n) for x in found] == [(8, 512), (4, 256)]
+
+
+def scale(header: Header) -> float:
+    op = "mla_decode" if header.architecture == "deepseek2" else "flash_decode"
+    return float(first(header, op).extra["scale"])
+
+
+def test_scales_of_attention() -> None:
+    assert scale(made.model("llama")) == pytest.approx(made.HEAD**-0.5)
+    assert scale(made.model("granite")) == 0.015625
+    assert scale(made.model("gemma2", keys={"block_count": 46})) == pytest.approx((made.DIM / made.HEADS) ** -0.5)
+    assert scale(made.model("gemma2")) == pytest.approx(made.HEAD**-0.5)
+    yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 40.0, "rope.scaling.yarn_log_multiplier": 0.0707}
+    plain = (made.NOPE + made.ROPE) ** -0.5
+    assert scale(made.model("deepseek2")) == pytest.approx(plain)
+    expected = plain * (1 + 0.0707 * math.log(40)) ** 2
+    assert scale(made.model("deepseek2", keys=yarn)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "cap"),
+    [("gemma2", {}, "50"), ("gemma2", {"attn_logit_softcapping": 30.0}, "30"), ("gemma3", {}, "none")],
+)
+def test_soft_caps(architecture: str, keys: Mapping[str, Any], cap: str) -> None:
+    assert first(made.model(architecture, keys=keys), "flash_decode").extra["softcap"] == cap
+
+
+def test_sinks() -> None:
+    launch = first(made.model("gpt-oss"), "flash_decode")
+    assert (launch.extra["sinks"], launch.tensors) == (1, ("blk.0.attn_sinks.weight",))
+
+
+def test_embeddings_are_scaled_and_a_scaled_residual_needs_no_kernel() -> None:
+    assert first(made.model("llama"), "embed").extra == {}
+    assert first(made.model("gemma3"), "embed").extra == {"scale": "16"}
+    # granite: h/s instead of h, so what blocks add is as it is, and eps/s^2 makes every norm come out the same
+    granite = made.model("granite")
+    assert first(granite, "embed").extra == {"scale": "48"}
+    assert {x.extra["eps"] for x in find(granite, "rmsnorm_linear")} == {"0.00016"}
+    assert {x.epilogue for x in find(granite, "linear")} == {"add"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "expected"),
+    [
+        ("llama", {}, {"gating": "softmax", "norm": 1, "bias": 0, "scale": "1"}),
+        ("qwen3moe", {}, {"gating": "softmax", "norm": 1}),
+        ("olmoe", {}, {"gating": "softmax", "norm": 0}),
+        ("gpt-oss", {}, {"gating": "softmax_weight", "norm": 0}),
+        ("granitemoe", {}, {"gating": "softmax", "norm": 1}),
+        ("glm4moe", {}, {"gating": "sigmoid", "norm": 1, "bias": 1, "scale": "2.5"}),
+        ("deepseek2", {"expert_gating_func": 2, "expert_weights_norm": True}, {"gating": "sigmoid", "norm": 1}),
+        ("deepseek2", {"expert_gating_func": None}, {"gating": "softmax", "norm": 0}),
+        ("deepseek2", {"expert_weights_scale": 0.0}, {"scale": "1"}),
+        ("deepseek2", {"expert_group_count": 4, "expert_group_used_count": 2}, {"groups": 4, "used_groups": 2}),
+    ],
+)
+def test_routers(architecture: str, keys: Mapping[str, Any], expected: Mapping[str, int | str]) -> None:
+    block = None
+    if architecture == "llama":  # mixtral
+        block, keys = {**made.ATTENTION, **made.FFN_NORM, **made.ROUTED}, made.EXPERT_KEYS
+    launch = first(made.model(architecture, block, keys), "topk")
+    assert launch.extra.items() >= expected.items()
+    assert launch.extra.items() >= {"experts": made.EXPERTS, "used": made.USED}.items()
+    assert ("groups" in launch.extra) == ("groups" in expected)
+
+
+def test_shared_experts_add_to_what_the_routed_ones_made() -> None:
+    assert ops(made.model("glm4moe"))[-4:] == ["gate_up", "linear", "rmsnorm_linear", "argmax"]
+    header = made.model("glm4moe")
+    assert [x.epilogue for x in find(header, "expert_linear", form="down")] == ["add"] * made.LAYERS
+    assert [x.epilogue for x in find(header, "linear") if "shexp" in x.tensors[0]] == ["add"] * made.LAYERS
+
+
+def test_a_gated_shared_expert_is_a_mixture_of_one() -> None:
+    launches = decode_step(made.model("qwen2moe")).launches
+    start = next(i for i, x in enumerate(launches) if x.tensors == ("blk.0.ffn_gate_inp_shexp.weight",))
+    gate, choice, gate_up, down = launches[start : start + 4]
+    assert (gate.op, gate.n, gate.k) == ("linear", 1, made.DIM)
+    assert (choice.op, choice.n) == ("topk", 1)
+    assert choice.extra.items() >= {"experts": 1, "used": 1, "gating": "sigmoid", "norm": 0}.items()
+    assert (gate_up.op, gate_up.n, gate_up.extra["norm"]) == ("gate_up", made.SHARED_FFN, "none")
+    assert (down.op, down.epilogue) == ("expert_linear", "add")
+    assert down.extra.items() >= {"experts": 1, "used": 1, "form": "down"}.items()
+
+
+def test_dense_layers_of_a_mixture_have_no_router() -> None:
+    block = {**made.LATENT, **made.FFN_NORM, **made.DENSE}
+    found = ops(made.model("deepseek2", block))
+    assert "topk" not in found
+    assert found.count("gate_up") == made.LAYERS
+
+
+def test_latent_attention_with_a_compressed_q() -> None:
+    width = made.HEADS * (made.NOPE + made.ROPE)
+    low_rank = {"attn_q_a": (made.Q_RANK, made.DIM), "attn_q_a_norm": (made.Q_RANK,), "attn_q_b": (width, made.Q_RANK)}
+    header = changed("deepseek2", {"attention.q_lora_rank": made.Q_RANK}, "attn_q", **low_rank)
+    one, two = find(header, "rmsnorm_linear")[:2]
+    assert (one.n, one.k) == (made.Q_RANK + made.RANK + made.ROPE, made.DIM)
+    assert (two.n, two.k) == (width, made.Q_RANK)
+    assert two.tensors[0] == "blk.0.attn_q_a_norm.weight"
+
+
+def test_latent_attention_over_a_whole_kv_b() -> None:
+    """The value half keeps its blocks, the key half becomes F16: it is transposed. Older files have other keys, too."""
+    old = {"attention.key_length": made.NOPE + made.ROPE, "attention.value_length": made.VALUE}
+    old |= {"attention.key_length_mla": None, "attention.value_length_mla": None, "attention.head_count_kv": made.HEADS}
+    rows = made.HEADS * (made.NOPE + made.VALUE)
+    header = changed("deepseek2", old, "attn_k_b", "attn_v_b", attn_kv_b=(rows, made.RANK))
+    split = made.model("deepseek2")
+    assert ops(header) == ops(split)
+    k_b, v_b = find(header, "head_linear")[:2]
+    assert (k_b.format, k_b.n, k_b.k) == ("F16", made.RANK, made.NOPE)
+    assert k_b.nbytes(1) == tensor_nbytes((made.HEADS, made.RANK, made.NOPE), "F16")
+    assert v_b.workload(1, "float32") == find(split, "head_linear")[1].workload(1, "float32")
+    assert v_b.nbytes(1) == find(split, "head_linear")[1].nbytes(1)
+    assert "attn_kv_b is split" in decode_step(header).notes[0]
+
+
+def test_layers_that_predict_further_tokens_are_no_part_of_a_step() -> None:
+    header = made.model("glm4moe", keys={"block_count": 3, "nextn_predict_layers": 1})
+    assert len(find(header, "flash_decode")) == 2
+    (note,) = decode_step(header).notes
+    assert note.startswith("left out, layers that predict further tokens: blk.*.attn_norm.weight")
+
+
+def test_an_unknown_architecture_has_linears_and_experts() -> None:
+    block = {**made.MODELS["qwen3moe"][0], "novel": (96, made.DIM), "conv": (4, 4, 4, 4)}
+    header = made.model("unheard-of", block, made.EXPERT_KEYS, more={"position_embd.weight": (512, made.DIM)})
+    step = decode_step(header)
+    assert {x.op for x in step.launches} == {"linear", "expert_linear"}
+    assert {x.epilogue for x in step.launches} == {"none"}
+    linears = [x.tensors[0] for x in step.launches if x.op == "linear" and x.tensors[0].startswith("blk.0.")]
+    assert linears == [f"blk.0.{n}.weight" for n, s in block.items() if len(s) == 2]
+    assert "'unheard-of' is unknown" in step.notes[0]
+    assert all(
+        name in step.notes[1] for name in ("blk.*.attn_norm.weight", "blk.*.conv.weight", "position_embd.weight")
+    )
+
+
+def test_an_unknown_architecture_with_other_experts_leaves_them_out() -> None:
+    block = {"ffn_up_exps": (8, 64, 64), "ffn_down_exps": (8, 64, 64), "ffn_up": (64, 64)}
+    step = decode_step(made.model("unheard-of", block, made.EXPERT_KEYS))
+    assert {x.op for x in step.launches} == {"linear"}
+    assert "blk.*.ffn_up_exps.weight" in step.notes[1]
+
+
+def test_the_embedding_is_a_linear_only_where_it_is_tied() -> None:
+    for architecture in ("llama", "unheard-of"):
+        for tied in (False, True):
+            header = made.model(architecture, made.MODELS["llama"][0], tied=tied)
+            heads = [x.tensors for x in decode_step(header).launches if x.n == made.VOCABULARY and x.op != "embed"]
+            assert (any("token_embd.weight" in names for names in heads)) == tied
