@@ -133,14 +133,15 @@ def step_sums(
     if is_plain(weight.format):
         sums: dict[int, list[UOp]] = {}
         for i, column in enumerate(step.words):
-            value = _plain(arrays["w"][row, column, 0], weight.format, device) * x(column)
+            value = plain_weight(arrays["w"][row, column, 0], weight.format, device) * x(column)
             sums.setdefault(i % lanes, []).append(value)
         return [total(sums[lane]) for lane in range(lanes)]
     block = Block(arrays, row, step.block, device)
     return _block_sums(weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor)
 
 
-def _plain(weight: UOp, format: str, device: str) -> UOp:
+def plain_weight(weight: UOp, format: str, device: str) -> UOp:
+    """An item of a format without blocks, float32."""
     if format == "F16":
         weight = half(weight, device)
     elif format == "BF16":  # the top half of a float32
