@@ -87,21 +87,20 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
         "heads": a.heads,
         "kv_heads": a.kv_heads,
         "head_dim": a.head_dim,
-        "rope_dim": a.rope_dim,
-        "mode": model.arch.rope,
-        "qk_norm": int(bool(fused)),
+        "v_head_dim": a.value_dim,
         "max_ctx": model.context,
+        "rope": a.rope_dim,
+        "mode": model.arch.rope,
+        "norm": int(bool(fused)),
     }
-    if a.value_dim != a.head_dim:
-        extra["v_head_dim"] = a.value_dim
     if fused:
         extra["eps"] = decimal(model.eps)
-    n = a.heads * a.head_dim + a.kv_heads * (a.head_dim + a.value_dim)
-    stored = CACHE_ITEM_NBYTES * a.kv_heads * (a.head_dim + a.value_dim)
-    yield Launch("rope_cache_store", CACHE, n, n, fused, 2 * n, "none", extra, stored, decode_only=True)
+    row = a.kv_heads * (a.head_dim + a.value_dim)
+    n = a.heads * a.head_dim + row
+    stored = CACHE_ITEM_NBYTES * row
+    yield Launch("rope_cache_store", CACHE, n, a.head_dim, fused, 2 * n, "none", extra, stored, decode_only=True)
     sinks = hp.tensor(f"{block}attn_sinks.weight")
     cap = hp.number("attn_logit_softcapping", model.arch.softcap)
-    row = a.kv_heads * (a.head_dim + a.value_dim)
     yield from _decode(
         model,
         "flash_decode",
@@ -151,10 +150,15 @@ def _decode(model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], 
     lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": splits, "scale": decimal(a.scale)}
     products = a.heads * seen * (a.head_dim + a.value_dim)
     cache = CACHE_ITEM_NBYTES * seen * row
-    yield Launch(op, CACHE, n, a.head_dim, reads, products, "none", {**extra, **lengths}, cache, decode_only=True)
-    if splits > 1:
-        sizes = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits}
-        yield Launch("flash_combine", "F32", n, splits, (), n * splits, "none", sizes, decode_only=True)
+    found = Launch(op, CACHE, n, a.head_dim, reads, products, "none", {**extra, **lengths}, cache, decode_only=True)
+    if splits == 1:
+        yield found
+        return
+    yield replace(found, out_dtype="float32")
+    sizes: Extra = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits}
+    yield Launch(
+        "flash_combine", "F32", n, splits, (), 2 * n * splits, "none", sizes, decode_only=True, x_dtype="float32"
+    )
 
 
 def runs(seen: int, groups: int) -> int:
@@ -187,22 +191,21 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         yield normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], width)
     extra: dict[str, int | str] = {
         "heads": heads,
-        "qk_nope": nope,
-        "rope_dim": rope,
         "kv_lora": rank,
+        "nope": nope,
+        "rope": rope,
         "max_ctx": model.context,
+        "mode": model.arch.rope,
         "eps": decimal(model.eps),
     }
     row = rank + rope
     kv_norm = whole(hp.vector(f"{block}attn_kv_a_norm.weight", rank))
-    n = heads * rope + row
-    yield Launch(
-        "mla_cache_store", CACHE, n, n, kv_norm, 2 * n, "none", extra, CACHE_ITEM_NBYTES * row, decode_only=True
-    )
+    n, stored = heads * key, CACHE_ITEM_NBYTES * row
+    yield Launch("mla_cache_store", CACHE, n, row, kv_norm, 2 * (n + row), "none", extra, stored, decode_only=True)
     k_b, v_b = absorbed(model, block, heads, rank, nope, value)
     yield _head_linear(k_b, heads)
     a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
-    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
+    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope": rope}
     yield from _decode(model, "mla_decode", a, row, (), sizes)
     yield _head_linear(v_b, heads)
     yield model.output_linear(f"{block}attn_output", k=heads * value)

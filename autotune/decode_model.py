@@ -45,14 +45,14 @@ class Model:
     def norm(self, name: str, n: int | None = None) -> Launch:
         """RMSNorm by itself, of n columns."""
         n = self.dim if n is None else n
-        return Launch("rmsnorm", "F32", n, n, whole(self.hp.vector(name, n)), n, "none", {"eps": decimal(self.eps)})
+        return Launch("rmsnorm", "F32", n, n, whole(self.hp.vector(name, n)), 2 * n, "none", {"eps": decimal(self.eps)})
 
     def post_norm(self, block: str, which: int) -> Iterator[Launch]:
         """residual + norm(x), where the architecture has a norm there: after attention (0), after the FFN (1)."""
         if self.arch.post_norms:
             vector = self.hp.vector(f"{block}{self.arch.post_norms[which]}.weight", self.dim)
             extra = {"eps": decimal(self.eps)}
-            yield Launch("rmsnorm_add", "F32", self.dim, self.dim, whole(vector), self.dim, "none", extra)
+            yield Launch("rmsnorm_add", "F32", self.dim, self.dim, whole(vector), 2 * self.dim, "none", extra)
 
     def output_linear(self, name: str, *, k: int | None = None, always_add: bool = False) -> Launch:
         """The projection that ends a block: it adds to the residual, unless a norm comes between."""

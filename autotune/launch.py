@@ -32,7 +32,7 @@ class Read:
 @dataclass(frozen=True)
 class Launch:
     """`products`: multiplications of one token. `cache_nbytes`: what one launch reads or writes of the key-value cache.
-    `decode_only`: there is no such kernel for several tokens."""
+    `decode_only`: it is of one token. `x_dtype`, `out_dtype`: where they are not the model's."""
 
     op: str
     format: str
@@ -44,10 +44,13 @@ class Launch:
     extra: Extra = field(default_factory=dict)
     cache_nbytes: int = 0
     decode_only: bool = False
+    x_dtype: str | None = None
+    out_dtype: str | None = None
 
     def workload(self, m: int, x_dtype: str) -> Workload:
         extra = tuple(sorted(self.extra.items()))
-        return Workload(self.op, self.format, self.n, self.k, m, x_dtype, x_dtype, self.epilogue, extra)
+        x, out = self.x_dtype or x_dtype, self.out_dtype or x_dtype
+        return Workload(self.op, self.format, self.n, self.k, m, x, out, self.epilogue, extra)
 
     def nbytes(self, m: int) -> int:
         """Bytes of weights that m tokens read."""
