@@ -38,9 +38,10 @@ class NumpyBlock(Block):
 
 def number(u):
     u = u.simplify()
-    # tinygrad leaves a bitcast of 0 as it is once it has made the 0 untyped
-    zeros = {b: UOp.const(0, b.dtype) for b in u.toposort() if b.op is Ops.BITCAST and b.src[0].val == 0}
-    return float(u.substitute(zeros).simplify().val)
+    # tinygrad leaves a bitcast as it is where it has made the number below untyped
+    left = [b for b in u.toposort() if b.op is Ops.BITCAST and b.dtype == dtypes.float32 and b.src[0].op is Ops.CONST]
+    folded = {b: UOp.const(float(np.array([b.src[0].val], np.uint32).view(np.float32)[0]), b.dtype) for b in left}
+    return float(u.substitute(folded).simplify().val)
 
 
 def unpacked(format, raw, device="CPU"):

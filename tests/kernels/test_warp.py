@@ -28,11 +28,12 @@ SHAPES = (
     (8, 16, 3, {"rows": 1, "warps": 1}),
     (5, 5, 8, {"rows": 1, "warps": 2}),
 )
+SMALL = (13, 3, 2, {"rows": 1, "warps": 2})
+CASES = [*((f, SMALL) for f in BLOCKED), *((f, s) for f in ("Q5_0", "Q4_K", "IQ3_S") for s in SHAPES)]
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("format", BLOCKED)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(map(str, s[:3])))
+@pytest.mark.parametrize(("format", "shape"), CASES, ids=[f"{f}-{'-'.join(map(str, s[:3]))}" for f, s in CASES])
 def test_emulated(format, shape, tmp_path):
     n, blocks, m, params = shape
     w = Workload("linear", format, n, blocks * formats.get_format(format).block, m)
@@ -46,7 +47,7 @@ def test_emulated(format, shape, tmp_path):
     launch(program, memory, tmp_path)
     verdict = judged(w, "warp", case, {"out": memory[0]})
     assert verdict.outcome is Outcome.OK, verdict.reason
-    assert verdict.max_element_error < 2e-6
+    assert verdict.max_element_error < 4e-6
 
 
 @pytest.mark.parametrize("format", BLOCKED)
@@ -80,7 +81,7 @@ def test_nvrtc_compiles_it_for_an_h100():
         from kernels.registry import body, variants
         from kernels.sink import build, placeholders
         renderer = Device["NULL"].renderer
-        for format in ("Q4_K", "Q8_0", "F16"):
+        for format in ("Q4_K", "IQ3_S", "F16"):
             w = Workload("linear", format, 77, 768, 2)
             for name, variant in variants(w, "CUDA").items():
                 schedule = Schedule(name, tuple(sorted(variant.params(w)[-1].items())), ())
@@ -91,4 +92,4 @@ def test_nvrtc_compiles_it_for_an_h100():
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.split("\n")) == 8
+    assert len(done.stdout.splitlines()) == 8
