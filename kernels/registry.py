@@ -15,7 +15,19 @@ from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels.op import KernelError, Op, Operand, Variable, Variant
-from kernels.ops import expert_linear, gate_up, head_linear, linear, rmsnorm_linear, topk
+from kernels.ops import (
+    expert_linear,
+    flash_combine,
+    flash_decode,
+    gate_up,
+    head_linear,
+    linear,
+    mla_cache_store,
+    mla_decode,
+    rmsnorm_linear,
+    rope_cache_store,
+    topk,
+)
 
 __all__ = ["OPS", "KernelError", "Operand", "Variant"]
 
@@ -26,6 +38,11 @@ OPS: dict[str, Op] = {op.name: op for op in (
     expert_linear.OP,
     head_linear.OP,
     topk.OP,
+    rope_cache_store.OP,
+    flash_decode.OP,
+    flash_combine.OP,
+    mla_cache_store.OP,
+    mla_decode.OP,
 )}
 
 

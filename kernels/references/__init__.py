@@ -10,9 +10,11 @@ from collections.abc import Callable
 import numpy as np
 
 from db.records import Workload
+from kernels.references.attention import flash_combine, flash_decode, mla_decode
 from kernels.references.case import Case, InputsError
 from kernels.references.gated import expert_linear, gate_up, head_linear, rmsnorm_linear
 from kernels.references.linear import linear
+from kernels.references.rope import mla_cache_store, rope_cache_store
 from kernels.references.topk import topk
 
 _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
@@ -22,6 +24,11 @@ _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
     "expert_linear": expert_linear,
     "head_linear": head_linear,
     "topk": topk,
+    "rope_cache_store": rope_cache_store,
+    "flash_decode": flash_decode,
+    "flash_combine": flash_combine,
+    "mla_cache_store": mla_cache_store,
+    "mla_decode": mla_decode,
 }
 
 

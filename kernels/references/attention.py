@@ -1,4 +1,4 @@
-"""What the attention ops must compute: softmax over whole rows of scores, one head and one run of positions at a time."""
+"""What the attention ops must compute: softmax over whole rows of scores, one head and run of positions at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def flash_decode(w: Workload, rng: np.random.Generator) -> Case:
 
 def mla_decode(w: Workload, rng: np.random.Generator) -> Case:
     e = dict(w.extra)
-    heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope"])
+    heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope_dim"])
     arrays = {
         "q_latent": _normal(rng, (heads, rank), w.x_dtype),
         "q_rope": _normal(rng, (heads, rope), w.x_dtype),

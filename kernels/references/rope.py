@@ -36,15 +36,16 @@ def rms_norm(row: Doubles, weight: Array, eps: float) -> Doubles:
 
 def rope_cache_store(w: Workload, rng: np.random.Generator) -> Case:
     e = dict(w.extra)
-    heads, kv_heads, dim, value_dim = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "v_head_dim"))
-    max_ctx, mode, rope = int(e["max_ctx"]), str(e.get("mode", "neox")), int(e.get("rope", 0))
+    heads, kv_heads, dim, max_ctx = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "max_ctx"))
+    value_dim = int(e.get("v_head_dim", dim))
+    mode, rope = str(e.get("mode", "neox")), int(e.get("rope_dim", 0))
     arrays: dict[str, Array] = {
         "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
         "v_cache": _normal(rng, (kv_heads, max_ctx, value_dim), "float16"),
         "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
     }
     arrays |= _tables(max_ctx, rope, mode, rng)
-    if e.get("norm"):
+    if e.get("qk_norm"):
         arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
     start = (max_ctx - w.m) // 2
     q = np.zeros((w.m, heads, dim))
@@ -53,7 +54,7 @@ def rope_cache_store(w: Workload, rng: np.random.Generator) -> Case:
         row = arrays["qkv"][token].astype(np.float64)
         for head in range(heads + kv_heads):
             x = row[head * dim : (head + 1) * dim]
-            if e.get("norm"):
+            if e.get("qk_norm"):
                 x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], float(e.get("eps", "1e-6")))
             x = _at(arrays, x, mode, start + token)
             if head < heads:
@@ -67,7 +68,7 @@ def rope_cache_store(w: Workload, rng: np.random.Generator) -> Case:
 
 def mla_cache_store(w: Workload, rng: np.random.Generator) -> Case:
     e = dict(w.extra)
-    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "nope", "rope"))
+    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
     max_ctx, mode = int(e["max_ctx"]), str(e.get("mode", "interleaved"))
     arrays: dict[str, Array] = {
         "cache": _normal(rng, (max_ctx, rank + rope), "float16"),

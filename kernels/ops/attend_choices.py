@@ -1,0 +1,97 @@
+"""The variants of an op that is an `Attention`, and their hand-chosen schedules by backend class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from db.records import Schedule, Workload
+from kernels.op import Op, Operand, Params, Variant
+from kernels.ops import attend
+from kernels.ops.attend import Attention
+from kernels.ops.attend_plain import plain, plain_params
+from kernels.ops.attend_team import LOCAL_DEVICES, solo, solo_params, team, team_params
+from kernels.ops.attend_warp import SHUFFLES, lanes, lanes_params
+
+_SOURCES = ("attend", "attend_plain", "attend_team", "attend_warp", "attend_choices")
+
+
+def attention_op(
+    name: str,
+    build: Callable[[Workload], Attention],
+    inputs: Callable[[Workload, Attention], tuple[Operand, ...]],
+    row_nbytes: Callable[[Attention], int],
+) -> Op:
+    """An op from what one token's attention is. inputs: its operands after out and lse; row_nbytes: of a position."""
+
+    def known(w: Workload) -> Attention:
+        return attend.check(w, build(w))
+
+    def variants(w: Workload) -> dict[str, Variant]:
+        known(w)
+        return {
+            "plain": Variant(lambda w, p, args, _: plain(w, build(w), p, args), lambda w: plain_params(build(w))),
+            "solo": Variant(
+                lambda w, p, args, _: solo(w, build(w), p, args), lambda w: solo_params(build(w)), schedulable=False
+            ),
+            "team": Variant(
+                lambda w, p, args, _: team(w, build(w), p, args),
+                lambda w: team_params(build(w)),
+                LOCAL_DEVICES,
+                schedulable=False,
+            ),
+            "lanes": Variant(
+                lambda w, p, args, device: lanes(w, build(w), p, args, device),
+                lambda w: lanes_params(build(w)),
+                frozenset(SHUFFLES),
+                schedulable=False,
+            ),
+        }
+
+    return Op(
+        name=name,
+        variants=variants,
+        operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
+        plain=lambda w: _plain(known(w)),
+        choices=lambda w, device: _choices(known(w), device),
+        sources=lambda w: (*(f"ops/{f}.py" for f in (*_SOURCES, name)), "ops/warp.py", "unpack/__init__.py"),
+        products=lambda w: known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
+        variables=lambda w: (known(w).variable,),
+        nbytes=lambda w: known(w).seen * row_nbytes(known(w)) + 4 * w.n * known(w).splits,
+    )
+
+
+def _near(params: tuple[Params, ...], **wanted: int) -> tuple[tuple[str, int], ...]:
+    """The parameters nearest to `wanted`, whose names come in order of importance."""
+    return tuple(sorted(min(params, key=lambda p: [abs(p[name] - value) for name, value in wanted.items()]).items()))
+
+
+def _plain(a: Attention) -> tuple[Schedule, ...]:
+    return (Schedule("plain", _near(plain_params(a), columns=8, rows=16), None),)
+
+
+def _solo(a: Attention, threads: int) -> Schedule:
+    return Schedule("solo", _near(solo_params(a), heads=a.group, threads=threads, tile=64), ())
+
+
+def _team(a: Attention) -> Schedule:
+    """Every thread a position and, in the sums, columns of its own; all heads of a group while memory lasts."""
+    return Schedule("team", _near(team_params(a), heads=8, threads=128, tile=128, ways=8), ())
+
+
+def _lanes(a: Attention) -> Schedule:
+    """A lane for every 8 columns, so that a warp reads whole rows; four warps hide each other's waiting."""
+    return Schedule("lanes", _near(lanes_params(a), heads=4, lanes=-(-a.head_dim // 8), warps=4, rows=2), ())
+
+
+def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
+    """Best first: lanes where there are shuffles, a workgroup where there is local memory, else threads of a CPU. One
+    thread applies everywhere."""
+    base = device.split(":")[0]
+    found = []
+    if device in SHUFFLES and lanes_params(a):
+        found.append(_lanes(a))
+    if device in LOCAL_DEVICES and team_params(a):
+        found.append(_team(a))
+    if base == "CPU":
+        found.append(_solo(a, 2 if a.seen >= 512 else 1))
+    return (*found, _solo(a, 1))

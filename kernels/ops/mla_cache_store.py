@@ -1,0 +1,123 @@
+"""`mla_cache_store`: the rotations of latent attention and its cache's new rows, in one launch (deepseek2).
+
+Rotates the rotary columns of each head of q, normalises the compressed kv with kv_a_norm, rotates the shared key, and
+stores [latent | rotated key] in the cache that `mla_decode` reads.
+
+Workload: format F16 (the cache's), n = k = heads * rope_dim + kv_lora + rope_dim (the columns that are written for a
+token), m tokens at start_pos, start_pos + 1, ..., and the extras of `EXTRAS`.
+
+    q_rope   [m, heads, rope_dim]                       written
+    cache    [max_ctx, kv_lora + rope_dim] float16      the tokens' rows are written
+    q        [m, heads, qk_nope + rope_dim]
+    kv       [m, kv_lora + rope_dim]
+    kv_norm  [kv_lora] float32
+    cos, sin [max_ctx, rope_dim / 2] float32
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinygrad import UOp, dtypes
+
+from db.records import Schedule, Workload
+from kernels.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
+from kernels.ops import attend, gated
+from kernels.ops.rope_cache_store import column_choices
+from kernels.ops.rotate import Rotation, rms_scale, rotation
+from kernels.unpack import float32
+
+EXTRAS: dict[str, int | str] = {
+    "heads": 1,
+    "kv_lora": 1,
+    "qk_nope": 0,
+    "rope_dim": 2,
+    "max_ctx": 1,
+    "mode": "interleaved",
+    "eps": "1e-6",
+}
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    heads: int
+    rank: int
+    nope: int
+    max_ctx: int
+    tokens: int
+    turn: Rotation
+    eps: float
+
+    @property
+    def position(self) -> Variable:
+        high = self.max_ctx - self.tokens
+        return Variable(attend.START, 0, high, high // 2)
+
+
+def _sizes(w: Workload) -> _Sizes:
+    e = attend.extras(w, EXTRAS)
+    heads, rank, nope, rope, max_ctx = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim", "max_ctx"))
+    turn = rotation(w, e["mode"], rope, rope)
+    if w.format != "F16" or w.epilogue != "none" or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
+        raise KernelError(f"mla_cache_store takes a cache of F16, float32 or float16 and no epilogue, saw {w}")
+    if min(heads, rank) < 1 or not w.m <= max_ctx or not w.n == w.k == (heads + 1) * rope + rank:
+        raise KernelError(f"mla_cache_store: n and k are the columns written, m at most max_ctx; saw {w}")
+    return _Sizes(heads, rank, nope, max_ctx, w.m, turn, attend.number(w, "eps", e["eps"]))
+
+
+def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    """Loops: 0 token, 1 run of columns: heads of q, the key, pieces of the latent; 2 column of it, 3 the norm's sum."""
+    s = _sizes(w)
+    rope = s.turn.size
+    token, run, column = UOp.range(s.tokens, 0), UOp.range(s.heads + 1 + -(-s.rank // rope), 1), UOp.range(rope, 2)
+    position = s.position.uop + token
+    of_q, of_key = run < s.heads, run < s.heads + 1
+    at = (run - (s.heads + 1)).maximum(0) * rope + column  # in the latent
+
+    def read(i: UOp) -> UOp:
+        head = float32(args["q"][token, run.minimum(s.heads - 1), s.nope + i])
+        return of_q.where(head, float32(args["kv"][token, s.rank + i]))
+
+    turned = s.turn.turned(args, position, column, read)
+    safe = at.minimum(s.rank - 1)
+    scale = rms_scale(lambda i: float32(args["kv"][token, i]), s.rank, s.eps, 3)
+    latent = float32(args["kv"][token, safe]) * args["kv_norm"][safe] * scale
+    place = of_key.where(s.rank + column, at)
+    row = of_key.where(turned, latent).cast(dtypes.float16)
+    q_rope = gated.element(args["q_rope"], (token, run, column), of_q).store(turned.cast(DTYPES[w.out_dtype]))
+    inside = (run >= s.heads) & (place < s.rank + rope) & (of_key | (at < s.rank))
+    return UOp.group(q_rope, gated.element(args["cache"], (position, place), inside).store(row)).end(token, run, column)
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    s = _sizes(w)
+    rope = s.turn.size
+    return (
+        Operand("q_rope", (s.tokens, s.heads, rope), DTYPES[w.out_dtype], OUT),
+        Operand("cache", (s.max_ctx, s.rank + rope), dtypes.float16, UPDATE),
+        Operand("q", (s.tokens, s.heads, s.nope + rope), DTYPES[w.x_dtype], INPUT),
+        Operand("kv", (s.tokens, s.rank + rope), DTYPES[w.x_dtype], INPUT),
+        Operand("kv_norm", (s.rank,), dtypes.float32, WEIGHT),
+        *s.turn.operands(s.max_ctx),
+    )
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    _sizes(w)
+    return {"plain": Variant(_build, lambda w: ({},))}
+
+
+OP = Op(
+    name="mla_cache_store",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: (Schedule("plain", (), None),),
+    choices=lambda w, device: column_choices(device, True),
+    sources=lambda w: tuple(
+        f"ops/{f}.py" for f in ("mla_cache_store", "rope_cache_store", "rotate", "attend", "gated")
+    ),
+    products=lambda w: 2 * w.m * w.n,
+    variables=lambda w: (_sizes(w).position,),
+    nbytes=lambda w: 8 * w.m * w.n,
+    tolerances={("plain", "float32"): 1e-3},  # the caches are float16
+)

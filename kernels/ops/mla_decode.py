@@ -1,0 +1,75 @@
+"""`mla_decode`: latent attention of one token (deepseek2) in its absorbed form, parallel over the context.
+
+Every head attends to the same rows of a cache, [latent | rotated key]; the values are the latents themselves, so that a
+row is read once for both (DeepSeek-V2, 2024, section 2.1). What k_b does to q, and v_b to the result, are linears.
+
+Workload: format F16 (the cache's), n = heads * kv_lora, k = kv_lora + rope_dim, m = 1, and the extras of `EXTRAS`: they
+mean what they mean for `flash_decode`.
+
+    out       [splits, heads, kv_lora]      written
+    lse       [splits, heads] float32       written: log2 of each run's softmax denominator
+    q_latent  [heads, kv_lora]
+    q_rope    [heads, rope_dim]
+    cache     [max_ctx, kv_lora + rope_dim] float16; row start_pos is already that of this token
+"""
+
+from __future__ import annotations
+
+from tinygrad import UOp, dtypes
+
+from db.records import Workload
+from kernels.op import DTYPES, INPUT, WEIGHT, Args, Operand
+from kernels.ops import attend
+from kernels.ops.attend import Attention
+from kernels.ops.attend_choices import attention_op
+from kernels.unpack import float32
+
+EXTRAS: dict[str, int | str] = {
+    "heads": 1,
+    "kv_lora": 1,
+    "rope_dim": 1,
+    "ctx": 1,
+    "max_ctx": 1,
+    "splits": 1,
+    "scale": "1",
+}
+
+
+def attention(w: Workload) -> Attention:
+    """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
+    e = attend.extras(w, EXTRAS)
+    rank, rope = int(e["kv_lora"]), int(e["rope_dim"])
+
+    def q(args: Args, head: UOp, column: UOp) -> UOp:
+        at, inside = column.get_idx(), column.get_valid()
+        latent = args["q_latent"][head, at.valid(inside & (at < rank))]
+        rotated = args["q_rope"][head, (at - rank).valid(inside & (at >= rank))]
+        return (at < rank).where(float32(latent), float32(rotated))
+
+    def row(args: Args, head: UOp, position: UOp, column: UOp) -> UOp:
+        return float32(args["cache"][position, column])
+
+    return Attention(
+        heads=int(e["heads"]),
+        kv_heads=1,
+        head_dim=rank + rope,
+        value_dim=rank,
+        ctx=int(e["ctx"]),
+        max_ctx=int(e["max_ctx"]),
+        splits=int(e["splits"]),
+        scale=attend.number(w, "scale", e["scale"]),
+        q=q,
+        k=row,
+        v=row,
+    )
+
+
+def _inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
+    return (
+        Operand("q_latent", (a.heads, a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("q_rope", (a.heads, a.head_dim - a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("cache", (a.max_ctx, a.head_dim), dtypes.float16, WEIGHT),
+    )
+
+
+OP = attention_op("mla_decode", attention, _inputs, lambda a: 2 * a.head_dim)
