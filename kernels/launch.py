@@ -1,0 +1,53 @@
+"""One launch of an op inside a Tensor graph: the schedule is looked up, the kernel built, the outputs handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tinygrad import Tensor, UOp
+
+from db.records import Target, Workload
+from kernels import sink
+from kernels.op import OUT, UPDATE
+from kernels.registry import operands
+from kernels.resolution import resolve
+
+
+def launch(
+    workload: Workload, target: Target, device: str, read: Mapping[str, Tensor | Sequence[Tensor]], *bound: UOp
+) -> tuple[Tensor, ...]:
+    """The operands that the kernel writes, in slot order, as they are after it.
+
+    read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
+    order. bound: the kernel's Variables, bound to their values. Works inside TinyJit.
+    """
+    schedule = resolve(workload, target).schedule
+    given = _spread(workload, read)
+    sources = [
+        Tensor.empty(*o.shape, dtype=o.dtype, device=device).uop
+        if o.role == OUT
+        else given[o.name].uop.contiguous()
+        if o.role != UPDATE
+        else given[o.name].uop
+        for o in operands(workload)
+    ]
+    slots = [UOp.placeholder_like(s, slot=i) for i, s in enumerate(sources)]
+    call = sink.kernel(workload, schedule, slots, device).call(*sources, *bound)
+    written = [s for s, o in zip(sources, operands(workload), strict=True) if o.role in (OUT, UPDATE)]
+    return tuple(Tensor(s.after(call)) for s in written)
+
+
+def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]]) -> dict[str, Tensor]:
+    """One tensor for each operand's name, in the operand's shape."""
+    found: dict[str, Tensor] = {}
+    taken: dict[str, int] = {}
+    for o in operands(workload):
+        if o.role == OUT:
+            continue
+        group = o.name.partition(".")[0]
+        value = read[group if group != o.name else o.name]
+        if not isinstance(value, Tensor):
+            at = taken.get(group, 0)
+            value, taken[group] = value[at], at + 1
+        found[o.name] = value.reshape(o.shape)
+    return found

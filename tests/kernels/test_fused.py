@@ -1,0 +1,92 @@
+"""The fused ops over Tensors against numpy, in a captured function too."""
+
+import numpy as np
+import pytest
+from support.kernel_runs import device
+from tinygrad import Tensor, TinyJit
+
+from kernels import PackedWeight, fused, reference
+from kernels.references.gated import gated
+
+RNG = np.random.default_rng(7)
+K, N, EXPERTS, USED = 64, 24, 5, 3
+
+
+def packed(format, n, k=K):
+    device()
+    raw = reference.random_blocks(format, n, k, RNG)
+    return PackedWeight.from_blocks(raw, format, (n, k)), reference.dequantize(raw, format, (n, k)).astype(np.float64)
+
+
+def values(*shape):
+    return RNG.standard_normal(shape, dtype=np.float32)
+
+
+def assert_close(got, expected):
+    assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def normed(x, norm, eps):
+    return x / np.sqrt(np.square(x.astype(np.float64)).mean(-1, keepdims=True) + eps) * norm
+
+
+def test_linear_with_bias_and_residual():
+    (w, dense), x, bias, residual = packed("Q8_0", N), values(2, K), values(N), values(2, N)
+    expected = x @ dense.T + bias + residual
+    assert_close(fused.linear_add(Tensor(x), w, Tensor(residual), Tensor(bias)).numpy(), expected)
+    assert_close(fused.linear_add(Tensor(x), w).numpy(), x @ dense.T)
+
+
+def test_rmsnorm_and_parts_of_two_formats():
+    (a, dense_a), (b, dense_b), x, norm = packed("Q4_0", 16), packed("Q8_0", 8), values(1, K), values(K)
+    got = fused.rmsnorm_linear(Tensor(x), Tensor(norm), [a, b], 1e-5).numpy()
+    assert_close(got, normed(x, norm, 1e-5) @ np.concatenate([dense_a, dense_b]).T)
+    with pytest.raises(ValueError, match="stack them"):
+        fused.rmsnorm_linear(Tensor(x), Tensor(norm), [a, a], 1e-5)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+def test_gate_and_up(act):
+    (g, gate), (u, up), x, norm = packed("Q4_0", N), packed("Q8_0", N), values(1, K), values(K)
+    inside = normed(x, norm, 1e-6)
+    expected = gated(act, inside @ gate.T, inside @ up.T)
+    assert_close(fused.gate_up(Tensor(x), g, u, act, Tensor(norm), 1e-6).numpy(), expected)
+    assert_close(fused.gate_up(Tensor(x), g, u, act).numpy(), gated(act, x @ gate.T, x @ up.T))
+
+
+def test_experts_in_a_captured_function():
+    (g, gate), (u, up), (d, down) = (
+        packed("Q8_0", EXPERTS * N),
+        packed("Q8_0", EXPERTS * N),
+        packed("Q8_0", EXPERTS * K, 32),
+    )
+    dense = [w.reshape(EXPERTS, -1, w.shape[-1]) for w in (gate, up, down)]
+
+    @TinyJit
+    def block(x: Tensor, ids: Tensor, probs: Tensor) -> Tensor:
+        hidden = fused.expert_gate_up(x, ids, g, u, EXPERTS).pad((None, None, (0, 32 - N)))
+        return fused.expert_down(hidden, ids, probs, d, EXPERTS, residual=x).realize()
+
+    for _ in range(4):
+        x, probs = values(1, K), RNG.uniform(0, 1, (1, USED)).astype(np.float32)
+        ids = RNG.permutation(EXPERTS)[None, :USED].astype(np.int32)
+        expected = x[0].astype(np.float64)
+        for slot, expert in enumerate(ids[0]):
+            hidden = np.zeros(32)
+            hidden[:N] = gated("silu", dense[0][expert] @ x[0], dense[1][expert] @ x[0])
+            expected = expected + probs[0, slot] * (dense[2][expert] @ hidden)
+        assert_close(block(Tensor(x).realize(), Tensor(ids).realize(), Tensor(probs).realize()).numpy()[0], expected)
+
+
+def test_a_linear_for_each_head():
+    (w, dense), x = packed("Q8_0", 3 * N), values(1, 3, K)
+    expected = np.einsum("hnk,mhk->mhn", dense.reshape(3, N, K), x)
+    assert_close(fused.head_linear(Tensor(x), w).numpy(), expected)
+
+
+def test_what_is_refused():
+    w, _ = packed("Q8_0", N)
+    with pytest.raises(ValueError, match="m one of"):
+        fused.gate_up(Tensor(values(3, K)), w, w)
+    with pytest.raises(ValueError, match="cast them first"):
+        fused.linear_add(Tensor(values(1, K)).bfloat16(), w)
