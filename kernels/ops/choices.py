@@ -120,5 +120,5 @@ def row_sources(w: Workload, r: Rows, *modules: str) -> tuple[str, ...]:
     from kernels.formats import get_format
 
     layouts = {get_format(f).layout for f in r.formats} - {"plain"}
-    shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py")
+    shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py", "unpack/tables.py")
     return (*shared, *(f"ops/{module}.py" for module in modules), *sorted(f"unpack/{layout}.py" for layout in layouts))
