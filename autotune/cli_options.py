@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json as jsonlib
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -71,7 +72,12 @@ def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) ->
         raise click.BadParameter(f"{', '.join(given)!r}: expected whole numbers, as in 1,8", param=option) from None
 
 
-POSITIVE = click.FloatRange(min=0, min_open=True, max=1e9)
+def positive(_: click.Context, option: click.Parameter, given: float | None) -> float | None:
+    """An amount of something; click's own ranges have NaN in them."""
+    if given is not None and not 0 < given < math.inf:
+        raise click.BadParameter(f"{given}: expected more than 0", param=option)
+    return given
+
 
 db = click.option("--db", metavar="PLACE", help="Store: a path or SQLAlchemy URL. [env: AUTOTUNE_DB]")
 device = click.option("--device", metavar="DEV", help="tinygrad device, such as METAL, CUDA or CPU. [env: DEV]")
@@ -88,7 +94,7 @@ m = click.option(
 
 ctx = click.option(
     "--ctx",
-    type=click.IntRange(min=1),
+    type=int,
     metavar="N",
     help="Positions that attention is tuned at. [4096, or the model's]",
 )

@@ -35,13 +35,18 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
     click.option(
         "--bandwidth",
-        type=opt.POSITIVE,
+        type=float,
+        callback=opt.positive,
         metavar="GB/S",
         default=BANDWIDTH_GBPS,
         help=f"Of a dry run: what the floor assumes of memory. [{BANDWIDTH_GBPS:g}]",
     ),
     click.option(
-        "--tflops", type=opt.POSITIVE, metavar="N", help="Of a dry run: what the floor assumes of arithmetic."
+        "--tflops",
+        type=float,
+        callback=opt.positive,
+        metavar="N",
+        help="Of a dry run: what the floor assumes of arithmetic.",
     ),
     opt.device,
     opt.db,

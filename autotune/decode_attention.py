@@ -87,18 +87,19 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
         "heads": a.heads,
         "kv_heads": a.kv_heads,
         "head_dim": a.head_dim,
-        "v_head_dim": a.value_dim,
         "max_ctx": model.context,
-        "rope": a.rope_dim,
+        "rope_dim": a.rope_dim,
         "mode": model.arch.rope,
-        "norm": int(bool(fused)),
+        "qk_norm": int(bool(fused)),
     }
+    if a.value_dim != a.head_dim:
+        extra["v_head_dim"] = a.value_dim
     if fused:
         extra["eps"] = decimal(model.eps)
     row = a.kv_heads * (a.head_dim + a.value_dim)
     n = a.heads * a.head_dim + row
     stored = CACHE_ITEM_NBYTES * row
-    yield Launch("rope_cache_store", CACHE, n, a.head_dim, fused, 2 * n, "none", extra, stored, decode_only=True)
+    yield Launch("rope_cache_store", CACHE, n, n, fused, 2 * n, "none", extra, stored, decode_only=True)
     sinks = hp.tensor(f"{block}attn_sinks.weight")
     cap = hp.number("attn_logit_softcapping", model.arch.softcap)
     yield from _decode(
@@ -192,20 +193,19 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
     extra: dict[str, int | str] = {
         "heads": heads,
         "kv_lora": rank,
-        "nope": nope,
-        "rope": rope,
+        "qk_nope": nope,
+        "rope_dim": rope,
         "max_ctx": model.context,
-        "mode": model.arch.rope,
         "eps": decimal(model.eps),
     }
     row = rank + rope
     kv_norm = whole(hp.vector(f"{block}attn_kv_a_norm.weight", rank))
-    n, stored = heads * key, CACHE_ITEM_NBYTES * row
-    yield Launch("mla_cache_store", CACHE, n, row, kv_norm, 2 * (n + row), "none", extra, stored, decode_only=True)
+    n, stored = heads * rope + row, CACHE_ITEM_NBYTES * row
+    yield Launch("mla_cache_store", CACHE, n, n, kv_norm, 2 * n, "none", extra, stored, decode_only=True)
     k_b, v_b = absorbed(model, block, heads, rank, nope, value)
     yield _head_linear(k_b, heads)
     a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
-    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope": rope}
+    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
     yield from _decode(model, "mla_decode", a, row, (), sizes)
     yield _head_linear(v_b, heads)
     yield model.output_linear(f"{block}attn_output", k=heads * value)

@@ -59,5 +59,5 @@ def _pass_floor(plan: ModelPlan, m: int, roof: Roof) -> str:
     rate = f" = {m / seconds:.1f} tokens/s" if seconds else ""
     return (
         f"m={m}: {sum(mw.count for mw in found)} launches, {weights / 1e6:.1f} MB of weights{kept}, "
-        f"{flops / 1e9:.2f} GFLOP; at least {seconds * 1e3:.2f} ms{rate} {roof}"
+        f"{flops / 1e9:.3g} GFLOP; at least {seconds * 1e3:.2f} ms{rate} {roof}"
     )

@@ -47,16 +47,16 @@ def test_rope_pairs(architecture: str, mode: str) -> None:
 
 
 def test_part_of_a_head_turns() -> None:
-    assert first(made.model("glm4"), "rope_cache_store").extra["rope"] == made.HEAD // 2
-    assert first(made.model("llama"), "rope_cache_store").extra["rope"] == made.HEAD
+    assert first(made.model("glm4"), "rope_cache_store").extra["rope_dim"] == made.HEAD // 2
+    assert first(made.model("llama"), "rope_cache_store").extra["rope_dim"] == made.HEAD
 
 
 def test_a_norm_of_each_head_rides_along_and_one_of_all_heads_does_not() -> None:
     fused = first(made.model("qwen3"), "rope_cache_store")
-    assert (fused.extra["norm"], fused.extra["eps"]) == (1, "1e-05")
+    assert (fused.extra["qk_norm"], fused.extra["eps"]) == (1, "1e-05")
     assert fused.tensors == ("blk.0.attn_q_norm.weight", "blk.0.attn_k_norm.weight")
     alone = made.model("olmoe")
-    assert first(alone, "rope_cache_store").extra["norm"] == 0
+    assert first(alone, "rope_cache_store").extra["qk_norm"] == 0
     assert [x.n for x in find(alone, "rmsnorm")[:2]] == [made.Q, made.KV]
 
 

@@ -79,8 +79,33 @@ def test_a_dry_run_lists_the_workloads_as_json(model: str) -> None:
 def test_a_dry_run_shows_a_table_with_the_digests_beginnings(model: str) -> None:
     text = ok("sweep", model, "--dry-run")
     digests = [w["digest"] for w in json.loads(ok("sweep", model, "--dry-run", "--json"))]
-    assert len(text.splitlines()) == 1 + len(digests)
+    assert len(text.splitlines()) == 1 + len(digests) + 1
     assert all(d[:8] in text for d in digests)
+
+
+def test_a_dry_run_ends_with_what_a_pass_takes_at_least(model: str) -> None:
+    plan = json.loads(ok("sweep", model, "--dry-run", "--json", "--m", "1,512"))
+    floors = ok("sweep", model, "--dry-run", "--m", "1,512", "--bandwidth", "50", "--tflops", "0.1").splitlines()[-2:]
+    assert [line.partition(":")[0] for line in floors] == ["m=1", "m=512"]
+    assert all(line.endswith("at 50 GB/s and 0.1 TFLOPS") for line in floors)
+    one, many = ([w for w in plan if w["m"] == m] for m in (1, 512))
+    seconds = sum(w["count"] * max((w["nbytes"] + w["cache_nbytes"]) / 50e9, w["flops"] / 1e11) for w in one)
+    assert f"{sum(w['count'] for w in one)} launches" in floors[0]
+    assert f"at least {seconds * 1e3:.2f} ms = {1 / seconds:.1f} tokens/s" in floors[0]
+    assert f"{sum(w['count'] * w['flops'] for w in many) / 1e9:.3g} GFLOP" in floors[1]
+    assert "KV cache" not in floors[1]
+
+
+def test_the_context_of_attention_is_an_option(model: str) -> None:
+    def seen(*arguments: str) -> set[int]:
+        plan = json.loads(ok("sweep", model, "--dry-run", "--json", *arguments))
+        return {w["extra"]["ctx"] for w in plan if w["op"] == "flash_decode"}
+
+    assert seen() == {512}  # the demo model's own limit
+    assert seen("--ctx", "100") == {100}
+    assert json.loads(ok("sweep", model, "--dry-run", "--json", "--ctx", "9999")) == json.loads(
+        ok("sweep", model, "--dry-run", "--json")
+    )
 
 
 def test_a_dry_run_and_help_load_neither_tinygrad_nor_the_database(model: str, tmp_path: Path) -> None:
@@ -104,6 +129,9 @@ def test_a_dry_run_and_help_load_neither_tinygrad_nor_the_database(model: str, t
         (["sweep", "/nowhere/x.gguf"], "/nowhere/x.gguf"),
         (["sweep", "MODEL", "--m", "3"], "3"),
         (["sweep", "MODEL", "--m", "one"], "one"),
+        (["sweep", "MODEL", "--ctx", "0"], "context: 0 positions"),
+        (["sweep", "MODEL", "--dry-run", "--bandwidth", "0"], "--bandwidth"),
+        (["sweep", "MODEL", "--dry-run", "--tflops", "nan"], "--tflops"),
         (["sweep", "MODEL", "--budget", "-1"], "budget_seconds"),
         (["sweep", "MODEL", "--beam", "0"], "beam_width"),
         (["sweep", "MODEL", "--workers", "0"], "workers"),
@@ -240,11 +268,12 @@ def test_explain_notes_what_was_tuned_for_another_kernel_source(
 
     device = use_cpu(monkeypatch)
     plan = json.loads(ok("sweep", model, "--dry-run", "--json"))
-    names = ("op", "format", "n", "k", "m", "x_dtype", "out_dtype", "epilogue")
-    w = workload_from_json({name: plan[0][name] for name in names})
+    names = ("op", "format", "n", "k", "m", "x_dtype", "out_dtype", "epilogue", "extra")
+    tuned = next(i for i, w in enumerate(plan) if w["op"] == "linear")
+    w = workload_from_json({name: plan[tuned][name] for name in names})
     opened(place, fact(workload=w, target=describe_target(device), kernel_digest=KERNEL))
     rows = json.loads(ok("explain", model, "--json"))
-    assert [r["stale"] for r in rows] == [True, *[False] * (len(plan) - 1)]
+    assert [i for i, r in enumerate(rows) if r["stale"]] == [tuned]
     assert "stale" in ok("explain", model)
 
 

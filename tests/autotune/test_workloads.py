@@ -33,7 +33,7 @@ def test_the_workloads_of_llama_3_8b(tmp_path: Path) -> None:
         ("linear", "Q4_K", 4096, 4096): 32,
         ("rmsnorm_linear", "Q6_K", 128256, 4096): 1,
         ("rmsnorm_linear", "Q4_K", 6144, 4096): 16,  # with a v of Q6_K; as many have one of Q4_K
-        ("rope_cache_store", "F16", 6144, 128): 32,
+        ("rope_cache_store", "F16", 6144, 6144): 32,
         ("flash_decode", "F16", 4096, 128): 32,
         ("flash_combine", "F32", 4096, 16): 32,
         ("embed", "Q4_K", 128256, 4096): 1,
