@@ -16,6 +16,8 @@ from tinygrad.uop.ops import KernelInfo
 from db.records import Schedule, Workload
 from kernels.op import KernelError, Op, Operand, Variable, Variant
 from kernels.ops import (
+    argmax,
+    embed,
     expert_linear,
     flash_combine,
     flash_decode,
@@ -24,6 +26,7 @@ from kernels.ops import (
     linear,
     mla_cache_store,
     mla_decode,
+    rmsnorm,
     rmsnorm_linear,
     rope_cache_store,
     topk,
@@ -31,19 +34,26 @@ from kernels.ops import (
 
 __all__ = ["OPS", "KernelError", "Operand", "Variant"]
 
-OPS: dict[str, Op] = {op.name: op for op in (
-    linear.OP,
-    rmsnorm_linear.OP,
-    gate_up.OP,
-    expert_linear.OP,
-    head_linear.OP,
-    topk.OP,
-    rope_cache_store.OP,
-    flash_decode.OP,
-    flash_combine.OP,
-    mla_cache_store.OP,
-    mla_decode.OP,
-)}
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        linear.OP,
+        rmsnorm_linear.OP,
+        gate_up.OP,
+        expert_linear.OP,
+        head_linear.OP,
+        topk.OP,
+        rope_cache_store.OP,
+        flash_decode.OP,
+        flash_combine.OP,
+        mla_cache_store.OP,
+        mla_decode.OP,
+        rmsnorm.rmsnorm,
+        rmsnorm.rmsnorm_add,
+        embed.OP,
+        argmax.OP,
+    )
+}
 
 
 def get_op(name: str) -> Op:

@@ -15,6 +15,7 @@ from kernels.references.case import Case, InputsError
 from kernels.references.gated import expert_linear, gate_up, head_linear, rmsnorm_linear
 from kernels.references.linear import linear
 from kernels.references.rope import mla_cache_store, rope_cache_store
+from kernels.references.small import argmax, embed, rmsnorm
 from kernels.references.topk import topk
 
 _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
@@ -29,6 +30,10 @@ _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
     "flash_combine": flash_combine,
     "mla_cache_store": mla_cache_store,
     "mla_decode": mla_decode,
+    "rmsnorm": rmsnorm,
+    "rmsnorm_add": rmsnorm,
+    "embed": embed,
+    "argmax": argmax,
 }
 
 

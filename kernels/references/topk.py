@@ -77,7 +77,7 @@ def topk(w: Workload, rng: np.random.Generator) -> Case:
     logits = np.empty((w.m, experts), np.dtype(w.x_dtype))
     ids, probs = [], []
     for token in range(w.m):
-        for attempt in range(_TRIES):
+        for _attempt in range(_TRIES):
             row = (2 * rng.standard_normal(experts)).astype(w.x_dtype)
             row = row[twin] if token % 2 == 0 else row
             found, weights, scores = choose(row.astype(np.float64), wide, extra)
