@@ -2,9 +2,10 @@
 
     pip install llama-cpp-python ; python bench/ggml_numerics.py
 
-`ggml_quantize_chunk` makes the blocks from normal random weights, the type's `to_float` says what they stand for, and
-every variant's output is compared with the float64 product of that. Prints a table, then one JSON line; exit status 1
-if an error exceeds LIMIT. Timing is not its business.
+`ggml_quantize_chunk` makes blocks from normal random weights, and there are random blocks whose scales are zero,
+denormal or as large as they can be. The type's `to_float` says what both stand for, and every variant's output is
+compared with the float64 product of that. Prints a table, then one JSON line; exit status 1 if an error exceeds LIMIT.
+Timing is not its business.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 LIMIT = 1e-5
-N, K = 96, 1024
+N, EDGE_ROWS, K = 96, 70, 1024
 TOKENS = (1, 3)
 
 
@@ -30,8 +31,8 @@ class GgmlError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """`error` is ||out - ref|| / ||ref||, the worst over TOKENS; `dequantized`: the same of `kernels.reference`'s
-    weights against ggml's."""
+    """`error` is ||out - ref|| / ||ref||, the worst over the tokens, and over the rows that ggml quantised and the rows
+    of each edge; `dequantized`: the same of `kernels.reference`'s weights against ggml's."""
 
     format: str
     variant: str
@@ -69,6 +70,7 @@ class Ggml:
             raise GgmlError(f"{path} does not load: {e}") from e
         self._lib.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
         self._lib.ggml_quantize_chunk.restype = ctypes.c_size_t
+        self._lib.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
 
     def quantize(self, weight: npt.NDArray[np.float32], format: str) -> npt.NDArray[np.uint8]:
         """float32 [n, k] -> raw rows, uint8 [n, row_nbytes]."""
@@ -82,7 +84,10 @@ class Ggml:
             return source.view(np.uint8).reshape(n, -1)
         sizes = (ctypes.c_int64(0), ctypes.c_int64(n), ctypes.c_int64(k))
         kind = ctypes.c_int(GGMLQuantizationType[format])
-        made = self._lib.ggml_quantize_chunk(kind, _pointer(source), _pointer(raw), *sizes, None)
+        # IQ1_S, IQ2_XXS and IQ2_XS are refused without the importance of each column: here they are equal
+        needed = self._lib.ggml_quantize_requires_imatrix(kind)
+        importance = _pointer(np.ones(k, np.float32)) if needed else None
+        made = self._lib.ggml_quantize_chunk(kind, _pointer(source), _pointer(raw), *sizes, importance)
         if made != raw.nbytes:
             raise GgmlError(f"{format}: ggml wrote {made} bytes where {raw.nbytes} belong")
         return raw
@@ -104,11 +109,25 @@ def _pointer(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
 
 
 def _distance(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    """||a - b|| / ||b||; where b is all zeros, so must a be."""
+    off, size = float(np.linalg.norm(a - b)), float(np.linalg.norm(b))
+    return off / size if size else 0.0 if off == 0 else float("inf")
 
 
-def compare(ggml: Ggml, format: str, n: int = N, k: int = K) -> list[Row]:
-    """A Row for `kernels.linear` as it resolves here and for each variant that the default device can run."""
+def _worst(out: npt.NDArray[np.floating], expected: npt.NDArray[np.float64], n: int) -> float:
+    """The worst of the first n columns together, and of the others by turns as EDGES has it: columns of other scales
+    would hide each other's errors."""
+    from kernels.reference import EDGES
+
+    parts = [slice(0, n), *(slice(n + i, None, len(EDGES)) for i in range(len(EDGES)))]
+    return max(_distance(out[:, part], expected[:, part]) for part in parts)
+
+
+def compare(
+    ggml: Ggml, format: str, n: int = N, edge_rows: int = EDGE_ROWS, k: int = K, tokens: tuple[int, ...] = TOKENS
+) -> list[Row]:
+    """A Row for `kernels.linear` as it resolves here and for each variant that the default device can run. The weight
+    is n rows that ggml quantised and `edge_rows` of `kernels.reference.edge_blocks`."""
     from tinygrad import Device, Tensor, UOp
 
     import kernels
@@ -117,24 +136,26 @@ def compare(ggml: Ggml, format: str, n: int = N, k: int = K) -> list[Row]:
     from kernels.registry import variants
 
     rng = np.random.default_rng(20)
-    raw = ggml.quantize(rng.standard_normal((n, k), dtype=np.float32) * np.float32(0.05), format)
+    quantized = ggml.quantize(rng.standard_normal((n, k), dtype=np.float32) * np.float32(0.05), format)
+    raw = np.concatenate([quantized, reference.edge_blocks(format, edge_rows, k, rng)])
+    rows = len(raw)
     truth = ggml.dequantize(raw, format, k).astype(np.float64)
-    dequantized = _distance(reference.dequantize(raw, format, (n, k)).astype(np.float64), truth)
-    packed = kernels.PackedWeight.from_blocks(raw, format, (n, k))
+    dequantized = _worst(reference.dequantize(raw, format, (rows, k)).astype(np.float64).T, truth.T, n)
+    packed = kernels.PackedWeight.from_blocks(raw, format, (rows, k))
     errors: dict[str, list[float]] = {}
-    for m in TOKENS:
+    for m in tokens:
         x = rng.standard_normal((m, k), dtype=np.float32)
         expected = x.astype(np.float64) @ truth.T
-        errors.setdefault("linear", []).append(_distance(kernels.linear(Tensor(x), packed).numpy(), expected))
-        w = Workload("linear", format, n, k, m)
+        errors.setdefault("linear", []).append(_worst(kernels.linear(Tensor(x), packed).numpy(), expected, n))
+        w = Workload("linear", format, rows, k, m)
         for name, variant in variants(w, Device.DEFAULT).items():
             schedule = Schedule(name, tuple(sorted(variant.params(w)[0].items())), ())
 
             def kernel(*args: UOp, w: Workload = w, schedule: Schedule = schedule) -> UOp:
                 return sink.kernel(w, schedule, args, packed.device)
 
-            out = Tensor.custom_kernel(Tensor.empty(m, n), *packed.planes, Tensor(x), fxn=kernel)[0]
-            errors.setdefault(name, []).append(_distance(out.numpy(), expected))
+            out = Tensor.custom_kernel(Tensor.empty(m, rows), *packed.planes, Tensor(x), fxn=kernel)[0]
+            errors.setdefault(name, []).append(_worst(out.numpy(), expected, n))
     return [Row(format, name, max(found), dequantized) for name, found in errors.items()]
 
 
@@ -149,7 +170,8 @@ def main() -> int:
     devices.activate(choice := devices.choose_device())
     ggml = Ggml(path)
     rows = [row for format in FORMATS for row in compare(ggml, format)]
-    print(f"relative error against ggml on {choice.device}, weight {N} x {K}, tokens {TOKENS}; limit {LIMIT:.0e}")
+    print(f"relative error against ggml on {choice.device}; limit {LIMIT:.0e}")
+    print(f"{N} rows quantised by ggml and {EDGE_ROWS} with extreme scales, {K} columns, tokens {TOKENS}")
     print(f"{'format':8}{'variant':10}{'error':>10}{'gguf vs ggml':>14}")
     for row in rows:
         print(f"{row.format:8}{row.variant:10}{row.error:10.1e}{row.dequantized:14.1e}")

@@ -7,7 +7,7 @@ Expert weights are stacked: a PackedWeight of shape (experts * n, k).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from tinygrad import Tensor, dtypes
@@ -20,7 +20,9 @@ from kernels.packed import PackedWeight
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
 
-def _workload(op: str, x: Tensor, format: str, n: int, k: int, epilogue: str = "none", **extra: int | str) -> Workload:
+def _workload(
+    op: str, x: Tensor, format: str, n: int, k: int, extra: Mapping[str, int | str], epilogue: str = "none"
+) -> Workload:
     if x.dtype not in _NAMES:
         raise ValueError(f"{op} takes float32 or float16 activations, saw {x.dtype.name}: cast them first")
     if x.shape[0] not in M_BUCKETS or x.shape[-1] != k:
@@ -38,7 +40,7 @@ def _epilogue(bias: Tensor | None, residual: Tensor | None) -> tuple[str, dict[s
 def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """x [m, k] times w [n, k] transposed, plus bias [n] and residual [m, n]: [m, n]."""
     epilogue, terms = _epilogue(bias, residual)
-    workload = _workload("linear", x, w.format, *w.shape, epilogue)
+    workload = _workload("linear", x, w.format, *w.shape, {}, epilogue)
     return launch(workload, w.target, w.device, {"w": w.planes, "x": x, **terms})[0]
 
 
@@ -52,7 +54,8 @@ def rmsnorm_linear(
         raise ValueError(f"rmsnorm_linear: neighbours of one format among {[w.format for w in weights]}: stack them")
     epilogue, terms = _epilogue(bias, None)
     parts = "+".join(f"{w.format}.{w.shape[0]}" for w in weights)
-    workload = _workload("rmsnorm_linear", x, first.format, n, first.shape[1], epilogue, parts=parts, eps=decimal(eps))
+    extra = {"parts": parts, "eps": decimal(eps)}
+    workload = _workload("rmsnorm_linear", x, first.format, n, first.shape[1], extra, epilogue)
     planes = {f"w{i}": w.planes for i, w in enumerate(weights)}
     return launch(workload, first.target, first.device, {**planes, "x": x, "norm": norm, **terms})[0]
 
@@ -63,7 +66,7 @@ def gate_up(
     """act(gate x) * (up x) for x [m, k]: [m, n]; with `norm` [k], of x after RMSNorm."""
     extra: dict[str, int | str] = {"act": act, "up": up.format, "norm": "none" if norm is None else "rms"}
     extra |= {} if norm is None else {"eps": decimal(eps)}
-    workload = _workload("gate_up", x, gate.format, *gate.shape, **extra)
+    workload = _workload("gate_up", x, gate.format, *gate.shape, extra)
     read = {"gate": gate.planes, "up": up.planes, "x": x, **({} if norm is None else {"norm": norm})}
     return launch(workload, gate.target, gate.device, read)[0]
 
@@ -73,8 +76,15 @@ def expert_gate_up(
 ) -> Tensor:
     """act(gate[id] x) * (up[id] x) for x [m, k] and each of ids int32 [m, used]: [m, used, n]."""
     used, (rows, k) = int(ids.shape[1]), gate.shape
-    extra: dict[str, int | str] = {"experts": experts, "used": used, "form": "gate_up", "act": act, "up": up.format}
-    workload = _workload("expert_linear", x, gate.format, rows // experts, k, **extra)
+    extra: dict[str, int | str] = {
+        "experts": experts,
+        "used": used,
+        "form": "gate_up",
+        "bias": 0,
+        "act": act,
+        "up": up.format,
+    }
+    workload = _workload("expert_linear", x, gate.format, rows // experts, k, extra)
     read = {"gate": gate.planes, "up": up.planes, "x": x, "ids": ids}
     return launch(workload, gate.target, gate.device, read)[0]
 
@@ -85,13 +95,13 @@ def expert_down(
     """sum over used of probs [m, used] * (w[id] x [m, used, k]), plus residual: [m, n], in one launch."""
     used, (rows, k) = int(ids.shape[1]), w.shape
     epilogue, terms = _epilogue(None, residual)
-    extra: dict[str, int | str] = {"experts": experts, "used": used, "form": "down"}
-    workload = _workload("expert_linear", x, w.format, rows // experts, k, epilogue, **extra)
+    extra: dict[str, int | str] = {"experts": experts, "used": used, "form": "down", "bias": 0}
+    workload = _workload("expert_linear", x, w.format, rows // experts, k, extra, epilogue)
     return launch(workload, w.target, w.device, {"w": w.planes, "x": x, "ids": ids, "probs": probs, **terms})[0]
 
 
 def head_linear(x: Tensor, w: PackedWeight) -> Tensor:
     """w [heads * n, k] by heads, times x [m, heads, k]: [m, heads, n]."""
     heads = int(x.shape[1])
-    workload = _workload("head_linear", x, w.format, w.shape[0] // heads, w.shape[1], heads=heads)
+    workload = _workload("head_linear", x, w.format, w.shape[0] // heads, w.shape[1], {"heads": heads})
     return launch(workload, w.target, w.device, {"w": w.planes, "x": x})[0]

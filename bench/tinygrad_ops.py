@@ -1,0 +1,265 @@
+"""The maths of each op as plain Tensor code, for tinygrad to lower by itself: what the fused kernels are compared with.
+
+Weights are dequantised lazily inside the expression, which is how `tinygrad.llm` runs a GGUF. Not a bench itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from tinygrad import Device, GlobalCounters, Tensor, TinyJit, dtypes
+from tinygrad.llm.gguf import ggml_data_to_tensor
+
+from db.records import Workload
+from kernels import reference
+
+COPIES_NBYTES = 256 << 20  # weights rotate through about this much, so that a launch finds none in a cache
+MAX_COPIES = 16
+DISTINCT_ROWS = 1021
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """tinygrad's own kernels for one op: how many launches, and seconds of all of them."""
+
+    launches: int
+    seconds: float
+
+
+Weights = dict[str, Tensor]
+Build = Callable[[Workload, np.random.Generator], tuple[Callable[[], Weights], Callable[[Weights], Tensor]]]
+
+
+def _random(rng: np.random.Generator, *shape: int) -> Tensor:
+    return Tensor(rng.standard_normal(shape, dtype=np.float32)).realize()
+
+
+def _raw(rng: np.random.Generator, format: str, n: int, k: int) -> Tensor:
+    rows = reference.random_blocks(format, min(n, DISTINCT_ROWS), k, rng)
+    return Tensor(np.ascontiguousarray(rows[np.arange(n) % len(rows)])).realize()
+
+
+def _dense(raw: Tensor, format: str, *shape: int) -> Tensor:
+    return ggml_data_to_tensor(raw.flatten(), int(np.prod(shape)), GGMLQuantizationType[format].value).reshape(shape)
+
+
+def _rms(x: Tensor, weight: Tensor, eps: object) -> Tensor:
+    return x * (x.square().mean(-1, keepdim=True) + float(str(eps))).rsqrt() * weight
+
+
+def _act(name: object, gate: Tensor, up: Tensor) -> Tensor:
+    return (gate.gelu() if name == "gelu" else gate.silu()) * up
+
+
+def _linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    x, residual = _random(rng, w.m, w.k), _random(rng, w.m, w.n)
+
+    def run(p: Weights) -> Tensor:
+        out = x @ _dense(p["w"], w.format, w.n, w.k).T
+        return out + residual if "add" in w.epilogue else out
+
+    return lambda: {"w": _raw(rng, w.format, w.n, w.k)}, run
+
+
+def _rmsnorm_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    extra = dict(w.extra)
+    parts = [p.split(".") for p in str(extra["parts"]).split("+")]
+    x, norm = _random(rng, w.m, w.k), _random(rng, w.k)
+
+    def run(p: Weights) -> Tensor:
+        inside = _rms(x, norm, extra["eps"])
+        outs = [inside @ _dense(p[str(i)], format, int(n), w.k).T for i, (format, n) in enumerate(parts)]
+        return outs[0].cat(*outs[1:], dim=-1) if len(outs) > 1 else outs[0]
+
+    return lambda: {str(i): _raw(rng, format, int(n), w.k) for i, (format, n) in enumerate(parts)}, run
+
+
+def _gate_up(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    extra = dict(w.extra)
+    x, norm = _random(rng, w.m, w.k), _random(rng, w.k)
+    up = str(extra["up"])
+
+    def run(p: Weights) -> Tensor:
+        inside = _rms(x, norm, extra["eps"]) if extra["norm"] == "rms" else x
+        halves = [inside @ _dense(p[name], f, w.n, w.k).T for name, f in (("gate", w.format), ("up", up))]
+        return _act(extra["act"], *halves)
+
+    return lambda: {name: _raw(rng, f, w.n, w.k) for name, f in (("gate", w.format), ("up", up))}, run
+
+
+def _expert_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    extra = dict(w.extra)
+    experts, used, down = int(extra["experts"]), int(extra["used"]), extra["form"] == "down"
+    ids = Tensor(rng.permutation(experts)[:used].astype(np.int32).reshape(1, used)).realize()
+    x = _random(rng, 1, used if down else 1, w.k)
+    probs, residual = _random(rng, 1, used), _random(rng, 1, w.n)
+    formats = {"w": w.format} if down else {"gate": w.format, "up": str(extra["up"])}
+
+    def run(p: Weights) -> Tensor:
+        outs = [
+            (x.unsqueeze(-2) @ _dense(p[name], f, experts, w.n, w.k)[ids].transpose(-1, -2)).contiguous().squeeze(-2)
+            for name, f in formats.items()
+        ]
+        return (outs[0] * probs.unsqueeze(-1)).sum(1) + residual if down else _act(extra["act"], *outs)
+
+    return lambda: {name: _raw(rng, f, experts * w.n, w.k) for name, f in formats.items()}, run
+
+
+def _head_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    heads = int(dict(w.extra)["heads"])
+    x = _random(rng, heads, 1, w.k)
+    return (
+        lambda: {"w": _raw(rng, w.format, heads * w.n, w.k)},
+        lambda p: x @ _dense(p["w"], w.format, heads, w.n, w.k).transpose(-1, -2),
+    )
+
+
+def _topk(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    extra = dict(w.extra)
+
+    def run(p: Weights) -> Tensor:
+        scores = p["logits"].sigmoid() if extra["gating"] == "sigmoid" else p["logits"].softmax(-1)
+        values, ids = scores.topk(int(extra["used"]))
+        values = values / values.sum(-1, keepdim=True) if extra["norm"] else values
+        return values.cat(ids.float(), dim=-1)
+
+    return lambda: {"logits": _random(rng, w.m, w.n)}, run
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """q [heads, 1, d], k and v [kv_heads, ctx, d]."""
+    group = int(q.shape[0]) // int(k.shape[0])
+    k, v = (t.unsqueeze(1).expand(-1, group, -1, -1).reshape(q.shape[0], *t.shape[1:]) for t in (k, v))
+    return (q @ k.float().transpose(-1, -2) * scale).softmax(-1) @ v.float()
+
+
+def _cache(rng: np.random.Generator, *shape: int) -> Tensor:
+    return Tensor(rng.standard_normal(shape, dtype=np.float32).astype(np.float16)).realize()
+
+
+def _flash_decode(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
+    q = _random(rng, e["heads"], 1, e["head_dim"])
+    return (
+        lambda: {
+            "k": _cache(rng, e["kv_heads"], e["max_ctx"], e["head_dim"]),
+            "v": _cache(rng, e["kv_heads"], e["max_ctx"], e["v_head_dim"]),
+        },
+        lambda p: _attention(q, p["k"][:, : e["ctx"]], p["v"][:, : e["ctx"]], float(str(dict(w.extra)["scale"]))),
+    )
+
+
+def _mla_decode(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
+    q, scale = _random(rng, e["heads"], 1, w.k), float(str(dict(w.extra)["scale"]))
+
+    def run(p: Weights) -> Tensor:
+        latent = p["cache"][:, : e["ctx"]]
+        return _attention(q, latent, latent[:, :, : e["kv_lora"]], scale)
+
+    return lambda: {"cache": _cache(rng, 1, e["max_ctx"], w.k)}, run
+
+
+def _rotate(x: Tensor, table: Tensor) -> Tensor:
+    cos, sin = table.chunk(2, dim=-1)
+    a, b = x.chunk(2, dim=-1)
+    return (a * cos - b * sin).cat(b * cos + a * sin, dim=-1)
+
+
+def _rope_cache_store(
+    w: Workload, rng: np.random.Generator
+) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
+    heads, kv, d, at = e["heads"], e["kv_heads"], e["head_dim"], 1000
+    qkv, table, norm = _random(rng, 1, heads + 2 * kv, d), _random(rng, 1, 1, e["rope"]), _random(rng, d)
+
+    def run(p: Weights) -> Tensor:
+        q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv], qkv[:, heads + kv :]
+        q, k = (_rms(t, norm, "1e-06") if e["norm"] else t for t in (q, k))
+        q, k = (_rotate(t[..., : e["rope"]], table).cat(t[..., e["rope"] :], dim=-1) for t in (q, k))
+        p["cache"][:, :, at : at + 1].assign(Tensor.stack(k.transpose(0, 1), v.transpose(0, 1)).half()).realize()
+        return q
+
+    return lambda: {"cache": _cache(rng, 2, kv, e["max_ctx"], d)}, run
+
+
+def _mla_cache_store(
+    w: Workload, rng: np.random.Generator
+) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
+    heads, rope, lora, at = e["heads"], e["rope"], e["kv_lora"], 1000
+    q, kv = _random(rng, heads, 1, e["nope"] + rope), _random(rng, 1, 1, lora + rope)
+    table, norm = _random(rng, 1, 1, rope), _random(rng, lora)
+
+    def run(p: Weights) -> Tensor:
+        latent = _rms(kv[..., :lora], norm, "1e-06").cat(_rotate(kv[..., lora:], table), dim=-1)
+        p["cache"][:, at : at + 1].assign(latent.half()).realize()
+        return q[..., : e["nope"]].cat(_rotate(q[..., e["nope"] :], table), dim=-1)
+
+    return lambda: {"cache": _cache(rng, 1, e["max_ctx"], lora + rope)}, run
+
+
+def _rmsnorm(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    x = _random(rng, w.m, w.n)
+    return lambda: {"w": _random(rng, w.n)}, lambda p: _rms(x, p["w"], dict(w.extra)["eps"])
+
+
+def _embed(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    ids = Tensor([w.n // 3], dtype=dtypes.int32).realize()
+    return lambda: {"w": _raw(rng, w.format, w.n, w.k)}, lambda p: _dense(p["w"], w.format, w.n, w.k)[ids]
+
+
+def _argmax(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
+    return lambda: {"x": _random(rng, w.m, w.n)}, lambda p: p["x"].argmax(-1)
+
+
+OPS: dict[str, Build] = {
+    "linear": _linear,
+    "rmsnorm_linear": _rmsnorm_linear,
+    "gate_up": _gate_up,
+    "expert_linear": _expert_linear,
+    "head_linear": _head_linear,
+    "topk": _topk,
+    "flash_decode": _flash_decode,
+    "mla_decode": _mla_decode,
+    "rope_cache_store": _rope_cache_store,
+    "mla_cache_store": _mla_cache_store,
+    "rmsnorm": _rmsnorm,
+    "embed": _embed,
+    "argmax": _argmax,
+}
+"""Op -> (makes one set of weights, the expression over it). `flash_combine` is part of attention's."""
+
+
+def lowered(w: Workload, rounds: int = 10) -> Lowered:
+    """Runs tinygrad's lowering of a workload's maths in a captured function, cold, and counts its launches.
+
+    Seconds are of the whole function, by the wall clock over `rounds` calls that each do every copy of the weights, so
+    that the host's share of a launch is what a captured decode step has too.
+    """
+    make, run = OPS[w.op](w, np.random.default_rng(0))
+    first = make()
+    nbytes = sum(int(t.nbytes()) for t in first.values())
+    sets = [first, *(make() for _ in range(max(1, min(MAX_COPIES, COPIES_NBYTES // nbytes)) - 1))]
+
+    @TinyJit
+    def step() -> None:
+        Tensor.realize(*[run(p) for p in sets])
+
+    GlobalCounters.reset()
+    step()  # not captured yet: each launch counts
+    launches = GlobalCounters.kernel_count
+    for _ in range(2):
+        step()
+    Device.default.synchronize()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        step()
+        Device.default.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return Lowered(round(launches / len(sets)), float(np.median(seconds)) / len(sets))
