@@ -31,8 +31,9 @@ if TYPE_CHECKING:  # the tuner is a second of imports, and a dry run needs none 
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
+WORKLOAD = ("workload", -46)
 SWEEP: Columns = (
-    ("workload", -26),
+    WORKLOAD,
     ("calls", 5),
     ("heuristic µs", 12),
     ("default µs", 10),
@@ -44,7 +45,7 @@ SWEEP: Columns = (
     ("schedule", 0),
 )
 LIST: Columns = (
-    ("workload", -26),
+    WORKLOAD,
     ("tuned µs", 10),
     ("GB/s", 7),
     ("gain", 7),
@@ -53,8 +54,8 @@ LIST: Columns = (
     ("digest", -8),
     ("schedule", 0),
 )
-EXPLAIN: Columns = (("workload", -26), ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
-VERIFY: Columns = (("workload", -26), ("origin", -7), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
+VERIFY: Columns = (WORKLOAD, ("origin", -7), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),
@@ -97,7 +98,7 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> st
         after = sum(r.model.count * (r.result.seconds or 0) for r in timed)
         what = "a token" if m == 1 else f"{m} tokens"
         if timed:
-            lines.append(f"all linears of {what}: {micros(before)} µs -> {micros(after)} µs")
+            lines.append(f"all kernels of {what}: {micros(before)} µs -> {micros(after)} µs")
     counts = Counter(r.result.status for r in rows)
     status = ", ".join(f"{n} {name}" for name, n in counts.items())
     lines.append(f"{len(rows)} workloads ({status}) in {elapsed_seconds:.1f} s; stored in {where}")
