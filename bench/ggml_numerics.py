@@ -85,8 +85,8 @@ class Ggml:
         sizes = (ctypes.c_int64(0), ctypes.c_int64(n), ctypes.c_int64(k))
         kind = ctypes.c_int(GGMLQuantizationType[format])
         # IQ1_S, IQ2_XXS and IQ2_XS are refused without the importance of each column: here they are equal
-        needed = self._lib.ggml_quantize_requires_imatrix(kind)
-        importance = _pointer(np.ones(k, np.float32)) if needed else None
+        equal = np.ones(k, np.float32)
+        importance = _pointer(equal) if self._lib.ggml_quantize_requires_imatrix(kind) else None
         made = self._lib.ggml_quantize_chunk(kind, _pointer(source), _pointer(raw), *sizes, importance)
         if made != raw.nbytes:
             raise GgmlError(f"{format}: ggml wrote {made} bytes where {raw.nbytes} belong")

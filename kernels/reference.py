@@ -5,6 +5,7 @@ Also makes random weights that are valid blocks of a format. Not for run time: i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,24 +18,53 @@ Raw = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.floating]
 
 
+# scales at the edges of float16: zeros, denormals, the largest; and an ordinary one
+EDGES = (0.0, -0.0, 2.0**-24, 1023 * 2.0**-24, 65504.0, -65504.0, 1.0)
+
+
 def random_blocks(format: str, n: int, k: int, rng: np.random.Generator) -> Raw:
     """Random valid rows, uint8 [n, row_nbytes]: any quants, scales of about 1/100; of 16 rows one has zero, one tiny (a
     denormal float16) and one large scales. Plain formats get normal values."""
     fmt = get_format(format)
-    shape = (n, fmt.blocks(k))
     kind = np.arange(n) % 16
     factor = np.select([kind == 3, kind == 7, kind == 11], [0.0, 1e-4, 100.0], 1.0)[:, None]
     if fmt.layout == "plain":
-        values = (rng.standard_normal((n, k), dtype=np.float32) * factor).astype(np.float32)
-        return np.ascontiguousarray(quants.quantize(values, GGMLQuantizationType[format])).view(np.uint8).reshape(n, -1)
-    raw = rng.integers(0, 256, (*shape, fmt.nbytes), dtype=np.uint8)
+        return _plain(format, rng.standard_normal((n, k), dtype=np.float32) * factor)
+    raw = rng.integers(0, 256, (n, fmt.blocks(k), fmt.nbytes), dtype=np.uint8)
+    return _with_scales(format, raw, lambda: rng.uniform(0.002, 0.02, raw.shape[:2]) * factor)
+
+
+def edge_blocks(format: str, n: int, k: int, rng: np.random.Generator) -> Raw:
+    """Random valid rows whose scales are those of EDGES by turns, or as near to them as the format has any; a block's
+    second scale is the next of them. Plain formats get values of that size."""
+    fmt = get_format(format)
+    turn = itertools.count()
+
+    def scales() -> Scales:
+        edges = np.array(EDGES)[(np.arange(n) + next(turn)) % len(EDGES)]
+        return np.repeat(edges[:, None], fmt.blocks(k), axis=1)
+
+    if fmt.layout == "plain":
+        return _plain(format, rng.uniform(-1, 1, (n, k)) * scales())
+    raw = rng.integers(0, 256, (n, fmt.blocks(k), fmt.nbytes), dtype=np.uint8)
+    return _with_scales(format, raw, scales)
+
+
+def _plain(format: str, values: Scales) -> Raw:
+    raw = quants.quantize(values.astype(np.float32), GGMLQuantizationType[format])
+    return np.ascontiguousarray(raw).view(np.uint8).reshape(len(values), -1)
+
+
+def _with_scales(format: str, raw: Raw, scales: Callable[[], Scales]) -> Raw:
+    """Blocks, uint8 [n, blocks, nbytes], as rows, with each of a block's scales replaced by one of `scales()`, which
+    are [n, blocks]."""
     if format in _OTHER_SCALES:
-        _OTHER_SCALES[format](raw, rng.uniform(0.002, 0.02, shape) * factor)
-    for plane in fmt.planes:
+        _OTHER_SCALES[format](raw, scales())
+    for plane in get_format(format).planes:
         if plane.name in ("d", "dm"):
-            scales = (rng.uniform(0.002, 0.02, (*shape, plane.items)) * factor[:, :, None]).astype(np.float16)
-            raw[:, :, plane.start : plane.stop] = scales.view(np.uint8)
-    return raw.reshape(n, -1)
+            for at in range(plane.start, plane.stop, 2):
+                raw[:, :, at : at + 2] = scales().astype(np.float16)[:, :, None].view(np.uint8)
+    return raw.reshape(len(raw), -1)
 
 
 def _iq1m_scales(raw: Raw, scales: Scales) -> None:
@@ -47,14 +77,14 @@ def _iq1m_scales(raw: Raw, scales: Scales) -> None:
 def _mxfp4_scales(raw: Raw, scales: Scales) -> None:
     """The block's first byte is the exponent of a power of two. There is no scale of zero: the quants are made zero."""
     zero = scales == 0
-    raw[:, :, 0] = np.rint(np.log2(np.where(zero, 1.0, scales))) + 128
+    raw[:, :, 0] = np.rint(np.log2(np.where(zero, 1.0, np.abs(scales)))) + 128
     raw[zero, 1:] &= 0x88
 
 
 def _nvfp4_scales(raw: Raw, scales: Scales) -> None:
     """Four bytes with four bits of exponent and three of mantissa: about eight times the logarithm."""
-    codes = np.log2(np.maximum(scales, 1e-9)) * 8 + 64
-    raw[:, :, :4] = np.clip(codes, scales > 0, 126)[:, :, None]
+    codes = np.log2(np.maximum(np.abs(scales), 1e-9)) * 8 + 64
+    raw[:, :, :4] = np.clip(codes, scales != 0, 126)[:, :, None]
 
 
 # formats whose scales are no float16 field of their own; all other bytes of a block format may be anything

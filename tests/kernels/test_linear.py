@@ -78,38 +78,14 @@ def test_more_rows_than_16_bits_can_count():
     assert_right(Workload("linear", "Q8_0", 49153, 32), schedule("factored", {"words": 8, "lanes": 8}))
 
 
-HALVES = np.array([0x0000, 0x8000, 0x0001, 0x03FF, 0x7BFF, 0xFBFF, 0x3C00], np.uint16)  # float16 bit patterns
-# formats whose scale is a byte: the exponent of a power of two, and a small float
-CODES = {"MXFP4": ("e", [0, 1, 2, 3, 96, 127, 200]), "NVFP4": ("scales", [0, 1, 7, 8, 0x7E, 0x7F, 0x38])}
-
-
-def with_edges(format, n, k):
-    """Random rows, uint8 [n, row_nbytes], whose scales are zero, denormal, largest and ordinary by turns."""
-    fmt = formats.get_format(format)
-    raw = reference.random_blocks(format, n, k, np.random.default_rng(5)).reshape(n, -1, fmt.nbytes)
-    turn = np.arange(n) % len(HALVES)
-    for i, plane in enumerate(fmt.planes):
-        if plane.name in ("d", "dm"):
-            for item in range(plane.items):
-                bits = np.roll(HALVES, i + 2 * item)[turn]
-                at = plane.start + 2 * item
-                raw[:, :, at : at + 2] = bits.view(np.uint8).reshape(n, 1, 2)
-        elif plane.name == CODES.get(format, ("",))[0]:
-            raw[:, :, plane.start : plane.stop] = np.array(CODES[format][1])[turn][:, None, None]
-    if format == "IQ1_M":  # a nibble in the top of each of the last four 16-bit words
-        for i in range(4):
-            nibble = HALVES[turn] >> (4 * i) & 15
-            raw[:, :, 49 + 2 * i] = raw[:, :, 49 + 2 * i] & 15 | (nibble << 4).astype(np.uint8)[:, None]
-    return raw.reshape(n, -1)
-
-
 @pytest.mark.parametrize(("format", "variant"), [c for c in HERE if c[0] in BLOCKED])
 def test_scales_of_zero_denormal_and_largest(format, variant):
     """And every format under parameters of its own, without opts."""
     choices = all_params(format, variant)
     params = choices[(7 * HERE.index((format, variant)) + 3) % len(choices)]
     w = Workload("linear", format, 21, 3 * formats.get_format(format).block)
-    verdict = assert_right(w, schedule(variant, params), linear_case(w, with_edges(format, w.n, w.k)))
+    raw = reference.edge_blocks(format, w.n, w.k, np.random.default_rng(5))
+    verdict = assert_right(w, schedule(variant, params), linear_case(w, raw))
     assert verdict.error <= 1e-5
     assert verdict.max_element_error < 4e-6
 
