@@ -175,12 +175,12 @@ def _rope_cache_store(
 ) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
     e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
     heads, kv, d, at = e["heads"], e["kv_heads"], e["head_dim"], 1000
-    qkv, table, norm = _random(rng, 1, heads + 2 * kv, d), _random(rng, 1, 1, e["rope"]), _random(rng, d)
+    qkv, table, norm = _random(rng, 1, heads + 2 * kv, d), _random(rng, 1, 1, e["rope_dim"]), _random(rng, d)
 
     def run(p: Weights) -> Tensor:
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv], qkv[:, heads + kv :]
-        q, k = (_rms(t, norm, "1e-06") if e["norm"] else t for t in (q, k))
-        q, k = (_rotate(t[..., : e["rope"]], table).cat(t[..., e["rope"] :], dim=-1) for t in (q, k))
+        q, k = (_rms(t, norm, "1e-06") if e["qk_norm"] else t for t in (q, k))
+        q, k = (_rotate(t[..., : e["rope_dim"]], table).cat(t[..., e["rope_dim"] :], dim=-1) for t in (q, k))
         p["cache"][:, :, at : at + 1].assign(Tensor.stack(k.transpose(0, 1), v.transpose(0, 1)).half()).realize()
         return q
 
@@ -191,14 +191,14 @@ def _mla_cache_store(
     w: Workload, rng: np.random.Generator
 ) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
     e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
-    heads, rope, lora, at = e["heads"], e["rope"], e["kv_lora"], 1000
-    q, kv = _random(rng, heads, 1, e["nope"] + rope), _random(rng, 1, 1, lora + rope)
+    heads, rope, lora, at = e["heads"], e["rope_dim"], e["kv_lora"], 1000
+    q, kv = _random(rng, heads, 1, e["qk_nope"] + rope), _random(rng, 1, 1, lora + rope)
     table, norm = _random(rng, 1, 1, rope), _random(rng, lora)
 
     def run(p: Weights) -> Tensor:
         latent = _rms(kv[..., :lora], norm, "1e-06").cat(_rotate(kv[..., lora:], table), dim=-1)
         p["cache"][:, at : at + 1].assign(latent.half()).realize()
-        return q[..., : e["nope"]].cat(_rotate(q[..., e["nope"] :], table), dim=-1)
+        return q[..., : e["qk_nope"]].cat(_rotate(q[..., e["qk_nope"] :], table), dim=-1)
 
     return lambda: {"cache": _cache(rng, 1, e["max_ctx"], lora + rope)}, run
 

@@ -20,7 +20,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.op import Args, Params
-from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, inside, is_plain, row_of, step_sums
+from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, is_plain, row_of, step_sums
 from kernels.unpack import get_layout
 
 WARP = 32
@@ -83,7 +83,9 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     sums: dict[tuple[str, int, int], UOp] = {}
     for i, format in enumerate(r.formats):
         weights = [w for w in r.weights if w.format == format]
-        turn = _turns(r, weights, steps(format, r.k, params["words"]), numbers[0], i)
+        # every warp goes through every format's loop, but loads nothing of weights that have none of its rows: a loop
+        # whose length depends on the row does not survive tinygrad's indexing
+        turn = UOp.range(-(-steps(format, r.k, params["words"]) * r.summed // WARP), 3 + 10 * i, AxisType.REDUCE)
         found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares=i == 0)
         keys = list(found)
         sums |= dict(zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True))
@@ -94,17 +96,6 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
             parts.append(warp_sum(sums["", 0, token], device))
         stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
-
-
-def _turns(r: Rows, weights: Sequence[Weight], count: int, first: UOp, number: int) -> UOp:
-    """The loop over a lane's steps. A warp whose rows are of none of the weights has none, unless it sums squares."""
-    size = -(-count * r.summed // WARP)
-    if (number == 0 and r.squares is not None) or any(w.stop is None for w in weights):
-        return UOp.range(size, 3, AxisType.REDUCE)
-    here = inside(weights[0], first)
-    for w in weights[1:]:
-        here = here | inside(w, first)
-    return UOp.range(here.where(size, 0), 3 + 10 * number, AxisType.REDUCE)
 
 
 def _step(
