@@ -12,6 +12,7 @@ from db.records import M_BUCKETS
 from kernels import formats, reference, resolution
 from kernels.formats import FormatError
 from kernels.packed import bucket
+from kernels.unpack import tables
 
 N, K = 10, 64
 
@@ -145,8 +146,18 @@ def test_a_weight_is_as_large_as_in_the_file_and_keeps_its_bits(format):
     w = kernels.PackedWeight.from_blocks(raw, format, (3, k))
     assert w.nbytes == raw.nbytes
     assert (w.format, w.shape, w.device) == (format, (3, k), Device.DEFAULT)
-    for tensor, plane in zip(w.planes, formats.split_planes(raw, format, (3, k)), strict=True):
-        assert tensor.numpy().tobytes() == plane.tobytes()
+    expected = (*formats.split_planes(raw, format, (3, k)), *tables.arrays(format))
+    for tensor, array in zip(w.planes, expected, strict=True):
+        assert tensor.numpy().tobytes() == array.tobytes()
+
+
+def test_weights_share_their_tables():
+    one, other = (kernels.PackedWeight.from_blocks(rows("IQ3_S", N, 256, seed), "IQ3_S", (N, 256)) for seed in (0, 1))
+    assert one.planes[-1] is other.planes[-1]
+    x = np.random.default_rng(0).standard_normal((3, 256), dtype=np.float32)
+    for weight, seed in ((one, 0), (other, 1)):
+        expected = reference.linear(rows("IQ3_S", N, 256, seed), "IQ3_S", (N, 256), x)
+        np.testing.assert_allclose(kernels.linear(Tensor(x), weight).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_weight_from_a_tensor_a_readonly_and_a_strided_array(raw):
@@ -162,7 +173,7 @@ def test_a_weight_from_a_tensor_a_readonly_and_a_strided_array(raw):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: (rows(), "Q3_K", (N, K)), "no kernels for the GGML type 'Q3_K'; there are Q4_0"),
+        (lambda: (rows(), "Q8_1", (N, K)), "no kernels for the GGML type 'Q8_1'; there are Q4_0"),
         (lambda: (rows(), "q8_0", (N, K)), "no kernels for the GGML type"),
         (lambda: (rows(), "Q8_0", (N, K + 1)), "k=65 weights is not a multiple of its block of 32"),
         (lambda: (rows(), "Q8_0", (N + 1, K)), r"takes raw rows of shape \(11, 68\), saw \(10, 68\)"),

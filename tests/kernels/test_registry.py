@@ -61,11 +61,13 @@ def test_a_schedule_without_a_kernel(schedule, message):
 @pytest.mark.parametrize("format", FORMATS)
 def test_operands_and_the_bytes_that_must_move(format):
     w = Workload("linear", format, 6, 512, 3, "float16", "float32")
-    out, *planes, x = operands(w)  # tables are few bytes more
+    out, *weight, x = operands(w)
     assert (out.shape, out.dtype.name) == ((3, 6), "float")
     assert (x.shape, x.dtype.name) == ((3, 512), "half")
-    sizes = [int(np.prod(p.shape)) * p.dtype.itemsize for p in planes]
-    assert sum(sizes) == 6 * get_format(format).row_nbytes(512)
+    sizes = [int(np.prod(p.shape)) * p.dtype.itemsize for p in weight]
+    planes = len(get_format(format).planes)
+    assert sum(sizes[:planes]) == 6 * get_format(format).row_nbytes(512)
+    assert [o.shape for o in weight[planes:]] == [(table.items,) for table in get_format(format).tables]
     assert nbytes_moved(w) == sum(sizes) + 3 * 6 * 4 + 3 * 512 * 2
 
 
