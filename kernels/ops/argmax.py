@@ -17,7 +17,6 @@ from db.records import Schedule, Workload
 from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops import epilogue
 from kernels.ops.routing import NEVER, before, clean
-from kernels.ops.rows import LANES
 from kernels.ops.team import LOCAL_DEVICES, PARTS, Store, Team, loop, number, reduce
 from kernels.unpack import float32
 
@@ -97,7 +96,7 @@ def _team(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 
 def _plain_params(w: Workload) -> tuple[Params, ...]:
-    return tuple({"lanes": lanes} for lanes in LANES if w.n % lanes == 0)
+    return tuple({"lanes": lanes} for lanes in (8, 4, 2, 1) if w.n % lanes == 0)
 
 
 def _team_params(w: Workload) -> tuple[Params, ...]:
@@ -144,7 +143,7 @@ OP = Op(
     plain=lambda w: (Schedule("plain", (("lanes", 1),), None),),
     choices=_choices,
     sources=lambda w: (
-        *(f"ops/{f}.py" for f in ("argmax", "routing", "rows", "team", "epilogue")),
+        *(f"ops/{f}.py" for f in ("argmax", "routing", "team", "epilogue")),
         "unpack/__init__.py",
     ),
     products=lambda w: w.m * w.n,

@@ -1,0 +1,52 @@
+"""The experts that tokens are routed to, over Tensors, in one launch; tuned where a schedule is known.
+
+Nothing is ever searched here. See `kernels.ops.topk` for what is computed.
+"""
+
+from __future__ import annotations
+
+from tinygrad import Tensor, dtypes
+
+from db.records import Workload
+from kernels.launch import launch
+from kernels.op import decimal
+from kernels.small import target
+
+_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
+
+
+def topk(
+    logits: Tensor,
+    used: int,
+    gating: str = "softmax",
+    *,
+    bias: Tensor | None = None,
+    norm: bool = False,
+    scale: float = 1.0,
+    groups: int = 1,
+    used_groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """ids int32 [m, used] and probs float32 [m, used] of the experts chosen by logits [m, experts], the best first.
+
+    gating: "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight" for a softmax of the chosen logits. bias
+    [experts] is added for the choice only; norm divides probs by their sum; scale multiplies them at last; groups > 1
+    takes experts from the best used_groups of so many only. Raises ValueError for other dtypes, shapes or numbers.
+    """
+    if logits.dtype not in _NAMES or logits.ndim != 2:
+        raise ValueError(f"topk takes float32 or float16 logits [m, experts], saw {logits.dtype.name} {logits.shape}")
+    m, experts = (int(size) for size in logits.shape)
+    extra: dict[str, int | str] = {
+        "experts": experts,
+        "used": used,
+        "gating": gating,
+        "bias": int(bias is not None),
+        "norm": int(norm),
+        "scale": decimal(scale),
+    }
+    if groups > 1:
+        extra |= {"groups": groups, "used_groups": used_groups}
+    name = _NAMES[logits.dtype]
+    w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
+    given = {"logits": logits} | ({} if bias is None else {"bias": bias})
+    ids, probs = launch(w, target(str(logits.device)), str(logits.device), given)
+    return ids, probs

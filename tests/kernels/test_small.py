@@ -1,0 +1,175 @@
+"""Norms, embeddings and the next token against the float64 reference, at odd sizes."""
+
+import random
+
+import numpy as np
+import pytest
+from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, device, judged, run, schedule
+from support.random_schedules import random_schedules
+from support.warp_emulator import COMPILER, CUDASource, launch
+from tinygrad import Tensor, TinyJit
+
+from autotune.tinygrad_api.lower import compile_program
+from db.records import Outcome, Workload
+from kernels import PackedWeight, defaults, reference, small
+from kernels.formats import FORMATS, get_format
+from kernels.registry import KernelError, nbytes_moved, operands, variants
+from kernels.sink import applies, build
+
+
+def norm(n, m=1, op="rmsnorm", dtype="float32", heads=None):
+    extra = {"eps": "1e-06"} | ({} if heads is None else {"heads": heads})
+    return Workload(op, "F32", n, n, m, dtype, dtype, "none", tuple(sorted(extra.items())))
+
+
+def largest(n, m=1, dtype="float32"):
+    return Workload("argmax", "F32", n, n, m, dtype, dtype)
+
+
+def lookup(format, n, blocks, m, scale="1.0", dtype="float32"):
+    block = get_format(format).block
+    k = blocks * (31 if block == 1 else block)
+    return Workload("embed", format, n, k, m, dtype, dtype, "none", (("scale", scale),))
+
+
+NORMS = (
+    norm(1),
+    norm(31, 3),
+    norm(4097),
+    norm(2048, 8, "rmsnorm_add"),
+    norm(512, 3, heads=4),
+    norm(96, 2, "rmsnorm_add", "float16", heads=3),
+    norm(64, 4, dtype="float16"),
+)
+LARGEST = (largest(1), largest(31, 3), largest(4097), largest(4096, 8), largest(50000), largest(333, 3, "float16"))
+# float16: numbers that stay normal, since a device without halves takes denormal ones for zero
+LOOKUPS = (
+    *(lookup(f, 21, 2, 3, "1.5") for f in FORMATS),
+    *(lookup(f, 5, 1, 2, "1000", "float16") for f in ("Q8_0", "Q6_K")),
+    lookup("Q4_0", 1, 1, 8),
+    lookup("Q5_1", 1500, 3, 1),
+)
+
+
+def assert_right(w, schedule):
+    verdict = run(w, schedule)
+    assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"
+    return verdict
+
+
+def assert_emulated(w, variant, folder):
+    renderer, params = CUDASource(), variants(w, "CUDA")[variant].params(w)
+    chosen, case = schedule(variant, params[0 if w.m == 1 else -1]), case_of(w)
+    memory = arrays(w, case)
+    launch(compile_program(build(w, chosen, renderer), renderer, max_uops=MAX_UOPS), memory, folder)
+    verdict = judged(w, variant, case, {o.name: a for o, a in zip(operands(w), memory, strict=True)})
+    assert verdict.outcome is Outcome.OK, f"{w} {chosen}: {verdict.reason}"
+
+
+@pytest.mark.parametrize("w", [*NORMS, *LARGEST, *LOOKUPS], ids=str)
+def test_under_the_first_default_that_applies(w):
+    assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
+
+
+@pytest.mark.parametrize("w", [*NORMS, *LARGEST, *LOOKUPS[-8:], lookup("IQ3_S", 3, 1, 1)], ids=str)
+def test_under_the_heuristic(w):
+    for choice in defaults.heuristic(w, backend()):
+        assert_right(w, choice)
+
+
+@pytest.mark.parametrize(
+    ("w", "count"),
+    [
+        (norm(96, 3), 20),
+        (norm(64, 2, "rmsnorm_add", heads=2), 20),
+        (largest(96, 3), 20),
+        (lookup("Q4_0", 7, 2, 4), 12),
+        (lookup("F16", 7, 2, 3), 8),
+    ],
+    ids=str,
+)
+def test_random_schedules(w, count):
+    found = random_schedules(w, device().renderer, random.Random(str(w)), opts=2)
+    for _ in range(count):
+        assert_right(w, next(found))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("w", NORMS, ids=str)
+@pytest.mark.parametrize("variant", ["warp", "team"])
+def test_emulated_norms(w, variant, tmp_path):
+    assert_emulated(w, variant, tmp_path)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("w", LARGEST, ids=str)
+def test_emulated_argmax(w, tmp_path):
+    assert_emulated(w, "team", tmp_path)
+
+
+def test_the_largest_of_odd_numbers():
+    device()
+    logits = np.zeros((5, 37), np.float32)
+    logits[1] = np.nan
+    logits[2, 3:] = -np.inf
+    logits[2, :3] = np.nan
+    logits[3, [9, 30]] = np.inf
+    logits[4, 20:] = np.nan
+    logits[4, 7] = 2.0
+    assert small.argmax(Tensor(logits)).numpy().tolist() == [[0], [0], [0], [9], [7]]
+
+
+def test_only_the_rows_that_are_asked_for_count():
+    w = lookup("Q4_K", 128256, 16, 1)
+    assert nbytes_moved(w) == 4096 // 256 * 144 + 4 * 4096 + 4
+
+
+def test_a_token_in_a_captured_function():
+    device()
+    rng = np.random.default_rng(2)
+    n, k = 50, 64
+    raw = reference.random_blocks("Q8_0", n, k, rng)
+    table = reference.dequantize(raw, "Q8_0", (n, k)).astype(np.float64)
+    w, weight = PackedWeight.from_blocks(raw, "Q8_0", (n, k)), rng.uniform(1, 2, k).astype(np.float32)
+
+    @TinyJit
+    def step(ids, weight):
+        x = small.embed(ids, w, scale=8.0)
+        y = small.rmsnorm(x, weight, 1e-5, residual=x)
+        return y.realize(), small.argmax(y).realize()
+
+    for ids in ([0, 49], [7, 7], [49, 3], [-5, 99]):
+        y, best = step(Tensor(ids, dtype="int32").realize(), Tensor(weight).realize())
+        x = table[np.clip(ids, 0, n - 1)] * 8.0
+        expected = x + x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-5) * weight
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-4, atol=1e-5)
+        assert best.numpy().ravel().tolist() == expected.argmax(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("w", "message"),
+    [
+        (Workload("rmsnorm", "F32", 64, 64), "needs the extra eps"),
+        (norm(64, heads=3), "heads=3"),
+        (norm(64, dtype="int8"), "int8"),
+        (Workload("rmsnorm", "F16", 64, 64, extra=(("eps", "1e-06"),)), "F16"),
+        (Workload("argmax", "F32", 64, 32), "n=64 k=32"),
+        (lookup("F16", 8, 1, 1, scale="-1"), "scale, a positive number; saw '-1'"),
+    ],
+)
+def test_no_kernel(w, message):
+    with pytest.raises(KernelError, match=message):
+        variants(w)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: small.rmsnorm(Tensor([[1.0, 2.0]], device="CPU"), Tensor([1.0], device="CPU"), 1e-5),
+        lambda: small.argmax(Tensor([1.0], device="CPU")),
+        lambda: small.embed(Tensor([1.0], device="CPU"), None),
+    ],
+)
+def test_arguments_that_do_not_fit(call):
+    with pytest.raises(ValueError, match=r"saw|does not fit"):
+        call()

@@ -1,0 +1,165 @@
+"""Routing against the float64 reference: gatings, bias, groups and ties, at odd numbers of experts."""
+
+import random
+
+import numpy as np
+import pytest
+from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, compiled, device, judged, run, schedule
+from support.random_schedules import random_schedules
+from support.warp_emulator import COMPILER, CUDASource, launch
+from tinygrad import Tensor, TinyJit
+
+from autotune.tinygrad_api.lower import compile_program
+from db.records import Outcome, Workload
+from kernels import defaults
+from kernels.registry import KernelError, operands, variants
+from kernels.router import topk
+from kernels.sink import applies, build
+
+
+def routing(experts, used, m=1, gating="softmax", dtype="float32", **extra):
+    found = {"experts": experts, "used": used, "gating": gating, "bias": 0, "norm": 0, "scale": "1.0"} | extra
+    return Workload("topk", "F32", experts, experts, m, dtype, dtype, "none", tuple(sorted(found.items())))
+
+
+GROUPED = {"groups": 4, "used_groups": 2}
+WORKLOADS = (
+    routing(8, 2, norm=1),  # mixtral
+    routing(60, 4, 3),  # qwen2moe
+    routing(64, 6, 8, scale="16.0"),
+    routing(128, 8, 1, norm=1),  # qwen3moe
+    routing(32, 4, 3, "softmax_weight"),  # gpt-oss
+    routing(256, 8, 1, "sigmoid", bias=1, norm=1, scale="2.5", groups=8, used_groups=4),  # deepseek-v3
+    routing(128, 8, 3, "sigmoid", bias=1, norm=1),  # glm4moe
+    routing(1, 1, 3, "sigmoid"),
+    routing(1, 1, 1),
+    routing(8, 1),
+    routing(8, 8, 3, "softmax_weight"),
+    routing(16, 16, 1, norm=1),
+    routing(60, 2, 3, "softmax", "float16"),
+    routing(64, 6, 2, "sqrt_softplus", bias=1, norm=1),
+    routing(31, 3, 2, "softmax", bias=1),
+    routing(32, 8, 3, "softmax_weight", bias=1),
+    routing(32, 4, 3, "softmax", **GROUPED),
+)
+
+
+def assert_right(w, schedule):
+    verdict = run(w, schedule)
+    assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"
+    assert verdict.max_element_error < 2e-6
+
+
+@pytest.mark.parametrize("w", WORKLOADS, ids=str)
+def test_under_every_default(w):
+    for choice in defaults.defaults(w, backend()):
+        if applies(w, choice, backend()):
+            assert_right(w, choice)
+
+
+@pytest.mark.parametrize("w", [w for w in WORKLOADS if w.n <= 64], ids=str)
+def test_under_the_heuristic(w):
+    for choice in defaults.heuristic(w, backend()):
+        assert_right(w, choice)
+
+
+@pytest.mark.parametrize(
+    "w", [routing(16, 4, 3, norm=1), routing(12, 3, 4, "softmax_weight"), routing(24, 2, 2, bias=1)]
+)
+def test_random_schedules(w):
+    found = random_schedules(w, device().renderer, random.Random(str(w)), opts=2)
+    for _ in range(7):
+        assert_right(w, next(found))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize(
+    ("w", "variant"),
+    [(w, v) for w in WORKLOADS for v in ("warp", "team") if v in variants(w, "CUDA")],
+    ids=str,
+)
+def test_emulated(w, variant, tmp_path):
+    renderer, params = CUDASource(), variants(w, "CUDA")[variant].params(w)
+    chosen, case = schedule(variant, params[0 if w.m == 1 else -1]), case_of(w)
+    memory = arrays(w, case)
+    launch(compile_program(build(w, chosen, renderer), renderer, max_uops=MAX_UOPS), memory, tmp_path)
+    verdict = judged(w, variant, case, {o.name: a for o, a in zip(operands(w), memory, strict=True)})
+    assert verdict.outcome is Outcome.OK, verdict.reason
+
+
+def ranked(logits, used):
+    """Ids by logit, NaN as minus infinity, of equal ones the lower id."""
+    clean = np.where(np.isnan(logits), -np.inf, logits)
+    return np.argsort(-clean, axis=1, kind="stable")[:, :used]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_equal_infinite_and_absent_numbers(norm):
+    device()
+    logits = np.zeros((5, 16), np.float32)
+    logits[1, ::3] = 1.0
+    logits[1, 4] = -0.0
+    logits[2, :] = np.nan
+    logits[3, 2:9] = np.nan
+    logits[4, 5:], logits[4, :5] = -np.inf, np.arange(5)
+    ids, probs = topk(Tensor(logits), 6, norm=norm)
+    np.testing.assert_array_equal(ids.numpy(), ranked(logits, 6))
+    expected = np.full((2, 6), 1 / 16, np.float32)
+    expected[1] = np.exp(1) / (6 * np.exp(1) + 10)
+    expected = expected / expected.sum(1, keepdims=True) if norm else expected
+    np.testing.assert_allclose(probs.numpy()[:2], expected, rtol=1e-6)
+
+
+def test_equal_groups_and_experts_of_them():
+    device()
+    ids, probs = topk(Tensor(np.zeros((1, 12), np.float32)), 4, "sigmoid", groups=4, used_groups=2, scale=3.0)
+    assert ids.numpy().tolist() == [[0, 1, 2, 3]]
+    np.testing.assert_allclose(probs.numpy(), 1.5, rtol=1e-6)
+
+
+def test_in_a_captured_function():
+    device()
+    rng = np.random.default_rng(3)
+    logits, bias = rng.standard_normal((4, 2, 16)).astype(np.float32), rng.uniform(0, 1, 16).astype(np.float32)
+
+    @TinyJit
+    def route(x, b):
+        ids, probs = topk(x.contiguous(), 3, "sigmoid", bias=b, norm=True)
+        return ids.realize(), probs.realize()
+
+    for x in logits:
+        ids, probs = route(Tensor(x).realize(), Tensor(bias).realize())
+        p = 1 / (1 + np.exp(-x.astype(np.float64)))
+        expected = np.argsort(-(p + bias), axis=1)[:, :3]
+        np.testing.assert_array_equal(ids.numpy(), expected)
+        chosen = np.take_along_axis(p, expected, 1)
+        np.testing.assert_allclose(probs.numpy(), chosen / chosen.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_one_launch_whatever_the_router_does():
+    w = routing(256, 8, 1, "sigmoid", bias=1, norm=1, groups=8, used_groups=4)
+    choice = next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend()))
+    assert compiled(w, choice).source.count(" topk_f32_256x256_m1_") == 1
+
+
+@pytest.mark.parametrize(
+    ("w", "message"),
+    [
+        (routing(8, 9), "9 of 8 experts"),
+        (routing(64, 33), "33 of 64 experts"),
+        (routing(8, 2, gating="magic"), "no gating 'magic'"),
+        (routing(8, 2, scale="x"), "scale, a positive number; saw 'x'"),
+        (routing(8, 2, groups=3, used_groups=1), "2 experts of 1 of 3 groups of 8"),
+        (routing(8, 2, groups=8, used_groups=2), "2 experts of 2 of 8 groups"),
+        (routing(8, 5, groups=4, used_groups=2), "5 experts of 2 of 4 groups"),
+        (Workload("topk", "F32", 8, 8), "needs the extra experts, a whole number; saw None"),
+    ],
+)
+def test_no_kernel(w, message):
+    with pytest.raises(KernelError, match=message):
+        variants(w)
+
+
+def test_logits_that_are_none():
+    with pytest.raises(ValueError, match="saw int"):
+        topk(Tensor([[1, 2]], device="CPU"), 1)
