@@ -23,12 +23,20 @@ from kernels.ops.topk_team import solo, solo_params, team, team_params
 from kernels.ops.topk_warp import warp, warp_params
 from kernels.ops.warp import SHUFFLES
 
+# tinygrad 0.14's X86 assembler loses a jump target (KeyError '.LOOP_OUT_1') in the loops of `pairs` with groups
+_MANY_LOOPS = LOCAL_DEVICES | {"CPU", "CPU:LLVM"}
+
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    # with groups its loops are so many that tinygrad takes ten seconds to lower it: no search starts from there
-    one_group = Routing.of(w).groups == 1
+    r = Routing.of(w)
     return {
-        "pairs": Variant(lambda w, _, args, __: pairs(Routing.of(w), args), lambda w: ({},), schedulable=one_group),
+        "pairs": Variant(
+            lambda w, _, args, __: pairs(Routing.of(w), args),
+            lambda w: ({},),
+            None if r.groups == 1 else _MANY_LOOPS,
+            # with groups there are so many loops that tinygrad takes ten seconds to lower it: no search starts there
+            schedulable=r.groups == 1,
+        ),
         "solo": Variant(
             lambda w, p, args, _: solo(Routing.of(w), p, args), lambda w: solo_params(Routing.of(w)), schedulable=False
         ),

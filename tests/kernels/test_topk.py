@@ -142,6 +142,14 @@ def test_one_launch_whatever_the_router_does():
     assert compiled(w, choice).source.count(" topk_f32_256x256_m1_") == 1
 
 
+def test_with_groups_no_search_starts_from_the_pairs_and_x86_has_none():
+    w = routing(32, 4, **GROUPED)
+    assert not variants(w, "CPU")["pairs"].schedulable
+    assert variants(routing(32, 4), "CPU:X86")["pairs"].schedulable
+    assert "pairs" not in variants(w, "CPU:X86")
+    assert defaults.defaults(w, "CPU:X86")[-1].variant == "solo"
+
+
 @pytest.mark.parametrize(
     ("w", "message"),
     [
