@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tinygrad import Tensor, UOp
+from tinygrad.uop.ops import Ops
 
 from db.records import Target, Workload
 from kernels import sink
@@ -26,15 +27,23 @@ def launch(
     sources = [
         Tensor.empty(*o.shape, dtype=o.dtype, device=device).uop
         if o.role == OUT
-        else given[o.name].uop.contiguous()
+        else _written(given[o.name].uop)
         if o.role != UPDATE
         else given[o.name].uop
         for o in operands(workload)
     ]
-    slots = [UOp.placeholder_like(s, slot=i) for i, s in enumerate(sources)]
+    slots = [UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(operands(workload))]
     call = sink.kernel(workload, schedule, slots, device).call(*sources, *bound)
     written = [s for s, o in zip(sources, operands(workload), strict=True) if o.role in (OUT, UPDATE)]
     return tuple(Tensor(s.after(call)) for s in written)
+
+
+def _written(u: UOp) -> UOp:
+    """`u` as a whole buffer. What a kernel has just written is one already, whatever shape it is given."""
+    base = u
+    while base.op is Ops.RESHAPE:
+        base = base.src[0]
+    return base if base.op is Ops.AFTER else u.contiguous()
 
 
 def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]]) -> dict[str, Tensor]:

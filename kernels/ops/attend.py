@@ -17,7 +17,7 @@ from functools import reduce
 from operator import add
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import Ops
+from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.op import DTYPES, OUT, Args, KernelError, Operand, Variable
@@ -29,9 +29,18 @@ EMPTY = -1e30
 """The score of no position, and log2 of an empty run's denominator: an infinity would not survive fast-math."""
 LOG2E = 1 / math.log(2)
 MAX_SPLITS = 256
+_SHORTEST_RUN = 64  # positions: fewer are not worth a workgroup of their own
+_WORKGROUPS = 128  # about as many as a large GPU has processors
 
 Read = Callable[[Args, UOp, UOp, UOp], UOp]
 """(args, kv head, position, column) -> float32."""
+
+
+def runs(seen: int, groups: int) -> int:
+    """Into how many runs, a power of two, `seen` positions are divided so that every processor of a GPU has work where
+    `groups` workgroups share a run."""
+    most = max(1, min(seen // _SHORTEST_RUN, _WORKGROUPS // groups))
+    return 1 << (most.bit_length() - 1)
 
 
 def extras(w: Workload, names: Mapping[str, int | str]) -> dict[str, int | str]:
@@ -104,6 +113,18 @@ class Attention:
         """Positions of a split: the last ones may have fewer, or none."""
         length: UOp = (self.variable.uop + 1 - self.first + (self.splits - 1)) // self.splits
         return length
+
+    def turns(self, step: int, number: int) -> tuple[UOp, tuple[UOp, ...]]:
+        """The loop of that number over a split, `step` positions a turn, and the same as what there is to end.
+
+        No loop where a turn is all that there can ever be: one that tinygrad 0.14 knows to run once at most, but does
+        not fold, is taken for no scope, and what is used after it may be declared in it (linearize's run_count).
+        """
+        longest = -(-min(self.max_ctx, self.window or self.max_ctx) // self.splits)
+        if longest <= step:
+            return UOp.const(0, dtypes.weakint), ()
+        turn = UOp.range((self.run + (step - 1)) // step, number, AxisType.REDUCE)
+        return turn, (turn,)
 
     def at(self, split: UOp, i: UOp) -> tuple[UOp, UOp]:
         """The i-th position of a split, and whether there is one; where there is none, another that can be read."""

@@ -10,7 +10,7 @@ from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_plain import plain, plain_params
 from kernels.ops.attend_team import LOCAL_DEVICES, solo, solo_params, team, team_params
-from kernels.ops.attend_warp import SHUFFLES, lanes, lanes_params
+from kernels.ops.attend_warp import SHUFFLES, warp, warp_params
 
 _SOURCES = ("attend", "attend_plain", "attend_team", "attend_warp", "attend_choices")
 
@@ -39,9 +39,9 @@ def attention_op(
                 LOCAL_DEVICES,
                 schedulable=False,
             ),
-            "lanes": Variant(
-                lambda w, p, args, device: lanes(w, build(w), p, args, device),
-                lambda w: lanes_params(build(w)),
+            "warp": Variant(
+                lambda w, p, args, device: warp(w, build(w), p, args, device),
+                lambda w: warp_params(build(w)),
                 frozenset(SHUFFLES),
                 schedulable=False,
             ),
@@ -66,7 +66,7 @@ def _near(params: tuple[Params, ...], **wanted: int) -> tuple[tuple[str, int], .
 
 
 def _plain(a: Attention) -> tuple[Schedule, ...]:
-    return (Schedule("plain", _near(plain_params(a), columns=8, rows=16), None),)
+    return (Schedule("plain", _near(plain_params(a), columns=1, rows=16), None),)
 
 
 def _solo(a: Attention, threads: int) -> Schedule:
@@ -78,20 +78,20 @@ def _team(a: Attention) -> Schedule:
     return Schedule("team", _near(team_params(a), heads=8, threads=128, tile=128, ways=8), ())
 
 
-def _lanes(a: Attention) -> Schedule:
+def _warp(a: Attention) -> Schedule:
     """A lane for every 8 columns, so that a warp reads whole rows; four warps hide each other's waiting."""
-    return Schedule("lanes", _near(lanes_params(a), heads=4, lanes=-(-a.head_dim // 8), warps=4, rows=2), ())
+    return Schedule("warp", _near(warp_params(a), heads=4, width=-(-a.head_dim // 8), warps=4, rows=2), ())
 
 
 def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
-    """Best first: lanes where there are shuffles, a workgroup where there is local memory, else threads of a CPU. One
+    """Best first: warps where there are shuffles, a workgroup where there is local memory, else threads of a CPU. One
     thread applies everywhere."""
     base = device.split(":")[0]
     found = []
-    if device in SHUFFLES and lanes_params(a):
-        found.append(_lanes(a))
+    if device in SHUFFLES and warp_params(a):
+        found.append(_warp(a))
     if device in LOCAL_DEVICES and team_params(a):
         found.append(_team(a))
     if base == "CPU":
-        found.append(_solo(a, 2 if a.seen >= 512 else 1))
+        found.append(_solo(a, 4 if a.seen >= 512 else 1))
     return (*found, _solo(a, 1))

@@ -27,14 +27,14 @@ def plain(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     part = UOp.range(a.value_dim // columns, 2)
     kv_head = head // a.group
 
-    def scores(base: int) -> tuple[UOp, UOp, tuple[UOp, UOp]]:
+    def scores(base: int) -> tuple[UOp, UOp, tuple[UOp, ...]]:
         """A score, its position, and the loops over positions."""
-        turn = UOp.range((a.run + (rows - 1)) // rows, base, AxisType.REDUCE)
+        turn, loop = a.turns(rows, base)
         row = UOp.range(rows, base + 1, AxisType.REDUCE)
         column = UOp.range(a.head_dim, base + 2, AxisType.REDUCE)
         position, valid = a.at(split, turn * rows + row)
         dot = reduce_add(a.q(args, head, column) * a.k(args, kv_head, position, column), column)
-        return a.score(dot, valid), position, (turn, row)
+        return a.score(dot, valid), position, (*loop, row)
 
     score, _, loops = scores(3)
     top = reduce_max(score, *loops)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
@@ -40,7 +41,7 @@ def team_params(a: Attention) -> tuple[Params, ...]:
         for threads in (128, 64, 256, 32)
         for tile in (128, 64, 256)
         for ways in (8, 4, 2, 1, 16)
-        if tile >= threads and 1 < ways * -(-a.value_dim // COLUMNS) < 2 * threads
+        if tile >= threads and 1 < ways * -(-a.value_dim // COLUMNS) <= threads
         if _nbytes(a, heads, tile, ways) <= LOCAL_NBYTES
     )
 
@@ -57,7 +58,7 @@ def solo_params(a: Attention) -> tuple[Params, ...]:
 
 
 def _nbytes(a: Attention, heads: int, tile: int, ways: int) -> int:
-    return 4 * heads * (a.head_dim + tile + PARTS + 3 + ways * -(-a.value_dim // COLUMNS) * (COLUMNS + 1))
+    return 4 * heads * (a.head_dim + 2 * tile + PARTS + 3 + ways * -(-a.value_dim // COLUMNS) * (COLUMNS + 1))
 
 
 @dataclass
@@ -96,6 +97,16 @@ class _Team:
             done.append(array[*indices, last if inside is None else last.valid(inside)].store(value))
         self.now = (UOp.group(*done).end(turn) if turns > 1 else UOp.group(*done),)
 
+    def repeat(self, loop: tuple[UOp, ...]) -> None:
+        """All that has been done since `loop` joined `now`, for each of its values.
+
+        What the next turn writes, all must have read: a barrier. Left to tinygrad 0.14 it would depend on loads of
+        inner loops (codegen.add_war_barrier), which then seem not to have ended, and code lands in the wrong loop. For
+        the same reason no piece of work that is done in several turns reads and writes the same array.
+        """
+        done = UOp.group(*self.now)
+        self.now = ((done if self.member is None or not loop else done.barrier()).end(*loop),)
+
     def read(self, array: UOp) -> UOp:
         """The array as it is now."""
         return array.after(*self.now)
@@ -107,7 +118,7 @@ def team(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     block = UOp.range(a.heads // params["heads"], 1, AxisType.GLOBAL)
     member = UOp.range(params["threads"], -1, AxisType.WARP)  # WARP: any other kind would be split by // and %
     crew = _Team(params["threads"], member, (split, block, member))
-    return _attend(w, a, params, args, crew, split, block).end(split, block, member)
+    return _Work(w, a, params, args, crew, split, block).done().end(split, block, member)
 
 
 def solo(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
@@ -119,101 +130,113 @@ def solo(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     share = thread * (shared // threads) + turns[0]
     split, block = (share, turns[1]) if a.splits > 1 else (turns[1], share)
     crew = _Team(1, None, (thread, *turns))
-    return _attend(w, a, {"ways": 1, **params}, args, crew, split, block).end(*turns).end(thread)
+    return _Work(w, a, params, args, crew, split, block).done().end(*turns).end(thread)
 
 
-def _attend(w: Workload, a: Attention, params: Params, args: Args, crew: _Team, split: UOp, block: UOp) -> UOp:
-    heads, tile, ways = params["heads"], params["tile"], params["ways"]
-    parts = 1 if crew.member is None else PARTS
-    strips = -(-a.value_dim // COLUMNS)
-    first, kv_head = block * heads, block * heads // a.group
-    q, scores, parted = crew.array(heads, a.head_dim), crew.array(heads, tile), crew.array(heads, parts)
-    top, next_top, fade = crew.array(heads), crew.array(heads), crew.array(heads)
-    total, sums = crew.array(ways, heads, strips), crew.array(ways, heads, strips * COLUMNS)
+class _Work:
+    """What a team does, piece by piece: each method but `done` is the work on the i-th piece of a step."""
 
-    # before the first position: nothing seen
-    dim = a.head_dim
-    crew.each(heads * dim, lambda i: [(crew.read(q), (i // dim, i % dim), a.q(args, first + i // dim, i % dim))])
-    crew.each(heads, lambda i: [(crew.read(top), (i,), UOp.const(EMPTY, dtypes.float32))])
+    def __init__(self, w: Workload, a: Attention, params: Params, args: Args, crew: _Team, split: UOp, block: UOp):
+        self.a, self.args, self.crew, self.split = a, args, crew, split
+        self.heads, self.tile, self.ways = params["heads"], params["tile"], params.get("ways", 1)
+        self.parts = 1 if crew.member is None else PARTS
+        self.strips = -(-a.value_dim // COLUMNS)
+        self.first, self.kv_head = block * self.heads, block * self.heads // a.group
+        self.turn, self.loop = a.turns(self.tile, 3)
+        self.out_dtype = DTYPES[w.out_dtype]
+        heads = self.heads
+        self.q = crew.array(heads, a.head_dim)
+        self.scores, self.weights = crew.array(heads, self.tile), crew.array(heads, self.tile)
+        self.parted = crew.array(heads, self.parts)
+        self.top, self.next_top, self.fade = crew.array(heads), crew.array(heads), crew.array(heads)
+        # a denominator for each strip of columns: whoever adds these counts for itself
+        self.total = crew.array(self.ways, heads, self.strips)
+        self.sums = crew.array(self.ways, heads, self.strips * COLUMNS)
 
-    def nothing(array: UOp, last: int) -> None:
-        """Zeros in an array [ways, heads, last]."""
-        both = heads * last
-        crew.each(
-            ways * both,
-            lambda i: [(crew.read(array), (i // both, i // last % heads, i % last), UOp.const(0.0, dtypes.float32))],
-        )
+    def done(self) -> UOp:
+        crew, heads = self.crew, self.heads
+        crew.each(heads * self.a.head_dim, self.ask)
+        crew.each(heads, lambda h: [(crew.read(self.top), (h,), UOp.const(EMPTY, dtypes.float32))])
+        for array, last in ((self.total, self.strips), (self.sums, self.strips * COLUMNS)):
+            crew.each(self.ways * heads * last, partial(self.clear, array, last))
+        crew.now = (*crew.now, *self.loop)
+        crew.each(self.tile, self.score)
+        crew.each(heads * self.parts, self.part)
+        crew.each(heads, self.peak)
+        crew.each(heads * self.tile, self.weigh)
+        crew.each(self.ways * self.strips, self.add)
+        crew.repeat(self.loop)
+        crew.each(heads * self.a.value_dim, self.put)
+        return UOp.group(*crew.now)
 
-    nothing(total, strips)
-    nothing(sums, strips * COLUMNS)
+    def ask(self, i: UOp) -> list[Store]:
+        h, column = i // self.a.head_dim, i % self.a.head_dim
+        return [(self.crew.read(self.q), (h, column), self.a.q(self.args, self.first + h, column))]
 
-    turn = crew.range((a.run + (tile - 1)) // tile)
-    crew.now = (*crew.now, turn)
+    def clear(self, array: UOp, last: int, i: UOp) -> list[Store]:
+        at = (i // (self.heads * last), i // last % self.heads, i % last)
+        return [(self.crew.read(array), at, UOp.const(0.0, dtypes.float32))]
 
-    def score(i: UOp) -> list[Store]:
-        position, valid = a.at(split, turn * tile + i)
-        step = crew.range(-(-dim // COLUMNS))
-        lanes: list[list[UOp]] = [[] for _ in range(heads)]
+    def score(self, i: UOp) -> list[Store]:
+        """Of position i with all heads; a sum for each of COLUMNS lanes, which a CPU adds up in a vector register."""
+        a, heads = self.a, range(self.heads)
+        position, valid = a.at(self.split, self.turn * self.tile + i)
+        step = self.crew.range(-(-a.head_dim // COLUMNS))
+        lanes: list[list[UOp]] = [[] for _ in heads]
         for lane in range(COLUMNS):
             column = step * COLUMNS + lane
-            inside = None if dim % COLUMNS == 0 else column < dim
-            key = a.k(args, kv_head, position, column if inside is None else column.valid(inside))
-            for h in range(heads):
-                query = crew.read(q)[h, column if inside is None else column.minimum(dim - 1)]
-                lanes[h].append(reduce_add(query * key, step))
-        return [(crew.read(scores), (h, i), a.score(added(lanes[h]), valid)) for h in range(heads)]
+            whole = a.head_dim % COLUMNS == 0
+            # past the last column the key is 0, and q's last column as good as any
+            key = a.k(self.args, self.kv_head, position, column if whole else column.valid(column < a.head_dim))
+            asked = column if whole else column.minimum(a.head_dim - 1)
+            for h in heads:
+                lanes[h].append(reduce_add(self.crew.read(self.q)[h, asked] * key, step))
+        return [(self.crew.read(self.scores), (h, i), a.score(added(lanes[h]), valid)) for h in heads]
 
-    def part(i: UOp) -> list[Store]:
-        row = crew.range(tile // parts)
-        highest = reduce_max(crew.read(scores)[i // parts, i % parts * (tile // parts) + row], row)
-        return [(crew.read(parted), (i // parts, i % parts), highest)]
+    def part(self, i: UOp) -> list[Store]:
+        size = self.tile // self.parts
+        h, part, row = i // self.parts, i % self.parts, self.crew.range(size)
+        highest = reduce_max(self.crew.read(self.scores)[h, part * size + row], row)
+        return [(self.crew.read(self.parted), (h, part), highest)]
 
-    def peak(head: UOp) -> list[Store]:
-        highest = old = crew.read(top)[head]
-        for p in range(parts):
-            highest = highest.maximum(crew.read(parted)[head, p])
-        return [(crew.read(next_top), (head,), highest), (crew.read(fade), (head,), (old - highest).exp2())]
+    def peak(self, h: UOp) -> list[Store]:
+        read = self.crew.read
+        highest = reduce(UOp.maximum, [read(self.parted)[h, p] for p in range(self.parts)], read(self.top)[h])
+        return [(read(self.next_top), (h,), highest), (read(self.fade), (h,), (read(self.top)[h] - highest).exp2())]
 
-    def weigh(i: UOp) -> list[Store]:
-        at = (i // tile, i % tile)
-        return [(crew.read(scores), at, chance(crew.read(scores)[at], crew.read(next_top)[at[0]]))]
+    def weigh(self, i: UOp) -> list[Store]:
+        read, at = self.crew.read, (i // self.tile, i % self.tile)
+        return [(read(self.weights), at, chance(read(self.scores)[at], read(self.next_top)[at[0]]))]
 
-    def add(i: UOp) -> list[Store]:
-        way, strip = i // strips, i % strips
-        row = crew.range(tile // ways)
-        at = row * ways + way
-        position, _ = a.at(split, turn * tile + at)
-        weights = [crew.read(scores)[h, at] for h in range(heads)]
-        done: list[Store] = []
+    def add(self, i: UOp) -> list[Store]:
+        """A strip of columns of V, of every position that is this way's."""
+        a, read = self.a, self.crew.read
+        way, strip, row = i // self.strips, i % self.strips, self.crew.range(self.tile // self.ways)
+        at = row * self.ways + way
+        position, _ = a.at(self.split, self.turn * self.tile + at)
+        values = []
         for lane in range(COLUMNS):
             column = strip * COLUMNS + lane
             inside = column if a.value_dim % COLUMNS == 0 else column.valid(column < a.value_dim)
-            value = a.v(args, kv_head, position, inside)
-            for h in range(heads):
-                new = crew.read(sums)[way, h, column] * crew.read(fade)[h] + reduce_add(weights[h] * value, row)
-                done.append((crew.read(sums), (way, h, column), new))
-        for h in range(heads):
-            new = crew.read(total)[way, h, strip] * crew.read(fade)[h] + reduce_add(weights[h], row)
-            done.append((crew.read(total), (way, h, strip), new))
-            done.append((crew.read(top), (h,), crew.read(next_top)[h]))
+            values.append((column, a.v(self.args, self.kv_head, position, inside)))
+        done: list[Store] = []
+        for h in range(self.heads):
+            weight, fade = read(self.weights)[h, at], read(self.fade)[h]
+            for column, value in values:
+                new = read(self.sums)[way, h, column] * fade + reduce_add(weight * value, row)
+                done.append((read(self.sums), (way, h, column), new))
+            new = read(self.total)[way, h, strip] * fade + reduce_add(weight, row)
+            done.append((read(self.total), (way, h, strip), new))
+            done.append((read(self.top), (h,), read(self.next_top)[h]))
         return done
 
-    crew.each(tile, score)
-    crew.each(heads * parts, part)
-    crew.each(heads, peak)
-    crew.each(heads * tile, weigh)
-    crew.each(ways * strips, add)
-    crew.now = (UOp.group(*crew.now).end(turn),)
-
-    def put(i: UOp) -> list[Store]:
-        head, column = i // a.value_dim, i % a.value_dim
-        whole = added([crew.read(total)[way, head, 0] for way in range(ways)])
-        scale, lse = a.finish(args, split, first + head, crew.read(top)[head], whole)
-        mean = added([crew.read(sums)[way, head, column] for way in range(ways)]) * scale
+    def put(self, i: UOp) -> list[Store]:
+        a, read, ways = self.a, self.crew.read, range(self.ways)
+        h, column = i // a.value_dim, i % a.value_dim
+        total = added([read(self.total)[way, h, 0] for way in ways])
+        scale, lse = a.finish(self.args, self.split, self.first + h, read(self.top)[h], total)
+        mean = added([read(self.sums)[way, h, column] for way in ways]) * scale
         return [
-            (args["out"], (split, first + head, column), mean.cast(DTYPES[w.out_dtype])),
-            (args["lse"], (split, (first + head).valid(column < 1)), lse),
+            (self.args["out"], (self.split, self.first + h, column), mean.cast(self.out_dtype)),
+            (self.args["lse"], (self.split, self.first + h), lse),  # the same for all columns
         ]
-
-    crew.each(heads * a.value_dim, put)
-    return UOp.group(*crew.now)

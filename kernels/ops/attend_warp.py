@@ -1,11 +1,11 @@
 """Attention of one token by warps whose lanes meet in shuffles; the warps of a workgroup meet once, at the end.
 
-A group of `lanes` lanes shares a position: each holds some columns of q and of the sums in registers, reads those of K
+A group of `width` lanes shares a position: each holds some columns of q and of the sums in registers, reads those of K
 and V, and a shuffle adds up the dot products. Every group keeps a softmax of its own over the positions that it has
 seen (Milakov & Gimelshein, 2018); in the end a warp's groups are put together by shuffles and its warps through local
 memory. Nothing is fixed but the integer parameters:
     heads   query heads that a warp takes at once, sharing its reads of K and V
-    lanes   lanes that share a position
+    width   lanes that share a position
     rows    positions that a group of lanes takes at a time
     warps   warps of a workgroup, which share out the positions of a split
 """
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
@@ -25,171 +27,198 @@ from kernels.ops.attend import EMPTY, Attention, added, chance, divisors
 from kernels.ops.attend_team import LOCAL_NBYTES
 from kernels.ops.warp import SHUFFLES, WARP
 
-__all__ = ["SHUFFLES", "lanes", "lanes_params"]
+__all__ = ["SHUFFLES", "warp", "warp_params"]
 
 COLUMNS = 8  # columns of 16 bytes, which a lane reads at a time
 _REGISTERS = 160
 _SLOT = 300  # tinygrad numbers its own arrays from 0
 
 
-def lanes_params(a: Attention) -> tuple[Params, ...]:
+def warp_params(a: Attention) -> tuple[Params, ...]:
     """Those that registers and local memory hold."""
     return tuple(
-        {"heads": heads, "lanes": count, "rows": rows, "warps": warps}
+        {"heads": heads, "width": width, "rows": rows, "warps": warps}
         for heads in divisors(a.group, 8)
-        for count in (16, 8, 32, 4)
+        for width in (16, 8, 32, 4)
         for warps in (4, 8, 2, 1)
         for rows in (2, 1, 4)
-        if heads * COLUMNS * (_strips(a.head_dim, count) + _strips(a.value_dim, count)) <= _REGISTERS
-        if rows * heads * _strips(a.head_dim, count) <= 16
+        if heads * COLUMNS * (_strips(a.head_dim, width) + _strips(a.value_dim, width)) <= _REGISTERS
+        if rows * heads * _strips(a.head_dim, width) <= 16
         if 4 * warps * heads * (a.value_dim + 2) <= LOCAL_NBYTES
     )
 
 
-def _strips(columns: int, lanes: int) -> int:
+def _strips(columns: int, width: int) -> int:
     """Runs of COLUMNS columns that a lane has."""
-    return -(-columns // (COLUMNS * lanes))
+    return -(-columns // (COLUMNS * width))
 
 
-@dataclass
 class _Registers:
-    """Named float32 registers of a thread."""
+    """Float32 registers of a thread, by name."""
 
-    array: UOp
-    names: dict[tuple[object, ...], int]
+    def __init__(self, slot: int, names: Sequence[tuple[object, ...]]) -> None:
+        self._array = UOp.placeholder((len(names),), dtypes.float32, slot=slot, addrspace=AddrSpace.REG)
+        self._places = {name: i for i, name in enumerate(names)}
 
-    @staticmethod
-    def of(slot: int, names: Sequence[tuple[object, ...]]) -> _Registers:
-        array = UOp.placeholder((len(names),), dtypes.float32, slot=slot, addrspace=AddrSpace.REG)
-        return _Registers(array, {name: i for i, name in enumerate(names)})
-
-    def store(self, now: Sequence[UOp], values: Callable[..., UOp]) -> UOp:
-        here = self.array.after(*now)
-        return UOp.group(*[here[i].store(values(*name)) for name, i in self.names.items()])
+    def store(self, now: Sequence[UOp], value: Callable[..., UOp]) -> UOp:
+        """value(*name) in each register, once `now` has happened."""
+        here = self._array.after(*now)
+        return UOp.group(*[here[i].store(value(*name)) for name, i in self._places.items()])
 
     def load(self, now: Sequence[UOp]) -> Callable[..., UOp]:
-        here = self.array.after(*now)
-        return lambda *name: here[self.names[name]].load()
+        """load(*name): what a register holds once `now` has happened."""
+        here = self._array.after(*now)
+        return lambda *name: here[self._places[name]].load()
 
 
-def _exchange(value: UOp, bits: Sequence[int], device: str, join: Callable[[UOp, UOp], UOp]) -> UOp:
-    """`value` joined with those of the lanes whose number differs in `bits`; all of them then have the same."""
-    for bit in bits:
-        other = UOp(Ops.CUSTOM, src=(value,), arg=SHUFFLES[device].format(bit=bit), dtype=dtypes.float32)
-        value = join(value, other)
-    return value
-
-
-def _add(a: UOp, b: UOp) -> UOp:
-    return a + b
-
-
-def _max(a: UOp, b: UOp) -> UOp:
-    return a.maximum(b)
-
-
-def lanes(w: Workload, a: Attention, params: Params, args: Args, device: str) -> UOp:
+def warp(w: Workload, a: Attention, params: Params, args: Args, device: str) -> UOp:
     """Workgroups of `warps` warps for each (split, heads)."""
-    heads, count, rows, warps = (params[name] for name in ("heads", "lanes", "rows", "warps"))
-    split = UOp.range(a.splits, 0, AxisType.GLOBAL)
-    block = UOp.range(a.heads // heads, 1, AxisType.GLOBAL)
-    warp = UOp.range(warps, 2, AxisType.LOCAL)
-    lane = UOp.range(WARP, -1, AxisType.WARP)
-    groups, group, member = WARP // count, lane // count, lane % count
-    first, kv_head = block * heads, block * heads // a.group
-    near = [bit for bit in (16, 8, 4, 2, 1) if bit < count]
-    far = [bit for bit in (16, 8, 4, 2, 1) if bit >= count]
+    team = _Warps(w, a, args, device, **params)
+    query, sums, ready = team.start()
+    done = team.sweep(query, sums, ready)
+    return team.put(team.meet(sums.load((done,))))
 
-    def column(strip: int, i: int) -> UOp:
-        return (strip * count + member) * COLUMNS + i
 
-    def elements(columns: int) -> list[tuple[int, int]]:
-        return [(strip, i) for strip in range(_strips(columns, count)) for i in range(COLUMNS)]
+@dataclass(frozen=True)
+class _Warps:
+    """The warps of a workgroup, in the order of what they do."""
 
-    def within(at: UOp, columns: int) -> UOp:
-        """A column; none where a lane's are past the last, so that it reads zeros."""
+    w: Workload
+    a: Attention
+    args: Args
+    device: str
+    heads: int
+    width: int
+    rows: int
+    warps: int
+
+    @cached_property
+    def split(self) -> UOp:
+        return UOp.range(self.a.splits, 0, AxisType.GLOBAL)
+
+    @cached_property
+    def block(self) -> UOp:
+        """Of the heads."""
+        return UOp.range(self.a.heads // self.heads, 1, AxisType.GLOBAL)
+
+    @cached_property
+    def warp(self) -> UOp:
+        return UOp.range(self.warps, 2, AxisType.LOCAL)
+
+    @cached_property
+    def lane(self) -> UOp:
+        return UOp.range(WARP, -1, AxisType.WARP)
+
+    @property
+    def threads(self) -> tuple[UOp, ...]:
+        return self.split, self.block, self.warp, self.lane
+
+    @property
+    def first(self) -> UOp:
+        """The first head of the workgroup."""
+        return self.block * self.heads
+
+    def _column(self, strip: int, i: int) -> UOp:
+        """The lane's i-th column of a strip."""
+        return (strip * self.width + self.lane % self.width) * COLUMNS + i
+
+    def _own(self, columns: int) -> list[tuple[int, int]]:
+        """(strip, i) of a lane's columns."""
+        return [(strip, i) for strip in range(_strips(columns, self.width)) for i in range(COLUMNS)]
+
+    def _read(self, strip: int, i: int, columns: int) -> UOp:
+        """A column to read; none where a lane's are past the last, so that it reads zeros."""
+        at = self._column(strip, i)
         return at if int(at.vmax) < columns else at.valid(at < columns)
 
-    keys, values = elements(a.head_dim), elements(a.value_dim)
-    start = (split, block, warp, lane)
-    query = _Registers.of(_SLOT, [(h, *e) for h in range(heads) for e in keys])
-    state = [("top", h) for h in range(heads)] + [("total", h) for h in range(heads)]
-    sums = _Registers.of(_SLOT + 1, [*state, *((h, *e) for h in range(heads) for e in values)])
-    ready = UOp.group(
-        query.store(start, lambda h, *e: a.q(args, first + h, within(column(*e), a.head_dim))),
-        sums.store(start, lambda *name: UOp.const(EMPTY if name[0] == "top" else 0.0, dtypes.float32)),
-    )
+    def _exchange(self, value: UOp, join: Callable[[UOp, UOp], UOp], near: bool) -> UOp:
+        """`value` joined with those of the lanes of the same group (near), or of the same place in the other groups;
+        all of them then have the same, to the bit."""
+        for bit in (16, 8, 4, 2, 1):
+            if (bit < self.width) == near:
+                shuffle = SHUFFLES[self.device].format(bit=bit)
+                value = join(value, UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32))
+        return value
 
-    step = warps * rows * groups
-    turn = UOp.range((a.run + (step - 1)) // step, 3, AxisType.REDUCE)
-    inside = (ready, turn)
-    q, old = query.load(inside), sums.load(inside)
-    scores: list[list[UOp]] = []
-    positions = []
-    for row in range(rows):
-        position, valid = a.at(split, ((turn * warps + warp) * rows + row) * groups + group)
-        positions.append(position)
-        key = [a.k(args, kv_head, position, within(column(*e), a.head_dim)) for e in keys]
-        dots = [added([q(h, *e) * k for e, k in zip(keys, key, strict=True)]) for h in range(heads)]
-        scores.append([a.score(_exchange(dot, near, device, _add), valid) for dot in dots])
-    tops = []
-    for h in range(heads):
-        top = old("top", h)
-        for row in range(rows):
-            top = top.maximum(scores[row][h])
-        tops.append(top)
-    fades = [(old("top", h) - tops[h]).exp2() for h in range(heads)]
-    weights = [[chance(scores[row][h], tops[h]) for h in range(heads)] for row in range(rows)]
-    value = {
-        (row, e): a.v(args, kv_head, positions[row], within(column(*e), a.value_dim))
-        for row in range(rows)
-        for e in values
-    }
+    def start(self) -> tuple[_Registers, _Registers, UOp]:
+        """Registers with q, registers for the sums, and when they are ready."""
+        a, heads = self.a, range(self.heads)
+        query = _Registers(_SLOT, [(h, *e) for h in heads for e in self._own(a.head_dim)])
+        state = [(name, h) for name in ("top", "total") for h in heads]
+        sums = _Registers(_SLOT + 1, [*state, *((h, *e) for h in heads for e in self._own(a.value_dim))])
 
-    def update(name: object, *at: int) -> UOp:
-        if name == "top":
-            return tops[at[0]]
-        if name == "total":
-            h = at[0]
-            return added([old(name, h) * fades[h], *(weights[row][h] for row in range(rows))])
-        h = int(str(name))
-        more = [weights[row][h] * value[row, (at[0], at[1])] for row in range(rows)]
-        return added([old(h, *at) * fades[h], *more])
+        def q(h: int, strip: int, i: int) -> UOp:
+            return a.q(self.args, self.first + h, self._read(strip, i, a.head_dim))
 
-    done = sums.store(inside, update).end(turn)
-    found = sums.load((done,))
+        def nothing(name: object, *_: int) -> UOp:
+            return UOp.const(EMPTY if name == "top" else 0.0, dtypes.float32)
 
-    # the groups of a warp, then the warps: each fades to the highest maximum
-    shared = UOp.placeholder((warps, heads, a.value_dim + 2), dtypes.float32, _SLOT + 2, AddrSpace.LOCAL)
-    stores = []
-    leads = group < 1
-    for h in range(heads):
-        highest = _exchange(found("top", h), far, device, _max)
-        fade = (found("top", h) - highest).exp2()
-        for e in values:
-            at = column(*e)
-            summed = _exchange(found(h, *e) * fade, far, device, _add)
-            stores.append(shared[warp, h, at.valid(leads & (at < a.value_dim))].store(summed))
-        # all lanes have the same highest and sum, and all may store them
-        stores.append(shared[warp, h, a.value_dim].store(highest))
-        stores.append(shared[warp, h, a.value_dim + 1].store(_exchange(found("total", h) * fade, far, device, _add)))
-    shared = shared.after(UOp.group(*stores))
+        return query, sums, UOp.group(query.store(self.threads, q), sums.store(self.threads, nothing))
 
-    threads, results = warps * WARP, heads * a.value_dim
-    more = UOp.range(-(-results // threads), 4, AxisType.LOOP)
-    at = more * threads + warp * WARP + lane
-    real = at < results
-    safe = at if int(at.vmax) < results else at.minimum(results - 1)
-    head, place = safe // a.value_dim, safe % a.value_dim
-    highest = UOp.const(EMPTY, dtypes.float32)
-    for i in range(warps):
-        highest = highest.maximum(shared[i, head, a.value_dim])
-    fades = [(shared[i, head, a.value_dim] - highest).exp2() for i in range(warps)]
-    whole = added([shared[i, head, a.value_dim + 1] * fades[i] for i in range(warps)])
-    scale, lse = a.finish(args, split, first + head, highest, whole)
-    mean = added([shared[i, head, place] * fades[i] for i in range(warps)]) * scale
-    put = UOp.group(
-        args["out"][split, first + head, place.valid(real)].store(mean.cast(DTYPES[w.out_dtype])),
-        args["lse"][split, (first + head).valid(real & (place < 1))].store(lse),
-    )
-    return put.end(more).end(split, block, warp, lane)
+    def sweep(self, query: _Registers, sums: _Registers, ready: UOp) -> UOp:
+        """All positions of the split, `rows` of them a turn for each group of lanes."""
+        a, args, kv_head = self.a, self.args, self.first // self.a.group
+        groups = WARP // self.width
+        step = self.warps * self.rows * groups
+        turn, loop = a.turns(step, 3)
+        q, old = query.load((ready, *loop)), sums.load((ready, *loop))
+        own = self._own(a.value_dim)
+        scores: list[list[UOp]] = []
+        values: list[dict[tuple[int, int], UOp]] = []
+        for row in range(self.rows):
+            i = ((turn * self.warps + self.warp) * self.rows + row) * groups + self.lane // self.width
+            position, valid = a.at(self.split, i)
+            key = {e: a.k(args, kv_head, position, self._read(*e, a.head_dim)) for e in self._own(a.head_dim)}
+            dots = [added([q(h, *e) * k for e, k in key.items()]) for h in range(self.heads)]
+            scores.append([a.score(self._exchange(dot, add, near=True), valid) for dot in dots])
+            values.append({e: a.v(args, kv_head, position, self._read(*e, a.value_dim)) for e in own})
+        tops = [reduce(UOp.maximum, [old("top", h), *(row[h] for row in scores)]) for h in range(self.heads)]
+        fades = [(old("top", h) - top).exp2() for h, top in enumerate(tops)]
+        weights = [[chance(score, top) for score, top in zip(row, tops, strict=True)] for row in scores]
+
+        def new_state(name: str, h: int) -> UOp:
+            return tops[h] if name == "top" else added([old(name, h) * fades[h], *(row[h] for row in weights)])
+
+        def new_sum(h: int, strip: int, i: int) -> UOp:
+            more = [row[h] * value[strip, i] for row, value in zip(weights, values, strict=True)]
+            return added([old(h, strip, i) * fades[h], *more])
+
+        now = (ready, *loop)
+        return sums.store(now, lambda *n: new_state(*n) if isinstance(n[0], str) else new_sum(*n)).end(*loop)
+
+    def meet(self, found: Callable[..., UOp]) -> UOp:
+        """The groups of each warp put together, in local memory: [warps, heads, sums | highest score | denominator]."""
+        dim = self.a.value_dim
+        shared = UOp.placeholder((self.warps, self.heads, dim + 2), dtypes.float32, _SLOT + 2, AddrSpace.LOCAL)
+        stores = []
+        for h in range(self.heads):
+            top = self._exchange(found("top", h), UOp.maximum, near=False)
+            fade = (found("top", h) - top).exp2()
+            for e in self._own(dim):
+                at = self._column(*e)
+                place = shared[self.warp, h, at.valid((self.lane < self.width) & (at < dim))]
+                stores.append(place.store(self._exchange(found(h, *e) * fade, add, near=False)))
+            # all lanes have the same highest score and denominator, and all may store them
+            stores.append(shared[self.warp, h, dim].store(top))
+            total = self._exchange(found("total", h) * fade, add, near=False)
+            stores.append(shared[self.warp, h, dim + 1].store(total))
+        return shared.after(UOp.group(*stores))
+
+    def put(self, shared: UOp) -> UOp:
+        """The warps put together, an output for each thread."""
+        a, dim, size, count = self.a, self.a.value_dim, self.warps * WARP, self.heads * self.a.value_dim
+        turn = UOp.range(-(-count // size), 4, AxisType.LOOP)
+        at = turn * size + self.warp * WARP + self.lane
+        real = at < count
+        at = at if int(at.vmax) < count else at.minimum(count - 1)
+        h, column = at // dim, at % dim
+        tops = [shared[i, h, dim] for i in range(self.warps)]
+        top = reduce(UOp.maximum, tops)
+        fades = [(t - top).exp2() for t in tops]
+        total = added([shared[i, h, dim + 1] * fade for i, fade in enumerate(fades)])
+        scale, lse = a.finish(self.args, self.split, self.first + h, top, total)
+        mean = added([shared[i, h, column] * fade for i, fade in enumerate(fades)]) * scale
+        out = self.args["out"][self.split, self.first + h, column.valid(real)]
+        # threads that have no output, or another column, store the same lse
+        stores = out.store(mean.cast(DTYPES[self.w.out_dtype])), self.args["lse"][self.split, self.first + h].store(lse)
+        return UOp.group(*stores).end(turn).end(*self.threads)

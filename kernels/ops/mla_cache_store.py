@@ -50,8 +50,8 @@ class _Sizes:
 
     @property
     def position(self) -> Variable:
-        high = self.max_ctx - self.tokens
-        return Variable(attend.START, 0, high, high // 2)
+        """That of the first token; the last one's must be below max_ctx."""
+        return Variable(attend.START, 0, self.max_ctx - 1, (self.max_ctx - self.tokens) // 2)
 
 
 def _sizes(w: Workload) -> _Sizes:
