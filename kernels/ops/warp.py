@@ -10,9 +10,12 @@ The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastes
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
+from typing import cast
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
@@ -20,7 +23,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.op import Args, Params
-from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, is_plain, row_of, step_sums
+from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, inside, is_plain, row_of, step_sums
 from kernels.unpack import get_layout
 
 WARP = 32
@@ -77,16 +80,16 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     # drop one from a store where it leaves a single row, and then every warp stores to that.
     if r.n % (rows * warps):
         numbers = [row.minimum(r.n - 1) for row in numbers]
+    if any(w.stop is not None for w in r.weights):
+        args = {name: cast(UOp, _Flat(arg)) for name, arg in args.items()}
     indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
     outside = (group, *others, member, lane)
     keys: list[tuple[str, int, int]] = []
     sums: dict[tuple[str, int, int], UOp] = {}
     for i, format in enumerate(r.formats):
         weights = [w for w in r.weights if w.format == format]
-        # every warp goes through every format's loop, but loads nothing of weights that have none of its rows: a loop
-        # whose length depends on the row does not survive tinygrad's indexing
-        turn = UOp.range(-(-steps(format, r.k, params["words"]) * r.summed // WARP), 3 + 10 * i, AxisType.REDUCE)
-        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares=i == 0)
+        turn, empty = _turns(r, weights, steps(format, r.k, params["words"]), numbers[0], i)
+        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, i == 0, empty)
         keys = list(found)
         sums |= dict(zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True))
     stores = []
@@ -96,6 +99,36 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
             parts.append(warp_sum(sums["", 0, token], device))
         stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
+
+
+def _turns(r: Rows, weights: Sequence[Weight], count: int, first: UOp, number: int) -> tuple[UOp, bool]:
+    """The loop over a lane's steps, and whether it is empty for a warp whose rows are of none of the weights. One of a
+    single turn is not: tinygrad takes it for no loop and runs it. Nor is the one that sums squares."""
+    size = -(-count * r.summed // WARP)
+    if size == 1 or (number == 0 and r.squares is not None) or any(w.stop is None for w in weights):
+        return UOp.range(size, 3 + 10 * number, AxisType.REDUCE), False
+    here = functools.reduce(operator.or_, (inside(w, first) for w in weights))
+    return UOp.range(here.where(size, 0), 3 + 10 * number, AxisType.REDUCE), True
+
+
+def _clamped(weight: Weight, row: UOp) -> UOp:
+    """The weight's own row, for a loop that is empty where it is not. Not masked: tinygrad would carry a mask's
+    condition into the loop's length, which splits the loop in two."""
+    assert weight.stop is not None
+    return (row - weight.start).maximum(0).minimum(weight.stop - weight.start - 1)
+
+
+class _Flat:
+    """An argument that computes its own offsets: tinygrad's do not survive loops whose length depends on another's."""
+
+    def __init__(self, uop: UOp) -> None:
+        self._shape, self._flat = uop.shape, uop.base  # the PARAM, without its shape
+
+    def __getitem__(self, at: UOp | tuple[UOp | int, ...]) -> UOp:
+        offset: UOp | int = 0
+        for size, i in zip(self._shape, at if isinstance(at, tuple) else (at,), strict=True):
+            offset = offset * size + i
+        return self._flat[offset]
 
 
 def _step(
@@ -108,6 +141,7 @@ def _step(
     args: Args,
     device: str,
     squares: bool,
+    empty: bool,
 ) -> dict[tuple[str, int, int], UOp]:
     """What a lane adds in one step to the sum of each (weight, row, token), and of the squares ("", 0, token)."""
     format = weights[0].format
@@ -122,7 +156,7 @@ def _step(
         index = index if r.summed == 1 else (*index, step // a_row)
         columns = Columns(r, args, index, valid)
         for weight, (i, row) in itertools.product(weights, enumerate(rows)):
-            own = row_of(r, weight, args, index, row)
+            own = _clamped(weight, row) if empty else row_of(r, weight, args, index, row)
             value = step_sums(args, weight, own, at, 1, columns.x, True, device)[0]
             sums[weight.name, i, token] = value
         if squares and r.squares is not None:

@@ -7,7 +7,6 @@ import re
 
 import pytest
 from support.kernel_runs import MAX_UOPS, case_of, device, run, schedule
-from support.random_schedules import drawn
 from support.renderers import CL, METAL, THREADED
 from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
@@ -34,6 +33,20 @@ def space(w, ren=CL, **limits):
 def start_of(w):
     params = {"lanes": 1} if get_format(w.format).layout == "plain" else NARROW
     return schedule("dequant", params)
+
+
+def drawn(found, rng, depth):
+    """The schedules on a random path of up to `depth` opts from a small start."""
+    starts = rng.sample(found.starts, len(found.starts))
+    here, path = next(s for s in starts if (c := found.candidate(s)) and c.shape.body <= 16), []
+    for _ in range(depth):
+        # other parameters come last, and are dear: each is a kernel of its own to prepare
+        same = itertools.takewhile(lambda c, p=here.params: c.schedule.params == p, found.children(here))
+        if not (children := [c for c in same if c.shape.body <= 32]):
+            break
+        here = rng.choice(children).schedule
+        path.append(here)
+    return path
 
 
 @pytest.mark.parametrize("format", FORMATS)
