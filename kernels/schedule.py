@@ -8,6 +8,7 @@ by the opt that created it ("opt2"), and the position is looked up when the opt 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 from tinygrad import UOp
@@ -23,8 +24,9 @@ from tinygrad.codegen import (
 from tinygrad.codegen.opt import KernelOptError, Opt, OptOps
 from tinygrad.codegen.opt.heuristic import hand_coded_optimizations
 from tinygrad.codegen.opt.postrange import Scheduler
+from tinygrad.codegen.opt.tc import TensorCore
 from tinygrad.renderer import Renderer
-from tinygrad.uop.ops import AxisType, graph_rewrite
+from tinygrad.uop.ops import AxisType, Ops, graph_rewrite
 
 from db import records
 
@@ -47,6 +49,15 @@ class Axis:
 
 _SUMMED = (AxisType.REDUCE, AxisType.GROUP_REDUCE, AxisType.UNROLL)
 _GROUPS = (OptOps.GROUP, OptOps.GROUPTOP)
+# What tinygrad 0.14 applies and should not:
+# the whole sum comes under the padding's condition once the loop is unrolled or grouped
+_PADDED_SUM = "a sum over a padded loop comes out wrong"
+# padding's condition goes to the outer load alone, the inner one reads past the end of its buffer
+_INDIRECT = "an index that is itself loaded would be read from past the end of a padded loop"
+# a loop is replaced by an expression of itself, which its rewriting does not survive
+_SPLITS_NOTHING = "an amount of 1 splits nothing"
+# use 2: every product is rounded to the type of its factors
+_NO_CORE = "the loops of a tensor core without one"
 
 
 @functools.lru_cache(maxsize=256)
@@ -92,6 +103,33 @@ class ScheduledKernel:
     def tinygrad_opts(self) -> tuple[Opt, ...]:
         return tuple(self._scheduler.applied_opts)
 
+    @property
+    def tensor_core(self) -> TensorCore | None:
+        """The one that OptOps.TC put the kernel on."""
+        return getattr(self._scheduler, "tensor_core", None)
+
+    def _refused(self, opt: Opt, rng: UOp | None) -> str | None:
+        """Why not to apply an opt that tinygrad would apply."""
+        if opt.op is OptOps.TC:
+            return _NO_CORE if opt.arg[2] != 1 else None
+        if opt.op is OptOps.PADTO and rng is not None:
+            return _PADDED_SUM if rng.arg[-1] in _SUMMED else _INDIRECT if self._indirect(rng) else None
+        return _SPLITS_NOTHING if opt.arg == 1 and opt.op is not OptOps.SWAP else None
+
+    def _trips(self) -> int:
+        """Trips of all loops, those that a tensor core took included."""
+        core = self.tensor_core
+        loops = math.prod(a.size for a in self.axes if a.type in (AxisType.GLOBAL, AxisType.REDUCE))
+        return loops * math.prod(core.dims) if core else loops
+
+    def _indirect(self, rng: UOp | None = None) -> bool:
+        """Whether something is loaded at an index that is itself loaded, as the loop `rng` goes, or any."""
+        return any(
+            u.op is Ops.INDEX and (rng is None or rng in u.backward_slice)
+            for b in self._scheduler.bufs
+            for u in b.src[1].backward_slice_with_self
+        )
+
     def _locate(self, opt: records.Opt) -> int | None:
         """tinygrad's axis index of `opt`: the position of its named loop among those that the op counts."""
         op = OptOps[opt.op]
@@ -120,13 +158,13 @@ class ScheduledKernel:
             target = self._scheduler.real_axis(real.op, real.axis)
             rng = self._scheduler.rngs[target] if target >= 0 else None
             other = self._scheduler.rngs[real.arg] if real.op is OptOps.SWAP and isinstance(real.arg, int) else None
-            if real.op is OptOps.PADTO and rng is not None and rng.arg[-1] in _SUMMED:
-                # tinygrad 0.14 puts the whole sum under the padding's condition once the loop is unrolled or grouped
-                raise KernelOptError("a sum over a padded loop comes out wrong")
-            if real.arg == 1 and real.op not in (OptOps.SWAP, OptOps.TC):
-                # a loop would be replaced by an expression of itself, which tinygrad's rewriting does not survive
-                raise KernelOptError("an amount of 1 splits nothing")
+            if reason := self._refused(real, rng):
+                raise KernelOptError(reason)
+            trips = self._trips()
             self._scheduler.apply_opt(real)
+            # level 2 of TC pads what it must. A sum too, which comes out right there
+            if real.op is OptOps.TC and self._trips() != trips and self._indirect():
+                raise KernelOptError(_INDIRECT)
         except (KernelOptError, ArithmeticError, LookupError, ValueError, AssertionError, TypeError) as e:
             # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError
             raise ScheduleError(f"{opt.op} axis={opt.axis} arg={opt.arg} range={opt.range}: {e}") from e

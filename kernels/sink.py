@@ -17,6 +17,7 @@ from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels import defaults, registry
+from kernels.registry import Variant
 from kernels.schedule import ScheduleError, apply_opts
 
 # what tinygrad raises for a device whose driver, library or compiler is not there
@@ -34,15 +35,27 @@ def placeholders(w: Workload) -> tuple[UOp, ...]:
     return tuple(UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(registry.operands(w)))
 
 
+def complete(variant: Variant, schedule: Schedule) -> bool:
+    """False where `schedule` lacks the opt that its variant is only right with."""
+    return variant.must is None or any(o.op == variant.must for o in schedule.opts or ())
+
+
 def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     """The kernel's SINK: parameters 0 = out [m, n], 1.. = the weight's planes, last = x [m, k]; opts in its KernelInfo.
 
     With a renderer, opts are put on the loops they name and checked; without one (no device to ask) that of the
     default device is used. Raises KernelError for an unknown op, variant or parameters, ScheduleError for opts that do
-    not apply.
+    not apply, or without the one that the variant must have.
     """
     ren = renderer(Device.DEFAULT) if ren is None else ren
-    return _scheduled(registry.body(w, schedule, placeholders(w), registry.backend(ren)), schedule, ren)
+    return _scheduled(_body(w, schedule, registry.backend(ren)), schedule, ren)
+
+
+def _body(w: Workload, schedule: Schedule, device: str) -> UOp:
+    sink = registry.body(w, schedule, placeholders(w), device)
+    if not complete(variant := registry.variants(w, device)[schedule.variant], schedule):
+        raise ScheduleError(f"{schedule.variant} computes rightly only with {variant.must} among its opts")
+    return sink
 
 
 def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
@@ -61,7 +74,7 @@ def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None =
         ren = None
     try:
         if ren is None:
-            registry.body(w, schedule, placeholders(w), device)
+            _body(w, schedule, device)
         else:
             build(w, schedule, ren)
     except (ScheduleError, registry.KernelError):

@@ -7,17 +7,20 @@ candidates are then found too large, so everything that can be told from loop si
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from tinygrad.codegen.opt.tc import TensorCore
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
 from kernels.registry import KernelError, backend, body, get_op, variants
 from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
-from kernels.sink import placeholders
+from kernels.sink import complete, placeholders
 
 FULL = 0  # tinygrad's amount for "the whole loop"
 _AMOUNTS = {
@@ -85,19 +88,23 @@ class Space:
         self._variants = variants(workload, backend(ren))
         self._plain: dict[tuple[str, tuple[tuple[str, int], ...]], ScheduledKernel] = {}
 
-    @property
+    @functools.cached_property
     def starts(self) -> tuple[Schedule, ...]:
-        """Every variant with every choice of its integer parameters, without opts."""
-        return tuple(
+        """Every variant with every choice of its integer parameters, without opts; or with the one that it must have,
+        at every place where that applies."""
+        bare = (
             Schedule(name, tuple(sorted(params.items())), ())
             for name, variant in self._variants.items()
             for params in variant.params(self.workload)
         )
+        return tuple(s for b in bare for s in ([b] if self._complete(b) else self._completed(b)))
 
     @property
     def seeds(self) -> tuple[Schedule, ...]:
         """Where a search that knows nothing begins: each variant at its widest, with many accumulators and with one."""
-        first = {name: next(s for s in self.starts if s.variant == name) for name in self._variants}
+        first: dict[str, Schedule] = {}
+        for s in self.starts:
+            first.setdefault(s.variant, s)
         plain = [
             replace(s, params=tuple((name, 1 if name == "lanes" else value) for name, value in s.params))
             for s in first.values()
@@ -117,7 +124,8 @@ class Space:
         return self._variants[schedule.variant].schedulable
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
-        """`schedule` sized up, or None where it does not apply or is over the limits. opts None cannot be sized up."""
+        """`schedule` sized up, or None where it does not apply, lacks the opt that its variant must have, or is over
+        the limits. opts None cannot be sized up."""
         try:
             return self._candidate(schedule, self._apply(schedule))
         except (ScheduleError, KernelError):
@@ -125,25 +133,29 @@ class Space:
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
         """`parent` with one more opt, or with other integer parameters and the same opts; each kernel once."""
-        seen = set()
-        for found in self._steps(parent):
-            if found.signature not in seen:
-                seen.add(found.signature)
+        if parent.opts is not None:
+            yield from _each_once(itertools.chain(self._with_an_opt(parent), self._with_other_params(parent)))
+
+    def _complete(self, schedule: Schedule) -> bool:
+        return complete(self._variants[schedule.variant], schedule)
+
+    def _completed(self, bare: Schedule) -> list[Schedule]:
+        return [c.schedule for c in _each_once(self._with_an_opt(bare))]
+
+    def _with_an_opt(self, parent: Schedule) -> Iterator[Candidate]:
+        if not self.schedulable(parent):
+            return
+        kernel = self._apply(parent)
+        for opt in _actions(kernel, self.ren):
+            child = kernel.copy()
+            try:
+                child.apply(opt)
+            except ScheduleError:
+                continue
+            if found := self._candidate(parent, child):
                 yield found
 
-    def _steps(self, parent: Schedule) -> Iterator[Candidate]:
-        if parent.opts is None:
-            return
-        if self.schedulable(parent):
-            kernel = self._apply(parent)
-            for opt in _actions(kernel, self.ren):
-                child = kernel.copy()
-                try:
-                    child.apply(opt)
-                except ScheduleError:
-                    continue
-                if found := self._candidate(parent, child):
-                    yield found
+    def _with_other_params(self, parent: Schedule) -> Iterator[Candidate]:
         for start in self.starts:
             if self.schedulable(start) == self.schedulable(parent) and _near(start, parent):
                 moved = Schedule(start.variant, start.params, parent.opts)
@@ -171,6 +183,9 @@ class Space:
         return kernel
 
     def _candidate(self, origin: Schedule, kernel: ScheduledKernel) -> Candidate | None:
+        schedule = Schedule(origin.variant, origin.params, kernel.opts)
+        if not self._complete(schedule):
+            return None
         axes = kernel.axes
         lanes = dict(origin.params).get("lanes", 1)
         upcast = _product(axes, AxisType.UPCAST)
@@ -178,7 +193,7 @@ class Space:
         threads = _product(axes, *_THREADS)
         unroll = _product(axes, AxisType.UNROLL)
         shape = Shape(
-            body=self._body(origin) * upcast * unroll,
+            body=_core_body(axes, core) if (core := kernel.tensor_core) else self._body(origin) * upcast * unroll,
             threads=threads,
             groups=groups,
             grid=_product(axes, AxisType.GLOBAL),
@@ -190,14 +205,29 @@ class Space:
         limits = self.limits
         if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
-        schedule = Schedule(origin.variant, origin.params, kernel.opts)
-        special = tuple(o for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
+        # which loops a tensor core takes; how it was chosen, and whether padding was allowed, makes no difference
+        special = tuple((o.op, o.axis) for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
         signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
         return Candidate(schedule, shape, signature)
 
 
 def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
     return math.prod(a.size for a in axes if a.type in types)
+
+
+def _each_once(found: Iterable[Candidate]) -> Iterator[Candidate]:
+    seen = set()
+    for candidate in found:
+        if candidate.signature not in seen:
+            seen.add(candidate.signature)
+            yield candidate
+
+
+def _core_body(axes: tuple[Axis, ...], core: TensorCore) -> int:
+    """What a body is worth in products: it has an instruction for each of the loops upcast or unrolled after TC, whose
+    own have no names; and for each about 5 uops an element of its operands and result, to load, unpack and add it."""
+    instructions = math.prod(a.size for a in axes if a.name and a.type in (AxisType.UPCAST, AxisType.UNROLL))
+    return instructions * int(sum(core.elements_per_thread)) // 2
 
 
 def _pads(size: int, amount: int) -> bool:
@@ -232,6 +262,7 @@ def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
         for j, _ in grid:
             if i < j:
                 yield Opt("SWAP", i, j, first.name)
+    # level 2 pads what the levels below refuse
     if not kernel.opts and ren.tensor_cores:
         for number in range(9):
             for level in (0, 1, 2):

@@ -3,11 +3,12 @@ list: the first that applies is used. tinygrad's heuristic comes last, it can be
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 from db.records import Opt, Schedule, Workload
 from kernels.op import Params, Variant
-from kernels.ops import warp
+from kernels.ops import tc, warp
 from kernels.ops.rows import Rows, is_plain
 
 Choices = tuple[Schedule, ...]
@@ -36,9 +37,11 @@ def rows_choices(w: Workload, r: Rows, variants: Variants, device: str) -> Choic
     """The default schedules on a backend ("CUDA", "CPU:X86"), best first.
 
     METAL, CL, AMD and others share threads over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an
-    unscheduled kernel gave 9.
+    unscheduled kernel gave 9. Many tokens are first of all for tensor cores.
     """
-    return _BACKENDS.get(device.split(":")[0], _groups)(w, r, variants, device)
+    variants = {name: v for name, v in variants.items() if v.params(w)}
+    found = _BACKENDS.get(device.split(":")[0], _groups)(w, r, variants, device)
+    return (*_tiles(r, variants, device), *found)
 
 
 def _name(r: Rows) -> str:
@@ -80,6 +83,32 @@ def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     groups = [Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)]
     locals_ = [Schedule(name, params, (Opt("LOCAL", None, size, "1"),)) for size in (32, 8)]
     return (*groups, *locals_, Schedule(name, params, ()))
+
+
+# how much of the summed loop one instruction of a backend's tensor core takes
+_DEPTHS = {"CUDA": 16, "NV": 16, "METAL": 8}
+
+
+def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
+    """Tensor cores: a warp computes up to 4 x 4 of their tiles, so that an operand in a register serves several
+    instructions, and up to 4 warps of a block take neighbouring rows, so that they share the inputs' cache lines. Few
+    tokens make few warps: these take a tile of rows each, and unroll further, to have more loads under way."""
+    if "tc" not in variants or device not in tc.DEVICES:
+        return ()
+    whole = tc.unrolled(r.formats[0], _DEPTHS[device.split(":")[0]])
+    few = r.loops[0] <= 64
+    sizes = itertools.product(
+        (4 * whole, 2 * whole, whole) if few else (max(whole, 2), whole),
+        (4, 2, 1),
+        (1,) if few else (4, 2, 1),
+        (4, 2, 1),
+    )
+    found = []
+    for unroll, tokens, rows, warps in sizes:
+        tile = (("UNROLL", unroll, "2"), ("UPCAST", tokens, "0"), ("UPCAST", rows, "1"), ("LOCAL", warps, "1"))
+        opts = tuple(Opt(op, None, size, loop) for op, size, loop in tile if size > 1)
+        found.append(Schedule("tc", (), (Opt("TC", 0, (-1, 0, 1)), *opts)))
+    return tuple(found)
 
 
 _BACKENDS: dict[str, Callable[[Workload, Rows, Variants, str], Choices]] = {

@@ -8,8 +8,8 @@ from tinygrad import UOp
 
 from db.records import Schedule, Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, Args, Op, Operand
-from kernels.ops import choices, epilogue
+from kernels.op import DTYPES, INPUT, OUT, Args, Op, Operand, Variant
+from kernels.ops import choices, epilogue, tc
 from kernels.ops.rows import Index, Rows, Weight, weight_operands
 from kernels.unpack import float32
 
@@ -29,7 +29,11 @@ def rows(w: Workload) -> Rows:
     return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), x, store)
 
 
-_variants = choices.row_variants(rows)
+_row_variants = choices.row_variants(rows)
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    return _row_variants(w) | {"tc": tc.variant(rows)}
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -52,6 +56,7 @@ OP = Op(
     operands=_operands,
     plain=lambda w: choices.plain(w, _variants(w)),
     choices=_choices,
-    sources=lambda w: choices.row_sources(w, rows(w), "linear"),
+    sources=lambda w: choices.row_sources(w, rows(w), "linear", "tc"),
     products=lambda w: w.m * w.n * w.k,
+    tolerances=tc.TOLERANCES,
 )

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from support.kernel_runs import MAX_UOPS, arrays, case_of, judged, schedule
+from support.nvrtc import nvrtc
 from support.warp_emulator import COMPILER, CUDASource, launch
 from tinygrad.helpers import Target
 from tinygrad.renderer.cstyle import OpenCLRenderer
@@ -64,12 +64,6 @@ def test_not_for_a_device_without_shuffles():
     w, ren = Workload("linear", "Q8_0", 8, 256), OpenCLRenderer(Target("CL"))
     with pytest.raises(KernelError, match="has no variant 'warp'"):
         build(w, schedule("warp", {"rows": 1, "warps": 4, "words": 4}), ren)
-
-
-def nvrtc() -> Path | None:
-    spec = find_spec("nvidia.cuda_nvrtc") if find_spec("nvidia") else None
-    paths = [Path(p) / "lib" / "libnvrtc.so.12" for p in (spec.submodule_search_locations or [])] if spec else []
-    return next((p for p in paths if p.exists()), None)
 
 
 @pytest.mark.skipif(nvrtc() is None, reason="the nvidia-cuda-nvrtc-cu12 wheel is not installed")

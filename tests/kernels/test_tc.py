@@ -1,0 +1,230 @@
+"""The tensor-core variant: tinygrad's PYTHON device emulates tensor cores; nvrtc, if here, compiles for an H100."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.kernel_runs import MAX_UOPS, arrays, case_of, judged, linear_case, ordinary_rows, schedule
+from support.nvrtc import nvrtc
+from support.renderers import CL, METAL
+from tinygrad.helpers import Target
+from tinygrad.renderer import Renderer
+from tinygrad.runtime import ops_python
+
+from autotune.tinygrad_api.lower import MAX_UOPS as SEARCHED_UOPS
+from autotune.tinygrad_api.lower import compile_program
+from autotune.tinygrad_api.space import Limits, Space
+from db.records import Opt, Outcome, Workload
+from kernels.defaults import defaults, heuristic
+from kernels.formats import FORMATS, get_format
+from kernels.ops.tc import unrolled
+from kernels.registry import backend, variants
+from kernels.schedule import ScheduledKernel, ScheduleError
+from kernels.sink import applies, build, default
+from kernels.tolerance import tolerance
+
+TC = Opt("TC", 0, (-1, 0, 1))
+ARCHS = {"METAL": "METAL", "CUDA": "sm_80"}
+# random schedules of each format on each device; a thorough run takes 20
+SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "1"))
+TYPICAL = ("Q4_K", "Q6_K", "Q8_0", "Q4_0", "F16", "IQ4_XS")
+
+
+class PythonRenderer(ops_python.PythonRenderer):
+    """tinygrad's device in Python, with halves: before Python 3.12 it has none in memory, where none are needed."""
+
+    def __init__(self, device):
+        super().__init__(Target("PYTHON", arch=ARCHS[device]))
+
+    def supported_dtypes(self):
+        return Renderer.supported_dtypes(self)
+
+
+def workload(format, n, blocks, m):
+    block = get_format(format).block
+    return Workload("linear", format, n, blocks if block == 1 else blocks * block, m)
+
+
+def run(w, sink, ren, case, variant="tc"):
+    """The verdict on an emulated launch, and the output's bytes."""
+    program = compile_program(sink, ren, max_uops=MAX_UOPS)
+    memory = arrays(w, case)
+    buffers = [memoryview(np.ascontiguousarray(memory[slot])).cast("B") for slot in program.uop.arg.globals]
+    global_size, local_size = program.launch_dims({})
+    launch = ops_python.PythonProgram(None, SimpleNamespace(lib=program.binary))
+    launch(*buffers, global_size=global_size, local_size=local_size or (1, 1, 1))
+    return judged(w, variant, case, {"out": memory[0]})
+
+
+def assert_right(w, found, ren, case=None):
+    # rows of tiny scales need many columns for their errors to average out
+    verdict = run(w, build(w, found, ren), ren, case or ordinary_rows(w))
+    assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
+    assert verdict.error < 6e-4, f"{w} {found}: {verdict}"
+
+
+@pytest.mark.parametrize("device", ARCHS)
+@pytest.mark.parametrize("format", TYPICAL)
+def test_the_first_default_emulated(device, format):
+    n, blocks, m = {"F16": (9, 50, 33), "Q4_0": (17, 2, 33)}.get(format, (8, 1, 32))
+    w, ren = workload(format, n, blocks, m), PythonRenderer(device)
+    found = default(w, ren)
+    assert found.variant == "tc"
+    assert_right(w, found, ren)
+
+
+@pytest.mark.parametrize("device", ARCHS)
+@pytest.mark.parametrize("format", TYPICAL)
+def test_random_schedules_emulated(device, format):
+    rng, ren = random.Random(f"{device}{format}"), PythonRenderer(device)
+    w = workload(format, 16, {1: rng.choice((48, 63)), 32: 2}.get(get_format(format).block, 1), rng.choice((32, 33)))
+    space = Space(w, ren, Limits(body=100))
+    # unrolled as far as a word has runs: the interpreter is slow to unpack all and choose then
+    whole = unrolled(format, 8 if device == "METAL" else 16)
+    for _ in range(SCHEDULES):
+        here = schedule("tc", {}, (TC, Opt("UNROLL", None, whole, "2")) if whole > 1 else (TC,))
+        for _ in range(rng.randint(1, 3)):
+            if children := list(space.children(here)):
+                here = rng.choice(children).schedule
+        assert_right(w, here, ren)
+
+
+@pytest.mark.parametrize("device", ARCHS)
+@pytest.mark.parametrize("opts", [(), (Opt("UPCAST", None, 2, "0"), Opt("LOCAL", None, 2, "1"))], ids=["bare", "tiled"])
+def test_quants_that_are_chosen_at_run_time_emulated(device, opts):
+    w, ren = workload("Q4_0", 16, 2, 32), PythonRenderer(device)
+    assert_right(w, schedule("tc", {}, (TC, *opts)), ren)
+
+
+def test_rows_of_every_scale_emulated():
+    w, ren = workload("Q8_0", 16, 16, 32), PythonRenderer("CUDA")
+    assert_right(w, schedule("tc", {}, (TC, Opt("UNROLL", None, 4, "2"))), ren, case_of(w))
+
+
+def test_a_weight_that_a_half_cannot_hold_gives_no_plausible_number():
+    w, ren = workload("F32", 8, 16, 32), PythonRenderer("CUDA")
+    weights = np.ones((8, 16), np.float32)
+    weights[3, 5] = 1e5
+    case = linear_case(w, weights.view(np.uint8))
+    verdict = run(w, build(w, schedule("tc", {}, (TC,)), ren), ren, case)
+    assert verdict.outcome is Outcome.WRONG_RESULT
+    assert verdict.reason.startswith("NaN or infinity, first at (0, 3)")
+
+
+@pytest.mark.parametrize(("format", "opts"), [("F32", ()), ("BF16", (Opt("UNROLL", None, 8, "2"),))])
+def test_a_sum_that_tc_itself_pads_comes_out_right(format, opts):
+    """Not with PADTO, which is refused. Metal's tensor cores take floats, so that other variants get there too."""
+    w, ren = workload(format, 17, 57, 33), PythonRenderer("METAL")
+    found = schedule("dequant", {"lanes": 1}, (Opt("TC", 0, (-1, 2, 1)), *opts))
+    verdict = run(w, build(w, found, ren), ren, case_of(w), "dequant")
+    assert verdict.outcome is Outcome.OK, verdict.reason
+    with pytest.raises(ScheduleError, match="a sum over a padded loop"):
+        build(w, schedule("dequant", {"lanes": 1}, (Opt("PADTO", None, 8, "2"),)), ren)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_loops_stay_whole_and_one_way_to_begin(format):
+    """tinygrad splits a loop where it sees a remainder of it; then there is none of 16 to put on a tensor core."""
+    w = workload(format, 77, 80 if get_format(format).block == 1 else 3, 33)
+    space = Space(w, METAL, Limits.of(METAL, w))
+    starts = [s for s in space.starts if s.variant == "tc"]
+    assert starts == [schedule("tc", {}, (TC,))]
+    assert set(starts) <= set(space.seeds)
+    kernel = ScheduledKernel(build(w, starts[0], METAL).replace(arg=None), METAL)
+    k = -(-w.k // 16) * 16
+    assert [(a.name, a.size) for a in kernel.axes] == [("0", 48), ("1", 80), ("2", k)]
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [None, (), (Opt("UPCAST", None, 2, "1"),), (Opt("TC", 0, (-1, 0, 2)),)],
+    ids=["None", "none", "other", "use 2"],
+)
+def test_never_without_a_tensor_core(opts):
+    """A product of halves is a half elsewhere."""
+    w, found = workload("Q4_0", 64, 4, 32), schedule("tc", {}, opts)
+    with pytest.raises(ScheduleError, match=r"tensor core|computes rightly only with TC"):
+        build(w, found, METAL)
+    assert not applies(w, found, "METAL", METAL)
+    if opts is not None:
+        assert Space(w, METAL, Limits()).candidate(found) is None
+
+
+def test_all_that_the_search_is_offered_is_on_tensor_cores():
+    w = workload("Q4_K", 4096, 16, 512)
+    space = Space(w, METAL, Limits.of(METAL, w))
+    here, seen = schedule("tc", {}, (TC,)), []
+    for op, loop in (("UPCAST", "0"), ("UPCAST", "1"), ("UNROLL", "2"), ("LOCAL", "1")):
+        children = [c.schedule for c in space.children(here)]
+        assert all(c.opts[0].op == "TC" for c in children)
+        assert {"UPCAST", "UNROLL", "LOCAL", "SWAP"} <= {c.opts[-1].op for c in children}
+        here = next(c for c in children if (c.opts[-1].op, c.opts[-1].range, c.opts[-1].arg) == (op, loop, 4))
+        seen.append(space.candidate(here).shape.body)
+    assert seen == [12, 48, 192, 192]
+    assert compile_program(build(w, here, METAL), METAL).uops <= 12 * seen[-1]
+
+
+@pytest.mark.parametrize(("format", "m"), [("Q4_K", 32), ("Q8_0", 32), ("Q6_K", 512), ("F16", 512)])
+def test_defaults_at_real_sizes(format, m):
+    w = Workload("linear", format, 4096, 4096, m)
+    found = default(w, METAL)
+    assert found == next(iter(defaults(w, "METAL")))
+    assert found.opts[0].op == "TC"
+    assert Space(w, METAL, Limits.of(METAL, w)).candidate(found) is not None
+    program = compile_program(build(w, found, METAL), METAL, max_uops=2 * SEARCHED_UOPS)
+    assert "simdgroup_multiply_accumulate" in program.source
+
+
+def test_only_where_there_are_tensor_cores_and_for_many_tokens():
+    few, many, row = (workload("Q4_K", n, 1, m) for n, m in ((64, 8), (64, 32), (1, 32)))
+    assert "tc" not in variants(few)
+    assert "tc" not in variants(row)
+    assert "tc" in variants(many, "CUDA")
+    assert "tc" in variants(many, backend(METAL))
+    assert "tc" not in variants(many, "CPU")
+    assert not [s for s in Space(many, CL, Limits()).starts if s.variant == "tc"]
+    bare = replace_cores(METAL, [])
+    assert not [s for s in Space(many, bare, Limits()).starts if s.variant == "tc"]
+    assert default(many, bare) is None
+    assert "tc" not in {s.variant for s in heuristic(many, "CUDA")}
+
+
+def replace_cores(ren, cores):
+    other = object.__new__(type(ren))
+    other.__dict__.update({**ren.__dict__, "tensor_cores": cores})
+    return other
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tolerance(dtype):
+    w = replace(workload("Q4_K", 64, 1, 32), out_dtype=dtype)
+    assert tolerance(w, "tc") == 3e-3
+    assert tolerance(w, "dequant") < 3e-3
+
+
+@pytest.mark.skipif(nvrtc() is None, reason="the nvidia-cuda-nvrtc-cu12 wheel is not installed")
+def test_nvrtc_compiles_it_for_an_h100():
+    program = """
+        from tinygrad.helpers import Target
+        from tinygrad.renderer.cstyle import CUDARenderer
+        from autotune.tinygrad_api.lower import compile_program
+        from db.records import Workload
+        from kernels.sink import build, default
+        renderer = CUDARenderer(Target("CUDA", arch="sm_90"))
+        for format, n, k, m in (("Q4_K", 4096, 4096, 32), ("Q8_0", 14336, 4096, 512), ("F16", 4096, 4096, 512)):
+            w = Workload("linear", format, n, k, m)
+            found = default(w, renderer)
+            program = compile_program(build(w, found, renderer), renderer)
+            print(found.variant, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" in program.source)
+        """
+    env = {**os.environ, "DEV": "NULL", "NVRTC_PATH": str(nvrtc())}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["tc", "True"] * 3
