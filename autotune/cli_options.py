@@ -99,6 +99,12 @@ ctx = click.option(
     help="Positions that attention is tuned at. [4096, or the model's]",
 )
 
+linears = click.option(
+    "--linears/--no-linears",
+    default=True,
+    help="Each weight as the plain linear of kernels.linear too, not only as a decode step has it. [on]",
+)
+
 
 def options(*given: Callable[[F], F]) -> Callable[[F], F]:
     """Several options as one decorator, listed in help in the order given."""
@@ -120,7 +126,7 @@ def settings(**given: Any) -> Settings:
         raise click.UsageError(str(e)) from e
 
 
-def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None) -> ModelPlan:
+def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
     """The workloads of a GGUF file. Raises HeaderError, UsageError for an m that is no token bucket."""
     from autotune.decode_step import CONTEXT
     from autotune.header import HeaderError, read_header
@@ -128,7 +134,7 @@ def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None) -> ModelPlan
 
     header = read_header(model)
     try:
-        return workloads(header, m or (1,), context=CONTEXT if ctx is None else ctx)
+        return workloads(header, m or (1,), context=CONTEXT if ctx is None else ctx, linears=linears)
     except HeaderError:
         raise
     except ValueError as e:

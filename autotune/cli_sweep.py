@@ -29,7 +29,8 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 5 s a workload, instead of MODEL."),
     opt.m,
     opt.ctx,
-    click.option("--budget", type=float, metavar="SECONDS", help="Search a workload. [env: AUTOTUNE_BUDGET; 60]"),
+    opt.linears,
+    click.option("--budget", type=float, metavar="SECONDS", help="Search a workload. [env: AUTOTUNE_BUDGET; 20]"),
     click.option("--beam", type=int, metavar="N", help="Schedules kept a step. [env: AUTOTUNE_BEAM; 4]"),
     opt.workers,
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
@@ -57,6 +58,7 @@ def sweep(
     demo: bool,
     m: tuple[int, ...],
     ctx: int | None,
+    linears: bool,
     budget: float | None,
     beam: int | None,
     workers: int | None,
@@ -81,7 +83,7 @@ def sweep(
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers)
     model = model or _demo_model()
-    plan = plan_of(model, m, ctx)
+    plan = plan_of(model, m, ctx, linears)
     if dry_run:
         return _dry_run(plan, bandwidth, tflops, as_json)
     # what an export says of the run: the file's name, not where it lies on this machine

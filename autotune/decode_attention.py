@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from autotune.decode_model import Model
 from autotune.header import TensorInfo
-from autotune.launch import Extra, Launch, Read, decimal, parts, whole
+from autotune.launch import Extra, Launch, Read, parts, whole
+from db.records import decimal
 
 CACHE = "F16"
 CACHE_ITEM_NBYTES = 2

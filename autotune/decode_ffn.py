@@ -11,7 +11,8 @@ from autotune.architectures import GATINGS
 from autotune.decode_model import Model
 from autotune.header import TensorInfo
 from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, Read, decimal, whole
+from autotune.launch import Launch, Read, whole
+from db.records import decimal
 
 
 def feed_forward(model: Model, layer: int) -> Iterator[Launch]:

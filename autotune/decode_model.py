@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from autotune.architectures import Architecture
 from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, decimal, whole
+from autotune.launch import Launch, whole
+from db.records import decimal
 
 MAX_LAYERS = 1 << 12
 

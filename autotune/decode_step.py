@@ -17,7 +17,8 @@ from autotune.decode_ffn import expert_linears, feed_forward, linear
 from autotune.decode_model import Model
 from autotune.header import Header, HeaderError
 from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, Read, decimal, whole
+from autotune.launch import Launch, Read, whole
+from db.records import decimal
 
 CONTEXT = 4096
 NAMES_IN_A_NOTE = 40

@@ -75,8 +75,3 @@ def parts(tensors: Iterable[TensorInfo]) -> str:
             rows += merged.pop()[1]
         merged.append((tensor.format, rows))
     return "+".join(f"{format}.{rows}" for format, rows in merged)
-
-
-def decimal(value: float) -> str:
-    """A float as an extra spells it; float32 constants come out as they were meant ("1e-05")."""
-    return f"{value:.7g}"

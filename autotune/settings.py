@@ -33,7 +33,7 @@ class Settings:
     db: str | None = None
     device: str | None = None
     beam_width: int = 4
-    budget_seconds: float = 60.0
+    budget_seconds: float = 20.0
     workers: int = field(default_factory=_default_workers)
     lookup: str = LOOKUP_MODES[0]
 

@@ -6,12 +6,12 @@ others to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autotune.decode_step import CONTEXT, decode_step
-from autotune.header import Header
+from autotune.header import Header, TensorInfo
 from autotune.launch import Launch
 from db.codec import workload_digest, workload_to_json
 from db.records import M_BUCKETS, Workload
@@ -64,11 +64,19 @@ class ModelPlan:
     notes: tuple[str, ...]
 
 
-def workloads(header: Header, m: Sequence[int] = (1,), x_dtype: str = "float32", context: int = CONTEXT) -> ModelPlan:
+def workloads(
+    header: Header,
+    m: Sequence[int] = (1,),
+    x_dtype: str = "float32",
+    context: int = CONTEXT,
+    linears: bool = False,
+) -> ModelPlan:
     """Every launch of a pass over the model for each token bucket in m, equal ones taken together.
 
     Activations and results are of x_dtype. Attention and what else belongs to one token only is listed for m = 1;
-    `context` is the number of positions that it is tuned at, at most the model's context_length. Raises ValueError for
+    `context` is the number of positions that it is tuned at, at most the model's context_length. With `linears` each
+    2-D weight that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does
+    not launch it. Raises ValueError for
     an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header that contradicts itself.
     An unknown architecture is no error: its weights are taken for linears, and a note says so.
     """
@@ -86,6 +94,8 @@ def workloads(header: Header, m: Sequence[int] = (1,), x_dtype: str = "float32",
             if bucket == 1 or not launch.decode_only:
                 groups.setdefault(launch.workload(bucket, x_dtype), []).append(launch)
     found = sorted((_together(w, launches) for w, launches in groups.items()), key=_by_bytes)
+    if linears:
+        found += _plain_linears(step.launches, sorted(set(m)), x_dtype, groups)
     notes = list(step.notes)
     if missing := sorted({read.tensor.format for launch in step.launches for read in launch.reads} - FORMATS.keys()):
         notes.append(f"no kernels yet for the format{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -108,6 +118,27 @@ def plan_to_json(plan: ModelPlan) -> list[dict[str, Any]]:
         }
         for w in plan.workloads
     ]
+
+
+def _plain_linears(
+    launches: Sequence[Launch], buckets: Sequence[int], x_dtype: str, launched: Container[Workload]
+) -> list[ModelWorkload]:
+    """Those that a pass does not launch, for every 2-D weight that one of its launches multiplies."""
+    reads = [read.tensor for launch in launches if launch.op != "embed" for read in launch.reads]
+    groups: dict[Workload, dict[str, TensorInfo]] = {}
+    for bucket in buckets:
+        for t in reads:
+            if len(t.shape) == 2:
+                w = Workload("linear", t.format, *t.shape, bucket, x_dtype=x_dtype, out_dtype=x_dtype)
+                groups.setdefault(w, {})[t.name] = t
+    return sorted(
+        (
+            ModelWorkload(w, 0, tuple(group), next(iter(group.values())).nbytes, 2 * w.m * w.n * w.k)
+            for w, group in groups.items()
+            if w not in launched
+        ),
+        key=lambda found: (-found.nbytes, found.workload.m, str(found.workload)),
+    )
 
 
 def _together(w: Workload, launches: Sequence[Launch]) -> ModelWorkload:

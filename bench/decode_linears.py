@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ def stock_beam(w: Workload, width: int, workers: int) -> tuple[Schedule, float]:
     return Schedule(plain.variant, plain.params, opts), answer["seconds"]
 
 
+def plain(w: Workload) -> Workload:
+    """The linear of the same shape and nothing else."""
+    return Workload("linear", w.format, w.n, w.k, w.m, w.x_dtype, w.out_dtype)
+
+
 def compiled(pool: CompilePool, w: Workload, schedules: Sequence[Schedule]) -> list[Program | None]:
     jobs = [Job(i, w, s, BASELINE_UOPS, BASELINE_SECONDS) for i, s in enumerate(schedules)]
     found = {c.key: c.program for c in pool.compile(jobs)}
@@ -113,14 +118,15 @@ def median(samples: Sequence[float]) -> float:
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> Row:
     info = runner.describe()
-    plan = workloads(read_header(model_path(args.model, folder)))
+    plan = workloads(read_header(model_path(args.model, folder)), linears=True)
+    linears = [replace(mw, count=len(mw.tensors)) for mw in plan.workloads if mw.workload == plain(mw.workload)]
     store = Store.open(args.db or folder / "bench.sqlite")
     rows: list[Row] = []
     with CompilePool(info.renderer, args.workers) as pool:
         tuner = Tuner(store, runner, pool, Run(str(uuid.uuid4()), "bench", args.beam, args.budget, info.versions))
         start = time.monotonic()
         results = []
-        for mw in plan.workloads:
+        for mw in linears:
             results.append((mw, tuner.tune(mw.workload)))
             print(
                 f"  {mw.workload.format} {mw.workload.n}x{mw.workload.k}: {results[-1][1]}", file=sys.stderr, flush=True

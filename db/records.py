@@ -1,4 +1,4 @@
-"""The vocabulary that every stage shares: frozen values, no behaviour beyond their names. JSON lives in `codec`."""
+"""The vocabulary that every stage shares: frozen values, and how they are spelled. JSON lives in `codec`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ class Workload:
     out_dtype: str = "float32"
     epilogue: str = "none"
     extra: tuple[tuple[str, int | str], ...] = ()
+
+
+def decimal(value: float) -> str:
+    """A number as an extra spells it; float32 constants come out as they were meant ("1e-05")."""
+    return f"{value:.7g}"
 
 
 @dataclass(frozen=True)

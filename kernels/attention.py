@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Tensor, UOp, dtypes
 
-from db.records import Target, Workload
+from db.records import Target, Workload, decimal
 from kernels import devices, sink
 from kernels.launch import launch
-from kernels.op import decimal
 from kernels.ops import attend
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}

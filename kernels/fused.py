@@ -12,9 +12,8 @@ from itertools import groupby
 
 from tinygrad import Tensor, dtypes
 
-from db.records import M_BUCKETS, Workload
+from db.records import M_BUCKETS, Workload, decimal
 from kernels.launch import launch
-from kernels.op import decimal
 from kernels.packed import PackedWeight
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}

@@ -24,11 +24,6 @@ DTYPES: dict[str, DType] = {"float32": dtypes.float32, "float16": dtypes.float16
 OUT, UPDATE, WEIGHT, INPUT = "out", "update", "weight", "input"
 
 
-def decimal(value: float) -> str:
-    """A number as an extra spells it; float32 constants come out as they were meant ("1e-05")."""
-    return f"{value:.7g}"
-
-
 class KernelError(ValueError):
     """The workload or the schedule names something that these kernels do not have."""
 

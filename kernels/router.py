@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from tinygrad import Tensor, dtypes
 
-from db.records import Workload
+from db.records import Workload, decimal
 from kernels.launch import launch
-from kernels.op import decimal
 from kernels.small import target
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}

@@ -10,10 +10,9 @@ import functools
 
 from tinygrad import Tensor, dtypes
 
-from db.records import Target, Workload
+from db.records import Target, Workload, decimal
 from kernels import devices, sink
 from kernels.launch import launch
-from kernels.op import decimal
 from kernels.packed import PackedWeight
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}

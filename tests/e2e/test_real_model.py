@@ -58,6 +58,10 @@ def results(of: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [e for e in of if e["event"] == "workload"]
 
 
+def planned() -> list[dict[str, Any]]:
+    return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--json")))
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     db = tmp_path_factory.mktemp("real") / "store.sqlite"
@@ -86,8 +90,9 @@ def test_a_killed_sweep_goes_on_where_it_was(swept: Swept) -> None:
 
 def test_every_served_schedule_is_validated_and_no_slower_than_the_heuristic(swept: Swept) -> None:
     found = results(swept.rerun)
-    assert len(found) == 5
-    assert all(r["error"] <= 1e-5 for r in found)
+    assert {r["digest"] for r in found} == {w["digest"] for w in planned()}
+    # linears are within 1e-5; a float16 cache is rounded once
+    assert all(r["error"] <= 1e-3 for r in found)
     assert all(r["gain"] > 0.9 for r in found)
     assert swept.rerun[-1]["geometric_mean_gain"] > 1
     assert swept.rerun[-1]["event"] == "summary"
@@ -100,7 +105,7 @@ def test_a_second_sweep_does_nothing(swept: Swept) -> None:
 
 
 def test_list_and_explain_show_them(swept: Swept) -> None:
-    assert len(json.loads(autotune("list", "--json", db=swept.db))) == 5
+    assert len(json.loads(autotune("list", "--json", db=swept.db))) == len(planned())
     assert {e["step"] for e in json.loads(autotune("explain", MODEL, "--json", db=swept.db))} == {"user"}
     assert "user 100.0%" in autotune("explain", MODEL, db=swept.db)
 
