@@ -108,7 +108,7 @@ _TABLE = (
     _format("IQ1_M", 256, "iq", ("qs", "uint32", 32), ("qh", "uint16", 16), ("scales", "uint32", 8),
             tables=_grid(2048)),
     _format("IQ2_XXS", 256, "iq", _D, ("qs", "uint32", 64), tables=_grid(512)),
-    _format("IQ2_XS", 256, "iq", _D, ("qs", "uint32", 64), ("scales", "uint8", 8), tables=_grid(1024)),
+    _format("IQ2_XS", 256, "iq", _D, ("qs", "uint16", 64), ("scales", "uint8", 8), tables=_grid(1024)),
     _format("IQ2_S", 256, "iq", _D, ("qs", "uint32", 32), ("signs", "uint32", 32), ("qh", "uint8", 8),
             ("scales", "uint8", 8), tables=_grid(2048)),
     _format("IQ3_XXS", 256, "iq", _D, ("qs", "uint32", 64), ("signs", "uint32", 32), tables=_grid(256)),
