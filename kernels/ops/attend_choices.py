@@ -70,12 +70,12 @@ def _plain(a: Attention) -> tuple[Schedule, ...]:
 
 
 def _solo(a: Attention, threads: int) -> Schedule:
-    return Schedule("solo", _near(solo_params(a), heads=a.group, threads=threads, tile=64), ())
+    return Schedule("solo", _near(solo_params(a), heads=7, threads=threads, tile=64), ())
 
 
 def _team(a: Attention) -> Schedule:
     """Every thread a position and, in the sums, columns of its own; all heads of a group while memory lasts."""
-    return Schedule("team", _near(team_params(a), heads=8, threads=128, tile=128, ways=8), ())
+    return Schedule("team", _near(team_params(a), heads=7, threads=128, tile=128, ways=8), ())
 
 
 def _warp(a: Attention) -> Schedule:

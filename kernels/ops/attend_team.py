@@ -27,6 +27,7 @@ LOCAL_DEVICES = frozenset({"CUDA", "NV", "METAL", "CL", "AMD", "QCOM", "WEBGPU",
 LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
 COLUMNS = 8
 PARTS = 16
+MAX_HEADS = 7  # of a team: the code grows with them
 _SLOT = 200  # tinygrad numbers its own arrays from 0
 
 Store = tuple[UOp, tuple[UOp | int, ...], UOp]
@@ -37,7 +38,7 @@ def team_params(a: Attention) -> tuple[Params, ...]:
     """For a workgroup: `ways` so that step 4 has work for the threads, and no more memory than there is."""
     return tuple(
         {"heads": heads, "threads": threads, "tile": tile, "ways": ways}
-        for heads in divisors(a.group, 8)[:3]
+        for heads in divisors(a.group, MAX_HEADS)[:3]
         for threads in (128, 64, 256, 32)
         for tile in (128, 64, 256)
         for ways in (8, 4, 2, 1, 16)
@@ -50,7 +51,7 @@ def solo_params(a: Attention) -> tuple[Params, ...]:
     """For one thread: `threads` of these work next to each other, where a device has no grid of them."""
     return tuple(
         {"heads": heads, "threads": threads, "tile": tile}
-        for heads in divisors(a.group, 16)[:2]
+        for heads in divisors(a.group, MAX_HEADS)[:2]
         for tile in (64, 32, 128, 16)
         for threads in (1, 2, 4, 8, 16, 32, 64)
         if (a.splits if a.splits > 1 else a.heads // heads) % threads == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from db.records import Workload
@@ -20,8 +22,8 @@ def flash_decode(w: Workload, rng: np.random.Generator) -> Case:
     }
     if e.get("sinks"):
         arrays["sinks"] = _normal(rng, (heads,), "float32")
-    shared = np.arange(heads) // (heads // kv_heads)
-    return _case(w, arrays, arrays["q"], arrays["k"][shared], arrays["v"][shared], arrays.get("sinks"))
+    k, v = ([arrays[name][head * kv_heads // heads] for head in range(heads)] for name in ("k", "v"))
+    return _case(w, arrays, arrays["q"], k, v, arrays.get("sinks"))
 
 
 def mla_decode(w: Workload, rng: np.random.Generator) -> Case:
@@ -32,9 +34,8 @@ def mla_decode(w: Workload, rng: np.random.Generator) -> Case:
         "q_rope": _normal(rng, (heads, rope), w.x_dtype),
         "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
     }
-    cache = np.broadcast_to(arrays["cache"], (heads, *arrays["cache"].shape))
     q = np.concatenate([arrays["q_latent"], arrays["q_rope"]], axis=1)
-    return _case(w, arrays, q, cache, cache[:, :, :rank], None)
+    return _case(w, arrays, q, [arrays["cache"]] * heads, [arrays["cache"][:, :rank]] * heads, None)
 
 
 def flash_combine(w: Workload, rng: np.random.Generator) -> Case:
@@ -55,29 +56,40 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Arr
     return rng.standard_normal(shape, np.float32).astype(dtype)
 
 
-def _case(w: Workload, arrays: dict[str, Array], q: Array, k: Array, v: Array, sinks: Array | None) -> Case:
-    """q [heads, columns]; k, v [heads, positions, columns]; the last `window` of the first `ctx` positions are seen."""
+def attend_rows(
+    q: Array, k: Array, v: Array, scale: float, cap: float | None = None, sink: float | None = None
+) -> tuple[Doubles, float]:
+    """One query [columns] over rows of k and v: the weighted mean of v's, and log2 of the softmax's denominator."""
+    scores = k.astype(np.float64) @ q.astype(np.float64) * scale
+    if cap is not None:
+        scores = cap * np.tanh(scores / cap)
+    sinks = [] if sink is None else [sink]
+    top = max([scores.max(), *sinks])
+    chances = np.exp(scores - top)
+    total = chances.sum() + sum(np.exp(s - top) for s in sinks)
+    return chances @ v.astype(np.float64) / total, float((top + np.log(total)) / np.log(2))
+
+
+def _case(
+    w: Workload, arrays: dict[str, Array], q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
+) -> Case:
+    """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of the first
+    `ctx` positions."""
     e = dict(w.extra)
     ctx, window, splits = int(e["ctx"]), int(e.get("window", 0)), int(e.get("splits", 1))
-    cap, scale = str(e.get("softcap", "none")), float(e.get("scale", 1))
+    cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
     first = max(0, ctx - window) if window else 0
     run = -(-(ctx - first) // splits)
-    out = np.zeros((splits, len(q), v.shape[2]))
+    out = np.zeros((splits, len(q), v[0].shape[1]))
     lse = np.full((splits, len(q)), _NONE)
     for split in range(splits):
         start, stop = first + split * run, min(first + (split + 1) * run, ctx)
-        if start >= stop:
-            continue
-        for head in range(len(q)):
-            scores = k[head, start:stop].astype(np.float64) @ q[head].astype(np.float64) * scale
-            if cap != "none":
-                scores = float(cap) * np.tanh(scores / float(cap))
-            own = [] if sinks is None or split > 0 else [np.float64(sinks[head])]
-            top = max([scores.max(), *own])
-            chances = np.exp(scores - top)
-            total = chances.sum() + sum(np.exp(s - top) for s in own)
-            out[split, head] = chances @ v[head, start:stop].astype(np.float64) / total
-            lse[split, head] = (top + np.log(total)) / np.log(2)
-    typical: Doubles = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
-    # near its maximum a mean of values in float32 is as good as the values, whatever they cancel to
-    return Case(arrays, {"out": Truth.of(out, np.full(out.shape[:2], out.std() + 1e-9)), "lse": Truth.of(lse, typical)})
+        for head in range(len(q)) if start < stop else ():
+            sink = None if sinks is None or split > 0 else float(sinks[head])
+            rows = slice(start, stop)
+            found = attend_rows(q[head], k[head][rows], v[head][rows], float(e.get("scale", 1)), cap, sink)
+            out[split, head], lse[split, head] = found
+    # typical for a mean is what means are in general, however near to zero one comes
+    size = np.full(out.shape[:2], out.std() + 1e-9)
+    typical = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
+    return Case(arrays, {"out": Truth.of(out, size), "lse": Truth.of(lse, typical)})

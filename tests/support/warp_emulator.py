@@ -24,7 +24,7 @@ from autotune.tinygrad_api.lower import Program
 
 COMPILER = shutil.which("clang++") or shutil.which("clang")
 _SHIM = r"""
-extern "C" float exp2f(float), log2f(float), sqrtf(float), rintf(float); /* math.h may declare the names below, or may not */
+extern "C" float exp2f(float), log2f(float), sqrtf(float), rintf(float); /* math.h declares exp2 for doubles */
 #include <stdlib.h>
 #include <ucontext.h>
 #define __global__
