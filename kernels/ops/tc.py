@@ -117,6 +117,7 @@ def _packed(
     groups = layout.groups(block, chunk)
     values, columns = [], []
     for run in layout.runs(block, chunk, word % words):
+        assert len(run.quants) % _RUN == 0, f"{weight.format}: quants come in fours of consecutive columns"
         scale, offset = groups[run.group].scale, groups[run.group].offset
         scaled = [scale * float32(quant) for quant in run.quants]
         values += scaled if offset is None else [s - offset for s in scaled]
