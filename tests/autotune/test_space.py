@@ -22,7 +22,7 @@ from kernels.sink import build
 
 RENDERERS = {"CL": CL, "METAL": METAL, "CPU": THREADED}
 # schedules tried for each format; a thorough run takes 20 or more
-SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "4"))
+SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "2"))
 NARROW = {"words": 1, "lanes": 1}
 
 
@@ -38,11 +38,13 @@ def start_of(w):
 def drawn(found, rng, depth):
     """The schedules on a random path of up to `depth` opts from a small start."""
     starts = rng.sample(found.starts, len(found.starts))
-    here, path = next(s for s in starts if (c := found.candidate(s)) and c.shape.body <= 16), []
+    sized = (c for s in starts if (c := found.candidate(s)))
+    small = next((c for c in sized if c.shape.body <= 16), None) or found.candidate(starts[0])
+    here, path, limit = small.schedule, [], max(32, 2 * small.shape.body)  # a step of TQ1_0 is 64 weights
     for _ in range(depth):
         # other parameters come last, and are dear: each is a kernel of its own to prepare
         same = itertools.takewhile(lambda c, p=here.params: c.schedule.params == p, found.children(here))
-        if not (children := [c for c in same if c.shape.body <= 32]):
+        if not (children := [c for c in same if c.shape.body <= limit]):
             break
         here = rng.choice(children).schedule
         path.append(here)
