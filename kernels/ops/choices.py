@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping
 
 from db.records import Opt, Schedule, Workload
+from kernels.formats import get_format
 from kernels.op import Params, Variant
 from kernels.ops import tc, warp
 from kernels.ops.rows import Rows, is_plain
@@ -64,8 +65,10 @@ def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     several blocks a multiprocessor, and words few enough that no lane is idle."""
     if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
         return _groups(w, r, variants, device)
-    rows = 2 if r.n >= 4096 else 1
-    words = next((s for s in (4, 2) if warp.steps(r.formats[0], r.k, s) >= warp.WARP), 1)
+    rows = 4 if r.n >= 8192 else 2 if r.n >= 4096 else 1
+    # a lane's words lie side by side: of a block of 32 weights more than two would leave the next lane's too far off
+    widest = 2 if get_format(r.formats[0]).block == 32 else 4
+    words = next((s for s in (widest, 2) if warp.steps(r.formats[0], r.k, s) >= warp.WARP), 1)
     choice = Schedule("warp", params_near(w, found, rows=rows, warps=4, words=words), ())
     return (choice, *_groups(w, r, variants, device))
 
@@ -146,8 +149,6 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
 
 def row_sources(w: Workload, r: Rows, *modules: str) -> tuple[str, ...]:
     """The files that decide what a row kernel computes."""
-    from kernels.formats import get_format
-
     layouts = {get_format(f).layout for f in r.formats} - {"plain"}
     shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py", "unpack/tables.py")
     return (*shared, *(f"ops/{module}.py" for module in modules), *sorted(f"unpack/{layout}.py" for layout in layouts))
