@@ -20,7 +20,6 @@ from kernels.launch import launch
 from kernels.ops import attend
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
-_SHARED_HEADS = 4  # query heads that share what a workgroup reads, where they share a kv head
 Extra = dict[str, int | str]
 
 
@@ -169,6 +168,13 @@ def mla_cache_store(
     return q_rope, after
 
 
+def default_splits(target: Target, seen: int, heads: int, kv_heads: int) -> int:
+    """Runs that `seen` positions are divided into: as many as give a large GPU, or each thread of a CPU, work."""
+    if target.backend.startswith("CPU"):
+        return attend.runs(seen, heads, kv_heads, target.compute_units)
+    return attend.runs(seen, heads, kv_heads)
+
+
 def angles(
     max_ctx: int, rope_dim: int, base: float = 10000.0, factors: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -192,9 +198,10 @@ def _decode(
 ) -> Tensor:
     """The launch of each split, and that which puts them together where there are several."""
     (heads, kv_heads, dim, value_dim), (ctx, max_ctx, window) = sizes, lengths
-    splits = splits or attend.runs(min(ctx, window or ctx), max(kv_heads, heads // _SHARED_HEADS))
+    target = _target(q.device)
+    splits = splits or default_splits(target, min(ctx, window or ctx), heads, kv_heads)
     extra |= {"ctx": ctx, "max_ctx": max_ctx, "splits": splits, "scale": decimal(scale)}
-    n, dtype, target = heads * value_dim, _NAMES[q.dtype], _target(q.device)
+    n, dtype = heads * value_dim, _NAMES[q.dtype]
     out_dtype = dtype if splits == 1 else "float32"
     w = Workload(op, "F16", n, dim, 1, dtype, out_dtype, extra=_sorted(extra))
     out, lse = launch(w, target, q.device, given, _bound(start_pos, max_ctx, 1))

@@ -30,16 +30,17 @@ EMPTY = -1e30
 LOG2E = 1 / math.log(2)
 MAX_SPLITS = 256
 _SHORTEST_RUN = 64  # positions: fewer are not worth a workgroup of their own
+_SHARED_HEADS = 4  # query heads that share what a workgroup reads, where they share a kv head
 _WORKGROUPS = 128  # about as many as a large GPU has processors
 
 Read = Callable[[Args, UOp, UOp, UOp], UOp]
 """(args, kv head, position, column) -> float32."""
 
 
-def runs(seen: int, groups: int) -> int:
-    """Into how many runs, a power of two, `seen` positions are divided so that every processor of a GPU has work where
-    `groups` workgroups share a run."""
-    most = max(1, min(seen // _SHORTEST_RUN, _WORKGROUPS // groups))
+def runs(seen: int, heads: int, kv_heads: int, workgroups: int = _WORKGROUPS) -> int:
+    """Into how many runs, a power of two, `seen` positions are divided so that there are about so many workgroups."""
+    groups = max(kv_heads, heads // _SHARED_HEADS)
+    most = max(1, min(seen // _SHORTEST_RUN, workgroups // groups))
     return 1 << (most.bit_length() - 1)
 
 
@@ -189,12 +190,22 @@ def check(w: Workload, a: Attention) -> Attention:
     return a
 
 
-def reduce_max(value: UOp, *ranges: UOp) -> UOp:
-    return UOp(Ops.REDUCE, src=(value, *ranges), arg=(Ops.MAX, 0))
+def loop(size: int, number: int) -> UOp:
+    """A loop to reduce over, or the constant 0 where there is nothing to repeat."""
+    return UOp.range(size, number, AxisType.REDUCE) if size > 1 else UOp.const(0, dtypes.weakint)
 
 
-def reduce_add(value: UOp, *ranges: UOp) -> UOp:
-    return UOp(Ops.REDUCE, src=(value, *ranges), arg=(Ops.ADD, 0))
+def reduce_max(value: UOp, *loops: UOp) -> UOp:
+    return _reduce(Ops.MAX, value, loops)
+
+
+def reduce_add(value: UOp, *loops: UOp) -> UOp:
+    return _reduce(Ops.ADD, value, loops)
+
+
+def _reduce(op: Ops, value: UOp, loops: Sequence[UOp]) -> UOp:
+    ranges = [r for r in loops if r.op is Ops.RANGE]
+    return UOp(Ops.REDUCE, src=(value, *ranges), arg=(op, 0)) if ranges else value
 
 
 def divisors(n: int, most: int) -> tuple[int, ...]:

@@ -31,7 +31,9 @@ def attention_op(
         return {
             "plain": Variant(lambda w, p, args, _: plain(w, build(w), p, args), lambda w: plain_params(build(w))),
             "solo": Variant(
-                lambda w, p, args, _: solo(w, build(w), p, args), lambda w: solo_params(build(w)), schedulable=False
+                lambda w, p, args, _: solo(w, build(w), p, args),
+                lambda w: solo_params(build(w)),
+                schedulable=False,
             ),
             "team": Variant(
                 lambda w, p, args, _: team(w, build(w), p, args),
@@ -70,7 +72,7 @@ def _plain(a: Attention) -> tuple[Schedule, ...]:
 
 
 def _solo(a: Attention, threads: int) -> Schedule:
-    return Schedule("solo", _near(solo_params(a), heads=7, threads=threads, tile=64), ())
+    return Schedule("solo", _near(solo_params(a), heads=7, threads=threads, tile=32), ())
 
 
 def _team(a: Attention) -> Schedule:

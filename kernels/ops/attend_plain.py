@@ -7,11 +7,10 @@ second pass, and for every run of `columns` values; `rows` positions form the in
 from __future__ import annotations
 
 from tinygrad import UOp
-from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import Attention, chance, divisors, reduce_add, reduce_max
+from kernels.ops.attend import Attention, chance, divisors, loop, reduce_add, reduce_max
 
 
 def plain_params(a: Attention) -> tuple[Params, ...]:
@@ -29,12 +28,11 @@ def plain(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
 
     def scores(base: int) -> tuple[UOp, UOp, tuple[UOp, ...]]:
         """A score, its position, and the loops over positions."""
-        turn, loop = a.turns(rows, base)
-        row = UOp.range(rows, base + 1, AxisType.REDUCE)
-        column = UOp.range(a.head_dim, base + 2, AxisType.REDUCE)
+        turn, turns = a.turns(rows, base)
+        row, column = loop(rows, base + 1), loop(a.head_dim, base + 2)
         position, valid = a.at(split, turn * rows + row)
         dot = reduce_add(a.q(args, head, column) * a.k(args, kv_head, position, column), column)
-        return a.score(dot, valid), position, (*loop, row)
+        return a.score(dot, valid), position, (*turns, row)
 
     score, _, loops = scores(3)
     top = reduce_max(score, *loops)

@@ -21,7 +21,7 @@ from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, reduce_add, reduce_max
+from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, loop, reduce_add, reduce_max
 
 LOCAL_DEVICES = frozenset({"CUDA", "NV", "METAL", "CL", "AMD", "QCOM", "WEBGPU", "CUDA:PTX", "NV:PTX", "AMD:LLVM"})
 LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
@@ -52,7 +52,7 @@ def solo_params(a: Attention) -> tuple[Params, ...]:
     return tuple(
         {"heads": heads, "threads": threads, "tile": tile}
         for heads in divisors(a.group, MAX_HEADS)[:2]
-        for tile in (64, 32, 128, 16)
+        for tile in (32, 64, 16, 128)
         for threads in (1, 2, 4, 8, 16, 32, 64)
         if (a.splits if a.splits > 1 else a.heads // heads) % threads == 0
     )
@@ -77,9 +77,10 @@ class _Team:
         space = AddrSpace.REG if self.member is None else AddrSpace.LOCAL
         return UOp.placeholder(shape, dtypes.float32, slot=_SLOT + self._arrays, addrspace=space)
 
-    def range(self, size: int | UOp, kind: AxisType = AxisType.REDUCE) -> UOp:
+    def loop(self, size: int) -> UOp:
+        """A loop of each member's own, to reduce over."""
         self._ranges += 1
-        return UOp.range(size, self._ranges, kind)
+        return loop(size, self._ranges)
 
     def each(self, count: int, work: Callable[[UOp], Sequence[Store]]) -> None:
         """work(i) for every i < count, shared out among the members; what comes next finds it done.
@@ -89,7 +90,8 @@ class _Team:
         what it writes.
         """
         turns = count if self.member is None else -(-count // self.threads)
-        turn = self.range(turns, AxisType.LOOP) if turns > 1 else UOp.const(0, dtypes.weakint)
+        self._ranges += 1
+        turn = UOp.range(turns, self._ranges, AxisType.LOOP) if turns > 1 else UOp.const(0, dtypes.weakint)
         i = turn if self.member is None else turn * self.threads + self.member
         inside = None if self.member is None or count % self.threads == 0 else i < count
         done = []
@@ -182,7 +184,7 @@ class _Work:
         """Of position i with all heads; a sum for each of COLUMNS lanes, which a CPU adds up in a vector register."""
         a, heads = self.a, range(self.heads)
         position, valid = a.at(self.split, self.turn * self.tile + i)
-        step = self.crew.range(-(-a.head_dim // COLUMNS))
+        step = self.crew.loop(-(-a.head_dim // COLUMNS))
         lanes: list[list[UOp]] = [[] for _ in heads]
         for lane in range(COLUMNS):
             column = step * COLUMNS + lane
@@ -196,7 +198,7 @@ class _Work:
 
     def part(self, i: UOp) -> list[Store]:
         size = self.tile // self.parts
-        h, part, row = i // self.parts, i % self.parts, self.crew.range(size)
+        h, part, row = i // self.parts, i % self.parts, self.crew.loop(size)
         highest = reduce_max(self.crew.read(self.scores)[h, part * size + row], row)
         return [(self.crew.read(self.parted), (h, part), highest)]
 
@@ -212,7 +214,7 @@ class _Work:
     def add(self, i: UOp) -> list[Store]:
         """A strip of columns of V, of every position that is this way's."""
         a, read = self.a, self.crew.read
-        way, strip, row = i // self.strips, i % self.strips, self.crew.range(self.tile // self.ways)
+        way, strip, row = i // self.strips, i % self.strips, self.crew.loop(self.tile // self.ways)
         at = row * self.ways + way
         position, _ = a.at(self.split, self.turn * self.tile + at)
         values = []

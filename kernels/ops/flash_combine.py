@@ -10,12 +10,11 @@ Workload: format F32 (that of the parts), n = heads * v_head_dim, k = splits, m 
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
 from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops import attend
-from kernels.ops.attend import reduce_add, reduce_max
+from kernels.ops.attend import loop, reduce_add, reduce_max
 
 EXTRAS: dict[str, int | str] = {"heads": 1, "v_head_dim": 1, "splits": 1}
 
@@ -35,7 +34,7 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     """Loops: 0 head, 1 column; 2 the runs, for the largest, 3 the runs, for the sums."""
     heads, dim, splits = _sizes(w)
     head, column = UOp.range(heads, 0), UOp.range(dim, 1)
-    first, second = UOp.range(splits, 2, AxisType.REDUCE), UOp.range(splits, 3, AxisType.REDUCE)
+    first, second = loop(splits, 2), loop(splits, 3)
     top = reduce_max(args["lse"][first, head], first)
     weight = (args["lse"][second, head] - top).exp2()
     mean = reduce_add(weight * args["parts"][second, head, column], second) / reduce_add(weight, second)

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.op import WEIGHT, Args, KernelError, Operand
-from kernels.ops.attend import reduce_add
+from kernels.ops.attend import loop, reduce_add
 
 MODES = ("neox", "interleaved", "none")
 """Which columns turn together: i and i + rope / 2, or 2i and 2i + 1."""
@@ -66,7 +65,7 @@ def rotation(w: Workload, mode: int | str, size: int, columns: int) -> Rotation:
 
 def rms_scale(read: Callable[[UOp], UOp], columns: int, eps: float, number: int) -> UOp:
     """1 / sqrt(mean(x^2) + eps) over `columns` columns, summed by a loop of that number."""
-    column = UOp.range(columns, number, AxisType.REDUCE)
+    column = loop(columns, number)
     value = read(column)
     scale: UOp = (reduce_add(value * value, column) * (1.0 / columns) + eps).sqrt().reciprocal()
     return scale

@@ -31,6 +31,8 @@ WORKLOADS = {
     "sinks": flash(ctx=50, sinks=1, splits=3),
     "sinks alone": flash(ctx=1, sinks=1),
     "softcap": flash(ctx=60, softcap="5.5", splits=2),
+    "narrowest": flash(heads=1, kv_heads=1, dim=1, ctx=9),
+    "narrow": flash(dim=8, ctx=9),
     "all": flash(heads=6, kv_heads=2, dim=72, ctx=90, window=33, sinks=1, softcap="20", splits=4),
 }
 # of an output's size: a score is rounded before it becomes an exponent; emulated halves have no denormals
@@ -98,7 +100,7 @@ def test_emulated(name, variant, tmp_path):
     assert verdict.max_element_error <= ELEMENT
 
 
-COMBINED = (combine(), combine(heads=5, dim=80, splits=2), combine(heads=2, dim=7, splits=64))
+COMBINED = (combine(), combine(splits=1), combine(heads=5, dim=80, splits=2), combine(heads=2, dim=7, splits=64))
 
 
 @pytest.mark.parametrize("w", COMBINED, ids=lambda w: f"{w.n}x{w.k}")
