@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from autotune.sweep import Row, Sweep
     from autotune.workloads import ModelPlan
 
-DEMO_BUDGET_SECONDS = 5.0
+DEMO_BUDGET_SECONDS = 2.0
 BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
 
 
 @click.command()
 @click.argument("model", required=False)
 @options(
-    click.option("--demo", is_flag=True, help="Sweep a small generated model, 5 s a workload, instead of MODEL."),
+    click.option("--demo", is_flag=True, help="Sweep a small generated model, 2 s a workload, instead of MODEL."),
     opt.m,
     opt.ctx,
     opt.linears,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, judged, run, schedule
-from support.random_schedules import assert_random_schedules
+from support.random_schedules import COUNT, assert_random_schedules
 from support.warp_emulator import COMPILER, CUDASource, launch
 
 from autotune.tinygrad_api.lower import compile_program
@@ -70,7 +70,7 @@ def test_many_random_schedules_of_each_op(op):
         "expert_linear": workload("expert_linear", "Q4_0", 24, 96, 2, form="down", experts=4, used=2),
         "head_linear": workload("head_linear", "Q4_0", 24, 96, 2, heads=4),
     }[op]
-    assert_random_schedules(w, 20, 1e-5)
+    assert_random_schedules(w, COUNT, 1e-5)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
