@@ -226,7 +226,7 @@ def scheduled(r: Rows, params: Params, args: Args, device: str, factor: bool) ->
 
 
 def _sum_of_squares(r: Rows, args: Args, index: Index) -> UOp:
-    """In a loop of its own, numbered 6: it does not depend on the row, and tinygrad would put one loop in two places."""
+    """In a loop of its own, numbered 6: it does not depend on the row, so tinygrad would put one loop in two places."""
     assert r.squares is not None
     ranges = _Ranges()
     size = SQUARES if r.k % SQUARES == 0 else 1

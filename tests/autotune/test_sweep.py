@@ -18,7 +18,7 @@ from db.store import Store
 
 SMALL = Workload("linear", "Q8_0", 48, 64)
 OTHER = Workload("linear", "F32", 7, 33)
-UNKNOWN_FORMAT = Workload("linear", "IQ2_XXS", 64, 256)
+UNKNOWN_FORMAT = Workload("linear", "Q8_K", 64, 256)
 RAGGED = Workload("linear", "Q4_K", 64, 100)  # k is no whole number of blocks
 
 
@@ -43,7 +43,7 @@ def test_what_has_no_kernel_is_skipped_with_a_reason_and_the_rest_is_tuned(
 ) -> None:
     _, rows, _ = tiny
     assert [row.result.status for row in rows[:2]] == ["skipped", "skipped"]
-    assert "IQ2_XXS" in rows[0].result.reason
+    assert "Q8_K" in rows[0].result.reason
     assert "100" in rows[1].result.reason
     result = rows[2].result
     assert result.status in ("tuned", "baseline wins")

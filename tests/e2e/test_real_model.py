@@ -58,8 +58,8 @@ def results(of: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [e for e in of if e["event"] == "workload"]
 
 
-def planned() -> list[dict[str, Any]]:
-    return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--json")))
+def planned(db: Path) -> list[dict[str, Any]]:
+    return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--json", db=db)))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_killed_sweep_goes_on_where_it_was(swept: Swept) -> None:
 
 def test_every_served_schedule_is_validated_and_no_slower_than_the_heuristic(swept: Swept) -> None:
     found = results(swept.rerun)
-    assert {r["digest"] for r in found} == {w["digest"] for w in planned()}
+    assert {r["digest"] for r in found} == {w["digest"] for w in planned(swept.db)}
     # linears are within 1e-5; a float16 cache is rounded once
     assert all(r["error"] <= 1e-3 for r in found)
     assert all(r["gain"] > 0.9 for r in found)
@@ -105,7 +105,7 @@ def test_a_second_sweep_does_nothing(swept: Swept) -> None:
 
 
 def test_list_and_explain_show_them(swept: Swept) -> None:
-    assert len(json.loads(autotune("list", "--json", db=swept.db))) == len(planned())
+    assert len(json.loads(autotune("list", "--json", db=swept.db))) == len(planned(swept.db))
     assert {e["step"] for e in json.loads(autotune("explain", MODEL, "--json", db=swept.db))} == {"user"}
     assert "user 100.0%" in autotune("explain", MODEL, db=swept.db)
 

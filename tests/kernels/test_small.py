@@ -89,7 +89,7 @@ def test_under_the_heuristic(w):
     ids=str,
 )
 def test_random_schedules(w, count):
-    found = random_schedules(w, device().renderer, random.Random(str(w)), opts=2)
+    found = random_schedules(w, random.Random(str(w)), opts=2)
     for _ in range(count):
         assert_right(w, next(found))
 

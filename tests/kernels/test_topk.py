@@ -67,7 +67,7 @@ def test_under_the_heuristic(w):
     "w", [routing(16, 4, 3, norm=1), routing(12, 3, 4, "softmax_weight"), routing(24, 2, 2, bias=1)]
 )
 def test_random_schedules(w):
-    found = random_schedules(w, device().renderer, random.Random(str(w)), opts=2)
+    found = random_schedules(w, random.Random(str(w)), opts=2)
     for _ in range(7):
         assert_right(w, next(found))
 
