@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from support.cli import ok, run
 from support.cpu_session import use_cpu
 from support.store_rows import KERNEL, TARGET, WORKLOAD, fact, opened, schedule
 
-from autotune.cli import main
 from autotune.demo import write_demo_model
 from db.codec import workload_digest
 from db.records import Outcome, Schedule, Stage, Target
@@ -21,16 +20,6 @@ from db.store import Store
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("doctor", "explain", "export", "import", "list", "show", "sweep", "verify")
 OTHER_TARGET = Target("CUDA", "sm_90", "NVIDIA H100", 132)
-
-
-def run(*arguments: str, input: str | None = None) -> Result:
-    return CliRunner().invoke(main, arguments, input=input)
-
-
-def ok(*arguments: str, input: str | None = None) -> str:
-    done = run(*arguments, input=input)
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 
 import pytest
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
 from db.lookup import Lookup
-from db.paths import PACKAGED, default_store, sqlite_path
-from db.queries import distance
-from db.readers import ServerReader, reader
+from db.paths import PACKAGED
+from db.readers import ServerReader
 from db.records import Outcome, Served, Stage
 from db.store import Store
 
 ASKED = (WORKLOAD, TARGET, KERNEL)
-SMALLER, SAME, LARGER = (replace(TARGET, device=f"M3 {n}", compute_units=n) for n in (10, 40, 76))
 A, B = schedule("a", 4), schedule("b")
+SMALLER, SAME, LARGER = (replace(TARGET, device=f"M3 {n}", compute_units=n) for n in (10, 40, 76))
+("a", 4), schedule("b")
 
 
 @pytest.fixture
@@ -136,14 +135,6 @@ def test_nearest_prefers_this_target_then_the_shape_then_the_users_store(user: P
 def test_nearest_keeps_to_the_same_kind(user: Path, change: dict[str, object]) -> None:
     opened(user, fact(workload=replace(WORKLOAD, n=64, **change)))  # type: ignore[arg-type]
     assert Lookup(user).nearest(*ASKED) is None
-
-
-def test_distance() -> None:
-    e8, e16, gqa, mla = (replace(WORKLOAD, extra=(("x", v),)) for v in (8, 17, "gqa", "mla"))
-    assert distance(WORKLOAD, WORKLOAD) == distance(gqa, gqa) == 0
-    assert distance(replace(WORKLOAD, n=8192), WORKLOAD) == distance(WORKLOAD, replace(WORKLOAD, k=2048)) > 0.69
-    assert distance(e8, e16) == pytest.approx(0.693, abs=1e-3)
-    assert distance(gqa, mla) == distance(gqa, e8) == distance(gqa, WORKLOAD) == inf
 
 
 def newer(path: Path) -> None:
@@ -305,31 +296,3 @@ def test_a_place_that_is_no_store_is_a_miss(where: str) -> None:
     lookup = Lookup(where)
     assert lookup.exact(*ASKED) is None
     assert lookup.problems
-
-
-def test_default_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "x.sqlite"))
-    assert default_store() == str(tmp_path / "x.sqlite")
-    opened(Path(default_store()), fact())
-    assert Lookup().exact(*ASKED) is not None
-    monkeypatch.delenv("AUTOTUNE_DB")
-    assert default_store().endswith(os.path.join("tinygrad-autotune", "store.sqlite"))
-
-
-@pytest.mark.parametrize(
-    ("where", "path"),
-    [
-        ("a/b.sqlite", "a/b.sqlite"),
-        ("/a b%20?#.sqlite", "/a b%20?#.sqlite"),
-        ("sqlite:////a/b.sqlite", "/a/b.sqlite"),
-        ("sqlite:///b.sqlite?timeout=5", "b.sqlite"),
-        ("sqlite+pysqlite:////a/b.sqlite", "/a/b.sqlite"),
-        ("postgresql://u:p@host/db", None),
-    ],
-)
-def test_sqlite_path(where: str, path: str | None) -> None:
-    assert sqlite_path(where) == (None if path is None else Path(path))
-
-
-def test_a_reader_opens_nothing_until_asked(tmp_path: Path) -> None:
-    assert reader(tmp_path / "none").problems == []
