@@ -215,7 +215,9 @@ def test_a_read_only_folder_serves_but_is_not_written(tmp_path: Path) -> None:
     path = folder / "store.sqlite"
     opened(path, fact())
     assert not Path(f"{path}-wal").exists()
-    for parent in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.name.startswith("pytest-of-"):
+            break
         parent.chmod(0o755)
     path.chmod(0o444)
     folder.chmod(0o555)

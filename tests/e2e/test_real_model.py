@@ -12,7 +12,7 @@ import pytest
 from support.command import autotune, descendants, environment, events, left_running, start
 
 MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
-SWEEP = ("sweep", MODEL, "--budget", "3", "--beam", "2", "--json")
+SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--json")
 KILLED_AFTER = 2
 
 pytestmark = [
