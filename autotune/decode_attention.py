@@ -13,12 +13,10 @@ from autotune.decode_model import Model
 from autotune.header import TensorInfo
 from autotune.launch import Extra, Launch, Read, parts, whole
 from db.records import decimal
+from kernels.splits import splits
 
 CACHE = "F16"
 CACHE_ITEM_NBYTES = 2
-SHORTEST_RUN = 64  # positions: less than that is not worth a workgroup of its own
-WORKGROUPS = 128  # about as many as a large GPU has processors
-SHARED_HEADS = 4  # query heads that share what a workgroup reads, where they share a kv head
 
 
 @dataclass(frozen=True)
@@ -147,26 +145,20 @@ def normed_linear(
 def _decode(model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], extra: Extra) -> Iterator[Launch]:
     """Attention over a cache with `row` items a position, and what puts its runs together."""
     seen = min(model.context, a.window or model.context)
-    splits = runs(seen, max(a.kv_heads, a.heads // SHARED_HEADS))
+    count = splits(seen, a.heads, a.kv_heads)
     n = a.heads * a.value_dim
-    lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": splits, "scale": decimal(a.scale)}
+    lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": count, "scale": decimal(a.scale)}
     products = a.heads * seen * (a.head_dim + a.value_dim)
     cache = CACHE_ITEM_NBYTES * seen * row
     found = Launch(op, CACHE, n, a.head_dim, reads, products, "none", {**extra, **lengths}, cache, decode_only=True)
-    if splits == 1:
+    if count == 1:
         yield found
         return
     yield replace(found, out_dtype="float32")
-    sizes: Extra = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits}
+    sizes: Extra = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": count}
     yield Launch(
-        "flash_combine", "F32", n, splits, (), 2 * n * splits, "none", sizes, decode_only=True, x_dtype="float32"
+        "flash_combine", "F32", n, count, (), 2 * n * count, "none", sizes, decode_only=True, x_dtype="float32"
     )
-
-
-def runs(seen: int, groups: int) -> int:
-    """Into how many runs, a power of two, the context is divided so that every processor of a GPU has work."""
-    most = max(1, min(seen // SHORTEST_RUN, WORKGROUPS // groups))
-    return 1 << (most.bit_length() - 1)
 
 
 def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:

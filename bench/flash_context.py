@@ -24,9 +24,9 @@ from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
 from db.codec import schedule_to_json
 from db.records import Schedule, Workload
-from kernels import attention as library
 from kernels import defaults, devices, sink
 from kernels.registry import backend, nbytes_moved, operands, variants
+from kernels.splits import splits as default_splits
 
 SHORTEST = 256
 MAX_UOPS = 100_000
@@ -90,7 +90,7 @@ def main() -> None:
     devices.activate(devices.choose_device())
     device = OpenDevice()
     bench, target = Bench(device, a.repeats), devices.describe_target(device.name)
-    splits = a.splits or library.default_splits(target, a.longest, a.heads, a.kv_heads)
+    splits = a.splits or default_splits(a.longest, a.heads, a.kv_heads)
 
     split, whole = attention(a, splits, a.longest), attention(a, 1, a.longest)
     together = workload("flash_combine", "F32", split.n, splits, heads=a.heads, v_head_dim=a.head_dim, splits=splits)

@@ -18,6 +18,7 @@ from db.records import Target, Workload, decimal
 from kernels import devices, sink
 from kernels.launch import launch
 from kernels.ops import attend
+from kernels.splits import splits as default_splits
 
 _NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 Extra = dict[str, int | str]
@@ -168,13 +169,6 @@ def mla_cache_store(
     return q_rope, after
 
 
-def default_splits(target: Target, seen: int, heads: int, kv_heads: int) -> int:
-    """Runs that `seen` positions are divided into: as many as give a large GPU, or each thread of a CPU, work."""
-    if target.backend.startswith("CPU"):
-        return attend.runs(seen, heads, kv_heads, target.compute_units)
-    return attend.runs(seen, heads, kv_heads)
-
-
 def angles(
     max_ctx: int, rope_dim: int, base: float = 10000.0, factors: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -199,7 +193,7 @@ def _decode(
     """The launch of each split, and that which puts them together where there are several."""
     (heads, kv_heads, dim, value_dim), (ctx, max_ctx, window) = sizes, lengths
     target = _target(q.device)
-    splits = splits or default_splits(target, min(ctx, window or ctx), heads, kv_heads)
+    splits = splits or default_splits(min(ctx, window or ctx), heads, kv_heads)
     extra |= {"ctx": ctx, "max_ctx": max_ctx, "splits": splits, "scale": decimal(scale)}
     n, dtype = heads * value_dim, _NAMES[q.dtype]
     out_dtype = dtype if splits == 1 else "float32"

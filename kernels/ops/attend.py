@@ -29,19 +29,9 @@ EMPTY = -1e30
 """The score of no position, and log2 of an empty run's denominator: an infinity would not survive fast-math."""
 LOG2E = 1 / math.log(2)
 MAX_SPLITS = 256
-_SHORTEST_RUN = 64  # positions: fewer are not worth a workgroup of their own
-_SHARED_HEADS = 4  # query heads that share what a workgroup reads, where they share a kv head
-_WORKGROUPS = 128  # about as many as a large GPU has processors
 
 Read = Callable[[Args, UOp, UOp, UOp], UOp]
 """(args, kv head, position, column) -> float32."""
-
-
-def runs(seen: int, heads: int, kv_heads: int, workgroups: int = _WORKGROUPS) -> int:
-    """Into how many runs, a power of two, `seen` positions are divided so that there are about so many workgroups."""
-    groups = max(kv_heads, heads // _SHARED_HEADS)
-    most = max(1, min(seen // _SHORTEST_RUN, workgroups // groups))
-    return 1 << (most.bit_length() - 1)
 
 
 def extras(w: Workload, names: Mapping[str, int | str]) -> dict[str, int | str]:
