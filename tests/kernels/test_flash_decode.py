@@ -31,7 +31,7 @@ WORKLOADS = {
     "sinks": flash(ctx=50, sinks=1, splits=3),
     "sinks alone": flash(ctx=1, sinks=1),
     "softcap": flash(ctx=60, softcap="5.5", splits=2),
-    "narrowest": flash(heads=1, kv_heads=1, dim=1, ctx=9),
+    "narrowest": flash(heads=1, kv_heads=1, dim=2, ctx=9),
     "narrow": flash(dim=8, ctx=9),
     "all": flash(heads=6, kv_heads=2, dim=72, ctx=90, window=33, sinks=1, softcap="20", splits=4),
 }

@@ -13,6 +13,7 @@ from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import defaults
 from kernels.registry import KernelError, operands, variants
+from kernels.registry import backend as written_for
 from kernels.router import topk
 from kernels.sink import applies, build
 
@@ -59,7 +60,7 @@ def test_under_every_default(w):
 
 @pytest.mark.parametrize("w", [w for w in WORKLOADS if w.n <= 64], ids=str)
 def test_under_the_heuristic(w):
-    for choice in defaults.heuristic(w, backend()):
+    for choice in defaults.heuristic(w, written_for(device().renderer)):
         assert_right(w, choice)
 
 
