@@ -28,6 +28,7 @@ from autotune.header import read_header
 from autotune.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
+from bench.decode_linears import model_path
 from db.codec import schedule_to_json, workload_from_json, workload_to_json
 from db.records import Run, Workload
 from db.store import Store
@@ -35,19 +36,9 @@ from kernels import devices
 from kernels.registry import nbytes_moved
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-from support.gguf_files import load_model, write_sparse_gguf  # noqa: E402
 
 Row = dict[str, Any]
 PART_OF = {"flash_combine": "attention's lowering above"}
-
-
-def header_of(model: str, folder: Path) -> Path:
-    if Path(model).exists():
-        return Path(model)
-    path = folder / f"{model}.gguf"
-    write_sparse_gguf(path, *load_model(model))
-    return path
 
 
 def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
@@ -65,7 +56,7 @@ def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> tuple[list[Row], float]:
     info = runner.describe()
-    plan = workloads(read_header(header_of(args.model, folder)))
+    plan = workloads(read_header(model_path(args.model, folder)))
     store = Store.open(args.db or folder / "bench.sqlite")
     tuned: list[tuple[ModelWorkload, Row]] = []
     start = time.monotonic()

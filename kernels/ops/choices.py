@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from db.records import Opt, Schedule, Workload
 from kernels.formats import get_format
-from kernels.op import Params, Variant
+from kernels.op import Op, Operand, Params, Variant
 from kernels.ops import tc, warp
-from kernels.ops.rows import Rows, is_plain
+from kernels.ops.rows import Rows, is_plain, row_params, scheduled
 
 Choices = tuple[Schedule, ...]
 Variants = Mapping[str, Variant]
@@ -123,7 +124,6 @@ _BACKENDS: dict[str, Callable[[Workload, Rows, Variants, str], Choices]] = {
 
 def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict[str, Variant]]:
     """The variants of an op whose kernels are Rows. `build` makes them, and refuses workloads without kernels."""
-    from kernels.ops.rows import row_params, scheduled
 
     def params(w: Workload) -> tuple[Params, ...]:
         r = build(w)
@@ -152,3 +152,33 @@ def row_sources(w: Workload, r: Rows, *modules: str) -> tuple[str, ...]:
     layouts = {get_format(f).layout for f in r.formats} - {"plain"}
     shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py", "unpack/tables.py")
     return (*shared, *(f"ops/{module}.py" for module in modules), *sorted(f"unpack/{layout}.py" for layout in layouts))
+
+
+def row_op(
+    name: str,
+    build: Callable[[Workload], Rows],
+    operands: Callable[[Workload], tuple[Operand, ...]],
+    products: Callable[[Workload], int],
+    *modules: str,
+    more: Variants = MappingProxyType({}),
+    nbytes: Callable[[Workload], int] | None = None,
+    tolerances: Mapping[tuple[str, str], float] = MappingProxyType({}),
+) -> Op:
+    """An op whose kernels are Rows: the file of its name and `modules` decide what it computes. `more`: variants beside
+    those of `row_variants`."""
+    shared = row_variants(build)
+
+    def found(w: Workload) -> dict[str, Variant]:
+        return shared(w) | dict(more)
+
+    return Op(
+        name=name,
+        variants=found,
+        operands=operands,
+        plain=lambda w: plain(w, found(w)),
+        choices=lambda w, device: rows_choices(w, build(w), found(w), device),
+        sources=lambda w: row_sources(w, build(w), name, *modules),
+        products=products,
+        nbytes=nbytes,
+        tolerances=tolerances,
+    )

@@ -17,10 +17,9 @@ from tinygrad import UOp, dtypes
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand
+from kernels.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Operand
 from kernels.ops import choices, epilogue
-from kernels.ops.norm import plain_x
-from kernels.ops.rows import Index, Rows, Weight, weight_operands
+from kernels.ops.rows import Index, Rows, Weight, plain_x, weight_operands
 from kernels.unpack import float32
 
 FORMS = ("gate_up", "down")
@@ -83,9 +82,6 @@ def _down(w: Workload) -> Rows:
     return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), x, store, _matrix, summed=used)
 
 
-_variants = choices.row_variants(rows)
-
-
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out, the planes of the stacked weights [experts * n, blocks, items], biases [experts, n], x, ids, probs of
     `down`, then what the epilogue adds."""
@@ -111,13 +107,9 @@ def _nbytes(w: Workload) -> int:
     return sum(o.nbytes * active // experts if o.role == WEIGHT else o.nbytes for o in _operands(w))
 
 
-OP = Op(
-    name="expert_linear",
-    variants=_variants,
-    operands=_operands,
-    plain=lambda w: choices.plain(w, _variants(w)),
-    choices=lambda w, device: choices.rows_choices(w, rows(w), _variants(w), device),
-    sources=lambda w: choices.row_sources(w, rows(w), "expert_linear", "norm"),
-    products=lambda w: w.m * _extra(w)[2] * w.n * w.k * (2 if _extra(w)[0] == "gate_up" else 1),
-    nbytes=_nbytes,
-)
+def _products(w: Workload) -> int:
+    form, _, used = _extra(w)
+    return w.m * used * w.n * w.k * (2 if form == "gate_up" else 1)
+
+
+OP = choices.row_op("expert_linear", rows, _operands, _products, nbytes=_nbytes)

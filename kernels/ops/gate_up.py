@@ -16,10 +16,10 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, Args, Op, Operand
+from kernels.op import DTYPES, INPUT, OUT, Args, Operand
 from kernels.ops import choices, epilogue
-from kernels.ops.norm import eps, inverse_rms, norm_operands, normed, plain_x
-from kernels.ops.rows import Index, Rows, Weight, weight_operands
+from kernels.ops.norm import eps, inverse_rms, norm_operands, normed
+from kernels.ops.rows import Index, Rows, Weight, plain_x, weight_operands
 
 
 def rows(w: Workload) -> Rows:
@@ -45,9 +45,6 @@ def rows(w: Workload) -> Rows:
     return Rows(w.n, w.k, weights, (w.m,), normed if norm else plain_x, store, squares=plain_x if norm else None)
 
 
-_variants = choices.row_variants(rows)
-
-
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out [m, n], the planes of gate and of up, x [m, k], norm [k] if there is one."""
     extra = dict(w.extra)
@@ -60,12 +57,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = Op(
-    name="gate_up",
-    variants=_variants,
-    operands=_operands,
-    plain=lambda w: choices.plain(w, _variants(w)),
-    choices=lambda w, device: choices.rows_choices(w, rows(w), _variants(w), device),
-    sources=lambda w: choices.row_sources(w, rows(w), "gate_up", "norm"),
-    products=lambda w: 2 * w.m * w.n * w.k,
-)
+OP = choices.row_op("gate_up", rows, _operands, lambda w: 2 * w.m * w.n * w.k, "norm")

@@ -9,7 +9,7 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand
+from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Operand
 from kernels.ops import choices, epilogue
 from kernels.ops.rows import Index, Rows, Weight, weight_operands
 from kernels.unpack import float32
@@ -36,9 +36,6 @@ def rows(w: Workload) -> Rows:
     return Rows(w.n, w.k, (Weight("w", w.format),), (w.m, _heads(w)), x, store, lambda args, index: index[1])
 
 
-_variants = choices.row_variants(rows)
-
-
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out [m, heads, n], the weight's planes [heads * n, blocks, items], x [m, heads, k]."""
     heads = _heads(w)
@@ -49,12 +46,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = Op(
-    name="head_linear",
-    variants=_variants,
-    operands=_operands,
-    plain=lambda w: choices.plain(w, _variants(w)),
-    choices=lambda w, device: choices.rows_choices(w, rows(w), _variants(w), device),
-    sources=lambda w: choices.row_sources(w, rows(w), "head_linear"),
-    products=lambda w: w.m * _heads(w) * w.n * w.k,
-)
+OP = choices.row_op("head_linear", rows, _operands, lambda w: w.m * _heads(w) * w.n * w.k)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from tinygrad import UOp
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, Args, Op, Operand, Variant
+from kernels.op import DTYPES, INPUT, OUT, Args, Operand
 from kernels.ops import choices, epilogue, tc
-from kernels.ops.rows import Index, Rows, Weight, weight_operands
-from kernels.unpack import float32
+from kernels.ops.rows import Index, Rows, Weight, plain_x, weight_operands
 
 
 def rows(w: Workload) -> Rows:
@@ -20,20 +19,10 @@ def rows(w: Workload) -> Rows:
     epilogue.check(w)
     get_format(w.format).blocks(w.k)
 
-    def x(args: Args, index: Index, column: UOp) -> UOp:
-        return float32(args["x"][index[0], column])
-
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         return epilogue.store(w, args, index[0], row, sums[0])
 
-    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), x, store)
-
-
-_row_variants = choices.row_variants(rows)
-
-
-def _variants(w: Workload) -> dict[str, Variant]:
-    return _row_variants(w) | {"tc": tc.variant(rows)}
+    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), plain_x, store)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -46,17 +35,12 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    return choices.rows_choices(w, rows(w), _variants(w), device)
-
-
-OP = Op(
-    name="linear",
-    variants=_variants,
-    operands=_operands,
-    plain=lambda w: choices.plain(w, _variants(w)),
-    choices=_choices,
-    sources=lambda w: choices.row_sources(w, rows(w), "linear", "tc"),
-    products=lambda w: w.m * w.n * w.k,
+OP = choices.row_op(
+    "linear",
+    rows,
+    _operands,
+    lambda w: w.m * w.n * w.k,
+    "tc",
+    more={"tc": tc.variant(rows)},
     tolerances=tc.TOLERANCES,
 )

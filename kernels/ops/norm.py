@@ -6,13 +6,7 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.op import DTYPES, WEIGHT, Args, KernelError, Operand
-from kernels.ops.rows import Index
-from kernels.unpack import float32
-
-
-def plain_x(args: Args, index: Index, column: UOp) -> UOp:
-    """x [m, k] as it is."""
-    return float32(args["x"][index[0], column])
+from kernels.ops.rows import Index, plain_x
 
 
 def normed(args: Args, index: Index, column: UOp) -> UOp:

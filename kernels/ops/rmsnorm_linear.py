@@ -15,10 +15,10 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.formats import get_format
-from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand
+from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Operand
 from kernels.ops import choices, epilogue
-from kernels.ops.norm import eps, inverse_rms, norm_operands, normed, plain_x
-from kernels.ops.rows import Index, Rows, Weight, total, weight_operands
+from kernels.ops.norm import eps, inverse_rms, norm_operands, normed
+from kernels.ops.rows import Index, Rows, Weight, plain_x, total, weight_operands
 
 MAX_PARTS = 6
 
@@ -57,9 +57,6 @@ def rows(w: Workload) -> Rows:
     return Rows(w.n, w.k, _weights(w), (w.m,), normed, store, squares=plain_x)
 
 
-_variants = choices.row_variants(rows)
-
-
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out [m, n], the planes of each part, x [m, k], norm [k], then what the epilogue adds."""
     weights = [o for i, (format, n) in enumerate(parts(w)) for o in weight_operands(f"w{i}", format, n, w.k)]
@@ -72,12 +69,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = Op(
-    name="rmsnorm_linear",
-    variants=_variants,
-    operands=_operands,
-    plain=lambda w: choices.plain(w, _variants(w)),
-    choices=lambda w, device: choices.rows_choices(w, rows(w), _variants(w), device),
-    sources=lambda w: choices.row_sources(w, rows(w), "rmsnorm_linear", "norm"),
-    products=lambda w: w.m * w.n * w.k,
-)
+OP = choices.row_op("rmsnorm_linear", rows, _operands, lambda w: w.m * w.n * w.k, "norm")

@@ -69,6 +69,11 @@ class Rows:
         return tuple(dict.fromkeys(w.format for w in self.weights))
 
 
+def plain_x(args: Args, index: Index, column: UOp) -> UOp:
+    """x [m, k] as it is."""
+    return float32(args["x"][index[0], column])
+
+
 def weight_operands(name: str, format: str, rows: int, k: int) -> tuple[Operand, ...]:
     """The planes of a packed weight [rows, k], then the format's tables."""
     fmt = get_format(format)
