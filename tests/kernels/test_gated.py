@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, judged, run, schedule
+from support.emulated import run_emulated
+from support.kernel_runs import backend, run, schedule
 from support.random_schedules import COUNT, assert_random_schedules
-from support.warp_emulator import COMPILER, CUDASource, launch
+from support.warp_emulator import COMPILER
 
-from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import defaults
 from kernels.op import KernelError
 from kernels.registry import nbytes_moved, operands, variants
-from kernels.sink import applies, build
+from kernels.sink import applies
 
 
 def workload(op, format, n, k, m=1, epilogue="none", x_dtype="float32", **extra):
@@ -76,15 +76,11 @@ def test_many_random_schedules_of_each_op(op):
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_warps_emulated(name, tmp_path):
-    w, renderer = WORKLOADS[name], CUDASource()
+    w = WORKLOADS[name]
     found = variants(w, "CUDA")["warp"].params(w)
     for i, params in enumerate((found[0], found[-1])):
-        program = compile_program(build(w, schedule("warp", params), renderer), renderer, max_uops=MAX_UOPS)
-        case = case_of(w)
-        memory = arrays(w, case)
-        (tmp_path / str(i)).mkdir()
-        launch(program, memory, tmp_path / str(i))
-        verdict = judged(w, "warp", case, {"out": memory[0]})
+        (folder := tmp_path / str(i)).mkdir()
+        verdict = run_emulated(w, schedule("warp", params), folder)
         assert verdict.outcome is Outcome.OK, f"{params}: {verdict.reason}"
 
 

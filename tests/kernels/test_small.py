@@ -4,17 +4,17 @@ import random
 
 import numpy as np
 import pytest
-from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, device, judged, run, schedule
+from support.emulated import run_emulated
+from support.kernel_runs import backend, device, run, schedule
 from support.random_schedules import random_schedules
-from support.warp_emulator import COMPILER, CUDASource, launch
+from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
-from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import PackedWeight, defaults, reference, small
 from kernels.formats import FORMATS, get_format
-from kernels.registry import KernelError, nbytes_moved, operands, variants
-from kernels.sink import applies, build
+from kernels.registry import KernelError, nbytes_moved, variants
+from kernels.sink import applies
 
 
 def norm(n, m=1, op="rmsnorm", dtype="float32", heads=None):
@@ -58,11 +58,8 @@ def assert_right(w, schedule):
 
 
 def assert_emulated(w, variant, folder):
-    renderer, params = CUDASource(), variants(w, "CUDA")[variant].params(w)
-    chosen, case = schedule(variant, params[0 if w.m == 1 else -1]), case_of(w)
-    memory = arrays(w, case)
-    launch(compile_program(build(w, chosen, renderer), renderer, max_uops=MAX_UOPS), memory, folder)
-    verdict = judged(w, variant, case, {o.name: a for o, a in zip(operands(w), memory, strict=True)})
+    chosen = schedule(variant, variants(w, "CUDA")[variant].params(w)[0 if w.m == 1 else -1])
+    verdict = run_emulated(w, chosen, folder)
     assert verdict.outcome is Outcome.OK, f"{w} {chosen}: {verdict.reason}"
 
 

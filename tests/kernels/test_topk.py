@@ -4,18 +4,18 @@ import random
 
 import numpy as np
 import pytest
-from support.kernel_runs import MAX_UOPS, arrays, backend, case_of, compiled, device, judged, run, schedule
+from support.emulated import run_emulated
+from support.kernel_runs import backend, compiled, device, run, schedule
 from support.random_schedules import random_schedules
-from support.warp_emulator import COMPILER, CUDASource, launch
+from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
-from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import defaults
-from kernels.registry import KernelError, operands, variants
+from kernels.registry import KernelError, variants
 from kernels.registry import backend as written_for
 from kernels.router import topk
-from kernels.sink import applies, build
+from kernels.sink import applies
 
 
 def routing(experts, used, m=1, gating="softmax", dtype="float32", **extra):
@@ -80,11 +80,8 @@ def test_random_schedules(w):
     ids=str,
 )
 def test_emulated(w, variant, tmp_path):
-    renderer, params = CUDASource(), variants(w, "CUDA")[variant].params(w)
-    chosen, case = schedule(variant, params[0 if w.m == 1 else -1]), case_of(w)
-    memory = arrays(w, case)
-    launch(compile_program(build(w, chosen, renderer), renderer, max_uops=MAX_UOPS), memory, tmp_path)
-    verdict = judged(w, variant, case, {o.name: a for o, a in zip(operands(w), memory, strict=True)})
+    chosen = schedule(variant, variants(w, "CUDA")[variant].params(w)[0 if w.m == 1 else -1])
+    verdict = run_emulated(w, chosen, tmp_path)
     assert verdict.outcome is Outcome.OK, verdict.reason
 
 
