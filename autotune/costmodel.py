@@ -54,5 +54,5 @@ class CostModel:
         logs = np.log2(np.array(sizes, np.float64).clip(min=1))
         ops = [o.op for o in c.schedule.opts or ()]
         flags = [float(c.schedule.variant == v) for v in self._variants]
-        counts = [float(ops.count(op)) for op in ("PADTO", "SWAP", "TC", "NOLOCALS", "THREAD")]
+        counts = [float(ops.count(op)) for op in ("PADTO", "SWAP", "TC", "THREAD")]
         return np.concatenate([[1.0], logs, logs**2 / 4, flags, counts])

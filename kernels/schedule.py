@@ -56,6 +56,8 @@ _PADDED_SUM = "a sum over a padded loop comes out wrong"
 _INDIRECT = "an index that is itself loaded would be read from past the end of a padded loop"
 # a loop is replaced by an expression of itself, which its rewriting does not survive
 _SPLITS_NOTHING = "an amount of 1 splits nothing"
+# tinygrad then times workgroups when a kernel first runs (realize.optimize_local_size): a search, and no schedule
+_NO_SIZE = "the size of a workgroup would be left to chance"
 # use 2: every product is rounded to the type of its factors
 _NO_CORE = "the loops of a tensor core without one"
 
@@ -110,6 +112,8 @@ class ScheduledKernel:
 
     def _refused(self, opt: Opt, rng: UOp | None) -> str | None:
         """Why not to apply an opt that tinygrad would apply."""
+        if opt.op is OptOps.NOLOCALS:
+            return _NO_SIZE
         if opt.op is OptOps.TC:
             return _NO_CORE if opt.arg[2] != 1 else None
         if opt.op is OptOps.PADTO and rng is not None:
@@ -133,7 +137,7 @@ class ScheduledKernel:
     def _locate(self, opt: records.Opt) -> int | None:
         """tinygrad's axis index of `opt`: the position of its named loop among those that the op counts."""
         op = OptOps[opt.op]
-        if opt.range is None or op in (OptOps.TC, OptOps.NOLOCALS):
+        if opt.range is None or op is OptOps.TC:
             return opt.axis
         numbers = [n for n, (name, _, _) in self._known.items() if name == opt.range]
         position = next((i for i, r in enumerate(self._scheduler.rngs) if r.arg[:-1] in numbers), None)

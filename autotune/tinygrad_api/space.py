@@ -206,7 +206,7 @@ class Space:
         if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
         # which loops a tensor core takes; how it was chosen, and whether padding was allowed, makes no difference
-        special = tuple((o.op, o.axis) for o in kernel.opts if o.op in ("TC", "NOLOCALS"))
+        special = tuple((o.op, o.axis) for o in kernel.opts if o.op == "TC")
         signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
         return Candidate(schedule, shape, signature)
 
@@ -248,7 +248,7 @@ def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
     applied = {o.op for o in kernel.opts}
     for axis in axes:
         for op in _ON.get(axis.type, ()):
-            if op in ("LOCAL", "GROUP", "GROUPTOP") and ("NOLOCALS" in applied or not ren.has_local):
+            if op in ("LOCAL", "GROUP", "GROUPTOP") and not ren.has_local:
                 continue
             if op == "THREAD" and (not ren.has_threads or "THREAD" in applied):
                 continue
@@ -267,5 +267,3 @@ def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
         for number in range(9):
             for level in (0, 1, 2):
                 yield Opt("TC", number, (-1, level, 1))
-    if ren.has_local and not applied & {"NOLOCALS", "LOCAL", "GROUP", "GROUPTOP", "TC"}:
-        yield Opt("NOLOCALS")

@@ -25,6 +25,7 @@ from db.records import Workload
 from kernels.op import DTYPES, Args, Params
 from kernels.ops.attend import EMPTY, Attention, added, chance, divisors
 from kernels.ops.attend_team import LOCAL_NBYTES
+from kernels.ops.gated import element
 from kernels.ops.warp import SHUFFLES, WARP
 
 __all__ = ["SHUFFLES", "warp", "warp_params"]
@@ -196,7 +197,7 @@ class _Warps:
             fade = (found("top", h) - top).exp2()
             for e in self._own(dim):
                 at = self._column(*e)
-                place = shared[self.warp, h, at.valid((self.lane < self.width) & (at < dim))]
+                place = element(shared, (self.warp, h, at), (self.lane < self.width) & (at < dim))
                 stores.append(place.store(self._exchange(found(h, *e) * fade, add, near=False)))
             # all lanes have the same highest score and denominator, and all may store them
             stores.append(shared[self.warp, h, dim].store(top))
@@ -218,7 +219,7 @@ class _Warps:
         total = added([shared[i, h, dim + 1] * fade for i, fade in enumerate(fades)])
         scale, lse = a.finish(self.args, self.split, self.first + h, top, total)
         mean = added([shared[i, h, column] * fade for i, fade in enumerate(fades)]) * scale
-        out = self.args["out"][self.split, self.first + h, column.valid(real)]
+        out = element(self.args["out"], (self.split, self.first + h, column), real)
         # threads that have no output, or another column, store the same lse
         stores = out.store(mean.cast(DTYPES[self.w.out_dtype])), self.args["lse"][self.split, self.first + h].store(lse)
         return UOp.group(*stores).end(turn).end(*self.threads)

@@ -21,6 +21,7 @@ from kernels.op import DTYPES, INPUT, WEIGHT, Operand
 from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_choices import attention_op
+from kernels.ops.gated import element
 from kernels.unpack import float32
 
 EXTRAS: dict[str, int | str] = {
@@ -48,9 +49,9 @@ def attention(w: Workload) -> Attention:
         scale=attend.number(w, "scale", e["scale"]),
         softcap=attend.number(w, "softcap", e["softcap"]),
         sinks=bool(e["sinks"]),
-        q=lambda args, head, column: float32(args["q"][head, column]),
-        k=lambda args, head, position, column: float32(args["k"][head, position, column]),
-        v=lambda args, head, position, column: float32(args["v"][head, position, column]),
+        q=lambda args, head, column: float32(element(args["q"], (head, column))),
+        k=lambda args, head, position, column: float32(element(args["k"], (head, position, column))),
+        v=lambda args, head, position, column: float32(element(args["v"], (head, position, column))),
     )
 
 

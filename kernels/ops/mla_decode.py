@@ -22,6 +22,7 @@ from kernels.op import DTYPES, INPUT, WEIGHT, Args, Operand
 from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_choices import attention_op
+from kernels.ops.gated import element
 from kernels.unpack import float32
 
 EXTRAS: dict[str, int | str] = {
@@ -42,12 +43,12 @@ def attention(w: Workload) -> Attention:
 
     def q(args: Args, head: UOp, column: UOp) -> UOp:
         at, inside = column.get_idx(), column.get_valid()
-        latent = args["q_latent"][head, at.valid(inside & (at < rank))]
-        rotated = args["q_rope"][head, (at - rank).valid(inside & (at >= rank))]
+        latent = element(args["q_latent"], (head, at), inside & (at < rank))
+        rotated = element(args["q_rope"], (head, at - rank), inside & (at >= rank))
         return (at < rank).where(float32(latent), float32(rotated))
 
     def row(args: Args, head: UOp, position: UOp, column: UOp) -> UOp:
-        return float32(args["cache"][position, column])
+        return float32(element(args["cache"], (position, column)))
 
     return Attention(
         heads=int(e["heads"]),

@@ -79,7 +79,6 @@ def test_sizes_parameters_variants_and_odd_opts_are_told_apart():
         candidate(threads=32),
         candidate(threads=32, groups=32),
         candidate(opts=(Opt("THREAD", None, 2, "1"),)),
-        candidate(opts=(Opt("NOLOCALS"),)),
         candidate(body=2),
     ]
     for slow in different[1:]:

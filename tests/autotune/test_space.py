@@ -95,7 +95,7 @@ def test_children_are_legal_within_limits_and_differ(ren, format):
             assert c.shape.body <= found.limits.body
             assert c.shape.threads <= MAX_THREADS
             assert c.shape.shared_nbytes <= ren.shared_max
-            assert all(o.axis is not None or o.op == "NOLOCALS" for o in c.schedule.opts)
+            assert all(o.axis is not None for o in c.schedule.opts)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,17 @@ def test_emulated(name, variant, tmp_path):
     assert verdict.max_element_error <= ELEMENT
 
 
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("name", ["sinks alone", "narrowest", "narrow", "all"])
+def test_a_warp_s_lanes_past_the_last_column_add_nothing(name, tmp_path):
+    """Where lanes are left over, and where a single one has the last columns."""
+    first = defaults.defaults(WORKLOADS[name], "CUDA")[0]
+    assert first.variant == "warp"
+    verdict = run_emulated(WORKLOADS[name], first, tmp_path)
+    assert verdict.outcome is Outcome.OK, verdict.reason
+    assert verdict.max_element_error <= ELEMENT
+
+
 COMBINED = (combine(), combine(splits=1), combine(heads=5, dim=80, splits=2), combine(heads=2, dim=7, splits=64))
 
 

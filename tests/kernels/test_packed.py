@@ -4,13 +4,14 @@ import threading
 
 import numpy as np
 import pytest
-from support.kernel_runs import device
+from support.kernel_runs import backend, device
 from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 
 import kernels
 from db.records import M_BUCKETS
 from kernels import formats, reference, resolution
 from kernels.formats import FormatError
+from kernels.ops import tc
 from kernels.packed import bucket
 from kernels.unpack import tables
 
@@ -63,7 +64,7 @@ def test_any_leading_dims_and_more_tokens_than_the_largest_bucket(raw, weight, l
     x = tokens(*lead)
     out = kernels.linear(Tensor(x), weight)
     assert out.dtype == dtypes.float32
-    close(out.numpy(), raw, x)
+    close(out.numpy(), raw, x, 1e-3 if len(x.reshape(-1, K)) > 8 and backend() in tc.DEVICES else 1e-5)
 
 
 def test_float16_in_float16_out(raw, weight):

@@ -87,10 +87,9 @@ def test_threads_take_the_outer_part():
     assert axes(kernel(Opt("THREAD", None, 2, "1"), ren=THREADED), AxisType.THREAD) == {("1", 2, 48)}
 
 
-def test_nolocals_takes_no_loop():
-    assert [o.op for o in kernel(Opt("NOLOCALS")).tinygrad_opts] == [kernel(Opt("NOLOCALS")).tinygrad_opts[0].op]
-    with pytest.raises(ScheduleError):
-        kernel(Opt("NOLOCALS"), Opt("LOCAL", None, 8, "1"))
+def test_a_workgroup_that_tinygrad_would_choose_by_timing_is_refused():
+    with pytest.raises(ScheduleError, match="workgroup"):
+        kernel(Opt("NOLOCALS"))
 
 
 def test_without_a_name_the_index_decides():

@@ -137,7 +137,7 @@ def test_in_a_captured_function():
 def test_one_launch_whatever_the_router_does():
     w = routing(256, 8, 1, "sigmoid", bias=1, norm=1, groups=8, used_groups=4)
     choice = next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend()))
-    assert compiled(w, choice).source.count(" topk_f32_256x256_m1_") == 1
+    assert compiled(w, choice).uop.arg.name.startswith("topk_f32_256x256_m1_")
 
 
 def test_with_groups_no_search_starts_from_the_pairs_and_x86_has_none():
