@@ -25,13 +25,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def _input_errors() -> tuple[type[Exception], ...]:
     """What bad input or a missing device raises; imported when something was raised, since it takes a while."""
     from autotune.compiler import CompilePoolError
-    from autotune.header import HeaderError
     from autotune.runner import RunnerError
     from db.codec import CodecError
     from db.exchange import ExchangeError
     from db.store import StoreError
     from kernels.devices import DeviceError
     from kernels.hostcc import MendError
+    from kernels.models.header import HeaderError
 
     return HeaderError, StoreError, ExchangeError, CodecError, DeviceError, MendError, RunnerError, CompilePoolError
 
@@ -128,9 +128,9 @@ def settings(**given: Any) -> Settings:
 
 def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
     """The workloads of a GGUF file. Raises HeaderError, UsageError for an m that is no token bucket."""
-    from autotune.decode_step import CONTEXT
-    from autotune.header import HeaderError, read_header
     from autotune.workloads import workloads
+    from kernels.models.decode_step import CONTEXT
+    from kernels.models.header import HeaderError, read_header
 
     header = read_header(model)
     try:

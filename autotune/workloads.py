@@ -10,12 +10,12 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.decode_step import CONTEXT, decode_step
-from autotune.header import Header, TensorInfo
-from autotune.launch import Launch
 from db.codec import workload_digest, workload_to_json
 from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
+from kernels.models.decode_step import CONTEXT, decode_step
+from kernels.models.header import Header, TensorInfo
+from kernels.models.launch import Launch
 
 X_DTYPES = ("float32", "float16")
 

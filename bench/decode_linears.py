@@ -26,7 +26,6 @@ from typing import Any
 
 from autotune import measure
 from autotune.compiler import CompilePool, Job
-from autotune.header import read_header
 from autotune.runner import Runner
 from autotune.tinygrad_api.lower import Program
 from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS, Tuner
@@ -36,6 +35,7 @@ from db.records import Opt, Run, Schedule, Workload
 from db.store import Store
 from kernels import devices
 from kernels.defaults import heuristic
+from kernels.models.header import read_header
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from autotune.compiler import CompilePool
-from autotune.header import read_header
 from autotune.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
@@ -33,6 +32,7 @@ from db.codec import schedule_to_json, workload_from_json, workload_to_json
 from db.records import Run, Workload
 from db.store import Store
 from kernels import devices
+from kernels.models.header import read_header
 from kernels.registry import nbytes_moved
 
 ROOT = Path(__file__).parents[1]

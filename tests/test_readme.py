@@ -10,8 +10,8 @@ import pytest
 from support.cpu_device import cpu
 from support.readme import README, with_commands
 
-from autotune.architectures import ARCHITECTURES
 from kernels.formats import FORMATS
+from kernels.models.architectures import ARCHITECTURES
 from kernels.resolution import STEPS
 
 TEXT = README.read_text(encoding="utf-8")

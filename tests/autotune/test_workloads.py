@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from support import gguf_files as files
 from support import synthetic_models as made
 
-from autotune.decode_step import decode_step
 from autotune.demo import write_demo_model
-from autotune.header import HeaderError, read_header
 from autotune.workloads import ModelWorkload, Roof, plan_to_json, workloads
 from db.codec import workload_digest, workload_from_json
 from db.records import M_BUCKETS, Workload
+from kernels.models.decode_step import decode_step
+from kernels.models.header import HeaderError, read_header
 
 DECODE_ONLY = {"rope_cache_store", "flash_decode", "flash_combine", "argmax"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from autotune.header import Header, TensorInfo
+from kernels.models.header import Header, TensorInfo
 from support.gguf_files import tensor_nbytes
 
 Shape = tuple[int, ...]

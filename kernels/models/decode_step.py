@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from autotune.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
-from autotune.decode_attention import attention, normed_linear
-from autotune.decode_ffn import expert_linears, feed_forward, linear
-from autotune.decode_model import Model
-from autotune.header import Header, HeaderError
-from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, Read, whole
 from db.records import decimal
+from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
+from kernels.models.decode_attention import attention, normed_linear
+from kernels.models.decode_ffn import expert_linears, feed_forward, linear
+from kernels.models.decode_model import Model
+from kernels.models.header import Header, HeaderError
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.launch import Launch, Read, whole
 
 CONTEXT = 4096
 NAMES_IN_A_NOTE = 40

@@ -14,9 +14,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune.header_bytes import Cursor, HeaderError, LocalFile, Source
-from autotune.header_tensors import TensorInfo, read_tensors
-from autotune.header_values import Omitted, Value, read_value
+from kernels.models.header_bytes import Cursor, HeaderError, LocalFile, Source
+from kernels.models.header_tensors import TensorInfo, read_tensors
+from kernels.models.header_values import Omitted, Value, read_value
 
 __all__ = ["Header", "HeaderError", "Omitted", "TensorInfo", "Value", "read_header"]
 
@@ -99,7 +99,7 @@ def _checked(header: Header) -> Header:
 def _open(name: str, timeout_seconds: float) -> Source:
     if "://" not in name:
         return LocalFile(name)
-    from autotune.remote import RemoteFile  # what a local file needs not to pay for
+    from kernels.models.remote import RemoteFile  # what a local file needs not to pay for
 
     return RemoteFile(name, timeout_seconds)
 

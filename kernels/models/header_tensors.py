@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from autotune.header_bytes import Cursor
-from autotune.header_values import Value
+from kernels.models.header_bytes import Cursor
+from kernels.models.header_values import Value
 
 DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 MAX_DIMS = 4

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from autotune.decode_model import Model
-from autotune.header import TensorInfo
-from autotune.launch import Extra, Launch, Read, parts, whole
 from db.records import decimal
+from kernels.models.decode_model import Model
+from kernels.models.header import TensorInfo
+from kernels.models.launch import Extra, Launch, Read, parts, whole
 from kernels.splits import splits
 
 CACHE = "F16"

@@ -10,9 +10,9 @@ import pytest
 from support import gguf_files as files
 from support import synthetic_models as made
 
-from autotune.decode_step import decode_step
-from autotune.header import Header, read_header
-from autotune.launch import Launch
+from kernels.models.decode_step import decode_step
+from kernels.models.header import Header, read_header
+from kernels.models.launch import Launch
 from kernels.registry import OPS, nbytes_moved, variants
 
 MODELS = sorted(path.stem for path in files.MODELS.glob("*.json"))

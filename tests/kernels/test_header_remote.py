@@ -12,7 +12,7 @@ import pytest
 from support import gguf_files as files
 from support.range_server import serve
 
-from autotune.header import HeaderError, read_header
+from kernels.models.header import HeaderError, read_header
 
 METADATA, TENSORS = files.load_model("llama-3.1-8b")
 SLACK = 1 << 17
@@ -127,7 +127,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, mis
 
 READ_FROM_HUB = """
 import json, sys
-from autotune.header import HeaderError, read_header
+from kernels.models.header import HeaderError, read_header
 answers = []
 for url in sys.argv[1:]:
     try:

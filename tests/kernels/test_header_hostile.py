@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import gguf_files as files
 
-from autotune.header import Header, HeaderError, read_header
+from kernels.models.header import Header, HeaderError, read_header
 
 LLAMA = files.plain_entry("general.architecture", "llama")
 Q4_K, F32 = 12, 0

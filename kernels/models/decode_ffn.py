@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from autotune.architectures import GATINGS
-from autotune.decode_model import Model
-from autotune.header import TensorInfo
-from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, Read, whole
 from db.records import decimal
+from kernels.models.architectures import GATINGS
+from kernels.models.decode_model import Model
+from kernels.models.header import TensorInfo
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.launch import Launch, Read, whole
 
 
 def feed_forward(model: Model, layer: int) -> Iterator[Launch]:

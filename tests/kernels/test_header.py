@@ -13,7 +13,7 @@ import pytest
 from support import gguf_files as files
 
 from autotune.demo import write_demo_model
-from autotune.header import Header, HeaderError, Omitted, TensorInfo, read_header
+from kernels.models.header import Header, HeaderError, Omitted, TensorInfo, read_header
 
 LLAMA = {"general.architecture": "llama", "general.name": "small"}
 TENSORS = [("token_embd.weight", (96, 256), "Q6_K"), ("blk.0.attn_q.weight", (64, 256), "Q4_K"), ("norm", (7,), "F32")]

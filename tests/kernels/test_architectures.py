@@ -10,9 +10,9 @@ import pytest
 from support import synthetic_models as made
 from support.gguf_files import tensor_nbytes
 
-from autotune.decode_step import decode_step
-from autotune.header import Header
-from autotune.launch import Launch
+from kernels.models.decode_step import decode_step
+from kernels.models.header import Header
+from kernels.models.launch import Launch
 
 
 def ops(header: Header) -> list[str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from autotune.header import TensorInfo
 from db.records import Workload
+from kernels.models.header import TensorInfo
 
 Extra = Mapping[str, int | str]
 

@@ -6,7 +6,7 @@ item a layer.
 
 from __future__ import annotations
 
-from autotune.header import Header, HeaderError, TensorInfo
+from kernels.models.header import Header, HeaderError, TensorInfo
 
 MAX_INTEGER = 1 << 31
 TINY, HUGE = 1e-12, 1e12

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autotune.architectures import Architecture
-from autotune.hyperparameters import Hyperparameters
-from autotune.launch import Launch, whole
 from db.records import decimal
+from kernels.models.architectures import Architecture
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.launch import Launch, whole
 
 MAX_LAYERS = 1 << 12
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from autotune.header_bytes import Cursor
+from kernels.models.header_bytes import Cursor
 
 MAX_STRING_NBYTES = 4096  # a chat template is longer, and nothing here reads it
 MAX_ARRAY_LENGTH = 1024  # one value a layer fits, one value a token doesn't

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.header_bytes import HeaderError
+from kernels.models.header_bytes import HeaderError
 
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
