@@ -29,6 +29,7 @@ class Architecture:
     ffn_norm            the norm before the FFN
     post_norms          norms of a block's two outputs before they are added to the residual, none if empty
     window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
+    local_rope_base     of layers that see a window only, 0 if it is that of all layers
     window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
     gating, normalised  the defaults of expert_gating_func and expert_weights_norm
     sqrt_embedding      token embeddings are multiplied by sqrt(embedding_length)
@@ -41,6 +42,7 @@ class Architecture:
     ffn_norm: str = "ffn_norm"
     post_norms: tuple[str, ...] = ()
     window_period: int = 0
+    local_rope_base: float = 0.0
     window: int = 0
     softcap: float = 0.0
     gating: str = "softmax"
@@ -75,7 +77,12 @@ ARCHITECTURES = {
         wide_scale_layers=46,
     ),
     "gemma3": Architecture(
-        act="gelu", post_norms=_POST_NORMS, sqrt_embedding=True, window_period=6, wide_scale_layers=62
+        act="gelu",
+        post_norms=_POST_NORMS,
+        sqrt_embedding=True,
+        window_period=6,
+        local_rope_base=1e4,
+        wide_scale_layers=62,
     ),
     "phi3": Architecture(),
     "olmoe": Architecture(),

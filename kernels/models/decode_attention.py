@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from db.records import decimal
 from kernels.models.decode_model import Model
 from kernels.models.header import TensorInfo
-from kernels.models.launch import Extra, Launch, Read, parts, whole
+from kernels.models.launch import RESIDUAL, Columns, Extra, Launch, Read, Takes, parts, stacked, whole
 from kernels.splits import splits
 
 CACHE = "F16"
@@ -72,16 +72,22 @@ def _window(model: Model, layer: int) -> int:
 def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
     a, hp = heads_of(model, layer), model.hp
     yield _qkv(model, block, a)
-    norms = [hp.tensor(f"{block}attn_{name}_norm.weight") for name in ("q", "k")]
+    qkv: Takes = {"qkv": "qkv"}
+    norms = {name: hp.tensor(f"{block}attn_{name}_norm.weight") for name in ("q", "k")}
     widths = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    # a norm over all heads at once (olmoe) is a launch of its own; one a head is part of the next launch
-    own = [
-        norm is not None and norm.shape == (width,) != (a.head_dim,) for norm, width in zip(norms, widths, strict=True)
-    ]
-    for norm, width, separate in zip(norms, widths, own, strict=True):
-        if norm is not None and separate:
-            yield model.norm(norm.name, width)
-    fused = whole(*(hp.vector(n.name, a.head_dim) for n, own_ in zip(norms, own, strict=True) if n and not own_))
+    fused: tuple[Read, ...] = ()
+    if all(
+        n is not None and n.shape == (width,) != (a.head_dim,) for n, width in zip(norms.values(), widths, strict=True)
+    ):
+        # norms over all heads at once (olmoe) are launches of their own
+        start = 0
+        for (name, norm), width in zip(norms.items(), widths, strict=True):
+            assert norm is not None
+            yield model.norm(norm.name, width, Columns("qkv", start, start + width), name)
+            start += width
+        qkv = {"qkv": ("q", "k", Columns("qkv", start, start + a.kv_heads * a.value_dim))}
+    else:  # those of a head are part of the next launch
+        fused = whole(**{f"{name}_norm": norm and hp.vector(norm.name, a.head_dim) for name, norm in norms.items()})
     extra: dict[str, int | str] = {
         "heads": a.heads,
         "kv_heads": a.kv_heads,
@@ -98,7 +104,10 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
     row = a.kv_heads * (a.head_dim + a.value_dim)
     n = a.heads * a.head_dim + row
     stored = CACHE_ITEM_NBYTES * row
-    yield Launch("rope_cache_store", CACHE, n, n, fused, 2 * n, "none", extra, stored, decode_only=True)
+    caches = {"k_cache": f"{block}k", "v_cache": f"{block}v"}
+    takes = {**qkv, **caches, **angles(model, a.window)}
+    leaves = "q", *caches.values()
+    yield Launch("rope_cache_store", CACHE, n, n, fused, 2 * n, takes, leaves, "none", extra, stored, decode_only=True)
     sinks = hp.tensor(f"{block}attn_sinks.weight")
     cap = hp.number("attn_logit_softcapping", model.arch.softcap)
     yield from _decode(
@@ -106,7 +115,8 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
         "flash_decode",
         a,
         row,
-        whole(sinks),
+        whole(sinks=sinks),
+        {"q": "q", "k": f"{block}k", "v": f"{block}v"},
         {
             "heads": a.heads,
             "kv_heads": a.kv_heads,
@@ -117,7 +127,7 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
             "softcap": decimal(cap) if cap else "none",
         },
     )
-    yield model.output_linear(f"{block}attn_output", k=a.heads * a.value_dim)
+    yield model.output_linear(f"{block}attn_output", "attended", k=a.heads * a.value_dim)
 
 
 def _qkv(model: Model, block: str, a: Heads) -> Launch:
@@ -128,21 +138,39 @@ def _qkv(model: Model, block: str, a: Heads) -> Launch:
     else:
         names = [f"{block}attn_{name}" for name in ("q", "k", "v")]
         weights = [hp.matrix(f"{name}.weight", n=n, k=model.dim) for name, n in zip(names, rows, strict=True)]
-    return normed_linear(model, f"{block}attn_norm.weight", weights, [hp.tensor(f"{name}.bias") for name in names])
+    biases = [hp.tensor(f"{name}.bias") for name in names]
+    return normed_linear(model, f"{block}attn_norm.weight", weights, biases, RESIDUAL, "qkv")
 
 
 def normed_linear(
-    model: Model, norm: str, weights: list[TensorInfo], biases: list[TensorInfo | None], k: int | None = None
+    model: Model,
+    norm: str,
+    weights: list[TensorInfo],
+    biases: list[TensorInfo | None],
+    takes: str | Columns,
+    leaves: str,
 ) -> Launch:
-    """RMSNorm and every weight that takes what it makes; a bias for one of them is a bias (of 0) for all."""
-    k, n = model.dim if k is None else k, sum(w.shape[0] for w in weights)
-    reads = whole(model.hp.vector(norm, k), *weights, *biases)
+    """RMSNorm and every weight that takes what it makes. Raises HeaderError where only some have a bias."""
+    k, n = weights[0].shape[1], sum(w.shape[0] for w in weights)
+    found = [bias for bias in biases if bias is not None]
+    if found and sum(bias.shape[0] for bias in found) != n:
+        raise model.hp.error(f"{found[0].name} is a bias, but not all of {weights[0].name} and its fellows have one")
+    vectors = whole(norm=model.hp.vector(norm, k))
+    reads = (*vectors, *stacked(weights), *(Read("bias", bias) for bias in found))
     extra: Extra = {"parts": parts(weights), "eps": decimal(model.eps)}
-    epilogue = "bias" if any(biases) else "none"
-    return Launch("rmsnorm_linear", weights[0].format, n, k, reads, n * k, epilogue, extra)
+    epilogue = "bias" if found else "none"
+    return Launch("rmsnorm_linear", weights[0].format, n, k, reads, n * k, {"x": takes}, (leaves,), epilogue, extra)
 
 
-def _decode(model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], extra: Extra) -> Iterator[Launch]:
+def angles(model: Model, window: int) -> Takes:
+    """The tables of rope angles of a layer: those that see a window only may turn by others."""
+    local = ".local" if window and model.arch.local_rope_base else ""
+    return {"cos": f"cos{local}", "sin": f"sin{local}"}
+
+
+def _decode(
+    model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], takes: Takes, extra: Extra
+) -> Iterator[Launch]:
     """Attention over a cache with `row` items a position, and what puts its runs together."""
     seen = min(model.context, a.window or model.context)
     count = splits(seen, a.heads, a.kv_heads)
@@ -150,15 +178,18 @@ def _decode(model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], 
     lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": count, "scale": decimal(a.scale)}
     products = a.heads * seen * (a.head_dim + a.value_dim)
     cache = CACHE_ITEM_NBYTES * seen * row
-    found = Launch(op, CACHE, n, a.head_dim, reads, products, "none", {**extra, **lengths}, cache, decode_only=True)
+    leaves = "attended" if count == 1 else "parts", "lse"
+    extra = {**extra, **lengths}
+    found = Launch(op, CACHE, n, a.head_dim, reads, products, takes, leaves, "none", extra, cache, decode_only=True)
     if count == 1:
         yield found
         return
     yield replace(found, out_dtype="float32")
     sizes: Extra = {"heads": a.heads, "v_head_dim": a.value_dim, "splits": count}
     yield Launch(
-        "flash_combine", "F32", n, count, (), 2 * n * count, "none", sizes, decode_only=True, x_dtype="float32"
-    )
+        "flash_combine", "F32", n, count, (), 2 * n * count, {"parts": "parts", "lse": "lse"}, ("attended",), "none",
+        sizes, decode_only=True, x_dtype="float32",
+    )  # fmt: skip
 
 
 def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
@@ -179,10 +210,13 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         first = hp.matrix(q_a.name, n=width, k=model.dim)
     else:
         first = hp.matrix(f"{block}attn_q.weight", n=heads * key, k=model.dim)
-    yield normed_linear(model, f"{block}attn_norm.weight", [first, compress], [])
+    split = first.shape[0]
+    yield normed_linear(model, f"{block}attn_norm.weight", [first, compress], [], RESIDUAL, "qkv")
+    q = "qkv"
     if q_a is not None:
         q_b = hp.matrix(f"{block}attn_q_b.weight", n=heads * key, k=width)
-        yield normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], width)
+        yield normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], Columns("qkv", 0, width), "queries")
+        q = "queries"
     extra: dict[str, int | str] = {
         "heads": heads,
         "kv_lora": rank,
@@ -192,19 +226,26 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         "eps": decimal(model.eps),
     }
     row = rank + rope
-    kv_norm = whole(hp.vector(f"{block}attn_kv_a_norm.weight", rank))
-    n, stored = heads * rope + row, CACHE_ITEM_NBYTES * row
-    yield Launch("mla_cache_store", CACHE, n, n, kv_norm, 2 * n, "none", extra, stored, decode_only=True)
+    kv_norm = whole(kv_norm=hp.vector(f"{block}attn_kv_a_norm.weight", rank))
+    n, stored, cache = heads * rope + row, CACHE_ITEM_NBYTES * row, f"{block}kv"
+    takes: Takes = {"q": Columns(q, 0, heads * key), "kv": Columns("qkv", split, split + row), "cache": cache}
+    takes = {**takes, **angles(model, 0)}
+    yield Launch(
+        "mla_cache_store", CACHE, n, n, kv_norm, 2 * n, takes, ("q_rope", cache), "none", extra, stored,
+        decode_only=True,
+    )  # fmt: skip
     k_b, v_b = absorbed(model, block, heads, rank, nope, value)
-    yield _head_linear(k_b, heads)
+    # each head's columns that are not rotated
+    yield _head_linear(k_b, heads, Columns(q, 0, nope, heads), "q_latent")
     a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
     sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
-    yield from _decode(model, "mla_decode", a, row, (), sizes)
-    yield _head_linear(v_b, heads)
-    yield model.output_linear(f"{block}attn_output", k=heads * value)
+    takes = {"q_latent": "q_latent", "q_rope": "q_rope", "cache": cache}
+    yield from _decode(model, "mla_decode", a, row, (), takes, sizes)
+    yield _head_linear(v_b, heads, "attended", "values")
+    yield model.output_linear(f"{block}attn_output", "values", k=heads * value)
 
 
-def absorbed(model: Model, block: str, heads: int, rank: int, nope: int, value: int) -> tuple[TensorInfo, TensorInfo]:
+def absorbed(model: Model, block: str, heads: int, rank: int, nope: int, value: int) -> tuple[Read, Read]:
     """attn_k_b [heads, rank, nope] and attn_v_b [heads, value, rank].
 
     Of an older file's attn_kv_b, rows of which are those of each head's key and then of its value, the value half is
@@ -213,18 +254,21 @@ def absorbed(model: Model, block: str, heads: int, rank: int, nope: int, value: 
     hp, both = model.hp, model.hp.tensor(f"{block}attn_kv_b.weight")
     if both is None:
         k_b = hp.stack(f"{block}attn_k_b.weight", (heads, rank, nope))
-        return k_b, hp.stack(f"{block}attn_v_b.weight", (heads, value, rank))
+        return Read("w", k_b), Read("w", hp.stack(f"{block}attn_v_b.weight", (heads, value, rank)))
     both = hp.matrix(both.name, n=heads * (nope + value), k=rank)
     values = both.nbytes // (nope + value) * value
     return (
-        replace(both, format="F16", shape=(heads, rank, nope), nbytes=2 * heads * rank * nope),
-        replace(both, shape=(heads, value, rank), nbytes=values),
+        Read("w", replace(both, format="F16", shape=(heads, rank, nope), nbytes=2 * heads * rank * nope), half="keys"),
+        Read("w", replace(both, shape=(heads, value, rank), nbytes=values), half="values"),
     )
 
 
-def _head_linear(weight: TensorInfo, heads: int) -> Launch:
-    _, n, k = weight.shape
-    return Launch("head_linear", weight.format, n, k, whole(weight), heads * n * k, "none", {"heads": heads})
+def _head_linear(weight: Read, heads: int, takes: str | Columns, leaves: str) -> Launch:
+    _, n, k = weight.tensor.shape
+    products, extra = heads * n * k, {"heads": heads}
+    return Launch(
+        "head_linear", weight.tensor.format, n, k, (weight,), products, {"x": takes}, (leaves,), "none", extra
+    )
 
 
 def _latent_scale(model: Model) -> float:

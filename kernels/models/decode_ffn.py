@@ -12,23 +12,23 @@ from kernels.models.architectures import GATINGS
 from kernels.models.decode_model import Model
 from kernels.models.header import TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.launch import Launch, Read, whole
+from kernels.models.launch import RESIDUAL, Launch, Read, Takes, whole
 
 
 def feed_forward(model: Model, layer: int) -> Iterator[Launch]:
     """From the residual to the residual: norm, FFN or experts, sum, and the post-norm where there is one."""
     block = f"blk.{layer}."
     if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
-        yield gate_up(model, block, "ffn", norm=True)
-        yield model.output_linear(f"{block}ffn_down")
+        yield gate_up(model, block, "ffn", RESIDUAL, norm=True)
+        yield model.output_linear(f"{block}ffn_down", "gated")
     else:
-        yield model.norm(f"{block}{model.arch.ffn_norm}.weight")
+        yield model.norm(f"{block}{model.arch.ffn_norm}.weight", model.dim, RESIDUAL, "normed")
         yield from routed(model, block)
         yield from shared(model, block)
     yield from model.post_norm(block, 1)
 
 
-def gate_up(model: Model, block: str, stem: str, suffix: str = "", *, norm: bool = False) -> Launch:
+def gate_up(model: Model, block: str, stem: str, takes: str, suffix: str = "", *, norm: bool = False) -> Launch:
     """act(W_gate x) * (W_up x). A weight that holds both, gate first, is two weights: its halves."""
     hp, k = model.hp, model.dim
     names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
@@ -36,19 +36,19 @@ def gate_up(model: Model, block: str, stem: str, suffix: str = "", *, norm: bool
     if hp.tensor(f"{names[0]}.weight") is not None:
         n = up.shape[0]
         gate = hp.matrix(f"{names[0]}.weight", n=n, k=k)
-        weights = [gate, up]
+        weights = whole(gate=gate, up=up)
     else:
         n = hp.matrix(f"{block}{stem}_down{suffix}.weight").shape[1]
         gate = hp.matrix(up.name, n=2 * n)
-        weights = [gate]
+        weights = (Read("gate+up", gate),)
     biases = [hp.tensor(f"{name}.bias") for name in names]
     extra: dict[str, int | str] = {"up": up.format, "act": model.arch.act, "norm": "rms" if norm else "none"}
     norms = hp.vector(f"{block}{model.arch.ffn_norm}.weight", k) if norm else None
     if norm:
         extra["eps"] = decimal(model.eps)
     epilogue = "bias" if any(biases) else "none"
-    reads = whole(norms, *weights, *biases)
-    return Launch("gate_up", gate.format, n, k, reads, 2 * n * k, epilogue, extra)
+    reads = (*whole(norm=norms), *weights, *whole(gate_bias=biases[0], up_bias=biases[1]))
+    return Launch("gate_up", gate.format, n, k, reads, 2 * n * k, {"x": takes}, ("gated",), epilogue, extra)
 
 
 def routed(model: Model, block: str) -> Iterator[Launch]:
@@ -59,7 +59,7 @@ def routed(model: Model, block: str) -> Iterator[Launch]:
     experts, used = hp.integer("expert_count", router.shape[0]), hp.integer("expert_used_count")
     hp.matrix(router.name, n=experts)
     bias = hp.tensor(f"{block}ffn_gate_inp.bias")
-    yield linear(router, whole(router, bias), "none" if bias is None else "bias")
+    yield linear(router, whole(w=router, bias=bias), "none" if bias is None else "bias", "normed", "logits")
     yield _topk(model, block, experts, used)
     yield from expert_linears(hp, block, arch.act, "none" if arch.post_norms else "add")
 
@@ -85,7 +85,8 @@ def _topk(model: Model, block: str, experts: int, used: int) -> Launch:
         if experts % groups or taken > groups or used > experts // groups * taken:
             raise hp.error(f"{used} experts cannot come from {taken} of {groups} groups of {experts} experts")
         extra |= {"groups": groups, "used_groups": taken}
-    return Launch("topk", "F32", experts, experts, whole(bias), experts, "none", extra)
+    takes = {"logits": "logits"}
+    return Launch("topk", "F32", experts, experts, whole(bias=bias), experts, takes, ("ids", "probs"), "none", extra)
 
 
 def expert_linears(hp: Hyperparameters, block: str, act: str, epilogue: str) -> Iterator[Launch]:
@@ -96,34 +97,40 @@ def expert_linears(hp: Hyperparameters, block: str, act: str, epilogue: str) -> 
     if used > experts:
         raise hp.error(f"{hp.name('expert_used_count')} is {used}, {down.name} has {experts} experts")
     fused = hp.tensor(f"{block}ffn_gate_up_exps.weight")
-    weights: tuple[TensorInfo, ...]
+    weights: dict[str, TensorInfo]
     if fused is not None:
         gate = up = hp.stack(fused.name, (experts, 2 * n, dim))
-        weights = (gate,)
-        names = [f"{block}ffn_gate_up_exps.bias"]
+        weights = {"gate+up": gate}
+        biases = {"gate_bias+up_bias": f"{block}ffn_gate_up_exps.bias"}
     else:
         gate, up = (hp.stack(f"{block}ffn_{half}_exps.weight", (experts, n, dim)) for half in ("gate", "up"))
-        weights = gate, up
-        names = [f"{block}ffn_{half}_exps.bias" for half in ("gate", "up")]
+        weights = {"gate": gate, "up": up}
+        biases = {f"{half}_bias": f"{block}ffn_{half}_exps.bias" for half in ("gate", "up")}
 
-    def reads(weights: tuple[TensorInfo, ...], names: list[str]) -> tuple[Read, ...]:
-        biases = [t for t in map(hp.tensor, names) if t is not None]
-        if any(t.shape[0] != experts for t in biases):
-            raise hp.error(
-                f"{biases[0].name} has the shape {biases[0].shape}, not one row for each of {experts} experts"
-            )
-        return tuple(Read(t, used, experts) for t in (*weights, *biases))
+    def reads(weights: dict[str, TensorInfo], biases: dict[str, str]) -> tuple[Read, ...]:
+        found = {operand: t for operand, name in biases.items() if (t := hp.tensor(name)) is not None}
+        for t in found.values():
+            if t.shape[0] != experts:
+                raise hp.error(f"{t.name} has the shape {t.shape}, not one row for each of {experts} experts")
+        return tuple(Read(operand, t, used, experts) for operand, t in (weights | found).items())
 
     common: dict[str, int | str] = {"experts": experts, "used": used}
-    first, last = reads(weights, names), reads((down,), [f"{block}ffn_down_exps.bias"])
+    first, last = reads(weights, biases), reads({"w": down}, {"down_bias": f"{block}ffn_down_exps.bias"})
     yield Launch(
-        "expert_linear", gate.format, n, dim, first, 2 * used * n * dim, "none",
+        "expert_linear", gate.format, n, dim, first, 2 * used * n * dim,
+        {"x": "normed", "ids": "ids"}, ("gated",), "none",
         common | {"form": "gate_up", "up": up.format, "act": act, "bias": int(len(first) > len(weights))},
     )  # fmt: skip
+    chosen = {"x": "gated", "ids": "ids", "probs": "probs"}
     yield Launch(
-        "expert_linear", down.format, dim, n, last, used * n * dim, epilogue,
+        "expert_linear", down.format, dim, n, last, used * n * dim, *_added(chosen, epilogue), epilogue,
         common | {"form": "down", "bias": int(len(last) > 1)},
     )  # fmt: skip
+
+
+def _added(takes: Takes, epilogue: str) -> tuple[Takes, tuple[str]]:
+    """What a launch that ends a block takes and leaves."""
+    return ({**takes, "residual": RESIDUAL}, (RESIDUAL,)) if epilogue == "add" else (takes, ("block",))
 
 
 def shared(model: Model, block: str) -> Iterator[Launch]:
@@ -138,19 +145,22 @@ def shared(model: Model, block: str) -> Iterator[Launch]:
         return
     gate = hp.tensor(f"{block}ffn_gate_inp_shexp.weight")
     if gate is not None:
-        yield linear(gate, whole(gate), "none")
+        yield linear(gate, whole(w=gate), "none", "normed", "logits")
         weight: dict[str, int | str] = {"gating": "sigmoid", "bias": 0, "norm": 0, "scale": "1"}
-        yield Launch("topk", "F32", 1, 1, (), 1, "none", {"experts": 1, "used": 1} | weight)
-    yield gate_up(model, block, "ffn", "_shexp")
-    last = model.output_linear(f"{block}ffn_down_shexp", always_add=True)
+        one: dict[str, int | str] = {"experts": 1, "used": 1, **weight}
+        yield Launch("topk", "F32", 1, 1, (), 1, {"logits": "logits"}, ("ids", "probs"), "none", one)
+    yield gate_up(model, block, "ffn", "normed", "_shexp")
+    last = model.output_linear(f"{block}ffn_down_shexp", "gated", always_add=True)
     if gate is None:
         yield last
     else:
         extra: dict[str, int | str] = {"experts": 1, "used": 1, "form": "down", "bias": 0}
-        yield Launch("expert_linear", last.format, last.n, last.k, last.reads, last.products, "add", extra)
+        takes, leaves = _added({"x": "gated", "ids": "ids", "probs": "probs"}, "add")
+        sizes = last.format, last.n, last.k, last.reads, last.products
+        yield Launch("expert_linear", *sizes, takes, leaves, "add", extra)
 
 
-def linear(weight: TensorInfo, reads: tuple[Read, ...], epilogue: str) -> Launch:
+def linear(weight: TensorInfo, reads: tuple[Read, ...], epilogue: str, takes: str, leaves: str) -> Launch:
     """A weight [n, k] or a row [k] times an x."""
     n, k = weight.shape if len(weight.shape) == 2 else (1, weight.shape[-1])
-    return Launch("linear", weight.format, n, k, reads, n * k, epilogue)
+    return Launch("linear", weight.format, n, k, reads, n * k, {"x": takes}, (leaves,), epilogue)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from db.records import decimal
 from kernels.models.architectures import Architecture
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.launch import Launch, whole
+from kernels.models.launch import RESIDUAL, Columns, Launch, whole
 
 MAX_LAYERS = 1 << 12
 
@@ -43,22 +43,25 @@ class Model:
         limit = hp.integer("context_length", context)
         return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual)
 
-    def norm(self, name: str, n: int | None = None) -> Launch:
+    def norm(self, name: str, n: int, takes: str | Columns, leaves: str) -> Launch:
         """RMSNorm by itself, of n columns."""
-        n = self.dim if n is None else n
-        return Launch("rmsnorm", "F32", n, n, whole(self.hp.vector(name, n)), 2 * n, "none", {"eps": decimal(self.eps)})
+        reads, extra = whole(weight=self.hp.vector(name, n)), {"eps": decimal(self.eps)}
+        return Launch("rmsnorm", "F32", n, n, reads, 2 * n, {"x": takes}, (leaves,), "none", extra)
 
     def post_norm(self, block: str, which: int) -> Iterator[Launch]:
-        """residual + norm(x), where the architecture has a norm there: after attention (0), after the FFN (1)."""
+        """residual + norm(block), where the architecture has a norm there: after attention (0), after the FFN (1)."""
         if self.arch.post_norms:
-            vector = self.hp.vector(f"{block}{self.arch.post_norms[which]}.weight", self.dim)
-            extra = {"eps": decimal(self.eps)}
-            yield Launch("rmsnorm_add", "F32", self.dim, self.dim, whole(vector), 2 * self.dim, "none", extra)
+            n, vector = self.dim, self.hp.vector(f"{block}{self.arch.post_norms[which]}.weight", self.dim)
+            takes, extra = {"x": "block", "residual": RESIDUAL}, {"eps": decimal(self.eps)}
+            yield Launch("rmsnorm_add", "F32", n, n, whole(weight=vector), 2 * n, takes, (RESIDUAL,), "none", extra)
 
-    def output_linear(self, name: str, *, k: int | None = None, always_add: bool = False) -> Launch:
+    def output_linear(self, name: str, takes: str, *, k: int | None = None, always_add: bool = False) -> Launch:
         """The projection that ends a block: it adds to the residual, unless a norm comes between."""
         weight, bias = self.hp.matrix(f"{name}.weight", n=self.dim, k=k), self.hp.tensor(f"{name}.bias")
         added = always_add or not self.arch.post_norms
         epilogue = "_".join(["bias"] * (bias is not None) + ["add"] * added) or "none"
         n, width = weight.shape
-        return Launch("linear", weight.format, n, width, whole(weight, bias), n * width, epilogue)
+        reads = whole(w=weight, bias=bias)
+        given = {"x": takes} | ({"residual": RESIDUAL} if added else {})
+        leaves = (RESIDUAL if added else "block",)
+        return Launch("linear", weight.format, n, width, reads, n * width, given, leaves, epilogue)

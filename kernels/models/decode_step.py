@@ -18,7 +18,7 @@ from kernels.models.decode_ffn import expert_linears, feed_forward, linear
 from kernels.models.decode_model import Model
 from kernels.models.header import Header, HeaderError
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.launch import Launch, Read, whole
+from kernels.models.launch import RESIDUAL, Launch, Read, whole
 
 CONTEXT = 4096
 NAMES_IN_A_NOTE = 40
@@ -60,14 +60,16 @@ def _launches(model: Model) -> Iterator[Launch]:
     embedding = hp.matrix(TOKEN_EMBEDDING, k=model.dim)
     rows = embedding.shape[0]
     scale = {} if model.embedding_scale == 1.0 else {"scale": decimal(model.embedding_scale)}
-    yield Launch("embed", embedding.format, rows, model.dim, (Read(embedding, 1, rows),), 0, "none", scale)
+    reads = (Read("w", embedding, 1, rows),)
+    yield Launch("embed", embedding.format, rows, model.dim, reads, 0, {"ids": "ids"}, (RESIDUAL,), "none", scale)
     for layer in range(model.layers):
         yield from attention(model, layer)
         yield from feed_forward(model, layer)
     # a final soft-cap or scale of the logits does not change which is largest
     head = embedding if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, k=model.dim)
-    yield normed_linear(model, OUTPUT_NORM, [head], [hp.tensor("output.bias")])
-    yield Launch("argmax", "F32", head.shape[0], head.shape[0], (), 0, decode_only=True)
+    yield normed_linear(model, OUTPUT_NORM, [head], [hp.tensor("output.bias")], RESIDUAL, "logits")
+    n = head.shape[0]
+    yield Launch("argmax", "F32", n, n, (), 0, {"logits": "logits"}, ("next",), decode_only=True)
 
 
 def _remarks(model: Model) -> Iterator[str]:
@@ -84,7 +86,7 @@ def _unknown(header: Header, hp: Hyperparameters) -> tuple[tuple[Launch, ...], l
             continue
         picked_only = tensor.name in LOOKUPS and not (tied and tensor.name == TOKEN_EMBEDDING)
         if len(tensor.shape) == 2 and not picked_only:
-            launches.append(linear(tensor, whole(tensor), "none"))
+            launches.append(linear(tensor, whole(w=tensor), "none", "x", "y"))
         elif match := _EXPERTS.fullmatch(tensor.name):
             with suppress(HeaderError):  # experts of another make: they are left out, and a note says so
                 launches += expert_linears(hp, match[1], "silu", "none")

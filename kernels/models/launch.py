@@ -1,7 +1,8 @@
-"""One kernel launch of a pass over a model: its op, shape and what it reads, for any number of tokens. No model here.
+"""One kernel launch of a pass over a model: its op, shape and operands, for any number of tokens. No model here.
 
 `db.records.Workload` is what a kernel is built from; a `Launch` is one before its token bucket is chosen, with the
-tensors that it takes from the file.
+tensors that it takes from the file and the values that it passes on. The launches of a pass, in order, are a program:
+each reads values that those before it have left under a name, and leaves its own.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ from db.records import Workload
 from kernels.models.header import TensorInfo
 
 Extra = Mapping[str, int | str]
+Takes = Mapping[str, "str | Columns | tuple[str | Columns, ...]"]
+RESIDUAL = "x"
 
 
 @dataclass(frozen=True)
 class Read:
-    """A tensor that a launch takes, of which each token reads `picked` of `parts` equal parts: the experts that it is
-    routed to, one row of the embedding. 1 of 1: all of it."""
+    """A tensor that a launch takes as `operand`, of which each token reads `picked` of `parts` equal parts: the experts
+    that it is routed to, one row of the embedding. 1 of 1: all of it.
 
+    Several of one operand are its rows, one after the other. "gate+up" is two operands, the first and the second half
+    of each matrix. `half`, of a tensor that holds both: whether these are the rows of "keys", transposed, or "values".
+    """
+
+    operand: str
     tensor: TensorInfo
     picked: int = 1
     parts: int = 1
+    half: str = ""
 
     def nbytes(self, m: int) -> int:
         """Bytes read for m tokens, none of which picks what another picked, as long as there is more to pick from."""
@@ -30,9 +39,26 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Columns start .. stop of a value [m, columns], or of each of `heads` groups of its columns: [m, heads, ...]."""
+
+    value: str
+    start: int
+    stop: int
+    heads: int = 1
+
+
+@dataclass(frozen=True)
 class Launch:
-    """`products`: multiplications of one token. `cache_nbytes`: what one launch reads or writes of the key-value cache.
-    `decode_only`: it is of one token. `x_dtype`, `out_dtype`: where they are not the model's."""
+    """One of the launches of a pass.
+
+    takes        operand -> the value that is there, or values whose columns are put next to each other
+    leaves       names of what it writes, in the order of its operands; a value called like a cache is one
+    products     multiplications of one token
+    cache_nbytes what one launch reads or writes of the key-value cache
+    decode_only  it is of one token
+    x_dtype, out_dtype  where they are not the model's
+    """
 
     op: str
     format: str
@@ -40,6 +66,8 @@ class Launch:
     k: int
     reads: tuple[Read, ...]
     products: int
+    takes: Takes
+    leaves: tuple[str, ...]
     epilogue: str = "none"
     extra: Extra = field(default_factory=dict)
     cache_nbytes: int = 0
@@ -61,9 +89,19 @@ class Launch:
         return tuple(read.tensor.name for read in self.reads)
 
 
-def whole(*tensors: TensorInfo | None) -> tuple[Read, ...]:
-    """Tensors that every launch reads from end to end; None is left out."""
-    return tuple(Read(tensor) for tensor in tensors if tensor is not None)
+def whole(**tensors: TensorInfo | None) -> tuple[Read, ...]:
+    """Tensors by operand that every launch reads from end to end; None is left out."""
+    return tuple(Read(operand, tensor) for operand, tensor in tensors.items() if tensor is not None)
+
+
+def stacked(tensors: Iterable[TensorInfo]) -> tuple[Read, ...]:
+    """Weights that share an input, as the operands w0, w1, ...: neighbours of one format are one weight."""
+    reads: list[Read] = []
+    for tensor in tensors:
+        same = bool(reads) and reads[-1].tensor.format == tensor.format
+        number = int(reads[-1].operand[1:]) + (not same) if reads else 0
+        reads.append(Read(f"w{number}", tensor))
+    return tuple(reads)
 
 
 def parts(tensors: Iterable[TensorInfo]) -> str:

@@ -1,0 +1,173 @@
+"""tinygrad.llm's Transformer, whose weights stay packed and whose kernels are those of this library."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
+
+from db.records import Workload
+from kernels import devices, sink
+from kernels.llm import angles, shim
+from kernels.llm.program import X_DTYPE, Program
+from kernels.llm.weights import Weights
+from kernels.models.architectures import ARCHITECTURES
+from kernels.models.decode_model import Model
+from kernels.models.decode_step import CONTEXT, decode_step
+from kernels.models.header import Header, read_header
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.ops.attend import START
+from kernels.resolution import Resolution, resolve
+
+# each was run beside llama.cpp on a model of its own: same weights, same tokens
+TESTED = ("llama", "qwen2", "qwen3", "qwen3moe", "deepseek2")
+CHUNKS = (512, 32)  # tokens of a prompt that are taken at once
+HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
+
+
+class ModelError(ValueError):
+    """A file is no model that can be run here. The message says why, and what can be done."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on the device: weights as they are in the file, and the key-value cache."""
+
+    weights_nbytes: int
+    cache_nbytes: int
+
+
+class Transformer(shim.transformer()):  # type: ignore[misc]
+    """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
+
+    One step decodes a token at `start_pos`; a prompt is taken in CHUNKS. Captured by TinyJit, so that a token is one
+    call that replays all launches. Not for several threads at once.
+    """
+
+    def __init__(self, program: Program, max_context: int, sizes: Sizes) -> None:
+        self.program, self.max_context, self.sizes = program, max_context, sizes
+        self.has_recurrent_block = False
+        self._cached_tokens: list[int] = []
+        self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
+        self._fill = {m: TinyJit(self._read) for m in CHUNKS}
+
+    @property
+    def launches(self) -> int:
+        """Kernels of this library that a decoded token takes."""
+        return len(self.program.launches)
+
+    def resolutions(self) -> list[tuple[Workload, Resolution]]:
+        """What serves each launch of a decoded token."""
+        return [(w, resolve(w, self.program.target)) for w in (s.workload(1, X_DTYPE) for s in self.program.launches)]
+
+    def _position(self, start_pos: int) -> UOp:
+        bound: UOp = UOp.variable(START, 0, self.max_context - 1).bind(start_pos)
+        return bound
+
+    def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
+        return self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"]
+
+    def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
+        return self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1).realize()
+
+    def _sample(self, ids: Tensor, start_pos: UOp, temperature: Tensor) -> Tensor:
+        """From softmax(logits / temperature): the largest of logits / temperature plus Gumbel noise (Gumbel, 1954)."""
+        logits = self._logits(ids, start_pos).reshape(-1)
+        noise = -(Tensor.rand_like(logits).maximum(1e-12).log().neg()).log()
+        return (logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1).realize()
+
+    def _read(self, ids: Tensor, start_pos: UOp) -> Tensor:
+        """The caches with a chunk in them; of its tokens only what the last block makes."""
+        m = int(ids.shape[0])
+        return self.program.run({"ids": ids}, m, start_pos, slice(0, -HEAD))["x"].realize()
+
+    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary]: of the token that follows `tokens`."""
+        start_pos = self._prefill(tokens)
+        row = self._logits(self._ids(tokens[-1:]), self._position(start_pos))
+        found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
+        self._cached_tokens = list(tokens)
+        return found
+
+    def _ids(self, tokens: list[int]) -> Tensor:
+        return Tensor(np.array(tokens, np.int32), device=self.program.device).realize()
+
+    def _prefill(self, tokens: list[int]) -> int:
+        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position."""
+        if not 0 < len(tokens) <= self.max_context:
+            raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
+        start_pos = self.get_start_pos(tokens)
+        self._cached_tokens = self._cached_tokens[:start_pos]
+        while (left := len(tokens) - 1 - start_pos) > 0:
+            chunk = next((m for m in reversed(CHUNKS) if left <= m), CHUNKS[0])
+            if left < 2 or start_pos + chunk > self.max_context:
+                count = 1
+                self._greedy(self._ids(tokens[start_pos : start_pos + 1]), self._position(start_pos))
+            else:
+                count = min(left, chunk)
+                padded = tokens[start_pos : start_pos + count] + [0] * (chunk - count)
+                self._fill[chunk](self._ids(padded), self._position(start_pos))
+            start_pos += count
+            self._cached_tokens = list(tokens[:start_pos])
+        return start_pos
+
+    def get_start_pos(self, tokens: list[int]) -> int:
+        """How many of `tokens`, short of the last, the caches hold already."""
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(tokens[:-1], self._cached_tokens, strict=False))
+        return sum(1 for _ in same)
+
+    def generate(self, tokens: list[int], chunk_size: int = 0, temperature: float = 0.0) -> Iterator[int]:
+        """Tokens that follow, without end before the context's; each is appended to `tokens`. chunk_size is not used.
+
+        temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds.
+        """
+        start_pos = self._prefill(tokens)
+        ids, warmth = self._ids(tokens[-1:]), Tensor([max(temperature, 1e-6)], device=self.program.device).realize()
+        while start_pos < self.max_context:
+            position = self._position(start_pos)
+            ids = self._sampled(ids, position, warmth) if temperature > 0 else self._greedy(ids, position)
+            self._cached_tokens = list(tokens)
+            start_pos += 1
+            tokens.append(int(ids.item()))
+            yield tokens[-1]
+
+    def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
+        raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
+
+
+def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
+    """The model of a GGUF file, on tinygrad's default device or `device`.
+
+    max_context: positions of the cache, at most the model's own; schedules are tuned for the default. Raises ModelError
+    for an architecture outside of TESTED, HeaderError for a file that cannot be read or contradicts itself.
+    """
+    header = read_header(path)
+    _check(header, path)
+    hp = Hyperparameters(header)
+    model = Model.of(hp, ARCHITECTURES[header.architecture], max_context)
+    step = decode_step(header, max_context)
+    device = Device.canonicalize(device)
+    sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
+    weights = Weights(header, device)
+    factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
+    tables = {
+        name: Tensor(table, device=device).realize()
+        for name, table in angles.tables(model, model.context, factors).items()
+    }
+    program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
+    return Transformer(program, model.context, Sizes(weights.nbytes, program.cache_nbytes))
+
+
+def _check(header: Header, path: str | Path) -> None:
+    if header.architecture not in TESTED:
+        raise ModelError(
+            f"{path}: the architecture {header.architecture!r} is not among those that were run beside llama.cpp: "
+            f"{', '.join(TESTED)}"
+        )
+    if any("://" in name for name in header.files):
+        raise ModelError(f"{path}: download the file first, its weights are read from the disk")
