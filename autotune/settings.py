@@ -2,7 +2,7 @@
 
 AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platform's data folder)
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
-AUTOTUNE_BUDGET   seconds of search a workload (default 60)
+AUTOTUNE_BUDGET   seconds of search a workload (default 20)
 AUTOTUNE_WORKERS  compiler processes (default: one a CPU thread, at most 16)
 AUTOTUNE_LOOKUP   on, exact or off, see kernels.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses

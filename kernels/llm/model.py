@@ -26,7 +26,7 @@ from kernels.resolution import Resolution, resolve
 
 # each was run beside llama.cpp on a model of its own: same weights, same tokens
 TESTED = ("llama", "qwen2", "qwen3", "qwen3moe", "deepseek2")
-CHUNKS = (512, 32)  # tokens of a prompt that are taken at once
+CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
 
 
@@ -104,7 +104,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         start_pos = self.get_start_pos(tokens)
         self._cached_tokens = self._cached_tokens[:start_pos]
         while (left := len(tokens) - 1 - start_pos) > 0:
-            chunk = next((m for m in reversed(CHUNKS) if left <= m), CHUNKS[0])
+            chunk = next((m for m in CHUNKS if 2 * left > m), CHUNKS[-1])
             if left < 2 or start_pos + chunk > self.max_context:
                 count = 1
                 self._greedy(self._ids(tokens[start_pos : start_pos + 1]), self._position(start_pos))

@@ -1,0 +1,167 @@
+"""Claim: a model decodes faster with this library than in tinygrad.llm, and tuning brings part of that.
+
+    python -m bench.llm_decode llama-3.2-1b --budget 8 --tokens 64
+
+MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
+blocks. Sweeps its decode step into a temporary store (or --db), then generates tokens greedily on the device that DEV
+names: with that store, with no store (defaults), in tinygrad.llm as it is, and in llama.cpp where llama-cpp-python is
+importable; each in a process of its own, one after the other. Times are of whole tokens by the wall clock, as a user
+has them. Prints a table, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.real_models import real_model
+from kernels import devices
+
+ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
+WARM = 6  # tokens before the clock starts: the second of them is captured
+
+
+def timed(generate: Any, tokens: int) -> list[float]:
+    """Seconds of each token after the first ones."""
+    list(itertools.islice(generate, WARM))
+    found = []
+    for _ in range(tokens):
+        start = time.perf_counter()
+        next(generate)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
+    from collections import Counter
+
+    from tinygrad import GlobalCounters
+
+    import kernels.llm
+
+    start = time.perf_counter()
+    model = kernels.llm.load(path, context)
+    loaded = time.perf_counter() - start
+    ids = [1 + i % 1000 for i in range(prompt)]
+    for first in range(1, 4):  # the second time is captured
+        list(itertools.islice(model.generate([first, *ids[1:]]), 3))
+    fresh = [7 + i % 900 for i in range(prompt)]
+    start = time.perf_counter()
+    next(generating := model.generate(fresh))
+    filled = time.perf_counter() - start
+    seconds = timed(generating, tokens)
+    GlobalCounters.reset()
+    next(generating)
+    row = {"seconds": seconds, "launches": GlobalCounters.kernel_count, "prompt_seconds": filled}
+    steps = dict(Counter(r.step for _, r in model.resolutions()))
+    return {**row, "loaded_seconds": loaded, "steps": steps, **asdict(model.sizes)}
+
+
+def tinygrad_llm(path: str, prompt: int, tokens: int, context: int) -> Row:
+    from tinygrad import GlobalCounters
+
+    from kernels.llm import shim
+
+    model, _ = shim.transformer().from_gguf(Path(path), context)
+    generating = model.generate([1 + i % 1000 for i in range(prompt)])
+    seconds = timed(generating, tokens)
+    GlobalCounters.reset()
+    next(generating)
+    return {"seconds": seconds, "launches": GlobalCounters.kernel_count}
+
+
+def llama_cpp(path: str, prompt: int, tokens: int, context: int) -> Row:
+    import llama_cpp
+
+    model = llama_cpp.Llama(path, n_ctx=context, n_gpu_layers=-1, verbose=False)
+
+    def generate() -> Any:
+        model.eval([1 + i % 1000 for i in range(prompt)])
+        while True:
+            model.eval([1 + model.n_tokens % 1000])
+            yield None
+
+    return {"seconds": timed(generate(), tokens)}
+
+
+RUNS = {"tuned": ours, "defaults": ours, "tinygrad.llm": tinygrad_llm, "llama.cpp": llama_cpp}
+LOOKUP = {"tuned": "on", "defaults": "off"}
+
+
+def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
+    """A row of the table from a process of its own, or why there is none."""
+    command = [sys.executable, "-m", "bench.llm_decode", str(path), "--one", name, "--ctx", str(args.ctx)]
+    command += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
+    env = {**os.environ, "AUTOTUNE_DB": db, "AUTOTUNE_LOOKUP": LOOKUP.get(name, "on")}
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=args.timeout)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done in {args.timeout:.0f} s"}
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:200]}
+    found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def line(name: str, row: Row, weights: int) -> str:
+    if "failed" in row:
+        return f"{name:14} {row['failed']}"
+    each = statistics.median(row["seconds"])
+    spread = statistics.quantiles(row["seconds"], n=10)
+    first = f"{row['prompt_seconds'] * 1e3:10.1f}" if "prompt_seconds" in row else f"{'-':>10}"
+    return (
+        f"{name:14} {1 / each:9.1f} {each * 1e3:9.3f} {spread[0] * 1e3:9.3f} {spread[-1] * 1e3:9.3f} "
+        f"{weights / each / 1e9:8.0f} {row.get('launches', '-'):>9} {first}  {row.get('steps', '')}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="llama-3.2-1b")
+    parser.add_argument("--budget", type=float, default=8.0, help="seconds of search a workload; 0: no sweep")
+    parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache, and what attention is tuned at")
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--db", help="a store to tune into and to use (default: a temporary one)")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
+    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    devices.activate(choice := devices.choose_device())
+    if args.one:
+        print(json.dumps(RUNS[args.one](args.model, args.prompt, args.tokens, args.ctx)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path, db = real_model(args.model, Path(folder)), args.db or str(Path(folder) / "bench.sqlite")
+        swept = 0.0
+        if args.budget:
+            start = time.perf_counter()
+            sweep = [sys.executable, "-c", "from autotune.cli import main; main()", "sweep", str(path), "--no-linears"]
+            options = ["--db", db, "--budget", str(args.budget), "--ctx", str(args.ctx)]
+            subprocess.run([*sweep, *options], cwd=ROOT, check=True, stdout=sys.stderr)
+            swept = time.perf_counter() - start
+        rows = {name: run(name, path, args, db) for name in args.runs}
+    target = devices.describe_target(choice.device)
+    weights = next((row["weights_nbytes"] for row in rows.values() if "weights_nbytes" in row), 0)
+    print(f"{args.model} on {target}; swept in {swept:.0f} s; weights {weights / 1e9:.2f} GB; prompt {args.prompt}")
+    print(f"{'':14} {'tok/s':>9} {'ms':>9} {'p10':>9} {'p90':>9} {'GB/s':>8} {'launches':>9} {'prompt ms':>10}")
+    for name, row in rows.items():
+        print(line(name, row, weights))
+    known = {"target": asdict(target), "driver": devices.driver_version(choice.device), "tinygrad": version("tinygrad")}
+    print(json.dumps({"bench": "llm_decode", "model": args.model, **known, "sweep_seconds": swept, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
