@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from kernels.resolution import Resolution, resolve
 # each was run beside llama.cpp on a model of its own: same weights, same tokens
 TESTED = ("llama", "qwen2", "qwen3", "qwen3moe", "deepseek2")
 CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
+BURST, BURST_SECONDS = 16, 0.02  # tokens that the device may be ahead of who reads them, and for how long
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
 
 
@@ -55,6 +57,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
         self._fill = {m: TinyJit(self._read) for m in CHUNKS}
+        self._history = Tensor.zeros(max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
 
     @property
     def launches(self) -> int:
@@ -73,13 +76,19 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         return self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"]
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        return self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1).realize()
+        return self._noted(self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1), start_pos)
 
     def _sample(self, ids: Tensor, start_pos: UOp, temperature: Tensor) -> Tensor:
         """From softmax(logits / temperature): the largest of logits / temperature plus Gumbel noise (Gumbel, 1954)."""
         logits = self._logits(ids, start_pos).reshape(-1)
         noise = -(Tensor.rand_like(logits).maximum(1e-12).log().neg()).log()
-        return (logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1).realize()
+        return self._noted((logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1), start_pos)
+
+    def _noted(self, chosen: Tensor, start_pos: UOp) -> Tensor:
+        """The chosen token [1], also left in the history at the position that it was chosen at."""
+        history = self._history[start_pos : start_pos + 1].assign(chosen)
+        Tensor.realize(chosen, history)
+        return chosen
 
     def _read(self, ids: Tensor, start_pos: UOp) -> Tensor:
         """The caches with a chunk in them; of its tokens only what the last block makes."""
@@ -128,13 +137,20 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         """
         start_pos = self._prefill(tokens)
         ids, warmth = self._ids(tokens[-1:]), Tensor([max(temperature, 1e-6)], device=self.program.device).realize()
+        count = 1
         while start_pos < self.max_context:
-            position = self._position(start_pos)
-            ids = self._sampled(ids, position, warmth) if temperature > 0 else self._greedy(ids, position)
-            self._cached_tokens = list(tokens)
-            start_pos += 1
-            tokens.append(int(ids.item()))
-            yield tokens[-1]
+            start = time.perf_counter()
+            count = min(count, self.max_context - start_pos)
+            for position in range(start_pos, start_pos + count):
+                at = self._position(position)
+                ids = self._sampled(ids, at, warmth) if temperature > 0 else self._greedy(ids, at)
+            # one wait for all of them: while the device is busy with a token, the next is on its way to it
+            for token in self._history.numpy()[start_pos : start_pos + count].tolist():
+                self._cached_tokens = list(tokens)
+                start_pos += 1
+                tokens.append(token)
+                yield token
+            count = max(1, min(BURST, int(BURST_SECONDS * count / (time.perf_counter() - start))))
 
     def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")

@@ -16,6 +16,7 @@ from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Param
 from kernels.ops import attend
 from kernels.ops.attend import loop, reduce_add, reduce_max
 
+MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
 EXTRAS: dict[str, int | str] = {"heads": 1, "v_head_dim": 1, "splits": 1}
 
 
@@ -56,10 +57,17 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A thread a column on a GPU; on a CPU, columns in a vector register."""
-    op, sizes = ("UPCAST", (8, 4)) if device.startswith("CPU") else ("LOCAL", (64, 32, 16, 8))
-    found = tuple(Schedule("plain", (), (Opt(op, None, size, "1"),)) for size in sizes)
-    return (*found, Schedule("plain", (), ()))
+    """A thread a column on a GPU, all of whose loads are under way at once; on a CPU, columns in a vector register."""
+    found: list[tuple[Opt, ...]] = []
+    if device.startswith("CPU"):
+        found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
+    else:
+        threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]
+        if 1 < w.k <= MOST_AT_ONCE:
+            at_once = Opt("UNROLL", None, 0, "2"), Opt("UNROLL", None, 0, "3")
+            found = [(*opts, *at_once) for opts in threads]
+        found += threads
+    return (*(Schedule("plain", (), opts) for opts in found), Schedule("plain", (), ()))
 
 
 OP = Op(

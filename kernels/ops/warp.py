@@ -86,12 +86,20 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     outside = (group, *others, member, lane)
     keys: list[tuple[str, int, int]] = []
     sums: dict[tuple[str, int, int], UOp] = {}
+    turns = {format: -(-steps(format, r.k, params["words"]) * r.summed // WARP) for format in r.formats}
+    # A loop of one turn is never empty: tinygrad takes it for no loop and runs it.
+    apart = all(w.stop is not None for w in r.weights) and min(turns.values()) > 1
     for i, format in enumerate(r.formats):
         weights = [w for w in r.weights if w.format == format]
-        turn, empty = _turns(r, weights, steps(format, r.k, params["words"]), numbers[0], i)
-        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, i == 0, empty)
+        turn = UOp.range(turns[format], 3 + 10 * i, AxisType.REDUCE)
+        if apart:  # the loop is empty for a warp whose rows are of none of these weights
+            here = functools.reduce(operator.or_, (inside(w, numbers[0]) for w in weights))
+            turn = UOp.range(here.where(turns[format], 0), 3 + 10 * i, AxisType.REDUCE)
+        squares = apart or i == 0  # each warp sums them in the one loop that it has, or all of them do in the first
+        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares, apart)
         keys = list(found)
-        sums |= dict(zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True))
+        for key, total in zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True):
+            sums[key] = sums[key] + total if key in sums else total
     stores = []
     for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
         parts = [warp_sum(sums[w.name, i, token], device) for w in r.weights]
@@ -99,16 +107,6 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
             parts.append(warp_sum(sums["", 0, token], device))
         stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
-
-
-def _turns(r: Rows, weights: Sequence[Weight], count: int, first: UOp, number: int) -> tuple[UOp, bool]:
-    """The loop over a lane's steps, and whether it is empty for a warp whose rows are of none of the weights. One of a
-    single turn is not: tinygrad takes it for no loop and runs it. Nor is the one that sums squares."""
-    size = -(-count * r.summed // WARP)
-    if size == 1 or (number == 0 and r.squares is not None) or any(w.stop is None for w in weights):
-        return UOp.range(size, 3 + 10 * number, AxisType.REDUCE), False
-    here = functools.reduce(operator.or_, (inside(w, first) for w in weights))
-    return UOp.range(here.where(size, 0), 3 + 10 * number, AxisType.REDUCE), True
 
 
 def _clamped(weight: Weight, row: UOp) -> UOp:
