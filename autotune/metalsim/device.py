@@ -13,7 +13,7 @@ from typing import Any
 
 from tinygrad.device import BufferSpec, Compiled, LRUAllocator, Program, TinyELF
 
-from autotune.metalsim.executor import FORWARD, Kernel, Order
+from autotune.metalsim.executor import FORWARD, Kernel, Launch, Order
 from autotune.metalsim.memory import SharedMemory
 from autotune.metalsim.renderer import ARCHS, SimulatedMetalRenderer
 from autotune.metalsim.toolchain import find_toolchain
@@ -28,10 +28,11 @@ class InstallError(RuntimeError):
 
 @dataclass(frozen=True)
 class Simulation:
-    """arch: one of ARCHS. order: of threads and threadgroups. seconds: of processor time that a launch may take."""
+    """arch: one of ARCHS. order, strict and seconds: of each launch, as executor.Launch has them."""
 
     arch: str = "Apple9"
     order: Order = FORWARD
+    strict: bool = False
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -108,14 +109,9 @@ class SimulatedProgram(Program):  # type: ignore[misc]
         """Seconds of the simulation, where `wait` asks for them. Raises MetalFault, a RuntimeError."""
         started = time.perf_counter()
         simulation = self.dev.simulation
-        verdict = self._kernel.run(
-            bufs,
-            vals,
-            groups=tuple(global_size),
-            threads=tuple(local_size or (1, 1, 1)),
-            order=simulation.order,
-            seconds=simulation.seconds,
-        )
+        groups, threads = tuple(global_size), tuple(local_size or (1,))
+        launch = Launch(groups, threads, simulation.order, simulation.strict, simulation.seconds)
+        verdict = self._kernel.run(bufs, vals, launch)
         if not verdict.ok:
             raise MetalFault(verdict)
         return time.perf_counter() - started if wait else None

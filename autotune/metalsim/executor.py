@@ -7,11 +7,10 @@ runtime/ holds the C++ behind this, README.md says what is modelled.
 from __future__ import annotations
 
 import ctypes
-import functools
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.metalsim.limits import refused
@@ -38,6 +37,7 @@ class _Launch(ctypes.Structure):
         ("seconds", ctypes.c_double),
         ("count", ctypes.c_uint32),
         ("order", ctypes.c_uint32),
+        ("strict", ctypes.c_uint32),
         ("groups", ctypes.c_uint32 * 3),
         ("threads", ctypes.c_uint32 * 3),
     )
@@ -47,9 +47,10 @@ class _Report(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_char * 32),
         ("message", ctypes.c_char * 256),
+        ("suspicion", ctypes.c_char * 256),
         ("line", ctypes.c_uint32),
         ("offset", ctypes.c_uint64),
-        ("threadgroup_nbytes", ctypes.c_uint64),
+        ("suspicion_offset", ctypes.c_uint64),
     )
 
 
@@ -69,6 +70,23 @@ FORWARD = Order()
 THREE_ORDERS = (FORWARD, Order("reverse"), Order("shuffled", 1))
 
 
+@dataclass(frozen=True)
+class Launch:
+    """groups and threads: of the grid and of a threadgroup, (x[, y[, z]]). seconds: of processor time. strict: a load
+    that races, or that finds what no thread has written, ends the run even if nothing comes of it."""
+
+    groups: Size = (1,)
+    threads: Size = (1,)
+    order: Order = FORWARD
+    strict: bool = False
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for size in (self.groups, self.threads):
+            if not 1 <= len(size) <= 3 or any(not 0 <= n < 1 << 32 for n in size):
+                raise ValueError(f"a size of {size}: expected 1 to 3 numbers below 2**32")
+
+
 class Kernel:
     """One kernel of a library that `compile_metal` made. Raises ValueError if the library has none of that name."""
 
@@ -82,41 +100,31 @@ class Kernel:
         self._arguments = ctypes.c_uint32.in_dll(self._library, f"metalsim_arguments_{name}").value
         self._max_threads = ctypes.c_uint32.in_dll(self._library, "metalsim_max_threads").value
 
-    def run(
-        self,
-        buffers: Sequence[SharedMemory],
-        values: Sequence[int] = (),
-        *,
-        groups: Size = (1,),
-        threads: Size = (1,),
-        order: Order = FORWARD,
-        seconds: float = 60.0,
-    ) -> Verdict:
+    def run(self, buffers: Sequence[SharedMemory], values: Sequence[int], launch: Launch) -> Verdict:
         """The verdict on one launch, which leaves its results in `buffers`; after any verdict but ok they are partial.
 
-        buffers, then values (little-endian integers of up to 8 bytes): the entries of the buffer table. groups and
-        threads: of the grid and of a threadgroup, (x[, y[, z]]). seconds: of processor time.
+        buffers, then values (little-endian integers of up to 8 bytes): the entries of the buffer table.
         """
-        groups, threads = _three(groups), _three(threads)
+        groups, threads = _three(launch.groups), _three(launch.threads)
         count = len(buffers) + len(values)
         if refusal := refused(threads, groups, count, self._max_threads):
             return refusal
         if count != self._arguments:
             raise ValueError(f"{self.name} takes {self._arguments} buffers and constants, {count} are given")
-        constants = [value.to_bytes(8, "little", signed=value < 0) for value in values]
-        held = [*buffers, *(SharedMemory.of(c) for c in constants)]
-        table = (_Argument * max(count, 1))(*(_Argument(m.address, m.nbytes) for m in held))
-        launch = _Launch(table, self._enter, order.seed, seconds, count, ORDERS.index(order.name), groups, threads)
+        constants = [SharedMemory.of(value.to_bytes(8, "little", signed=value < 0)) for value in values]
+        table = (_Argument * max(count, 1))(*(_Argument(m.address, m.nbytes) for m in (*buffers, *constants)))
+        order, seed = ORDERS.index(launch.order.name), launch.order.seed
+        asked = _Launch(table, self._enter, seed, launch.seconds, count, order, launch.strict, groups, threads)
         report = _Report()
-        if self._library.metalsim_run(ctypes.byref(launch), ctypes.byref(report)):
+        if self._library.metalsim_run(ctypes.byref(asked), ctypes.byref(report)):
             raise OSError("no process could be started for a simulated launch")
-        kind, message = report.kind.decode(), report.message.decode(errors="replace")
-        return Verdict(kind, message, _place(self._path, report.line, report.offset) if kind != "ok" else "")
+        kind, message, suspicion = (getattr(report, name).decode() for name in ("kind", "message", "suspicion"))
+        if suspicion:
+            suspicion += f" ({_place(self._path, 0, report.suspicion_offset)})"
+        return Verdict(kind, message, "" if kind == "ok" else _place(self._path, report.line, report.offset), suspicion)
 
 
 def _three(size: Size) -> tuple[int, int, int]:
-    if not 1 <= len(size) <= 3:
-        raise ValueError(f"a size of {size}: expected 1 to 3 numbers")
     x, y, z = (*size, 1, 1)[:3]
     return x, y, z
 
@@ -144,13 +152,10 @@ class Result:
 def run_source(
     source: str,
     buffers: Sequence[Content],
-    values: Sequence[int] = (),
+    values: Sequence[int],
+    launch: Launch,
     *,
     name: str | None = None,
-    groups: Size = (1,),
-    threads: Size = (1,),
-    order: Order = FORWARD,
-    seconds: float = 60.0,
     compiler: str | None = None,
 ) -> Result:
     """Compiles `source` and runs its kernel `name`, by default its only one, on copies of `buffers`; see Kernel.run."""
@@ -159,28 +164,25 @@ def run_source(
     except MetalFault as e:
         return Result(e.verdict)
     memory = [SharedMemory.of(b) for b in buffers]
-    verdict = kernel.run(memory, values, groups=groups, threads=threads, order=order, seconds=seconds)
+    verdict = kernel.run(memory, values, launch)
     return Result(verdict, tuple(bytes(m.view) for m in memory))
 
 
 def run_orders(
     source: str,
     buffers: Sequence[Content],
-    values: Sequence[int] = (),
+    values: Sequence[int],
+    launch: Launch,
     *,
     name: str | None = None,
-    groups: Size = (1,),
-    threads: Size = (1,),
-    orders: Sequence[Order] = THREE_ORDERS,
-    seconds: float = 60.0,
     compiler: str | None = None,
+    orders: Sequence[Order] = THREE_ORDERS,
 ) -> Result:
-    """As run_source, once in each order: the first verdict that is not ok, or order_dependent unless every bit of every
-    buffer comes out the same."""
-    run = functools.partial(run_source, source, buffers, values, name=name, groups=groups, threads=threads)
+    """As run_source, once in each of `orders`: the first verdict that is not ok, or order_dependent unless every bit of
+    every buffer comes out the same."""
     results = []
     for order in orders:
-        result = run(order=order, seconds=seconds, compiler=compiler)
+        result = run_source(source, buffers, values, replace(launch, order=order), name=name, compiler=compiler)
         if not result.verdict.ok:
             return result
         results.append(result)
@@ -189,8 +191,9 @@ def run_orders(
             if one != other:
                 at = next(j for j, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
                 message = f"buffer {i} differs from byte {at} on between {orders[0].name} and {order.name} order"
-                return Result(Verdict("order_dependent", message), result.buffers)
-    return results[0]
+                suspicion = results[0].verdict.suspicion or result.verdict.suspicion
+                return Result(Verdict("order_dependent", message, suspicion=suspicion), result.buffers)
+    return next((r for r in results if r.verdict.suspicion), results[0])
 
 
 def _only_kernel(source: str) -> str:

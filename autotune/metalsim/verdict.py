@@ -24,11 +24,13 @@ VERDICTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """kind: one of VERDICTS. message: what was seen, in one line. where: the place in the Metal source, or ""."""
+    """kind: one of VERDICTS. message: what was seen, in one line. where: the place in the Metal source, or "".
+    suspicion: a load that raced, or found what no thread had written; where all is ok, nothing came of it."""
 
     kind: str
     message: str = ""
     where: str = ""
+    suspicion: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in VERDICTS:
@@ -39,9 +41,9 @@ class Verdict:
         return self.kind == "ok"
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.kind, self.message) if part) + (
-            f" ({self.where})" if self.where else ""
-        )
+        text = ": ".join(part for part in (self.kind, self.message) if part)
+        text += f" ({self.where})" if self.where else ""
+        return text + (f"; {self.suspicion}" if self.suspicion else "")
 
 
 class MetalFault(RuntimeError):

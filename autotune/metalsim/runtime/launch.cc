@@ -27,6 +27,16 @@ void fail(const char *kind, uint32_t line, const void *pc, const char *format, .
   _exit(0);
 }
 
+void suspect(const char *kind, const void *pc, const char *format, ...) {
+  if (report->suspicion[0]) return;
+  va_list values;
+  va_start(values, format);
+  vsnprintf(report->suspicion, sizeof report->suspicion, format, values);
+  va_end(values);
+  report->suspicion_offset = (const char *)pc - &__ehdr_start;
+  if (launch->strict) fail(kind, 0, pc, "%s", report->suspicion);
+}
+
 namespace {
 char signal_stack[1 << 16];
 
@@ -117,9 +127,6 @@ void run_grid() {
   prepare_threads();
   prepare_memory();
   run_grid();
-  uint64_t nbytes = report->threadgroup_nbytes;
-  memset(report, 0, sizeof *report);
-  report->threadgroup_nbytes = nbytes;
   strcpy(report->kind, "ok");
   _exit(0);
 }

@@ -2,7 +2,8 @@
 // sanitizer of host threads; the names are only how its instrumentation is reached.
 //
 // For each byte it is remembered which threads touched it since when. Two accesses of which one writes are a race if no
-// barrier for that memory is between them. One that stores what is there already is none: threads may agree.
+// barrier for that memory is between them. Two stores of different values end the run. A load that races gets 0xFF bytes
+// for what may be there, and a note is made: tinygrad loads ahead of a condition what it then does not use.
 #include "state.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -27,13 +28,15 @@ struct Area {
 Area buffers[MAX_ARGUMENTS], arrays[ARRAYS];
 char *arena;
 uint64_t threadgroup_nbytes;
-struct {
-  char *address;
+enum { LARGEST = 64 };
+// A store that is about to be made where others were, or a load that is about to find poison: settled by what is next.
+struct Pending {
+  char *address, before[LARGEST];
   uint32_t nbytes;
+  bool write, conflicts;
   const void *pc;
-  const char *what;
-  char before[64];
-} announced;
+};
+Pending pending;
 
 extern "C" char __ehdr_start __attribute__((visibility("hidden"))), _end __attribute__((visibility("hidden")));
 
@@ -58,34 +61,49 @@ void touch(Touch &t, Kind kind, uint32_t me) {
   t = {(uint32_t)group_number, epoch[kind], simd_epoch[kind][me / LANES], low, high};
 }
 
-void check(const Area &area, char *at, uint32_t nbytes, bool write, Kind kind, const void *pc) {
+void expect(char *at, uint32_t nbytes, bool write, bool conflicts, const void *pc) {
+  if (nbytes > LARGEST) return;
+  pending.address = at, pending.nbytes = nbytes, pending.pc = pc;
+  pending.write = write, pending.conflicts = conflicts;
+  memcpy(pending.before, at, nbytes);
+}
+
+void check_load(const Area &area, char *at, uint32_t nbytes, Kind kind, const void *pc) {
   uint32_t me = metalsim_now.thread_index;
-  bool told = false;
+  bool poisoned = false;
   for (uint32_t i = 0; i < nbytes; i++) {
     Byte &byte = area.bytes[at - area.address + i];
-    if (!write) {
-      if (kind == THREADGROUP && (!byte.written.epoch || byte.written.group != group_number))
-        fail("uninitialised", 0, pc, "thread %u reads threadgroup memory that no thread has written", me);
-      if (unordered(byte.written, kind, me))
-        fail("race", 0, pc, "thread %u reads what thread %u of threadgroup %u has written, no barrier between", me,
-             byte.written.high, byte.written.group);
-      touch(byte.read, kind, me);
-      continue;
+    if (kind == THREADGROUP && (!byte.written.epoch || byte.written.group != group_number)) {
+      suspect("uninitialised", pc, "thread %u reads threadgroup memory that no thread has written", me);
+    } else if (unordered(byte.written, kind, me)) {
+      suspect("race", pc, "thread %u reads what thread %u of threadgroup %u has written, no barrier between", me,
+              byte.written.high, byte.written.group);
+      if (!poisoned) expect(at, nbytes, false, false, pc);
+      poisoned = true;
     }
-    bool after_write = unordered(byte.written, kind, me);
-    if (!told && (after_write || unordered(byte.read, kind, me))) {
-      if (nbytes > sizeof announced.before) fail("race", 0, pc, "thread %u writes what another thread uses", me);
-      told = true;
-      announced.address = at, announced.nbytes = nbytes, announced.pc = pc;
-      announced.what = after_write ? "written" : "read";
-      memcpy(announced.before, at, nbytes);
-    }
+    touch(byte.read, kind, me);
+  }
+  if (poisoned && nbytes <= LARGEST) memset(at, 0xff, nbytes);
+}
+
+void check_store(const Area &area, char *at, uint32_t nbytes, Kind kind, const void *pc) {
+  uint32_t me = metalsim_now.thread_index;
+  bool others = false, conflicts = false;
+  for (uint32_t i = 0; i < nbytes; i++) {
+    Byte &byte = area.bytes[at - area.address + i];
+    conflicts |= unordered(byte.written, kind, me);
+    others |= conflicts || unordered(byte.read, kind, me);
     touch(byte.written, kind, me);
   }
+  if (others) expect(at, nbytes, true, conflicts, pc);
+}
+
+void check(const Area &area, char *at, uint32_t nbytes, bool write, Kind kind, const void *pc) {
+  (write ? check_store : check_load)(area, at, nbytes, kind, pc);
 }
 
 void access(const void *address, uint64_t nbytes, bool write, const void *pc) {
-  if (announced.nbytes) settle();
+  if (pending.nbytes) settle();
   char *at = (char *)address;
   if ((size_t)(at - arena) < (size_t)ARRAYS * ARRAY) {
     const Area &area = arrays[(at - arena) / ARRAY];
@@ -117,11 +135,15 @@ void access(const void *address, uint64_t nbytes, bool write, const void *pc) {
 }  // namespace
 
 void settle() {
-  uint32_t nbytes = announced.nbytes;
-  announced.nbytes = 0;
-  if (nbytes && memcmp(announced.address, announced.before, nbytes))
-    fail("race", 0, announced.pc, "two threads use a place that one of them changes after the other has %s it",
-         announced.what);
+  uint32_t nbytes = pending.nbytes;
+  pending.nbytes = 0;
+  if (!nbytes) return;
+  if (!pending.write) memcpy(pending.address, pending.before, nbytes);
+  else if (memcmp(pending.address, pending.before, nbytes)) {
+    if (pending.conflicts) fail("race", 0, pending.pc, "two threads store different values at one place");
+    suspect("race", pending.pc, "thread %u changes what another thread has read, no barrier between",
+            metalsim_now.thread_index);
+  }
 }
 
 void prepare_memory() {
@@ -142,7 +164,6 @@ extern "C" void *metalsim_threadgroup(uint32_t index, uint32_t nbytes, uint32_t 
   if (!area.address) {
     if (alignment < 16) alignment = 16;
     threadgroup_nbytes = (threadgroup_nbytes + alignment - 1) / alignment * alignment + nbytes;
-    report->threadgroup_nbytes = threadgroup_nbytes;
     if (threadgroup_nbytes > THREADGROUP_LIMIT)
       fail("limit", 0, nullptr, "%lu bytes of threadgroup memory; Metal allows %d", (long)threadgroup_nbytes,
            THREADGROUP_LIMIT);

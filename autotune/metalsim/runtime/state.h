@@ -15,13 +15,12 @@ struct Launch {
   void (*enter)(const Argument *);
   uint64_t seed;
   double seconds;
-  uint32_t count, order, groups[3], threads[3];
+  uint32_t count, order, strict, groups[3], threads[3];
 };
 struct Report {
-  char kind[32], message[256];
-  uint32_t line;     // of the source, 0 if only the instruction is known
-  uint64_t offset;   // of that in the library
-  uint64_t threadgroup_nbytes;
+  char kind[32], message[256], suspicion[256];
+  uint32_t line;  // of the source, 0 if only the instruction is known
+  uint64_t offset, suspicion_offset;  // of that in the library
 };
 enum Order { FORWARD, REVERSE, SHUFFLED };
 // ---
@@ -38,6 +37,9 @@ extern uint64_t group_number;
 
 [[noreturn]] __attribute__((format(printf, 4, 5))) void fail(const char *kind, uint32_t line, const void *pc,
                                                              const char *format, ...);
+
+// As fail where the launch is strict; else the first of these is noted and the run goes on.
+__attribute__((format(printf, 3, 4))) void suspect(const char *kind, const void *pc, const char *format, ...);
 
 // threads.cc: fibers
 char *stack_of(const char *address);  // the guard page of the stack that this address would overflow into, or null
