@@ -78,11 +78,19 @@ def compile_metal(source: str, compiler: str | None = None) -> bytes:
     path = _cached(_key(tools, "kernel", text), ".so")
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            unit, made = Path(folder, "kernel.cc"), Path(folder, "kernel.so")
-            unit.write_text(text)
-            flags = (*_flags(tools), *_KERNEL, "-I", str(_HERE / "include"))
-            _run(tools, [*flags, "-c", "kernel.cc", "-o", "kernel.o"], folder)
-            link = ["-shared", "-Wl,--build-id=none", "kernel.o", *map(str, _runtime(tools)), "-o", "kernel.so", "-lm"]
+            made = Path(folder, "kernel.so")
+            Path(folder, "kernel.metal").write_text(text)
+            flags = (*_flags(tools), *_KERNEL, "-I", str(_HERE / "include"), "-include", "metal_stdlib")
+            _run(tools, [*flags, "-c", "kernel.metal", "-o", "kernel.o"], folder)
+            link = [
+                "-shared",
+                "-Wl,--build-id=none,-Bsymbolic",
+                "kernel.o",
+                *map(str, _runtime(tools)),
+                "-o",
+                "kernel.so",
+                "-lm",
+            ]
             _run(tools, link, folder)
             made.replace(path)
     return path.read_bytes()
@@ -114,7 +122,9 @@ def _runtime(tools: Toolchain) -> list[Path]:
 def _flags(tools: Toolchain) -> tuple[str, ...]:
     # from 16 on, an expression of halves is otherwise rounded once, at its end
     rounding = ("-ffloat16-excess-precision=none",) if tools.major >= 16 else ()
-    return (*_COMMON, *_MACHINE[platform.machine()], *rounding)
+    # the same bytes wherever it is made
+    nowhere = ("-fdebug-compilation-dir=.", f"-ffile-prefix-map={_HERE}=metalsim")
+    return (*_COMMON, *_MACHINE[platform.machine()], *rounding, *nowhere)
 
 
 def _run(tools: Toolchain, arguments: list[str], folder: str) -> None:

@@ -71,7 +71,7 @@ def translate(source: str) -> Unit:
         raise TranslationError("the Metal source has no `kernel void`; is it complete?")
     limits = [THREADS] + [int(n) for n in re.findall(r"max_total_threads_per_threadgroup\((\d+)\)", bare)]
     entries.append(f'extern "C" const uint metalsim_max_threads = {min(limits)};')
-    text = "\n".join(["#include <metal_stdlib>", '#line 1 "kernel.metal"', _arrays(bare), *entries, ""])
+    text = "\n".join([_arrays(bare), *entries, ""])
     return Unit(text, kernels)
 
 
@@ -80,7 +80,8 @@ def _arrays(source: str) -> str:
     number = itertools.count()
 
     def declare(m: re.Match[str]) -> str:
-        return f"{m['space']}metalsim_threadgroup_array({next(number)}, {m['type']}, {m['name']}, {m['dimensions']});"
+        declared = f"metalsim_threadgroup_array({next(number)}, {m['type']}, {m['name']}, {m['dimensions']});"
+        return m["space"] + "\n" * (m[0].count("\n") - (m["space"] + m["dimensions"]).count("\n")) + declared
 
     return _THREADGROUP.sub(declare, source)
 

@@ -2,8 +2,9 @@
 // sanitizer of host threads; the names are only how its instrumentation is reached.
 //
 // For each byte it is remembered which threads touched it since when. Two accesses of which one writes are a race if no
-// barrier for that memory is between them. Two stores of different values end the run. A load that races gets 0xFF bytes
-// for what may be there, and a note is made: tinygrad loads ahead of a condition what it then does not use.
+// barrier for that memory is between them, and what is loaded or left behind then is 0xFF bytes: no run must depend on it,
+// but tinygrad loads ahead of a condition what it then does not use, and a kernel may have a place for what nobody needs.
+// Equal stores agree. Different ones to device memory end the run: that is a result.
 #include "state.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -34,6 +35,7 @@ struct Pending {
   char *address, before[LARGEST];
   uint32_t nbytes;
   bool write, conflicts;
+  Kind kind;
   const void *pc;
 };
 Pending pending;
@@ -61,10 +63,10 @@ void touch(Touch &t, Kind kind, uint32_t me) {
   t = {(uint32_t)group_number, epoch[kind], simd_epoch[kind][me / LANES], low, high};
 }
 
-void expect(char *at, uint32_t nbytes, bool write, bool conflicts, const void *pc) {
+void expect(char *at, uint32_t nbytes, bool write, bool conflicts, Kind kind, const void *pc) {
   if (nbytes > LARGEST) return;
   pending.address = at, pending.nbytes = nbytes, pending.pc = pc;
-  pending.write = write, pending.conflicts = conflicts;
+  pending.write = write, pending.conflicts = conflicts, pending.kind = kind;
   memcpy(pending.before, at, nbytes);
 }
 
@@ -78,7 +80,7 @@ void check_load(const Area &area, char *at, uint32_t nbytes, Kind kind, const vo
     } else if (unordered(byte.written, kind, me)) {
       suspect("race", pc, "thread %u reads what thread %u of threadgroup %u has written, no barrier between", me,
               byte.written.high, byte.written.group);
-      if (!poisoned) expect(at, nbytes, false, false, pc);
+      if (!poisoned) expect(at, nbytes, false, false, kind, pc);
       poisoned = true;
     }
     touch(byte.read, kind, me);
@@ -95,7 +97,7 @@ void check_store(const Area &area, char *at, uint32_t nbytes, Kind kind, const v
     others |= conflicts || unordered(byte.read, kind, me);
     touch(byte.written, kind, me);
   }
-  if (others) expect(at, nbytes, true, conflicts, pc);
+  if (others) expect(at, nbytes, true, conflicts, kind, pc);
 }
 
 void check(const Area &area, char *at, uint32_t nbytes, bool write, Kind kind, const void *pc) {
@@ -138,11 +140,17 @@ void settle() {
   uint32_t nbytes = pending.nbytes;
   pending.nbytes = 0;
   if (!nbytes) return;
-  if (!pending.write) memcpy(pending.address, pending.before, nbytes);
-  else if (memcmp(pending.address, pending.before, nbytes)) {
-    if (pending.conflicts) fail("race", 0, pending.pc, "two threads store different values at one place");
-    suspect("race", pending.pc, "thread %u changes what another thread has read, no barrier between",
-            metalsim_now.thread_index);
+  if (!pending.write) {
+    memcpy(pending.address, pending.before, nbytes);
+  } else if (memcmp(pending.address, pending.before, nbytes) == 0) {
+    return;
+  } else if (!pending.conflicts) {
+    suspect("race", pending.pc, "a thread changes what another has read, no barrier between");
+  } else if (pending.kind == DEVICE) {
+    fail("race", 0, pending.pc, "two threads store different values at one place");
+  } else {
+    suspect("race", pending.pc, "two threads store different values at one place, no barrier between");
+    memset(pending.address, 0xff, nbytes);
   }
 }
 

@@ -95,7 +95,7 @@ MUTATIONS = {
         "float buf2",
         WRONG,
     ),
-    "two threads store at one place": ("grouped", "*(buf2+lidx0) =", "*(buf2+(lidx0>>1)) =", "race"),
+    "two threads store at one place": ("grouped", "*(buf2+lidx0) =", "*(buf2+(lidx0>>1)) =", WRONG),
     "two threadgroups store at one place": ("grouped", "(data0_20+gidx0)", "(data0_20+(gidx0>>1))", "race"),
     "accumulator of integers": ("grouped", "float buf0[1]", "int buf0[1]", WRONG),
     "sign lost": ("grouped", "as_type<int>", "as_type<uint>", WRONG),
