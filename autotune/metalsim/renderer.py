@@ -29,14 +29,20 @@ class SimulatedCompiler(Compiler):  # type: ignore[misc]
 
 
 class SimulatedMetalRenderer(MetalRenderer):  # type: ignore[misc]
-    """Renders what MetalRenderer does for `target.arch`, one of ARCHS, with tensor cores; ValueError for another."""
+    """Renders what MetalRenderer does for `target.arch`, one of ARCHS, with tensor cores; ValueError for another.
+    compiler: the clang++ to use, see toolchain.find_toolchain."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, compiler: str | None = None) -> None:
         if target.arch not in ARCHS:
             raise ValueError(f"Metal is simulated as {', '.join(ARCHS)}, not as {target.arch!r}")
         CStyleLanguage.__init__(self, target)  # MetalRenderer's own would load macOS's compiler
-        self.compiler, self.tensor_cores = SimulatedCompiler(), tc.metal
+        self._compiler_path = compiler
+        self.compiler, self.tensor_cores = SimulatedCompiler(compiler), tc.metal
+
+    def __reduce__(self) -> tuple[type[SimulatedMetalRenderer], tuple[Target, str | None]]:
+        return type(self), (self.target, self._compiler_path)
 
 
-def metal_renderer(arch: str = "Apple9") -> SimulatedMetalRenderer:
-    return SimulatedMetalRenderer(Target("METAL", arch=arch))
+def metal_renderer(arch: str = "Apple9", compiler: str | None = None) -> SimulatedMetalRenderer:
+    """A renderer for `arch`; ValueError unless it is one of ARCHS."""
+    return SimulatedMetalRenderer(Target("METAL", arch=arch), compiler)

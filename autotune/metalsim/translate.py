@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from autotune.metalsim.limits import THREADS
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
-_KERNEL = re.compile(r"\bkernel\s+void\s+(\w+)\s*\(")
+_KERNEL = re.compile(r"(?:\bkernel|\[\[\s*kernel\s*\]\])\s+void\s+(\w+)\s*\(")
 _PARAMETER = re.compile(
     r"(?P<type>.*?[\s*&])(?P<name>\w+)\s*(?:\[\[\s*(?P<attribute>\w+)\s*(?:\(\s*(?P<number>\d+)\s*\)\s*)?\]\])?$", re.S
 )

@@ -134,7 +134,7 @@ void resume(uint32_t index) {
     else lines[1] = f->line, counts[1]++;
   }
   fail("divergent_barrier", lines[0], nullptr,
-       "threads of a %s part: %u wait at line %u, %u elsewhere (line %u), %u have not come", scope, counts[0], lines[0],
+       "the threads of a %s part: %u wait at line %u, %u at line %u, %u have not come", scope, counts[0], lines[0],
        counts[1], lines[1], counts[2]);
 }
 

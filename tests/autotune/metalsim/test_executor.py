@@ -83,20 +83,20 @@ def test_one_of_several_kernels():
         Kernel(compile_metal(source), "third")
 
 
-@pytest.mark.parametrize(
-    ("order", "expected"), [(FORWARD, [0, 1, 2, 3]), (Order("reverse"), [3, 2, 1, 0]), (Order("shuffled", 3), None)]
-)
-def test_threads_run_in_the_order_that_is_asked_for(order, expected):
-    # each store but a thread's own is a race that is deliberate: the counter is read and written by all
-    source = kernel(
-        f"threadgroup int turn; if (i == {expected[0] if expected else 0}) turn = 0; out[i] = turn; turn++;"
-    )
-    if expected is None:
-        source = kernel("out[i] = i;")
-    result = run_source(source, [ZEROS], [], Launch((1,), (4,), order))
-    assert result.verdict.kind in ("ok", "race")
+@pytest.mark.parametrize(("order", "before"), [(FORWARD, 63), (Order("reverse"), 1)])
+def test_threads_run_in_the_order_that_is_asked_for(order, before):
+    """Whoever reads its neighbour's place after the neighbour has written there, no barrier between, reads a NaN."""
+    source = kernel("float x = out[(i + 1) % 64]; out[i] = x + 1;")
+    result = run_source(source, [ZEROS], [], Launch((1,), (64,), order))
+    assert (np.frombuffer(result.buffers[0], np.float32) == 1).sum() == before
+
+
+def test_orders_and_sizes_that_there_are_not():
     with pytest.raises(ValueError, match="expected one of forward, reverse, shuffled"):
         Order("sideways")
+    for size in ((), (1, 2, 3, 4), (-1,), (1 << 32,)):
+        with pytest.raises(ValueError, match="expected 1 to 3 numbers below"):
+            Launch(size)
 
 
 @pytest.mark.parametrize("threads", [1, 31, 32, 33, 1024])

@@ -33,6 +33,10 @@ def test_entries_of_the_buffer_table():
     assert unit.kernels == {"k": 5}
 
 
+def test_a_kernel_by_attribute():
+    assert list(translate("[[kernel]] void other(device float *a) { a[0] = 1; }").kernels) == ["other"]
+
+
 def test_lines_stay():
     source = (
         "/* one\n two */ // three\nkernel void k(\n  device float *a\n) {\n  threadgroup float\n b[2]; a[0] = c;\n}"
