@@ -1,0 +1,33 @@
+"""Metal without a Mac: real Metal source, compiled for the host, run thread by thread and checked. See README.md."""
+
+from autotune.metalsim.device import InstallError, Simulation, install, installed
+from autotune.metalsim.executor import FORWARD, THREE_ORDERS, Kernel, Launch, Order, Result, run_orders, run_source
+from autotune.metalsim.memory import SharedMemory
+from autotune.metalsim.renderer import ARCHS, SimulatedMetalRenderer, metal_renderer
+from autotune.metalsim.toolchain import ToolchainError, compile_metal, find_toolchain
+from autotune.metalsim.verdict import VERDICTS, MetalFault, Verdict
+
+__all__ = [
+    "ARCHS",
+    "FORWARD",
+    "THREE_ORDERS",
+    "VERDICTS",
+    "InstallError",
+    "Kernel",
+    "Launch",
+    "MetalFault",
+    "Order",
+    "Result",
+    "SharedMemory",
+    "SimulatedMetalRenderer",
+    "Simulation",
+    "ToolchainError",
+    "Verdict",
+    "compile_metal",
+    "find_toolchain",
+    "install",
+    "installed",
+    "metal_renderer",
+    "run_orders",
+    "run_source",
+]

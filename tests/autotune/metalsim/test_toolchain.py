@@ -1,0 +1,72 @@
+"""Finding a compiler, saying what is missing, and remembering what it made."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from autotune.metalsim import ToolchainError, compile_metal, find_toolchain
+from autotune.metalsim import toolchain as module
+
+SOURCE = "kernel void k(device float *a) {{ a[0] = {}; }}"
+
+
+def fake(folder, name, version):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{version}'\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_compiler_that_is_there():
+    assert find_toolchain().major >= module.OLDEST
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("Debian clang version 14.0.6", "is Debian clang version 14.0.6. Remedy: apt install clang-15"),
+        ("g++ (Debian) 12", r"is g\+\+ \(Debian\) 12. Remedy"),
+    ],
+)
+def test_a_compiler_that_will_not_do(tmp_path, version, message):
+    with pytest.raises(ToolchainError, match=message):
+        find_toolchain(fake(tmp_path, "cc", version))
+
+
+def test_no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    find_toolchain.cache_clear()
+    with pytest.raises(ToolchainError, match=r"clang\+\+ 15 or newer: there is no clang\+\+. Remedy"):
+        find_toolchain()
+    find_toolchain.cache_clear()
+
+
+def test_an_older_one_is_passed_over(monkeypatch, tmp_path):
+    fake(tmp_path, "clang++", "clang version 14.0.0")
+    newer = fake(tmp_path, "clang++-17", "clang version 17.0.1")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    find_toolchain.cache_clear()
+    assert find_toolchain().path == newer
+    find_toolchain.cache_clear()
+
+
+def test_what_was_compiled_is_remembered(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "cache_dir", str(tmp_path))
+    first = compile_metal(SOURCE.format(1))
+    with monkeypatch.context() as m:
+        m.setattr(module, "_run", None)
+        assert compile_metal(SOURCE.format(1)) == first
+    assert compile_metal(SOURCE.format(2)) != first
+    assert not [p for p in (tmp_path / "metalsim").iterdir() if p.is_dir()]
+
+
+def test_the_same_source_makes_the_same_library(monkeypatch, tmp_path):
+    """A program's key is a hash of it."""
+    made = []
+    for name in ("a", "longer"):
+        monkeypatch.setattr(module, "cache_dir", str(tmp_path / name))
+        made.append(compile_metal(SOURCE.format(1)))
+    assert made[0] == made[1]
