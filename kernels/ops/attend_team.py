@@ -22,6 +22,7 @@ from tinygrad.uop.ops import AxisType
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
 from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, loop, reduce_add, reduce_max
+from kernels.ops.gated import element
 
 LOCAL_DEVICES = frozenset({"CUDA", "NV", "METAL", "CL", "AMD", "QCOM", "WEBGPU", "CUDA:PTX", "NV:PTX", "AMD:LLVM"})
 LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
@@ -83,21 +84,16 @@ class _Team:
         return loop(size, self._ranges)
 
     def each(self, count: int, work: Callable[[UOp], Sequence[Store]]) -> None:
-        """work(i) for every i < count, shared out among the members; what comes next finds it done.
-
-        Members without work redo the last piece and don't store it. But tinygrad 0.14 drops the condition of a store
-        whose element is the same for all members (symbolic.drop_and_clauses): a piece that all of them do must not read
-        what it writes.
-        """
+        """work(i) for every i < count, shared out among the members; what comes next finds it done. Members without
+        work redo the last piece and don't store it: it may read what it writes."""
         turns = count if self.member is None else -(-count // self.threads)
         self._ranges += 1
         turn = UOp.range(turns, self._ranges, AxisType.LOOP) if turns > 1 else UOp.const(0, dtypes.weakint)
         i = turn if self.member is None else turn * self.threads + self.member
         inside = None if self.member is None or count % self.threads == 0 else i < count
         done = []
-        for array, (*indices, last), value in work(i if inside is None else i.minimum(count - 1)):
-            last = UOp.const(last, dtypes.weakint) if isinstance(last, int) else last
-            done.append(array[*indices, last if inside is None else last.valid(inside)].store(value))
+        for array, indices, value in work(i if inside is None else i.minimum(count - 1)):
+            done.append(element(array, indices, inside).store(value))
         self.now = (UOp.group(*done).end(turn) if turns > 1 else UOp.group(*done),)
 
     def repeat(self, loop: tuple[UOp, ...]) -> None:

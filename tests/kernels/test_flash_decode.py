@@ -33,6 +33,7 @@ WORKLOADS = {
     "softcap": flash(ctx=60, softcap="5.5", splits=2),
     "narrowest": flash(heads=1, kv_heads=1, dim=2, ctx=9),
     "narrow": flash(dim=8, ctx=9),
+    "narrow and long": flash(dim=8, ctx=300),
     "all": flash(heads=6, kv_heads=2, dim=72, ctx=90, window=33, sinks=1, softcap="20", splits=4),
 }
 # of an output's size: a score is rounded before it becomes an exponent; emulated halves have no denormals
@@ -90,7 +91,7 @@ def test_one_program_serves_every_position(variant):
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("variant", ["warp", "team"])
-@pytest.mark.parametrize("name", ["one position", "group of 7", "narrow values", "window", "all"])
+@pytest.mark.parametrize("name", ["one position", "group of 7", "narrow values", "narrow and long", "window", "all"])
 def test_emulated(name, variant, tmp_path):
     w = WORKLOADS[name]
     few = [p for p in variants(w, "CUDA")[variant].params(w) if p["heads"] <= 2]  # the others are long to compile
