@@ -38,8 +38,9 @@ def plain(w: Workload, variants: Variants) -> Choices:
 def rows_choices(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     """The default schedules on a backend ("CUDA", "CPU:X86"), best first.
 
-    METAL, CL, AMD and others share threads over a row: on an Apple GPU GROUPTOP and GROUP gave 70 GB/s where an
-    unscheduled kernel gave 9. Many tokens are first of all for tensor cores.
+    A row is shared: by the lanes of a warp where shuffles are known, else by a workgroup's threads (on an Apple GPU
+    GROUPTOP and GROUP gave 70 GB/s where an unscheduled kernel gave 9, and a hand-written one of simdgroups 145). Many
+    tokens are first of all for tensor cores.
     """
     variants = {name: v for name, v in variants.items() if v.params(w)}
     found = _BACKENDS.get(device.split(":")[0], _groups)(w, r, variants, device)
@@ -62,26 +63,29 @@ def _cpu(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
 
 
 def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
-    """Warps of a few rows keep an NVIDIA GPU's memory busy without any search: two rows each where that still leaves
-    several blocks a multiprocessor, and words few enough that no lane is idle."""
+    """Warps of a few rows keep a GPU's memory busy without any search: more rows each where that still leaves several
+    blocks a multiprocessor, and words few enough that no lane is idle. Apple's GPUs hold fewer threads: two simdgroups
+    a threadgroup, as llama.cpp's kernels for them have."""
     if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
         return _groups(w, r, variants, device)
     rows = 4 if r.n >= 8192 else 2 if r.n >= 4096 else 1
     # a lane's words lie side by side: of a block of 32 weights more than two would leave the next lane's too far off
     widest = 2 if get_format(r.formats[0]).block == 32 else 4
     words = next((s for s in (widest, 2) if warp.steps(r.formats[0], r.k, s) >= warp.WARP), 1)
-    choice = Schedule("warp", params_near(w, found, rows=rows, warps=4, words=words), ())
+    warps = 2 if device == "METAL" else 4
+    choice = Schedule("warp", params_near(w, found, rows=rows, warps=warps, words=words), ())
     return (choice, *_groups(w, r, variants, device))
 
 
 def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
-    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory.
-
-    Many tokens have parallelism enough without that, and tinygrad's heuristic tiles them well.
-    """
-    if r.loops[0] > warp.MAX_TOKENS:
-        return ()
+    """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory. Many
+    tokens have parallelism enough without that: a thread takes some of them, so that they share its weights."""
     name = _name(r)
+    if r.loops[0] > warp.MAX_TOKENS:
+        params = params_near(w, variants["dequant"], words=1, lanes=1)
+        shared = Opt("UPCAST", None, 8, "0"), Opt("LOCAL", None, 4, "0")
+        tiles = [(*shared, Opt("LOCAL", None, size, "1")) for size in (16, 8, 4, 2)]
+        return tuple(Schedule("dequant", params, opts) for opts in (*tiles, shared, ()))
     params = params_near(w, variants[name], words=4, lanes=1)
     loop = "2"
     groups = [Schedule(name, params, (Opt("GROUPTOP", None, size, loop),)) for size in (32, 16, 8, 4, 2)]
@@ -119,6 +123,7 @@ _BACKENDS: dict[str, Callable[[Workload, Rows, Variants, str], Choices]] = {
     "CPU": _cpu,
     "CUDA": _shuffle,
     "NV": _shuffle,
+    "METAL": _shuffle,
 }
 
 

@@ -26,12 +26,9 @@ def test_every_choice_is_of_a_variant_and_params_that_exist(format, backend):
         assert len(set(found)) == len(found)
         for s in (*found, *defaults.heuristic(w, backend), defaults.untuned(w)):
             assert dict(s.params) in variants(w, backend)[s.variant].params(w)
-        if w.m <= 8 or backend == "CPU":
-            assert found[-1].opts == ()  # no opts apply anywhere
-        else:
-            # many tokens on a GPU are for its tensor cores, else left to tinygrad's heuristic
-            assert {s.variant for s in found} <= {"tc"}
-            assert bool(found) == (backend in ("CUDA", "NV", "METAL"))
+        assert found[-1].opts == ()  # no opts apply anywhere
+        if w.m > 8:  # many tokens on a GPU are for its tensor cores
+            assert (found[0].variant == "tc") == (backend in ("CUDA", "NV", "METAL"))
         assert all(s.opts is None for s in (*defaults.heuristic(w, backend), defaults.untuned(w)))
 
 
@@ -39,8 +36,7 @@ def test_every_choice_is_of_a_variant_and_params_that_exist(format, backend):
 def test_the_last_choice_applies_here(format):
     for shape in SHAPES:
         w = workload(format, *shape)
-        if w.m <= 8:  # a tensor core may have no tile for an odd shape, and tinygrad's heuristic is left
-            assert applies(w, defaults.defaults(w, backend())[-1], backend())
+        assert applies(w, defaults.defaults(w, backend())[-1], backend())
         assert build(w, defaults.untuned(w), device().renderer).arg.opts_to_apply is None
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from autotune.metalsim import Launch, Result, metal_renderer, run_orders
+from autotune import simulate
+from autotune.metalsim import Launch, Result, metal_renderer
 from autotune.tinygrad_api.lower import Program, compile_program
-from autotune.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Schedule, Workload
 from kernels.references import make_case
-from kernels.references.case import Case, outputs
-from kernels.registry import operands, tuned_values
+from kernels.references.case import Case
+from kernels.registry import tuned_values
 from kernels.sink import build
 from kernels.tolerance import tolerance
 
@@ -43,31 +39,12 @@ class MetalKernel:
 
     def run(self, source: str, launch: Launch) -> tuple[str, Result]:
         """The kind of the first verdict of three orders that is not ok, or WRONG, or "ok"; and what was run."""
-        values = self.program.uop.arg.vals(tuned_values(self.workload))
-        given = [self._array(slot) for slot in self.program.uop.arg.globals]
-        result = run_orders(source, [a.tobytes() for a in given], values, launch)
+        result = simulate.launch(self.workload, self.program, self.case, source, launch)
         if not result.verdict.ok:
             return result.verdict.kind, result
-        return ("ok" if self._judged(result).outcome is Outcome.OK else WRONG), result
-
-    def _array(self, slot: int) -> npt.NDArray[Any]:
-        operand, written = operands(self.workload)[slot], outputs(operands(self.workload))
-        return np.ascontiguousarray(
-            initial(operand, self.case) if operand in written else self.case.arrays[operand.name]
-        )
-
-    def _judged(self, result: Result) -> Verdict:
-        slots = [operands(self.workload)[i] for i in self.program.uop.arg.globals]
-        verdicts = [
-            judge(np.frombuffer(after, np.uint8), dtype_name(o), self.case.truths[o.name], self._tolerance)
-            for o, after in zip(slots, result.buffers, strict=True)
-            if o in outputs(operands(self.workload))
-        ]
-        return max(verdicts, key=lambda v: v.outcome is not Outcome.OK)
-
-    @property
-    def _tolerance(self) -> float:
-        return tolerance(self.workload, self.variant)
+        limit = tolerance(self.workload, self.variant)
+        verdict = simulate.judged(self.workload, self.program, self.case, result, limit)
+        return ("ok" if verdict.outcome is Outcome.OK else WRONG), result
 
 
 @functools.cache

@@ -1,0 +1,35 @@
+"""Random legal schedules of a workload: any variant, any parameters, a few opts. For checking, not for speed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+from tinygrad.renderer import Renderer
+
+from autotune.tinygrad_api.space import Limits, Space
+from db.records import Schedule, Workload
+
+MAX_BODY = 8  # what opts may unroll to: compiling larger kernels is slow and tells nothing new
+
+
+def random_schedules(w: Workload, ren: Renderer, rng: random.Random, opts: int = 3) -> Iterator[Schedule]:
+    """Endless: each variant by turns; of those that take opts, the end of a random path of up to `opts` of them."""
+    space = Space(w, ren, Limits(body=MAX_BODY, shared_nbytes=Limits.of(ren, w).shared_nbytes))
+    starts: dict[str, list[Schedule]] = {}
+    for start in space.starts:
+        starts.setdefault(start.variant, []).append(start)
+    for found in itertools.cycle(starts.values()):
+        yield _walk(space, rng.choice(found), rng, opts)
+
+
+def _walk(space: Space, start: Schedule, rng: random.Random, opts: int) -> Schedule:
+    here = start
+    for _ in range(rng.randint(0, opts) if space.schedulable(start) else 0):
+        # other parameters come last, and are dear: each is a kernel of its own to prepare
+        same = itertools.takewhile(lambda c: c.schedule.params == start.params, space.children(here))
+        if not (children := [c.schedule for c in same]):
+            break
+        here = rng.choice(children)
+    return here
