@@ -55,7 +55,7 @@ LIST: Columns = (
     ("schedule", 0),
 )
 EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
-VERIFY: Columns = (WORKLOAD, ("origin", -7), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),

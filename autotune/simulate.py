@@ -27,7 +27,8 @@ from db.store import Store
 from kernels.defaults import defaults, heuristic
 from kernels.references import make_case
 from kernels.references.case import Case, outputs
-from kernels.registry import kernel_digest, nbytes_moved, operands, tuned_values
+from kernels.registry import KernelError, kernel_digest, nbytes_moved, operands, tuned_values
+from kernels.schedule import ScheduleError
 from kernels.sink import applies, build
 from kernels.tolerance import tolerance
 
@@ -128,6 +129,8 @@ def check(arch: str, w: Workload, schedule: Schedule) -> Verdict:
         program = compile_program(build(w, schedule, ren), ren, max_uops=MAX_UOPS)
     except LoweringError as e:
         return Verdict(e.outcome, None, None, limit, str(e))
+    except (ScheduleError, KernelError) as e:
+        return Verdict(Outcome.ILLEGAL, None, None, limit, str(e))
     case = make_case(w, 0)
     result = launch(w, program, case)
     if not result.verdict.ok:

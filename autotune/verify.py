@@ -64,12 +64,14 @@ def verify(
     formats: Collection[str] = (),
     m: Collection[int] = (),
     with_defaults: bool = False,
+    workloads: Collection[Workload] = (),
 ) -> Iterator[Checked]:
     """Checks everything that is stored for the session's device, of the given formats and token buckets or of all.
 
-    with_defaults: the hand-chosen schedules for the stored workloads too. Raises StoreError, CompilePoolError.
+    with_defaults: the hand-chosen schedules for the stored workloads too. workloads: others whose hand-chosen schedules
+    to check. Raises StoreError, CompilePoolError.
     """
-    tasks = _tasks(session, formats, m, with_defaults)
+    tasks = _tasks(session, formats, m, with_defaults, workloads)
     if not tasks:
         return
     with CompilePool(session.info.renderer, session.settings.workers) as pool:
@@ -79,28 +81,34 @@ def verify(
 
 
 def _tasks(
-    session: Session, formats: Collection[str], m: Collection[int], with_defaults: bool
+    session: Session,
+    formats: Collection[str],
+    m: Collection[int],
+    with_defaults: bool,
+    workloads: Collection[Workload],
 ) -> dict[Workload, list[_Task]]:
     """What to check, by workload. Of accepted rows for other kernel sources only the newest, and only where there is
     none for the current source."""
+
+    def wanted(w: Workload) -> bool:
+        return (not formats or w.format in formats) and (not m or w.m in m)
+
+    def chosen(w: Workload) -> list[_Task]:
+        ren = session.info.renderer
+        return [_Task(s, "default") for s in defaults(w, backend(ren)) if applies(w, s, backend(ren), ren)]
+
     winners: dict[Workload, list[Winner]] = {}
     for winner in session.store.finals(session.info.target):
-        w = winner.row.measurement.workload
-        if (not formats or w.format in formats) and (not m or w.m in m):
+        if wanted(w := winner.row.measurement.workload):
             winners.setdefault(w, []).append(winner)
-    tasks: dict[Workload, list[_Task]] = {}
+    tasks: dict[Workload, list[_Task]] = {w: chosen(w) for w in workloads if wanted(w) and missing_kernel(w) is None}
     for w, found in winners.items():
         digest = None if missing_kernel(w) else kernel_digest(w)
         newest = max(found, key=lambda x: (x.row.measurement.kernel_digest == digest, x.row.created_at, x.row.id))
         stored = newest.row.measurement
+        more = tasks.get(w) or (chosen(w) if with_defaults and digest is not None else [])
         tasks[w] = [_Task(stored.schedule, "stored" if stored.kernel_digest == digest else "stale", newest)]
-        if with_defaults and digest is not None:
-            ren = session.info.renderer
-            tasks[w] += [
-                _Task(s, "default")
-                for s in defaults(w, backend(ren))
-                if s != stored.schedule and applies(w, s, backend(ren), ren)
-            ]
+        tasks[w] += [task for task in more if task.schedule != stored.schedule]
     return tasks
 
 

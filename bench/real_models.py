@@ -15,7 +15,7 @@ from kernels import reference
 from kernels.models.header import TensorInfo, read_header
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.gguf_files import load_model, write_sparse_gguf  # noqa: E402
+from support.gguf_files import load_model, write_sparse_gguf
 
 DISTINCT_ROWS = 1009  # rows of a tensor that differ: more would only take longer to make
 

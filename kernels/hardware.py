@@ -140,6 +140,8 @@ def cpu_cache_nbytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) 
 
 
 def _metal(opened: Any, renderer: Any) -> Facts:
+    if getattr(opened, "simulated", False):  # autotune.metalsim
+        return Facts(opened.arch, f"simulated {opened.arch}", 0, "simulated", 8 * MiB, 1024 * MiB)
     from tinygrad.runtime.ops_metal import from_ns_str
 
     name = from_ns_str(opened.sysdevice.name())

@@ -61,11 +61,14 @@ class Kernel:
 
 
 class OpenDevice:
-    """The device that DEV names, opened in this process."""
+    """The device that DEV names, opened in this process. Raises LoadError for a simulated one: nothing can be measured
+    on it."""
 
     def __init__(self) -> None:
         self.name: str = Device.DEFAULT
         self._device: Any = Device[self.name]
+        if getattr(self._device, "simulated", False):
+            raise LoadError(f"{self.name} is simulated and has no clock: check schedules with autotune verify")
 
     @property
     def renderer(self) -> Renderer:

@@ -11,9 +11,10 @@ from tinygrad.uop.ops import Ops
 def element(array: UOp, indices: Sequence[UOp | int], condition: UOp | None = None) -> UOp:
     """array[indices] where `condition` holds and all indices are valid: a store happens nowhere else, a load finds 0.
 
-    `array` is a placeholder, as it is after something or not. Not array[i, j.valid(condition)]: on its way through the array's shape tinygrad 0.14 drops
-    what the condition says about loops that the index does not contain (symbolic.drop_and_clauses). The index of
-    row.valid(row == 3) contains none; nor does that of column.valid(column < 2), if columns come in eights.
+    `array` is a placeholder, as it is after something or not. Not array[i, j.valid(condition)]: on its way through the
+    array's shape tinygrad 0.14 drops what the condition says about loops that the index does not contain
+    (symbolic.drop_and_clauses). The index of row.valid(row == 3) contains none; nor does that of
+    column.valid(column < 2), if columns come in eights.
     """
     conditions = [] if condition is None else [condition]
     place, flat = UOp.const(0, dtypes.weakint), array
