@@ -51,8 +51,9 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     call that replays all launches. Not for several threads at once.
     """
 
-    def __init__(self, program: Program, max_context: int, sizes: Sizes) -> None:
-        self.program, self.max_context, self.sizes = program, max_context, sizes
+    def __init__(self, program: Program, model: Model, sizes: Sizes) -> None:
+        self.program, self.max_context, self.sizes = program, model.context, sizes
+        self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
@@ -73,7 +74,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         return bound
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        return self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"]
+        found = self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"] * self._factor
+        return (found / self._cap).tanh() * self._cap if self._cap else found
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
         return self._noted(self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1), start_pos)
@@ -176,7 +178,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
         for name, table in angles.tables(model, model.context, factors).items()
     }
     program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
-    return Transformer(program, model.context, Sizes(weights.nbytes, program.cache_nbytes))
+    return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 
 def _check(header: Header, path: str | Path) -> None:

@@ -5,7 +5,6 @@ Facts of llama.cpp's model definitions (src/models); MLA in its absorbed form, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from db.records import decimal
 from kernels.models.decode_model import Model
 from kernels.models.header import TensorInfo
 from kernels.models.launch import RESIDUAL, Columns, Extra, Launch, Read, Takes, parts, stacked, whole
+from kernels.models.rope import RopeScaling
 from kernels.splits import splits
 
 CACHE = "F16"
@@ -236,8 +236,8 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
     )  # fmt: skip
     k_b, v_b = absorbed(model, block, heads, rank, nope, value)
     # each head's columns that are not rotated
-    yield _head_linear(k_b, heads, Columns(q, 0, nope, heads), "q_latent")
-    a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
+    yield _head_linear(k_b, heads, Columns(q, 0, nope, heads, key), "q_latent")
+    a = Heads(heads, 1, row, rank, rope, 0, RopeScaling.of(hp, mla=True).scores * key**-0.5)
     sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
     takes = {"q_latent": "q_latent", "q_rope": "q_rope", "cache": cache}
     yield from _decode(model, "mla_decode", a, row, (), takes, sizes)
@@ -269,12 +269,3 @@ def _head_linear(weight: Read, heads: int, takes: str | Columns, leaves: str) ->
     return Launch(
         "head_linear", weight.tensor.format, n, k, (weight,), products, {"x": takes}, (leaves,), "none", extra
     )
-
-
-def _latent_scale(model: Model) -> float:
-    """YaRN's correction of attention: (1 + yarn_log_multiplier * ln(factor))^2."""
-    hp = model.hp
-    if hp.text("rope.scaling.type", "none") != "yarn":
-        return 1.0
-    factor = hp.number("rope.scaling.factor", 0.0) or 1.0
-    return (1.0 + hp.number("rope.scaling.yarn_log_multiplier", 0.0) * math.log(factor)) ** 2

@@ -40,12 +40,14 @@ class Read:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns start .. stop of a value [m, columns], or of each of `heads` groups of its columns: [m, heads, ...]."""
+    """Columns start .. stop of a value [m, columns], or of each of its first `heads` groups of `width` columns:
+    [m, heads, ...]."""
 
     value: str
     start: int
     stop: int
     heads: int = 1
+    width: int = 0
 
 
 @dataclass(frozen=True)
