@@ -58,7 +58,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
         self._fill = {m: TinyJit(self._read) for m in CHUNKS}
-        self._history = Tensor.zeros(max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
+        self._history = Tensor.zeros(self.max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
 
     @property
     def launches(self) -> int:

@@ -74,12 +74,7 @@ def _take(values: Mapping[str, Tensor], what: str | Columns | tuple[str | Column
     if isinstance(what, tuple):
         parts = [_take(values, part, m).reshape(m, -1) for part in what]
         return parts[0].cat(*parts[1:], dim=-1)
-    if isinstance(what, str):
-        return values[what]
-    value = values[what.value].reshape(m, -1)
-    if what.heads > 1:
-        value = value[:, : what.heads * what.width].reshape(m, what.heads, what.width)
-    return value if value.shape[-1] == what.stop - what.start else value[..., what.start : what.stop]
+    return values[what] if isinstance(what, str) else values[what.value].reshape(m, -1)[:, what.start : what.stop]
 
 
 def _tensors(weights: Operands) -> Values:

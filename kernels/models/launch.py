@@ -40,14 +40,11 @@ class Read:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns start .. stop of a value [m, columns], or of each of its first `heads` groups of `width` columns:
-    [m, heads, ...]."""
+    """Columns start .. stop of a value [m, columns], copied out of it."""
 
     value: str
     start: int
     stop: int
-    heads: int = 1
-    width: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 out[m, n] holds the parts side by side: n is their rows in all. extra:
     parts   FORMAT.rows of each part in order, joined by +: "Q4_K.5120+Q6_K.1024"; equal neighbours are one part
     eps     of the norm; operand `norm` [k]
+    x_row   columns of x's rows, of which the first k are meant; k if missing
 A row belongs to one part; of the others' weights nothing is loaded for it.
 """
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from support import gguf_files, synthetic_models
-from support.synthetic_models import DENSE, DIM, HEAD, HEADS, MODELS, NOPE, Q_RANK, RANK, ROPE, VALUE, Shape
 
 from kernels import reference
 from kernels.formats import get_format
 from kernels.models.header import Header
+from support import gguf_files, synthetic_models
+from support.synthetic_models import DENSE, DIM, HEAD, HEADS, MODELS, NOPE, Q_RANK, RANK, ROPE, VALUE, Shape
 
 VOCABULARY = 384
 BITS = ("F32", "F16", "BF16")
@@ -133,8 +133,6 @@ def _has_two(format: str) -> bool:
     return any(plane.name == "dm" for plane in get_format(format).planes)
 
 
-
-
 def _block(architecture: str, *without: str, **more: Shape) -> dict[str, Shape]:
     """That architecture's block with other tensors."""
     return {name: shape for name, shape in MODELS[architecture][0].items() if name not in without} | more
@@ -172,32 +170,76 @@ CASES = {
     "llama-freqs-tied": Small("llama", keys={"rope.dimension_count": HEAD}, more=_FREQUENCIES, tied=True),
     "llama-linear": Small("llama", keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
     "llama-yarn": Small("llama", keys=_YARN),
-    "llama-experts": Small("llama", _block("qwen3moe", "attn_q_norm", "attn_k_norm"), {"expert_count": 8, "expert_used_count": 2, "feed_forward_length": 128}),
+    "llama-experts": Small(
+        "llama",
+        _block("qwen3moe", "attn_q_norm", "attn_k_norm"),
+        {"expert_count": 8, "expert_used_count": 2, "feed_forward_length": 128},
+    ),
     "llama-biases": Small("llama", _block("qwen2")),
     "mistral3": Small("mistral3", keys=_YARN),
     "qwen2": Small("qwen2", _square(_block("qwen2")), _SQUARE),
     "qwen3": Small("qwen3"),
-    "qwen2moe": Small("qwen2moe", _square(_block("qwen2moe")), _SQUARE | _EXPERTS | {"expert_shared_feed_forward_length": 256}),
+    "qwen2moe": Small(
+        "qwen2moe", _square(_block("qwen2moe")), _SQUARE | _EXPERTS | {"expert_shared_feed_forward_length": 256}
+    ),
     "qwen3moe": Small("qwen3moe", keys=_EXPERTS),
     "deepseek2": Small("deepseek2", _LORA, _LATENT, dense=1),
     "deepseek2-lite": Small("deepseek2", keys=_LITE, dense=26),
     "deepseek2-kv-b": Small(
         "deepseek2",
-        {n: s for n, s in _LORA.items() if n not in ("attn_k_b", "attn_v_b")} | {"attn_kv_b": (HEADS * (NOPE + VALUE), RANK)},
-        _LATENT | {"attention.key_length": NOPE + ROPE, "attention.value_length": VALUE, "attention.key_length_mla": None, "attention.value_length_mla": None, "attention.head_count_kv": HEADS},
+        {n: s for n, s in _LORA.items() if n not in ("attn_k_b", "attn_v_b")}
+        | {"attn_kv_b": (HEADS * (NOPE + VALUE), RANK)},
+        _LATENT
+        | {
+            "attention.key_length": NOPE + ROPE,
+            "attention.value_length": VALUE,
+            "attention.key_length_mla": None,
+            "attention.value_length_mla": None,
+            "attention.head_count_kv": HEADS,
+        },
         dense=1,
     ),
-    "deepseek2-yarn": Small("deepseek2", _LORA, _LATENT | _YARN | {"rope.scaling.yarn_log_multiplier": 0.0707}, dense=1),
+    "deepseek2-yarn": Small(
+        "deepseek2", _LORA, _LATENT | _YARN | {"rope.scaling.yarn_log_multiplier": 0.0707}, dense=1
+    ),
     "deepseek2-yarn-plain": Small("deepseek2", _LORA, _LATENT | _YARN, dense=1),
-    "deepseek2-sigmoid": Small("deepseek2", _LORA | {"exp_probs_b.bias": (8,)}, _LATENT | {"expert_gating_func": 2, "expert_weights_norm": True, "expert_group_count": 4, "expert_group_used_count": 2}, dense=1),
+    "deepseek2-sigmoid": Small(
+        "deepseek2",
+        _LORA | {"exp_probs_b.bias": (8,)},
+        _LATENT
+        | {"expert_gating_func": 2, "expert_weights_norm": True, "expert_group_count": 4, "expert_group_used_count": 2},
+        dense=1,
+    ),
     "glm4": Small("glm4"),
     "glm4moe": Small("glm4moe", keys=_EXPERTS | {"expert_gating_func": 2}, dense=1),
-    "gemma2": Small("gemma2", keys={"attention.sliding_window": 16, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0}, tied=True),
+    "gemma2": Small(
+        "gemma2",
+        keys={"attention.sliding_window": 16, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
+        tied=True,
+    ),
     "gemma3": Small("gemma3", keys={"attention.sliding_window": 16}, tied=True),
     "phi3": Small("phi3", _square(_block("phi3")), _SQUARE | {"rope.dimension_count": 32}),
-    "phi3-long": Small("phi3", _square(_block("phi3")), _SQUARE | {"rope.dimension_count": 32, "rope.scaling.original_context_length": 64, "rope.scaling.attn_factor": 1.19}, more=_LONG),
-    "olmoe": Small("olmoe", _square(_block("olmoe"), 8), _SQUARE | {"attention.head_count_kv": 8, "feed_forward_length": 128}),
+    "phi3-long": Small(
+        "phi3",
+        _square(_block("phi3")),
+        _SQUARE
+        | {"rope.dimension_count": 32, "rope.scaling.original_context_length": 64, "rope.scaling.attn_factor": 1.19},
+        more=_LONG,
+    ),
+    "olmoe": Small(
+        "olmoe", _square(_block("olmoe"), 8), _SQUARE | {"attention.head_count_kv": 8, "feed_forward_length": 128}
+    ),
     "gpt-oss": Small("gpt-oss", keys=_EXPERTS | _YARN | {"attention.sliding_window": 16}),
     "granite": Small("granite", keys={"logit_scale": 0.5}),
-    "granitemoe": Small("granitemoe", keys={"feed_forward_length": 128, "embedding_scale": 12.0, "residual_scale": 0.25, "attention.scale": 0.015625, "logit_scale": 0.5, "expert_shared_feed_forward_length": 256}),
+    "granitemoe": Small(
+        "granitemoe",
+        keys={
+            "feed_forward_length": 128,
+            "embedding_scale": 12.0,
+            "residual_scale": 0.25,
+            "attention.scale": 0.015625,
+            "logit_scale": 0.5,
+            "expert_shared_feed_forward_length": 256,
+        },
+    ),
 }
