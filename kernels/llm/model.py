@@ -22,11 +22,12 @@ from kernels.models.decode_model import Model
 from kernels.models.decode_step import CONTEXT, decode_step
 from kernels.models.header import Header, read_header
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
 
-# each was run beside llama.cpp on a model of its own: same weights, same tokens
-TESTED = ("llama", "qwen2", "qwen3", "qwen3moe", "deepseek2")
+# those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
+TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
 CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
 BURST, BURST_SECONDS = 16, 0.02  # tokens that the device may be ahead of who reads them, and for how long
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
@@ -166,8 +167,8 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     """
     header = read_header(path)
     _check(header, path)
-    hp = Hyperparameters(header)
-    model = Model.of(hp, ARCHITECTURES[header.architecture], max_context)
+    model = Model.of(Hyperparameters(header), ARCHITECTURES[header.architecture], max_context)
+    _check_context(model, path)
     step = decode_step(header, max_context)
     device = Device.canonicalize(device)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
@@ -189,3 +190,10 @@ def _check(header: Header, path: str | Path) -> None:
         )
     if any("://" in name for name in header.files):
         raise ModelError(f"{path}: download the file first, its weights are read from the disk")
+
+
+def _check_context(model: Model, path: str | Path) -> None:
+    """mistral3's queries grow with the logarithm of their position, from the end of the original context on."""
+    limit = RopeScaling.of(model.hp, model.arch.mla).original or model.context
+    if model.hp.number("attention.temperature_scale", 0.0) and model.context > limit:
+        raise ModelError(f"{path}: attention of this model changes beyond {limit} positions: ask for no more context")
