@@ -34,7 +34,7 @@ def _unsupported(_device: object) -> bool:
 
 def transformer() -> Any:
     """The class `tinygrad.llm.model.Transformer`."""
-    if importlib.util.find_spec(_PACKAGE) is None and _PACKAGE not in sys.modules:
+    if _PACKAGE not in sys.modules and importlib.util.find_spec(_PACKAGE) is None:
         package, amd = ModuleType(_PACKAGE), ModuleType(f"{_PACKAGE}.amd")
         package.__path__ = []
         amd.__dict__.update(
