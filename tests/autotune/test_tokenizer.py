@@ -18,8 +18,9 @@ KEYS = {"gpt2": {"bos_token_id": 0, "eos_token_id": 1}, "llama": {"bos_token_id"
 MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
 
 
-def made(folder: Path, kind: str = "gpt2", **keys: Any) -> Tokenizer:
-    path = write_tokenizer(folder / "a.gguf", FACTS["vocabularies"][kind], **{"model": kind, **KEYS[kind], **keys})
+def made(folder: Path, vocabulary: str = "gpt2", **keys: Any) -> Tokenizer:
+    given = {"kind": vocabulary, **KEYS[vocabulary], **keys}
+    path = write_tokenizer(folder / "a.gguf", FACTS["vocabularies"][vocabulary], **given)
     return tokenizer(read_header(path, keep=ARRAYS))
 
 
@@ -89,8 +90,8 @@ def test_what_ends_a_text(tmp_path: Path) -> None:
     ("keys", "said"),
     [
         ({"pre": "superbpe"}, "the pre-tokenizer 'superbpe' is not known"),
-        ({"model": "rwkv"}, "a tokenizer of the kind 'rwkv'"),
-        ({"model": "llama"}, "0 scores of"),
+        ({"kind": "rwkv"}, "a tokenizer of the kind 'rwkv'"),
+        ({"kind": "llama"}, "0 scores of"),
     ],
 )
 def test_an_unknown_tokenizer_is_refused_by_name(keys: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from autotune.tokenizer import MERGES, SCORES, TOKENS, TYPES
 from autotune.tokenizer_splits import SPLITS
+from kernels.models.header import read_header
 from support import gguf_files as files
 
 DATA = Path(__file__).parents[1] / "data" / "tokenizers.json"
@@ -46,23 +47,36 @@ print(json.dumps([model.tokenize(t.encode(), add_bos=True, special=True) for t i
 """
 
 
-def write_tokenizer(path: Path, vocabulary: Mapping[str, Any], **keys: Any) -> Path:
-    """A llama without tensors but with `vocabulary`: tokens, kinds, and merges or scores. keys: of tokenizer.ggml."""
+def write_tokenizer(path: Path, vocabulary: Mapping[str, Any], model: Path | None = None, **keys: Any) -> Path:
+    """A copy of `model`, by default a llama without tensors, that has `vocabulary` (tokens, kinds, and merges or
+    scores) and these keys of tokenizer.ggml; `kind` is its `model`."""
     count = len(vocabulary["tokens"])
-    extra = [files.entry(TOKENS, files.ARRAY, files.string_array(vocabulary["tokens"]))]
-    extra.append(
-        files.entry(
-            TYPES, files.ARRAY, files.array(files.INT32, count, struct.pack(f"<{count}i", *vocabulary["kinds"]))
-        )
-    )
+    kinds = files.array(files.INT32, count, struct.pack(f"<{count}i", *vocabulary["kinds"]))
+    extra = [
+        files.entry(TOKENS, files.ARRAY, files.string_array(vocabulary["tokens"])),
+        files.entry(TYPES, files.ARRAY, kinds),
+    ]
     if "merges" in vocabulary:
         extra.append(files.entry(MERGES, files.ARRAY, files.string_array(vocabulary["merges"])))
     else:
         scores = struct.pack(f"<{count}f", *vocabulary["scores"])
         extra.append(files.entry(SCORES, files.ARRAY, files.array(files.FLOAT32, count, scores)))
-    metadata = {"general.architecture": "llama"} | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
-    files.write_sparse_gguf(path, metadata, [], extra=extra)
+    header = read_header(model) if model else None
+    tensors = header.tensors if header else ()
+    metadata = dict(header.metadata) if header else {"general.architecture": "llama"}
+    metadata |= {f"tokenizer.ggml.{'model' if key == 'kind' else key}": value for key, value in keys.items()}
+    files.write_sparse_gguf(path, metadata, [(t.name, t.shape, t.format) for t in tensors], extra=extra)
+    if model:
+        _copy_weights(model, path)
     return path
+
+
+def _copy_weights(source: Path, sink: Path) -> None:
+    data = source.read_bytes()
+    with sink.open("r+b") as file:
+        for old, new in zip(read_header(source).tensors, read_header(sink).tensors, strict=True):
+            file.seek(new.offset)
+            file.write(data[old.offset : old.offset + old.nbytes])
 
 
 def _train(texts: Sequence[str], byte_level: bool, size: int) -> list[tuple[str, str]]:
@@ -118,11 +132,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in SPLITS:
             path = write_tokenizer(
-                Path(folder) / "a.gguf", vocabularies["gpt2"], model="gpt2", pre=name, bos_token_id=0, eos_token_id=1
+                Path(folder) / "a.gguf", vocabularies["gpt2"], kind="gpt2", pre=name, bos_token_id=0, eos_token_id=1
             )
             ids[name] = _asked(path)
         path = write_tokenizer(
-            Path(folder) / "b.gguf", vocabularies["llama"], model="llama", bos_token_id=1, eos_token_id=2
+            Path(folder) / "b.gguf", vocabularies["llama"], kind="llama", bos_token_id=1, eos_token_id=2
         )
         ids["llama"] = _asked(path)
     styles: dict[str, list[str]] = {}
