@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from autotune import __version__, cli_check, cli_model, cli_store, cli_sweep
+from autotune import __version__, cli_check, cli_model, cli_speed, cli_store, cli_sweep
 from autotune.cli_options import Program
 
 
@@ -38,8 +38,8 @@ for _command in (
     cli_check.verify,
     cli_check.doctor,
     cli_model.run,
-    cli_model.bench,
-    cli_model.profile,
+    cli_speed.bench,
+    cli_speed.profile,
 ):
     main.add_command(_command)
 

@@ -129,11 +129,11 @@ def bench_json(results: Sequence[Speed | Failed], nbytes: int, bandwidth: float 
     }
 
 
-def profile(p: Profile, by: str, device: str) -> str:
+def profile(p: Profile, by: str, backend: str) -> str:
     """The table; its last lines say what all launches took, and by which clock."""
     rows = [_profile_row(share, p) for share in (by_op(p) if by == "op" else p.shares)]
     count = sum(share.count for share in p.shares)
-    clock = CLOCKS.get(device.partition(":")[0], "the host's")
+    clock = CLOCKS.get(backend.partition(":")[0], "the host's")
     return "\n".join(
         [
             table(PROFILE, rows),
@@ -150,11 +150,11 @@ def _profile_row(share: Share, p: Profile) -> tuple[str, ...]:
     return share.name, f"{share.seconds * 1e3:.2f}", str(share.count), f"{each * 1e6:.1f}", f"{part:.1%}"
 
 
-def profile_json(p: Profile, by: str, device: str) -> dict[str, Any]:
+def profile_json(p: Profile, by: str, backend: str) -> dict[str, Any]:
     return {
         "tokens": p.tokens,
         "position": p.position,
         "seconds_per_token": p.seconds / p.tokens,
-        "clock": CLOCKS.get(device.partition(":")[0], "the host's"),
+        "clock": CLOCKS.get(backend.partition(":")[0], "the host's"),
         by: [asdict(share) for share in (by_op(p) if by == "op" else p.shares)],
     }

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.explain import Stored
-from autotune.session import choose
 from autotune.settings import Settings
 from autotune.transfer import served_if_any
 from db.lookup import Lookup
@@ -62,14 +61,15 @@ def vocabulary(header: Header) -> int:
     return Hyperparameters(header).need("token_embd.weight").shape[0]
 
 
-def open_model(path: str, header: Header, settings: Settings, context: int | None = None) -> Opened:
-    """Loads a model onto the device that `settings` ask for, served from their store.
+def open_model(
+    path: str, header: Header, settings: Settings, choice: devices.Choice, context: int | None = None
+) -> Opened:
+    """Loads a model onto the device of `choice`, served from the settings' store.
 
     Raises ModelError, HeaderError, DeviceError, ModelMemoryError.
     """
     context = context_of(header, context)
     needed = llm.sizes(header, context)
-    choice = choose(settings)
     devices.activate(choice)
     device = choice.device
     target = devices.describe_target(device)
