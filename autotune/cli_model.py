@@ -83,14 +83,17 @@ def run(
     from autotune.generation import Generation
 
     generation, text = Generation(ready.model, tokenizer, tokens, max_tokens, temperature), ""
-    for piece in generation:
-        text += piece
-        if not as_json:
-            click.echo(piece, nl=False)
+    try:
+        for piece in generation:
+            text += piece
+            if not as_json:
+                click.echo(piece, nl=False)
+    finally:
+        if text and not as_json:
+            click.echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
         say({**model_reports.opened_json(ready), **model_reports.generation_json(generation, text)})
     else:
-        click.echo()
         click.echo(model_reports.generation(generation), err=True)
     return 0
 
