@@ -67,7 +67,7 @@ def _llama_cpp(path: str, asked: Asked, choice: Choice) -> Speed | Failed:
 
     class Greedy:
         def generate(self, tokens: list[int]) -> Iterator[int]:
-            for token in model.generate(tokens, temp=0.0, top_k=1, repeat_penalty=1.0):
+            for token in model.generate(list(tokens), temp=0.0, top_k=1, repeat_penalty=1.0):
                 tokens.append(token)
                 yield token
 
