@@ -15,7 +15,7 @@ from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
-from kernels.llm.program import X_DTYPE, Program
+from kernels.llm.program import X_DTYPE, Program, caches_of
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.decode_model import Model
@@ -157,6 +157,14 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
+
+
+def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
+    """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
+    _check(header, header.files[0])
+    launches = decode_step(header, max_context).launches
+    read = {read.tensor.name: read.tensor.nbytes for step in launches for read in step.reads}
+    return Sizes(sum(read.values()), sum(o.nbytes for o in caches_of(launches).values()))
 
 
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
