@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from db.records import Workload
 from kernels.formats import FORMATS, get_format
 
-N, HEADS, EXPERTS, USED = 24, 4, 4, 2
+N, HEADS, EXPERTS, USED = 56, 4, 4, 2
 TOKENS = (1, 4, 32)
 ACTS = ("silu", "gelu", "swiglu_oai")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from autotune import __version__, cli_check, cli_store, cli_sweep
+from autotune import __version__, cli_check, cli_model, cli_speed, cli_store, cli_sweep
 from autotune.cli_options import Program
 
 
@@ -24,6 +24,7 @@ def main() -> None:
       autotune sweep model.gguf
       autotune list
       autotune explain model.gguf
+      autotune run model.gguf "Once upon a time"
     """
 
 
@@ -36,6 +37,9 @@ for _command in (
     cli_store.import_,
     cli_check.verify,
     cli_check.doctor,
+    cli_model.run,
+    cli_speed.bench,
+    cli_speed.profile,
 ):
     main.add_command(_command)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json as jsonlib
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,15 +26,19 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def _input_errors() -> tuple[type[Exception], ...]:
     """What bad input or a missing device raises; imported when something was raised, since it takes a while."""
     from autotune.compiler import CompilePoolError
+    from autotune.opened import ModelMemoryError
     from autotune.runner import RunnerError
+    from autotune.tokenizer import TokenizerError
     from db.codec import CodecError
     from db.exchange import ExchangeError
     from db.store import StoreError
     from kernels.devices import DeviceError
     from kernels.hostcc import MendError
+    from kernels.llm import ModelError
     from kernels.models.header import HeaderError
 
-    return HeaderError, StoreError, ExchangeError, CodecError, DeviceError, MendError, RunnerError, CompilePoolError
+    model = (HeaderError, ModelError, ModelMemoryError, TokenizerError)
+    return *model, StoreError, ExchangeError, CodecError, DeviceError, MendError, RunnerError, CompilePoolError
 
 
 class Program(click.Group):
@@ -58,6 +63,9 @@ class Program(click.Group):
         except click.Abort:  # what click makes of KeyboardInterrupt
             click.echo("stopped", err=True)
             status = INTERRUPTED
+        except BrokenPipeError:  # as in `| head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still flushes when it ends
+            status = 1
         except _input_errors() as e:
             click.echo(f"autotune: {' '.join(str(e).split())}", err=True)
             status = 2

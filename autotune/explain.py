@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from autotune.session import missing_kernel
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.lookup import Lookup
-from db.records import Target
+from db.records import Target, Workload
 from db.store import Winner
 from kernels.registry import kernel_digest
 from kernels.resolution import STEPS, Resolution, Resolver
@@ -31,21 +31,34 @@ class Explained:
         return NO_KERNEL if self.resolution is None else self.resolution.step
 
 
+class Stored:
+    """The user store's winners on one target."""
+
+    def __init__(self, winners: Sequence[Winner], target: Target) -> None:
+        self._digests: dict[Workload, set[str]] = {}
+        for m in (w.row.measurement for w in winners):
+            if m.target == target:
+                self._digests.setdefault(m.workload, set()).add(m.kernel_digest)
+
+    def is_stale(self, w: Workload) -> bool:
+        """True if what was accepted for a workload was so for other versions of its kernel's source only."""
+        digests = self._digests.get(w, set())
+        return bool(digests) and kernel_digest(w) not in digests
+
+
 def explain(
     plan: ModelPlan, target: Target, lookup: Lookup, mode: str, winners: Sequence[Winner] = ()
 ) -> tuple[Explained, ...]:
     """In the plan's order. `mode` is AUTOTUNE_LOOKUP's; `winners` are the user store's, to find stale ones among."""
     resolver = Resolver(lookup, mode)
-    stored = [w.row.measurement for w in winners if w.row.measurement.target == target]
+    stored = Stored(winners, target)
     found = []
     for mw in plan.workloads:
         w = mw.workload
         if reason := missing_kernel(w):
             found.append(Explained(mw, None, reason=reason))
             continue
-        digests = {m.kernel_digest for m in stored if m.workload == w}
-        stale = bool(digests) and kernel_digest(w) not in digests
-        found.append(Explained(mw, resolver(w, target), stale))
+        found.append(Explained(mw, resolver(w, target), stored.is_stale(w)))
     return tuple(found)
 
 

@@ -82,6 +82,12 @@ def _default(w: Workload, target: Target) -> Resolution:
 _shared: Resolver | None = None
 
 
+def serve_from(lookup: Lookup, mode: str) -> None:
+    """Has `resolve` ask these stores from now on, in this AUTOTUNE_LOOKUP mode, and forget what it knew."""
+    global _shared
+    _shared = Resolver(lookup, mode)
+
+
 def resolve(workload: Workload, target: Target) -> Resolution:
     """The schedule for a workload on a target, and the step that gave it. Memoised for the life of the process."""
     global _shared

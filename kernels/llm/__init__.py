@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kernels.llm.model import TESTED, ModelError, Transformer, load
+from kernels.llm.model import TESTED, ModelError, Sizes, Transformer, load, sizes
 
-__all__ = ["TESTED", "ModelError", "Transformer", "load"]
+__all__ = ["TESTED", "ModelError", "Sizes", "Transformer", "load", "sizes"]

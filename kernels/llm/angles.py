@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.models.decode_model import Model
+from kernels.models.rope import RopeScaling
 
 Table = npt.NDArray[np.float32]
-BETA_FAST, BETA_SLOW = 32.0, 1.0  # turns within the original context: between them YaRN mixes
 
 
 def tables(model: Model, max_ctx: int, factors: Mapping[str, Table]) -> dict[str, Table]:
     """cos and sin [max_ctx, rope_dim / 2], by the names that launches take them; `.local` where there are such layers.
 
-    factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known.
+    factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known, or
+    factors of another width.
     """
     hp, arch = model.hp, model.arch
     width = model.dim // hp.integer("attention.head_count")
@@ -47,26 +48,19 @@ def _turns(max_ctx: int, frequencies: npt.NDArray[np.float64]) -> npt.NDArray[np
 def _scaled(
     model: Model, max_ctx: int, rope_dim: int, base: float, factors: Mapping[str, Table]
 ) -> tuple[Table, Table]:
-    hp, frequencies = model.hp, _frequencies(rope_dim, base)
-    kind = hp.text("rope.scaling.type", "none")
-    if kind not in ("none", "linear", "yarn", "longrope"):
-        raise hp.error(f"{hp.name('rope.scaling.type')} is {kind!r}, known are none, linear, yarn, longrope")
-    factor = hp.number("rope.scaling.factor", 0.0) or 1.0
-    original = hp.integer("rope.scaling.original_context_length", hp.integer("context_length", max_ctx))
-    size = 1.0
+    scaling, frequencies = RopeScaling.of(model.hp, model.arch.mla), _frequencies(rope_dim, base)
+    original = scaling.original or max_ctx
     if (own := _factors(factors, max_ctx > original)) is not None:
         if len(own) != rope_dim // 2:
-            raise hp.error(f"{len(own)} rope factors for {rope_dim // 2} frequencies")
+            raise model.hp.error(f"{len(own)} rope factors for {rope_dim // 2} frequencies")
         frequencies = frequencies / own
-        size = hp.number("rope.scaling.attn_factor", 1.0)
-    if kind == "linear":
-        frequencies = frequencies / factor
-    if kind == "yarn":
-        frequencies = _yarn(frequencies, rope_dim, base, factor, original)
-        # latent attention has this in the scale of its scores
-        size = 1.0 if model.arch.mla else 1.0 + 0.1 * math.log(factor)
+    if scaling.kind == "yarn":
+        kept = _kept(rope_dim, base, original, scaling)
+        frequencies = frequencies * kept + frequencies / scaling.factor * (1.0 - kept)
+    else:
+        frequencies = frequencies / scaling.factor
     turns = _turns(max_ctx, frequencies)
-    return (np.cos(turns) * size).astype(np.float32), (np.sin(turns) * size).astype(np.float32)
+    return (np.cos(turns) * scaling.size).astype(np.float32), (np.sin(turns) * scaling.size).astype(np.float32)
 
 
 def _factors(factors: Mapping[str, Table], long: bool) -> Table | None:
@@ -76,16 +70,13 @@ def _factors(factors: Mapping[str, Table], long: bool) -> Table | None:
     return None
 
 
-def _yarn(
-    frequencies: npt.NDArray[np.float64], rope_dim: int, base: float, factor: float, original: int
-) -> npt.NDArray[np.float64]:
-    """High frequencies stay, low ones are divided by the factor, those between are mixed."""
+def _kept(rope_dim: int, base: float, original: int, scaling: RopeScaling) -> npt.NDArray[np.float64]:
+    """How much of each frequency YaRN leaves as it is: of high ones all, of low ones nothing."""
 
     def dimension(turns: float) -> float:
         return rope_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(0, math.floor(dimension(BETA_FAST)))
-    high = min(rope_dim - 1, math.ceil(dimension(BETA_SLOW)))
-    ramp = np.clip((np.arange(rope_dim // 2) - low) / max(0.001, high - low), 0.0, 1.0)
-    mixed: npt.NDArray[np.float64] = frequencies * (1.0 - ramp) + frequencies / factor * ramp
-    return mixed
+    low = max(0, math.floor(dimension(scaling.fast)))
+    high = min(rope_dim - 1, math.ceil(dimension(scaling.slow)))
+    kept: npt.NDArray[np.float64] = 1 - np.clip((np.arange(rope_dim // 2) - low) / max(0.001, high - low), 0.0, 1.0)
+    return kept

@@ -15,18 +15,19 @@ from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
-from kernels.llm.program import X_DTYPE, Program
+from kernels.llm.program import X_DTYPE, Program, caches_of
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.decode_model import Model
 from kernels.models.decode_step import CONTEXT, decode_step
 from kernels.models.header import Header, read_header
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
 
-# each was run beside llama.cpp on a model of its own: same weights, same tokens
-TESTED = ("llama", "qwen2", "qwen3", "qwen3moe", "deepseek2")
+# those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
+TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
 CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
 BURST, BURST_SECONDS = 16, 0.02  # tokens that the device may be ahead of who reads them, and for how long
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
@@ -51,13 +52,14 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     call that replays all launches. Not for several threads at once.
     """
 
-    def __init__(self, program: Program, max_context: int, sizes: Sizes) -> None:
-        self.program, self.max_context, self.sizes = program, max_context, sizes
+    def __init__(self, program: Program, model: Model, sizes: Sizes) -> None:
+        self.program, self.max_context, self.sizes = program, model.context, sizes
+        self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
         self._fill = {m: TinyJit(self._read) for m in CHUNKS}
-        self._history = Tensor.zeros(max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
+        self._history = Tensor.zeros(self.max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
 
     @property
     def launches(self) -> int:
@@ -73,7 +75,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         return bound
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        return self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"]
+        found = self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"] * self._factor
+        return (found / self._cap).tanh() * self._cap if self._cap else found
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
         return self._noted(self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1), start_pos)
@@ -156,6 +159,14 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
 
 
+def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
+    """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
+    _check(header, header.files[0])
+    launches = decode_step(header, max_context).launches
+    read = {read.tensor.name: read.tensor.nbytes for step in launches for read in step.reads}
+    return Sizes(sum(read.values()), sum(o.nbytes for o in caches_of(launches).values()))
+
+
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
     """The model of a GGUF file, on tinygrad's default device or `device`.
 
@@ -164,8 +175,8 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     """
     header = read_header(path)
     _check(header, path)
-    hp = Hyperparameters(header)
-    model = Model.of(hp, ARCHITECTURES[header.architecture], max_context)
+    model = Model.of(Hyperparameters(header), ARCHITECTURES[header.architecture], max_context)
+    _check_context(model, path)
     step = decode_step(header, max_context)
     device = Device.canonicalize(device)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
@@ -176,7 +187,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
         for name, table in angles.tables(model, model.context, factors).items()
     }
     program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
-    return Transformer(program, model.context, Sizes(weights.nbytes, program.cache_nbytes))
+    return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 
 def _check(header: Header, path: str | Path) -> None:
@@ -187,3 +198,10 @@ def _check(header: Header, path: str | Path) -> None:
         )
     if any("://" in name for name in header.files):
         raise ModelError(f"{path}: download the file first, its weights are read from the disk")
+
+
+def _check_context(model: Model, path: str | Path) -> None:
+    """mistral3's queries grow with the logarithm of their position, from the end of the original context on."""
+    limit = RopeScaling.of(model.hp, model.arch.mla).original or model.context
+    if model.hp.number("attention.temperature_scale", 0.0) and model.context > limit:
+        raise ModelError(f"{path}: attention of this model changes beyond {limit} positions: ask for no more context")

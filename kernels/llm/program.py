@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp, dtypes
@@ -12,7 +12,7 @@ from kernels.launch import launch as run_kernel
 from kernels.llm.many import MANY
 from kernels.llm.weights import Operands, Weights
 from kernels.models.launch import Columns, Launch
-from kernels.op import UPDATE
+from kernels.op import UPDATE, Operand
 from kernels.registry import operands, variables
 
 X_DTYPE = "float32"
@@ -39,10 +39,8 @@ class Program:
     ) -> Program:
         """Puts the weights on the device, and zeros into the caches."""
         caches = {
-            str(step.takes[o.name]): Tensor.zeros(*o.shape, dtype=o.dtype, device=device).contiguous().realize()
-            for step in launches
-            for o in operands(step.workload(1, X_DTYPE))
-            if o.role == UPDATE
+            name: Tensor.zeros(*o.shape, dtype=o.dtype, device=device).contiguous().realize()
+            for name, o in caches_of(launches).items()
         }
         loaded = tuple(weights.operands(step) for step in launches)
         return Program(tuple(launches), loaded, caches, tables, device, target)
@@ -70,14 +68,18 @@ class Program:
         return found
 
 
+def caches_of(launches: Iterable[Launch]) -> dict[str, Operand]:
+    """What launches update, by name."""
+    return {
+        str(step.takes[o.name]): o for step in launches for o in operands(step.workload(1, X_DTYPE)) if o.role == UPDATE
+    }
+
+
 def _take(values: Mapping[str, Tensor], what: str | Columns | tuple[str | Columns, ...], m: int) -> Tensor:
     if isinstance(what, tuple):
         parts = [_take(values, part, m).reshape(m, -1) for part in what]
         return parts[0].cat(*parts[1:], dim=-1)
-    if isinstance(what, str):
-        return values[what]
-    value = values[what.value].reshape(m, what.heads, -1)
-    return value if value.shape[-1] == what.stop - what.start else value[..., what.start : what.stop]
+    return values[what] if isinstance(what, str) else values[what.value].reshape(m, -1)[:, what.start : what.stop]
 
 
 def _tensors(weights: Operands) -> Values:

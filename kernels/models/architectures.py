@@ -31,6 +31,7 @@ class Architecture:
     window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
     local_rope_base     of layers that see a window only, 0 if it is that of all layers
     window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
+    final_softcap       the default of final_logit_softcapping
     gating, normalised  the defaults of expert_gating_func and expert_weights_norm
     sqrt_embedding      token embeddings are multiplied by sqrt(embedding_length)
     wide_scale_layers   with so many layers, attention's scale is that of embedding_length / head_count, not of a head
@@ -45,6 +46,7 @@ class Architecture:
     local_rope_base: float = 0.0
     window: int = 0
     softcap: float = 0.0
+    final_softcap: float = 0.0
     gating: str = "softmax"
     normalised: bool = False
     sqrt_embedding: bool = False
@@ -74,6 +76,7 @@ ARCHITECTURES = {
         window_period=2,
         window=4096,
         softcap=50.0,
+        final_softcap=30.0,
         wide_scale_layers=46,
     ),
     "gemma3": Architecture(

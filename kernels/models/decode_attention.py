@@ -5,7 +5,6 @@ Facts of llama.cpp's model definitions (src/models); MLA in its absorbed form, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from db.records import decimal
 from kernels.models.decode_model import Model
 from kernels.models.header import TensorInfo
 from kernels.models.launch import RESIDUAL, Columns, Extra, Launch, Read, Takes, parts, stacked, whole
+from kernels.models.rope import RopeScaling
 from kernels.splits import splits
 
 CACHE = "F16"
@@ -210,13 +210,16 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         first = hp.matrix(q_a.name, n=width, k=model.dim)
     else:
         first = hp.matrix(f"{block}attn_q.weight", n=heads * key, k=model.dim)
-    split = first.shape[0]
+    # the launches that follow read their columns in place: none is copied out of a row that holds several's
+    split, joint = first.shape[0], first.shape[0] + rank + rope
     yield normed_linear(model, f"{block}attn_norm.weight", [first, compress], [], RESIDUAL, "qkv")
     q = "qkv"
     if q_a is not None:
         q_b = hp.matrix(f"{block}attn_q_b.weight", n=heads * key, k=width)
-        yield normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], Columns("qkv", 0, width), "queries")
+        second = normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], "qkv", "queries")
+        yield replace(second, extra={**second.extra, "x_row": joint})
         q = "queries"
+    q_row = joint if q_a is None else heads * key
     extra: dict[str, int | str] = {
         "heads": heads,
         "kv_lora": rank,
@@ -224,20 +227,23 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         "rope_dim": rope,
         "max_ctx": model.context,
         "eps": decimal(model.eps),
+        "q_row": q_row,
+        "kv_row": joint,
+        "kv_start": split,
     }
     row = rank + rope
     kv_norm = whole(kv_norm=hp.vector(f"{block}attn_kv_a_norm.weight", rank))
     n, stored, cache = heads * rope + row, CACHE_ITEM_NBYTES * row, f"{block}kv"
-    takes: Takes = {"q": Columns(q, 0, heads * key), "kv": Columns("qkv", split, split + row), "cache": cache}
-    takes = {**takes, **angles(model, 0)}
+    takes: Takes = {"q": q, "kv": "qkv", "cache": cache, **angles(model, 0)}
     yield Launch(
         "mla_cache_store", CACHE, n, n, kv_norm, 2 * n, takes, ("q_rope", cache), "none", extra, stored,
         decode_only=True,
     )  # fmt: skip
     k_b, v_b = absorbed(model, block, heads, rank, nope, value)
     # each head's columns that are not rotated
-    yield _head_linear(k_b, heads, Columns(q, 0, nope, heads), "q_latent")
-    a = Heads(heads, 1, row, rank, rope, 0, _latent_scale(model) * key**-0.5)
+    absorb = _head_linear(k_b, heads, q, "q_latent")
+    yield replace(absorb, extra={**absorb.extra, "step": key, "row": q_row})
+    a = Heads(heads, 1, row, rank, rope, 0, RopeScaling.of(hp, mla=True).scores * key**-0.5)
     sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
     takes = {"q_latent": "q_latent", "q_rope": "q_rope", "cache": cache}
     yield from _decode(model, "mla_decode", a, row, (), takes, sizes)
@@ -269,12 +275,3 @@ def _head_linear(weight: Read, heads: int, takes: str | Columns, leaves: str) ->
     return Launch(
         "head_linear", weight.tensor.format, n, k, (weight,), products, {"x": takes}, (leaves,), "none", extra
     )
-
-
-def _latent_scale(model: Model) -> float:
-    """YaRN's correction of attention: (1 + yarn_log_multiplier * ln(factor))^2."""
-    hp = model.hp
-    if hp.text("rope.scaling.type", "none") != "yarn":
-        return 1.0
-    factor = hp.number("rope.scaling.factor", 0.0) or 1.0
-    return (1.0 + hp.number("rope.scaling.yarn_log_multiplier", 0.0) * math.log(factor)) ** 2

@@ -16,7 +16,8 @@ MAX_LAYERS = 1 << 12
 @dataclass(frozen=True)
 class Model:
     """A model of a known architecture. dim: the width of the residual. context: positions that attention is built
-    for and tuned at.
+    for and tuned at. logit_factor, logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no
+    launch does that, it does not change which logit is largest.
 
     `residual_scale` (granite) multiplies what each block adds. Nothing computes it: dividing the residual by it
     instead leaves every RMSNorm as it was once `eps` is divided by its square, and the embedding's factor by itself.
@@ -29,6 +30,8 @@ class Model:
     eps: float
     context: int
     embedding_scale: float
+    logit_factor: float
+    logit_cap: float
 
     @staticmethod
     def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
@@ -41,7 +44,9 @@ class Model:
         embedding = hp.number("embedding_scale", 0.0) or (dim**0.5 if arch.sqrt_embedding else 1.0)
         eps = hp.number("attention.layer_norm_rms_epsilon") / residual**2
         limit = hp.integer("context_length", context)
-        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual)
+        factor = 1 / (hp.number("logit_scale", 0.0) or 1.0)
+        cap = hp.number("final_logit_softcapping", arch.final_softcap)
+        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual, factor, cap)
 
     def norm(self, name: str, n: int, takes: str | Columns, leaves: str) -> Launch:
         """RMSNorm by itself, of n columns."""

@@ -65,7 +65,6 @@ def _launches(model: Model) -> Iterator[Launch]:
     for layer in range(model.layers):
         yield from attention(model, layer)
         yield from feed_forward(model, layer)
-    # a final soft-cap or scale of the logits does not change which is largest
     head = embedding if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, k=model.dim)
     yield normed_linear(model, OUTPUT_NORM, [head], [hp.tensor("output.bias")], RESIDUAL, "logits")
     n = head.shape[0]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernels.models.header_bytes import Cursor, HeaderError, LocalFile, Source
 from kernels.models.header_tensors import TensorInfo, read_tensors
-from kernels.models.header_values import Omitted, Value, read_value
+from kernels.models.header_values import Omitted, Scalar, Value, read_array, read_value
 
 __all__ = ["Header", "HeaderError", "Omitted", "TensorInfo", "Value", "read_header"]
 
@@ -33,7 +33,8 @@ class Header:
     """All that a model's file, or its shards together, says before the weights.
 
     `metadata` holds scalars, short strings and short numeric arrays (as tuples); `Omitted` stands for longer ones.
-    `data_offset` is where the tensors of the first file start, `nbytes` the size of all files.
+    `data_offset` is where the tensors of the first file start, `nbytes` the size of all files. `kept` holds the arrays
+    that were asked for, whole.
     """
 
     architecture: str
@@ -43,16 +44,18 @@ class Header:
     files: tuple[str, ...]
     data_offset: int
     nbytes: int
+    kept: Mapping[str, tuple[Scalar | str, ...]] = field(default_factory=dict)
 
 
-def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Header:
+def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS, keep: Collection[str] = ()) -> Header:
     """The header of a local GGUF file, an http(s):// URL or hf://owner/repo[@revision]/file.gguf.
 
     Of a split file any shard may be given; all are read. Of a URL only the header's bytes are fetched, in ranges;
-    `timeout_seconds` limits each wait for the server (for hf://, HF_HUB_DOWNLOAD_TIMEOUT does).
+    `timeout_seconds` limits each wait for the server (for hf://, HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays,
+    of numbers or strings, that are in `Header.kept` instead of `metadata`: a tokenizer's.
     Raises HeaderError for whatever cannot be read: it names the file, the offset, what was seen and a remedy.
     """
-    first = _read_file(str(source), timeout_seconds)
+    first = _read_file(str(source), timeout_seconds, keep)
     count = first.metadata.get("split.count", 1)
     if count in (0, 1):
         return _checked(first)
@@ -85,8 +88,7 @@ def _join(shards: list[Header]) -> Header:
     if twice := [name for name, times in Counter(t.name for t in tensors).items() if times > 1]:
         raise HeaderError(first.files[0], f"tensor {twice[0]!r} is in two of its shards")
     files = tuple(shard.files[0] for shard in shards)
-    nbytes = sum(shard.nbytes for shard in shards)
-    return Header(first.architecture, first.name, first.metadata, tensors, files, first.data_offset, nbytes)
+    return replace(first, tensors=tensors, files=files, nbytes=sum(shard.nbytes for shard in shards))
 
 
 def _checked(header: Header) -> Header:
@@ -104,11 +106,11 @@ def _open(name: str, timeout_seconds: float) -> Source:
     return RemoteFile(name, timeout_seconds)
 
 
-def _read_file(name: str, timeout_seconds: float) -> Header:
+def _read_file(name: str, timeout_seconds: float, keep: Collection[str] = ()) -> Header:
     with closing(_open(name, timeout_seconds)) as source:
         cursor = Cursor(source)
         n_tensors, n_metadata = _preamble(cursor)
-        metadata = _metadata(cursor, n_metadata)
+        metadata, kept = _metadata(cursor, n_metadata, keep)
         tensors, data_offset = read_tensors(cursor, n_tensors, metadata, source.size)
         architecture, title = metadata.get("general.architecture"), metadata.get("general.name")
         return Header(
@@ -119,6 +121,7 @@ def _read_file(name: str, timeout_seconds: float) -> Header:
             (name,),
             data_offset,
             source.size,
+            kept,
         )
 
 
@@ -142,12 +145,18 @@ def _preamble(cursor: Cursor) -> tuple[int, int]:
     return n_tensors, n_metadata
 
 
-def _metadata(cursor: Cursor, count: int) -> dict[str, Value]:
+def _metadata(
+    cursor: Cursor, count: int, keep: Collection[str]
+) -> tuple[dict[str, Value], dict[str, tuple[Scalar | str, ...]]]:
     metadata: dict[str, Value] = {}
+    kept: dict[str, tuple[Scalar | str, ...]] = {}
     for number in range(count):
         start = cursor.offset
         key = cursor.name(f"key {number + 1} of {count}")
-        if key in metadata:
+        if key in metadata or key in kept:
             raise cursor.error(f"the key {key!r} is there twice", start)
-        metadata[key] = read_value(cursor, key)
-    return metadata
+        if key in keep:
+            kept[key] = read_array(cursor, key)
+        else:
+            metadata[key] = read_value(cursor, key)
+    return metadata, kept

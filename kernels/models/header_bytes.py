@@ -175,6 +175,12 @@ class Cursor:
             raise self.error(f"{what} has unprintable characters: {name!r:.80}", start)
         return name
 
+    def strings(self, count: int, what: str) -> tuple[str, ...]:
+        """count strings (uint64 length, bytes). Bytes that are no UTF-8 become U+FFFD: real vocabularies have them."""
+        self.require(count, 8, f"strings of {what}")
+        self.spend(count, what)
+        return tuple(self.take(self.u64(f"a length in {what}"), what).decode(errors="replace") for _ in range(count))
+
     def skip_strings(self, count: int, what: str) -> None:
         """Walks count strings (uint64 length, bytes) by their lengths alone; makes no object of any.
 

@@ -57,6 +57,16 @@ def read_value(cursor: Cursor, key: str) -> Value:
     raise cursor.error(f"{key} has the unknown value type {kind}", start)
 
 
+def read_array(cursor: Cursor, key: str) -> tuple[Scalar | str, ...]:
+    """One array, led by its type id, however long. Raises HeaderError for what is none, or has arrays in it."""
+    start = cursor.offset
+    kind, inner = cursor.u32(f"the type of {key}"), cursor.u32(f"the element type of {key}")
+    if kind != ARRAY or inner not in (*SCALARS, STRING):
+        raise cursor.error(f"{key} is no array of numbers or strings: convert the model again", start)
+    count = cursor.u64(f"the length of {key}")
+    return cursor.strings(count, key) if inner == STRING else _numbers(cursor, inner, count, key)
+
+
 def _numbers(cursor: Cursor, kind: int, count: int, key: str) -> tuple[Scalar, ...]:
     code = SCALARS[kind][1]
     start = cursor.offset

@@ -40,12 +40,11 @@ class Read:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns start .. stop of a value [m, columns], or of each of `heads` groups of its columns: [m, heads, ...]."""
+    """Columns start .. stop of a value [m, columns], copied out of it."""
 
     value: str
     start: int
     stop: int
-    heads: int = 1
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,12 @@ def _extra(w: Workload) -> tuple[str, int, int]:
 
 def _matrix(args: Args, index: Index) -> UOp:
     """The expert of (token, slot)."""
-    return args["ids"][index[0], index[1]].cast(dtypes.weakint)
+    return args["ids"][_chosen(index)].cast(dtypes.weakint)
+
+
+def _chosen(index: Index) -> tuple[UOp, UOp]:
+    """(token, slot); there is no loop over slots where a token uses one."""
+    return index[0], index[1] if len(index) > 1 else UOp.const(0, dtypes.weakint)
 
 
 def _bias(w: Workload, args: Args, name: str, index: Index, row: UOp) -> UOp | None:
@@ -69,7 +74,8 @@ def _down(w: Workload) -> Rows:
     used = _extra(w)[2]
 
     def x(args: Args, index: Index, column: UOp) -> UOp:
-        return float32(args["x"][index[0], index[1], column]) * args["probs"][index[0], index[1]]
+        at = _chosen(index)
+        return float32(args["x"][*at, column]) * args["probs"][at]
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         value = sums[0]

@@ -8,8 +8,8 @@ token), m tokens at start_pos, start_pos + 1, ..., and the extras of `EXTRAS`.
 
     q_rope   [m, heads, rope_dim]                       written
     cache    [max_ctx, kv_lora + rope_dim] float16      the tokens' rows are written
-    q        [m, heads, qk_nope + rope_dim]
-    kv       [m, kv_lora + rope_dim]
+    q        [m, q_row]: heads * (qk_nope + rope_dim) columns first
+    kv       [m, kv_row]: kv_lora + rope_dim columns from kv_start on
     kv_norm  [kv_lora] float32
     cos, sin [max_ctx, rope_dim / 2] float32
 """
@@ -33,6 +33,9 @@ EXTRAS: dict[str, int | str] = {
     "qk_nope": 0,
     "rope_dim": 2,
     "max_ctx": 1,
+    "q_row": 0,  # 0: no more than its columns
+    "kv_row": 0,
+    "kv_start": 0,
     "mode": "interleaved",
     "eps": "1e-6",
 }
@@ -47,6 +50,9 @@ class _Sizes:
     tokens: int
     turn: Rotation
     eps: float
+    q_row: int
+    kv_row: int
+    kv_start: int
 
     @property
     def position(self) -> Variable:
@@ -62,7 +68,13 @@ def _sizes(w: Workload) -> _Sizes:
         raise KernelError(f"mla_cache_store takes a cache of F16, float32 or float16 and no epilogue, saw {w}")
     if min(heads, rank) < 1 or not w.m <= max_ctx or not w.n == w.k == (heads + 1) * rope + rank:
         raise KernelError(f"mla_cache_store: n and k are the columns written, m at most max_ctx; saw {w}")
-    return _Sizes(heads, rank, nope, max_ctx, w.m, turn, attend.number(w, "eps", e["eps"]))
+    needs = heads * (nope + rope), rank + rope
+    q_row, kv_row, kv_start = (int(e[name]) for name in ("q_row", "kv_row", "kv_start"))
+    q_row, kv_row = q_row or needs[0], kv_row or needs[1]
+    if q_row < needs[0] or kv_start < 0 or kv_row < kv_start + needs[1]:
+        raise KernelError(f"mla_cache_store: q_row, kv_row and kv_start leave no room for the columns; saw {w}")
+    eps = attend.number(w, "eps", e["eps"])
+    return _Sizes(heads, rank, nope, max_ctx, w.m, turn, eps, q_row, kv_row, kv_start)
 
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -74,14 +86,16 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     of_q, of_key = run < s.heads, run < s.heads + 1
     at = (run - (s.heads + 1)).maximum(0) * rope + column  # in the latent
 
+    def kv(i: UOp) -> UOp:
+        return float32(args["kv"][token, s.kv_start + i])
+
     def read(i: UOp) -> UOp:
-        head = float32(args["q"][token, run.minimum(s.heads - 1), s.nope + i])
-        return of_q.where(head, float32(args["kv"][token, s.rank + i]))
+        head = float32(args["q"][token, run.minimum(s.heads - 1) * (s.nope + rope) + s.nope + i])
+        return of_q.where(head, kv(s.rank + i))
 
     turned = s.turn.turned(args, position, column, read)
     safe = at.minimum(s.rank - 1)
-    scale = rms_scale(lambda i: float32(args["kv"][token, i]), s.rank, s.eps, 3)
-    latent = float32(args["kv"][token, safe]) * args["kv_norm"][safe] * scale
+    latent = kv(safe) * args["kv_norm"][safe] * rms_scale(kv, s.rank, s.eps, 3)
     place = of_key.where(s.rank + column, at)
     row = of_key.where(turned, latent).cast(dtypes.float16)
     q_rope = gated.element(args["q_rope"], (token, run, column), of_q).store(turned.cast(DTYPES[w.out_dtype]))
@@ -95,8 +109,8 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     return (
         Operand("q_rope", (s.tokens, s.heads, rope), DTYPES[w.out_dtype], OUT),
         Operand("cache", (s.max_ctx, s.rank + rope), dtypes.float16, UPDATE),
-        Operand("q", (s.tokens, s.heads, s.nope + rope), DTYPES[w.x_dtype], INPUT),
-        Operand("kv", (s.tokens, s.rank + rope), DTYPES[w.x_dtype], INPUT),
+        Operand("q", (s.tokens, s.q_row), DTYPES[w.x_dtype], INPUT),
+        Operand("kv", (s.tokens, s.kv_row), DTYPES[w.x_dtype], INPUT),
         Operand("kv_norm", (s.rank,), dtypes.float32, WEIGHT),
         *s.turn.operands(s.max_ctx),
     )

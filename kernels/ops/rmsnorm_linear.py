@@ -3,6 +3,7 @@
 out[m, n] holds the parts side by side: n is their rows in all. extra:
     parts   FORMAT.rows of each part in order, joined by +: "Q4_K.5120+Q6_K.1024"; equal neighbours are one part
     eps     of the norm; operand `norm` [k]
+    x_row   columns of x's rows, of which the first k are meant; k if missing
 A row belongs to one part; of the others' weights nothing is loaded for it.
 """
 
@@ -45,10 +46,18 @@ def _weights(w: Workload) -> tuple[Weight, ...]:
     return tuple(found)
 
 
+def _x_row(w: Workload) -> int:
+    row = dict(w.extra).get("x_row", w.k)
+    if not isinstance(row, int) or row < w.k:
+        raise KernelError(f"rmsnorm_linear: the extra x_row is at least k={w.k}, saw {row!r}")
+    return row
+
+
 def rows(w: Workload) -> Rows:
     """Raises KernelError for parts, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
     epilogue.check(w, ("none", "bias"))
     eps(w)
+    _x_row(w)
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         *dots, squares = sums  # all but one of them are 0
@@ -58,12 +67,12 @@ def rows(w: Workload) -> Rows:
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    """out [m, n], the planes of each part, x [m, k], norm [k], then what the epilogue adds."""
+    """out [m, n], the planes of each part, x [m, x_row], norm [k], then what the epilogue adds."""
     weights = [o for i, (format, n) in enumerate(parts(w)) for o in weight_operands(f"w{i}", format, n, w.k)]
     return (
         Operand("out", (w.m, w.n), DTYPES[w.out_dtype], OUT),
         *weights,
-        Operand("x", (w.m, w.k), DTYPES[w.x_dtype], INPUT),
+        Operand("x", (w.m, _x_row(w)), DTYPES[w.x_dtype], INPUT),
         *norm_operands(w),
         *epilogue.operands(w),
     )

@@ -48,9 +48,9 @@ def _lengths(x: Doubles) -> Doubles:
 
 
 def rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Case:
-    x = activations((w.m, w.k), w.x_dtype, rng)
+    x = activations((w.m, int(dict(w.extra).get("x_row", w.k))), w.x_dtype, rng)
     norm = _norm(w.k, rng)
-    inside = normalised(w, x.astype(np.float64), norm)
+    inside = normalised(w, x[:, : w.k].astype(np.float64), norm)
     arrays: dict[str, Array] = {"x": x, "norm": norm}
     columns, lengths = [], []
     for i, part in enumerate(str(dict(w.extra).get("parts", f"{w.format}.{w.n}")).split("+")):
@@ -145,12 +145,15 @@ def _expert_down(w: Workload, rng: np.random.Generator) -> Case:
 
 
 def head_linear(w: Workload, rng: np.random.Generator) -> Case:
-    heads = int(dict(w.extra)["heads"])
+    extra = dict(w.extra)
+    heads = int(extra["heads"])
+    step = int(extra.get("step", w.k))
     raw, weight = distinct_rows(w.format, heads * w.n, w.k, rng)
-    x = activations((w.m, heads, w.k), w.x_dtype, rng)
+    wide = activations((w.m, int(extra.get("row", heads * step))), w.x_dtype, rng)
+    x = np.stack([wide[:, head * step : head * step + w.k] for head in range(heads)], 1)
     out, scale = np.zeros((w.m, heads, w.n)), np.zeros((w.m, heads))
     for token, head in np.ndindex(w.m, heads):
         rows = weight[(head * w.n + np.arange(w.n)) % len(weight)]
         out[token, head] = rows @ x[token, head].astype(np.float64)
         scale[token, head] = np.linalg.norm(rows, axis=1).max() * _lengths(x[token, head].astype(np.float64))
-    return Case({**planes("w", w.format, raw, (heads * w.n, w.k)), "x": x}, {"out": Truth.of(out, scale)})
+    return Case({**planes("w", w.format, raw, (heads * w.n, w.k)), "x": wide}, {"out": Truth.of(out, scale)})

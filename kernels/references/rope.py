@@ -72,8 +72,8 @@ def mla_cache_store(w: Workload, rng: np.random.Generator) -> Case:
     max_ctx, mode = int(e["max_ctx"]), str(e.get("mode", "interleaved"))
     arrays: dict[str, Array] = {
         "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
-        "q": _normal(rng, (w.m, heads, nope + rope), w.x_dtype),
-        "kv": _normal(rng, (w.m, rank + rope), w.x_dtype),
+        "q": _normal(rng, (w.m, int(e.get("q_row", 0)) or heads * (nope + rope)), w.x_dtype),
+        "kv": _normal(rng, (w.m, int(e.get("kv_row", 0)) or rank + rope), w.x_dtype),
         "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
     }
     arrays |= _tables(max_ctx, rope, mode, rng)
@@ -82,8 +82,9 @@ def mla_cache_store(w: Workload, rng: np.random.Generator) -> Case:
     cache = arrays["cache"].astype(np.float64)
     for token in range(w.m):
         for head in range(heads):
-            q_rope[token, head] = _at(arrays, arrays["q"][token, head, nope:].astype(np.float64), mode, start + token)
-        kv = arrays["kv"][token].astype(np.float64)
+            of_head = arrays["q"][token, head * (nope + rope) :][nope : nope + rope].astype(np.float64)
+            q_rope[token, head] = _at(arrays, of_head, mode, start + token)
+        kv = arrays["kv"][token, int(e.get("kv_start", 0)) :][: rank + rope].astype(np.float64)
         latent = rms_norm(kv[:rank], arrays["kv_norm"], float(e.get("eps", "1e-6")))
         cache[start + token] = np.concatenate([latent, _at(arrays, kv[rank:], mode, start + token)])
     return Case(arrays, {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)})

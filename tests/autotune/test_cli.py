@@ -18,7 +18,7 @@ from db.records import Outcome, Schedule, Stage, Target
 from db.store import Store
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("doctor", "explain", "export", "import", "list", "show", "sweep", "verify")
+COMMANDS = ("bench", "doctor", "explain", "export", "import", "list", "profile", "run", "show", "sweep", "verify")
 OTHER_TARGET = Target("CUDA", "sm_90", "NVIDIA H100", 132)
 
 

@@ -41,6 +41,7 @@ WORKLOADS = {
     "down of all, with biases": workload("expert_linear", "Q8_0", 19, 64, form="down", bias=1, experts=4, used=4),
     "heads": workload("head_linear", "F16", 19, 65, 2, heads=3),
     "heads of blocks": workload("head_linear", "Q8_0", 19, 64, heads=3),
+    "heads of wider rows": workload("head_linear", "Q8_0", 19, 64, heads=3, step=80, row=300),
 }
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -126,6 +127,32 @@ def test_a_large_tokenizer_is_walked_fast(tmp_path: Path) -> None:
     assert header.metadata["tokenizer.ggml.merges"] == Omitted("string", 280147)
     assert header.metadata["tokenizer.ggml.token_type"] == Omitted("int32", 128256)
     assert header.tensors[0].offset == nbytes
+
+
+def test_arrays_that_are_asked_for_are_kept_whole(tmp_path: Path) -> None:
+    extra = [
+        files.entry("tokens", files.ARRAY, files.string_array(["a", "ü", b"\xff", ""])),
+        files.entry("types", files.ARRAY, files.array(files.INT32, 2000, bytes(8000))),
+    ]
+    files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS, extra=extra)
+    header = read_header(tmp_path / "a.gguf", keep=("tokens", "types", "absent"))
+    assert header.kept == {"tokens": ("a", "ü", "\ufffd", ""), "types": (0,) * 2000}
+    assert not {"tokens", "types"} & header.metadata.keys()
+    assert replace(header, kept={}, metadata={}) == replace(read_header(tmp_path / "a.gguf"), metadata={})
+
+
+def test_what_is_no_array_is_not_kept_as_one(tmp_path: Path) -> None:
+    files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS)
+    with pytest.raises(HeaderError, match=r"general\.architecture is no array"):
+        read_header(tmp_path / "a.gguf", keep=("general.architecture",))
+
+
+def test_a_large_tokenizer_is_kept_in_a_second(tmp_path: Path) -> None:
+    files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS, extra=files.llama3_tokenizer())
+    start = time.perf_counter()
+    header = read_header(tmp_path / "a.gguf", keep=("tokenizer.ggml.tokens", "tokenizer.ggml.merges"))
+    assert time.perf_counter() - start < 2
+    assert [len(header.kept[f"tokenizer.ggml.{name}"]) for name in ("tokens", "merges")] == [128256, 280147]
 
 
 def write_shards(folder: Path, count: int = 3, **changes: object) -> list[Path]:

@@ -32,6 +32,7 @@ WORKLOADS = {
     "latent, neox": mla_store(mode="neox", m=2),
     "latent of whole runs": mla_store(rank=64, heads=1),
     "latent, one head": mla_store(heads=1, rank=3, rope=2),
+    "latent of wider rows": mla_store(m=2, q_row=130, kv_row=70, kv_start=9),
 }
 ELEMENT = 1e-6
 

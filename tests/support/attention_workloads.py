@@ -36,7 +36,9 @@ def rope_store(heads: int = 4, kv_heads: int = 2, dim: int = 32, m: int = 1, **m
     return _workload("rope_cache_store", "F16", n, n, m, **sizes, **extra)
 
 
-def mla_store(heads: int = 3, rank: int = 40, nope: int = 24, rope: int = 16, m: int = 1, **more: str) -> Workload:
+def mla_store(
+    heads: int = 3, rank: int = 40, nope: int = 24, rope: int = 16, m: int = 1, **more: int | str
+) -> Workload:
     n = (heads + 1) * rope + rank
     sizes = {"heads": heads, "kv_lora": rank, "qk_nope": nope, "rope_dim": rope, "max_ctx": 9}
     return _workload("mla_cache_store", "F16", n, n, m, **sizes, **more)

@@ -124,15 +124,16 @@ def model(
     more: Mapping[str, Shape] | None = None,
     tied: bool = False,
     format: str = "Q8_0",
+    vocabulary: int = VOCABULARY,
 ) -> Header:
     """A header of `MODELS` or, with `block`, of other tensors. keys: to add; None as a value takes one away. more:
     tensors by their whole name."""
     known_block, known_keys = MODELS.get(architecture, ({}, {}))
     chosen = {**KEYS, **known_keys, **(keys or {})}
     metadata = {f"{architecture}.{key}": value for key, value in chosen.items() if value is not None}
-    tensors: dict[str, Shape] = {"token_embd.weight": (VOCABULARY, DIM), "output_norm.weight": (DIM,)}
+    tensors: dict[str, Shape] = {"token_embd.weight": (vocabulary, DIM), "output_norm.weight": (DIM,)}
     if not tied:
-        tensors["output.weight"] = (VOCABULARY, DIM)
+        tensors["output.weight"] = (vocabulary, DIM)
     for layer in range(chosen["block_count"] if isinstance(chosen["block_count"], int) else LAYERS):
         for name, shape in (known_block if block is None else block).items():
             tensors[f"blk.{layer}.{name}" if name.endswith(".bias") else f"blk.{layer}.{name}.weight"] = shape

@@ -1,0 +1,75 @@
+"""Where a decoded token's time goes: each of its launches timed by itself, then added up by kernel or by op."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.speed import SHORT, WARM_TOKENS
+from autotune.tinygrad_api.captured import COPY, Launched, one_at_a_time, watched
+from kernels.registry import OPS
+
+TINYGRAD = "tinygrad"  # kernels that are not ours
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one kernel, or all of an op, takes. count: launches in all tokens that were timed."""
+
+    name: str
+    op: str
+    seconds: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Shares of `tokens` tokens, the largest first. position: of the first of them."""
+
+    shares: tuple[Share, ...]
+    tokens: int
+    position: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(share.seconds for share in self.shares)
+
+
+def profile(model: Any, tokens: int) -> Profile:
+    """Times the launches of `tokens` tokens of a model that has not run yet, from an empty context on."""
+    prompt = list(range(1, SHORT + 1))
+    with one_at_a_time():
+        coming = model.generate(prompt)
+        for _ in range(WARM_TOKENS):
+            next(coming)
+        with watched(timed=True) as launched:
+            position, count = len(prompt) - 1, sum(1 for _ in itertools.islice(coming, tokens))
+    return Profile(_shares(launched), count, position)
+
+
+def by_op(found: Profile) -> tuple[Share, ...]:
+    """The same with the kernels of an op together."""
+    return _largest_first(
+        Share(op, op, sum(s.seconds for s in same), sum(s.count for s in same))
+        for op in dict.fromkeys(s.op for s in found.shares)
+        if (same := [s for s in found.shares if s.op == op])
+    )
+
+
+def _shares(launched: Sequence[Launched]) -> tuple[Share, ...]:
+    groups: dict[str, list[float]] = {}
+    for launch in launched:
+        groups.setdefault(launch.name, []).append(launch.seconds)
+    return _largest_first(Share(name, _op(name), sum(each), len(each)) for name, each in groups.items())
+
+
+def _largest_first(shares: Any) -> tuple[Share, ...]:
+    return tuple(sorted(shares, key=lambda share: (-share.seconds, share.name)))
+
+
+def _op(kernel: str) -> str:
+    """Kernels of this library are called <op>_<format>_..."""
+    ours = [op for op in OPS if kernel.startswith(f"{op}_")]
+    return COPY if kernel == COPY else max(ours, key=len, default=TINYGRAD)

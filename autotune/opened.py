@@ -1,0 +1,105 @@
+"""A model opened to be run: the device chosen, memory checked, the store that serves it known. Runs nothing yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.explain import Stored
+from autotune.settings import Settings
+from autotune.transfer import served_if_any
+from db.lookup import Lookup
+from db.records import Target
+from kernels import devices, llm, resolution
+from kernels.models.decode_step import CONTEXT
+from kernels.models.header import Header
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.resolution import STEPS
+
+# how tinygrad's backends report that there is no room: the latter two speak of "memory" then
+_NO_ROOM = (MemoryError, RuntimeError, OSError)
+
+
+class ModelMemoryError(ValueError):
+    """The device has no room for the model. The message says what it takes, and what would take less."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`model` is kernels.llm's. steps: how many launches of a token each lookup step serves. stale: how many of them
+    the store has a schedule for that was accepted for another version of the kernel's source."""
+
+    model: Any
+    choice: devices.Choice
+    target: Target
+    sizes: llm.Sizes
+    steps: Mapping[str, int]
+    stale: int
+    weights_nbytes: int  # that a token reads
+
+    @property
+    def launches(self) -> int:
+        return sum(self.steps.values())
+
+
+def context_of(header: Header, asked: int | None) -> int:
+    """Tokens that the cache will hold: as asked, 4096 by default, but not more than the model knows.
+
+    Raises ModelError, also for a model that cannot be run.
+    """
+    asked = CONTEXT if asked is None else asked
+    if asked < 1:
+        raise llm.ModelError(f"a context of {asked} tokens: at least 1 is needed")
+    llm.sizes(header, asked)
+    return min(asked, Hyperparameters(header).integer("context_length", asked))
+
+
+def vocabulary(header: Header) -> int:
+    """Token ids that the model knows. Raises HeaderError."""
+    return Hyperparameters(header).need("token_embd.weight").shape[0]
+
+
+def open_model(
+    path: str, header: Header, settings: Settings, choice: devices.Choice, context: int | None = None
+) -> Opened:
+    """Loads a model onto the device of `choice`, served from the settings' store.
+
+    Raises ModelError, HeaderError, DeviceError, ModelMemoryError.
+    """
+    context = context_of(header, context)
+    needed = llm.sizes(header, context)
+    devices.activate(choice)
+    device = choice.device
+    target = devices.describe_target(device)
+    resolution.serve_from(Lookup(settings.db), settings.lookup)
+    room = devices.memory_nbytes(device)
+    total = needed.weights_nbytes + needed.cache_nbytes
+    if room and total > room:
+        raise ModelMemoryError(_no_room(path, device, needed, f"the device has {room / 1e9:.1f} GB"))
+    try:
+        model = llm.load(path, context)
+    except _NO_ROOM as e:
+        if not isinstance(e, MemoryError) and "memory" not in str(e).lower():
+            raise
+        raise ModelMemoryError(_no_room(path, device, needed, str(e) or type(e).__name__)) from e
+    served = model.resolutions()
+    stored = Stored(served_if_any(settings.db), target)
+    counts = Counter(found.step for _, found in served)
+    return Opened(
+        model=model,
+        choice=choice,
+        target=target,
+        sizes=model.sizes,
+        steps={step: counts[step] for step in STEPS if counts[step]},
+        stale=sum(stored.is_stale(w) for w, _ in served),
+        weights_nbytes=sum(launch.nbytes(1) for launch in model.program.launches),
+    )
+
+
+def _no_room(path: str, device: str, needed: llm.Sizes, why: str) -> str:
+    return (
+        f"{path} does not fit on {device}: weights {needed.weights_nbytes / 1e9:.1f} GB, cache "
+        f"{needed.cache_nbytes / 1e9:.1f} GB; {why}: a shorter --ctx needs less cache"
+    )

@@ -1,0 +1,66 @@
+"""What captured functions (TinyJit) launch while somebody watches: the names, and the time of each launch by itself.
+
+It stands in for `tinygrad.engine.jit.run_linear`, the one place where a captured function is replayed, so it sees
+whatever model is run: ours, or tinygrad.llm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad.engine import jit
+from tinygrad.helpers import Context, GlobalCounters, ansistrip
+from tinygrad.uop.ops import Ops, UOp
+
+COPY = "copy"
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch, or a copy between buffers. seconds: on the device's clock (`launch.CLOCKS`), 0 where not timed."""
+
+    name: str
+    seconds: float = 0.0
+
+
+def one_at_a_time() -> AbstractContextManager[Any]:
+    """Functions captured inside have their launches one by one instead of in a graph."""
+    context: AbstractContextManager[Any] = Context(JIT=2)
+    return context
+
+
+@contextmanager
+def watched(timed: bool = False) -> Iterator[list[Launched]]:
+    """The launches of captured functions inside, in order, as they come. timed: each is waited for."""
+    found: list[Launched] = []
+    replay = jit.run_linear
+
+    def watch(linear: UOp, var_vals: dict[str, int] | None = None, **options: Any) -> None:
+        for call in linear.src if timed else ():
+            before = GlobalCounters.time_sum_s
+            replay(UOp(Ops.LINEAR, src=(call,)), var_vals, **{**options, "wait": True})
+            seconds = GlobalCounters.time_sum_s - before
+            names = _names(call)
+            found.extend(Launched(name, seconds / len(names)) for name in names)
+        if not timed:
+            replay(linear, var_vals, **options)
+            found.extend(Launched(name) for call in linear.src for name in _names(call))
+
+    jit.run_linear = watch
+    try:
+        yield found
+    finally:
+        jit.run_linear = replay
+
+
+def _names(call: UOp) -> list[str]:
+    """Of the kernels in a call: a graph has many."""
+    what = call.src[0]
+    if what.op is Ops.PROGRAM:
+        return [ansistrip(what.arg.name)]
+    if what.op is Ops.CUSTOM_FUNCTION and what.arg == "graph":
+        return [name for inner in what.src[0].src for name in _names(inner)]
+    return [COPY if what.op is Ops.COPY else str(what.arg)]

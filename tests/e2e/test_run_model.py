@@ -1,0 +1,37 @@
+"""A real trained model run: AUTOTUNE_TEST_MODEL names SmolLM2-135M-Instruct.Q4_1.gguf."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.command import autotune, descendants, left_running, start
+
+MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
+
+pytestmark = [
+    pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one"),
+    pytest.mark.timeout(600),
+]
+
+
+def test_it_knows_a_capital_and_when_to_stop(tmp_path: Path) -> None:
+    prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    found = json.loads(autotune("run", MODEL, prompt, "--max-tokens", "40", "--json", db=tmp_path / "store.sqlite"))
+    assert found["text"].startswith("The capital of France is Paris.")
+    assert found["stopped"]
+    assert found["decode_tokens_per_second"] > 1
+
+
+def test_a_text_can_be_interrupted(tmp_path: Path) -> None:
+    process = start("run", MODEL, "Once upon a time", "--max-tokens", "4000", db=tmp_path / "store.sqlite")
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    children = descendants(process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped" in err
+    assert "Traceback" not in err
+    assert left_running(children) == []

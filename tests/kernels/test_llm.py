@@ -1,0 +1,155 @@
+"""A whole model: each architecture beside llama.cpp on the same weights, and how it is fed, continued and sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import gguf_files, kernel_runs
+from support.small_cases import CASES
+
+from kernels.llm import TESTED, ModelError, Transformer, load
+from kernels.models.architectures import ARCHITECTURES
+
+DATA = Path(__file__).parents[1] / "data" / "llm"
+SAID = json.loads((DATA / "small.json").read_text())["cases"]
+REAL = json.loads((DATA / "smollm2-135m-instruct.json").read_text())
+MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
+CONTEXT = 64
+NEAR_TIE = 0.05
+TOLERANCE = 2e-3  # of the largest logit: keys and values are rounded to F16 here, and in llama.cpp's run to nothing
+
+Load = Callable[[str], Transformer]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """Small models by the names of their cases, loaded when they are asked for."""
+    folder = tmp_path_factory.mktemp("small")
+    known: dict[str, Transformer] = {}
+    device = kernel_runs.device().name
+
+    def get(name: str) -> Transformer:
+        if name not in known:
+            path = folder / f"{name}.gguf"
+            CASES[name].write(path)
+            said = SAID[name]["sha256"]
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == said, "make the data anew: bench/llama_reference.py"
+            known[name] = load(path, CONTEXT, device)
+        return known[name]
+
+    return get
+
+
+def generated(model: Transformer, prompt: list[int], count: int, temperature: float = 0.0) -> list[int]:
+    return list(itertools.islice(model.generate(list(prompt), temperature=temperature), count))
+
+
+def assert_logits(model: Transformer, tokens: list[int], said: Mapping[str, Any]) -> None:
+    values = np.array(said["values"])
+    error = float(np.abs(model.logits(tokens)[said["ids"]] - values).max() / np.abs(values).max())
+    assert error < TOLERANCE
+
+
+def assert_said(model: Transformer, said: Mapping[str, Any]) -> None:
+    """The logits after the prompt, the greedy tokens until one is nearly as likely as another, the logits at last."""
+    prompt, greedy = said["prompt"], said["greedy"]
+    assert_logits(model, prompt, said["logits"]["after the prompt"])
+    sure = next((i for i, margin in enumerate(said["margins"]) if margin < NEAR_TIE), len(greedy))
+    assert sure > 0
+    assert generated(model, prompt, sure) == greedy[:sure]
+    assert_logits(model, prompt + greedy, said["logits"]["at last"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_says_what_llama_cpp_says(name: str, loaded: Load) -> None:
+    assert_said(loaded(name), SAID[name])
+
+
+def test_every_tested_architecture_has_a_case() -> None:
+    assert set(TESTED) == {case.architecture for case in CASES.values()} <= set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("length", [1, 2, 32, 33, 34, CONTEXT - 1, CONTEXT])
+def test_a_prompt_may_end_anywhere(length: int, loaded: Load) -> None:
+    """At the border of a chunk, one before and after it, and at the end of the context: fed at once or bit by bit."""
+    model, prompt = loaded("llama"), [(7 * i + 3) % 384 for i in range(length)]
+    model.logits([383])  # nothing of the prompt is there
+    at_once = model.logits(prompt)
+    model.logits([383])
+    for end in (1, length // 3, length - 1):
+        if end > 0:
+            model.logits(prompt[:end])
+    assert np.abs(model.logits(prompt) - at_once).max() < 1e-3 * np.abs(at_once).max()
+
+
+def test_a_longer_prompt_reuses_what_it_shares(loaded: Load) -> None:
+    model, prompt = loaded("llama"), SAID["llama"]["prompt"]
+    tokens = list(prompt)
+    first = list(itertools.islice(model.generate(tokens), 4))
+    assert tokens == prompt + first
+    longer = [*tokens[:-2], 5, 6, 7]
+    assert model.get_start_pos(longer) == len(tokens) - 2
+    after = generated(model, longer, 8)
+    model.logits([383])
+    assert model.get_start_pos(longer) == 0
+    assert generated(model, longer, 8) == after
+
+
+def test_generating_ends_with_the_context(loaded: Load) -> None:
+    model, prompt = loaded("llama"), [1] * (CONTEXT - 3)
+    assert len(list(model.generate(list(prompt)))) == 4
+    for tokens in ([], [1] * (CONTEXT + 1)):
+        with pytest.raises(ModelError, match=f"{len(tokens)} tokens do not fit the context of {CONTEXT}"):
+            next(model.generate(tokens))
+
+
+def test_temperature(loaded: Load) -> None:
+    model, prompt = loaded("llama"), SAID["llama"]["prompt"]
+    greedy = generated(model, prompt, 6)
+    assert generated(model, prompt, 6, 1e-4) == greedy
+    hot = [generated(model, prompt, 6, 5.0) for _ in range(3)]
+    assert len({tuple(tokens) for tokens in hot}) == 3
+    assert all(0 <= token < 384 for tokens in hot for token in tokens)
+
+
+def test_sampling_follows_the_probabilities(loaded: Load) -> None:
+    model, prompt = loaded("llama"), SAID["llama"]["prompt"]
+    temperature = 2.0
+    chances = np.exp(model.logits(prompt).astype(np.float64) / temperature)
+    chances /= chances.sum()
+    drawn = np.bincount([generated(model, prompt, 1, temperature)[0] for _ in range(300)], minlength=384) / 300
+    best = np.argsort(-chances)[:5]
+    # five standard deviations
+    assert (np.abs(drawn - chances)[best] < 5 * np.sqrt(chances[best] * (1 - chances[best]) / 300)).all()
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "mistral"])
+def test_an_architecture_that_was_not_tried_is_refused_by_name(architecture: str, tmp_path: Path) -> None:
+    header = CASES["llama"].header
+    keys = {key.replace("llama", architecture): value for key, value in header.metadata.items()}
+    tensors = [(t.name, t.shape, t.format) for t in header.tensors]
+    gguf_files.write_sparse_gguf(tmp_path / "a.gguf", {"general.architecture": architecture, **keys}, tensors)
+    with pytest.raises(ModelError, match=f"'{architecture}' is not among .*: {', '.join(TESTED)}$"):
+        load(tmp_path / "a.gguf", CONTEXT)
+
+
+def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) -> None:
+    CASES["mistral3"].write(tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match="attention of this model changes beyond 64 positions"):
+        load(tmp_path / "a.gguf", CONTEXT + 1)
+
+
+@pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one")
+def test_a_real_model_says_what_llama_cpp_says() -> None:
+    assert hashlib.sha256(Path(MODEL).read_bytes()).hexdigest() == REAL["sha256"], f"not {REAL['file']}"
+    model = load(MODEL, 256, kernel_runs.device().name)
+    for said in REAL["prompts"].values():
+        assert_said(model, said)
