@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from autotune.compiler import CompilePool
 from autotune.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
+from bench.apart import apart
 from bench.decode_linears import model_path
 from db.codec import schedule_to_json, workload_from_json, workload_to_json
 from db.records import Run, Workload
@@ -35,23 +35,13 @@ from kernels import devices
 from kernels.models.header import read_header
 from kernels.registry import nbytes_moved
 
-ROOT = Path(__file__).parents[1]
-
 Row = dict[str, Any]
 PART_OF = {"flash_combine": "attention's lowering above"}
 
 
 def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
     """Launches and seconds of tinygrad's lowering, in a process of its own; or why there are none."""
-    command = [sys.executable, "-m", "bench.decode_ops", "--lower", json.dumps(workload_to_json(w))]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_seconds)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done in {timeout_seconds:.0f} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:200]}
-    found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return apart("bench.decode_ops", ["--lower", json.dumps(workload_to_json(w))], timeout_seconds)
 
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> tuple[list[Row], float]:

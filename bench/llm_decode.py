@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,10 +24,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.apart import ROOT, apart
 from bench.real_models import real_model
 from kernels import devices
 
-ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
 WARM = 32  # tokens before the clock starts: the second of them is captured
 BLOCK = 16  # a model may yield several tokens at once, as many as a power of two
@@ -68,22 +67,24 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     GlobalCounters.reset()
     next(generating)
     row = {"seconds": seconds, "launches": GlobalCounters.kernel_count, "prompt_seconds": filled}
+    row |= {"memory_nbytes": GlobalCounters.mem_used}
     steps = dict(Counter(r.step for _, r in model.resolutions()))
     return {**row, "loaded_seconds": loaded, "steps": steps, **asdict(model.sizes)}
 
 
-def tinygrad_llm(path: str, prompt: int, tokens: int, context: int) -> Row:
+def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: bool = False) -> Row:
+    """realize: its weights are dequantised once, and not in each kernel."""
     from tinygrad import GlobalCounters, Tensor
 
     from kernels.llm import shim
 
-    file = Tensor(Path(path)).to(None)  # on the device as a whole, as tinygrad.llm's own command has it
-    model, _ = shim.transformer().from_gguf(file, context)
+    file = Tensor(Path(path)).to(None)  # on the device as a whole: kernels cannot read a file
+    model, _ = shim.transformer().from_gguf(file, context, realize)
     generating = model.generate([1 + i % 1000 for i in range(prompt)])
     seconds = timed(generating, tokens)
     GlobalCounters.reset()
     next(generating)
-    return {"seconds": seconds, "launches": GlobalCounters.kernel_count}
+    return {"seconds": seconds, "launches": GlobalCounters.kernel_count, "memory_nbytes": GlobalCounters.mem_used}
 
 
 def llama_cpp(path: str, prompt: int, tokens: int, context: int) -> Row:
@@ -106,17 +107,11 @@ LOOKUP = {"tuned": "on", "defaults": "off"}
 
 def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
     """A row of the table from a process of its own, or why there is none."""
-    command = [sys.executable, "-m", "bench.llm_decode", str(path), "--one", name, "--ctx", str(args.ctx)]
-    command += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
-    env = {**os.environ, "AUTOTUNE_DB": db, "AUTOTUNE_LOOKUP": LOOKUP.get(name, "on")}
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=args.timeout)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done in {args.timeout:.0f} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:200]}
-    found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
+    arguments = [str(path), "--one", name, "--ctx", str(args.ctx)]
+    arguments += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
+    return apart(
+        "bench.llm_decode", arguments, args.timeout, {"AUTOTUNE_DB": db, "AUTOTUNE_LOOKUP": LOOKUP.get(name, "on")}
+    )
 
 
 def line(name: str, row: Row, weights: int) -> str:

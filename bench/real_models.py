@@ -20,12 +20,17 @@ from support.gguf_files import load_model, write_sparse_gguf
 DISTINCT_ROWS = 1009  # rows of a tensor that differ: more would only take longer to make
 
 
-def real_model(name: str, folder: Path) -> Path:
-    """A GGUF that exists already, or that of a model in tests/data/models, written into `folder`."""
+def real_model(name: str, folder: Path, layers: int | None = None) -> Path:
+    """A GGUF that exists already, or that of a model in tests/data/models, written into `folder`; of such a one with
+    its first `layers` blocks only, if that is given."""
     if Path(name).exists():
         return Path(name)
     path = folder / f"{name}.gguf"
     metadata, tensors = load_model(name)
+    blocks = f"{metadata['general.architecture']}.block_count"
+    if layers is not None:
+        metadata[blocks] = min(layers, metadata[blocks])
+        tensors = [t for t in tensors if _block(t[0]) < metadata[blocks]]
     vocabulary = next(shape[0] for tensor, shape, _ in tensors if tensor == "token_embd.weight")
     metadata["tokenizer.ggml.tokens"] = [f"<{i}>" for i in range(vocabulary)]
     write_sparse_gguf(path, metadata, tensors)
@@ -34,6 +39,12 @@ def real_model(name: str, folder: Path) -> Path:
         data[t.offset : t.offset + t.nbytes] = _blocks(t).reshape(-1)
     data.flush()
     return path
+
+
+def _block(tensor: str) -> int:
+    """Of "blk.3.attn_q.weight" 3; -1 of a tensor outside of all blocks."""
+    parts = tensor.split(".")
+    return int(parts[1]) if parts[0] == "blk" else -1
 
 
 def _blocks(t: TensorInfo) -> np.ndarray:

@@ -5,15 +5,15 @@ Weights are dequantised lazily inside the expression, which is how `tinygrad.llm
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from gguf import GGMLQuantizationType
-from tinygrad import Device, GlobalCounters, Tensor, TinyJit, dtypes
+from tinygrad import Tensor, dtypes
 from tinygrad.llm.gguf import ggml_data_to_tensor
 
+from bench.captured import captured
 from db.records import Workload
 from kernels import reference
 
@@ -246,20 +246,5 @@ def lowered(w: Workload, rounds: int = 10) -> Lowered:
     nbytes = sum(int(t.nbytes()) for t in first.values())
     sets = [first, *(make() for _ in range(max(1, min(MAX_COPIES, COPIES_NBYTES // nbytes)) - 1))]
 
-    @TinyJit
-    def step() -> None:
-        Tensor.realize(*[run(p) for p in sets])
-
-    GlobalCounters.reset()
-    step()  # not captured yet: each launch counts
-    launches = GlobalCounters.kernel_count
-    for _ in range(2):
-        step()
-    Device.default.synchronize()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        step()
-        Device.default.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return Lowered(round(launches / len(sets)), float(np.median(seconds)) / len(sets))
+    found = captured(lambda: [run(p) for p in sets], len(sets), rounds)
+    return Lowered(round(found.launches), found.seconds)

@@ -1,0 +1,77 @@
+"""Claim: packed weights in fused kernels decode several times faster than dequantised ones, in less memory.
+
+    python -m bench.q4k_fused_onoff llama-3.2-1b --tokens 64
+
+MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
+blocks. One model decodes on the device that DEV names: "on" by this library, with the schedules that a lookup finds;
+"off" in tinygrad.llm, which dequantises each weight in the kernels that use it; "off, once" in tinygrad.llm with all
+weights dequantised to float16 at the start. Each in a process of its own, one after the other; times are of whole
+tokens by the wall clock. Prints a table, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.apart import apart
+from bench.llm_decode import ours, tinygrad_llm
+from bench.real_models import real_model
+from kernels import devices
+
+Row = dict[str, Any]
+RUNS = {"on": ours, "off": tinygrad_llm, "off, once": functools.partial(tinygrad_llm, realize=True)}
+
+
+def run(name: str, path: Path, args: argparse.Namespace) -> Row:
+    arguments = [str(path), "--one", name, "--ctx", str(args.ctx), "--prompt", str(args.prompt)]
+    environ = {"AUTOTUNE_DB": args.db} if args.db else {}
+    return apart("bench.q4k_fused_onoff", [*arguments, "--tokens", str(args.tokens)], args.timeout, environ)
+
+
+def line(name: str, row: Row) -> str:
+    if "failed" in row:
+        return f"{name:10} {row['failed']}"
+    each = statistics.median(row["seconds"])
+    memory = f"{row['memory_nbytes'] / 1e9:8.2f}"
+    return f"{name:10} {1 / each:9.1f} {each * 1e3:9.2f} {row['launches']:9d} {memory}  {row.get('steps', '')}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="llama-3.2-1b")
+    parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache")
+    parser.add_argument("--prompt", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--layers", type=int, help="only so many first blocks of a model in tests/data/models")
+    parser.add_argument("--db", help="the store to look schedules up in (default: the user's)")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
+    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    devices.activate(choice := devices.choose_device())
+    if args.one:
+        print(json.dumps(RUNS[args.one](args.model, args.prompt, args.tokens, args.ctx)))
+        return
+    rows: dict[str, Row] = {}
+    print(f"{args.model} on {choice.device}")
+    print(f"{'':10} {'tok/s':>9} {'ms':>9} {'launches':>9} {'GB held':>8}  served by")
+    with tempfile.TemporaryDirectory() as folder:
+        path = real_model(args.model, Path(folder), args.layers)
+        for name in args.runs:
+            rows[name] = run(name, path, args)
+            print(line(name, rows[name]), flush=True)
+    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
+    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad"), "layers": args.layers}
+    print(json.dumps({"bench": "q4k_fused_onoff", "model": args.model, **known, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
