@@ -18,6 +18,7 @@ from autotune.measure import median
 WARM_PROMPTS = 2  # TinyJit runs, captures, and only then replays
 WARM_TOKENS = 4
 PREFILL_RUNS, PREFILL_SECONDS = 3, 10.0
+BLOCK = 16  # a model may yield several tokens at once, as many as a power of two
 SHORT = 2  # tokens of the prompt of an empty context
 
 
@@ -53,7 +54,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Seconds of each token, the first of which is at `position`."""
+    """Seconds a token, of each BLOCK of tokens, the first of which is at `position`."""
 
     position: int
     seconds: tuple[float, ...]
@@ -86,7 +87,7 @@ def speed(name: str, model: Generates, asked: Asked) -> Speed:
         next(model.generate(prompt(asked.prompt_tokens)))
     prefills: list[float] = []
     while len(prefills) < PREFILL_RUNS and sum(prefills) < PREFILL_SECONDS:
-        prefills += _seconds(model.generate(prompt(asked.prompt_tokens)), 1)
+        prefills.append(_seconds(model.generate(prompt(asked.prompt_tokens)), 1))
     decoded = [_decoded(model, prompt(SHORT), asked.tokens)]
     if asked.position:
         tokens = prompt(asked.position)
@@ -100,6 +101,8 @@ def launches(model: Generates) -> int:
     from autotune.tinygrad_api.captured import watched
 
     coming = model.generate(list(range(1, SHORT + 1)))
+    if hasattr(model, "burst"):
+        model.burst = 1
     next(coming)
     with watched() as launched:
         next(coming)
@@ -110,12 +113,16 @@ def _decoded(model: Generates, tokens: list[int], count: int) -> Decoded:
     coming = model.generate(tokens)
     for _ in range(WARM_TOKENS):
         next(coming)
-    return Decoded(len(tokens) - 1, tuple(_seconds(coming, count)))
+    start = len(tokens) - 1
+    blocks = [min(BLOCK, count - done) for done in range(0, count, BLOCK)]
+    return Decoded(start, tuple(_seconds(coming, block) / block for block in blocks))
 
 
-def _seconds(coming: Iterator[int], count: int) -> list[float]:
-    stamps = [time.perf_counter(), *(time.perf_counter() for _ in itertools.islice(coming, count))]
-    return [after - before for before, after in itertools.pairwise(stamps)]
+def _seconds(coming: Iterator[int], count: int) -> float:
+    start = time.perf_counter()
+    for _ in itertools.islice(coming, count):
+        pass
+    return time.perf_counter() - start
 
 
 def _assume(model: Any, tokens: list[int]) -> None:

@@ -107,5 +107,10 @@ def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, Ker
 
 def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
     """The SINK over `args` for Tensor.custom_kernel; falls back, once warned, where `schedule` does not apply."""
+    return _kernel(w, schedule, tuple(args), device)
+
+
+@functools.lru_cache(maxsize=1024)  # a model launches each of a few kernels in every layer
+def _kernel(w: Workload, schedule: Schedule, args: tuple[UOp, ...], device: str) -> UOp:
     choice, info = _usable(w, schedule, device)
     return registry.body(w, choice, args, registry.backend(renderer(device))).replace(arg=info)

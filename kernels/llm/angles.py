@@ -21,19 +21,26 @@ Table = npt.NDArray[np.float32]
 def tables(model: Model, max_ctx: int, factors: Mapping[str, Table]) -> dict[str, Table]:
     """cos and sin [max_ctx, rope_dim / 2], by the names that launches take them; `.local` where there are such layers.
 
-    factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known, or
-    factors of another width.
+    factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known,
+    factors of another width, or a base of frequencies that is none.
     """
     hp, arch = model.hp, model.arch
     width = model.dim // hp.integer("attention.head_count")
     rope_dim = hp.integer("rope.dimension_count", hp.integer("attention.key_length", width))
-    base = hp.number("rope.freq_base", 10000.0)
+    base = _base(model, "rope.freq_base", 10000.0)
     found = dict(zip(("cos", "sin"), _scaled(model, max_ctx, rope_dim, base, factors), strict=True))
     if arch.local_rope_base:
-        local = hp.number("rope.freq_base_swa", arch.local_rope_base)
+        local = _base(model, "rope.freq_base_swa", arch.local_rope_base)
         turns = _turns(max_ctx, _frequencies(rope_dim, local))
         found |= {"cos.local": np.cos(turns).astype(np.float32), "sin.local": np.sin(turns).astype(np.float32)}
     return found
+
+
+def _base(model: Model, key: str, default: float) -> float:
+    base = model.hp.number(key, default)
+    if base <= 1:
+        raise model.hp.error(f"{model.hp.name(key)} is {base}, expected a number above 1")
+    return base
 
 
 def _frequencies(rope_dim: int, base: float) -> npt.NDArray[np.float64]:

@@ -29,7 +29,7 @@ from kernels.resolution import Resolution, resolve
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
 CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
-BURST, BURST_SECONDS = 16, 0.02  # tokens that the device may be ahead of who reads them, and for how long
+BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
 
 
@@ -50,7 +50,12 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     One step decodes a token at `start_pos`; a prompt is taken in CHUNKS. Captured by TinyJit, so that a token is one
     call that replays all launches. Not for several threads at once.
+
+    burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
+    where they take BURST_SECONDS. 1 for none.
     """
+
+    burst = BURST
 
     def __init__(self, program: Program, model: Model, sizes: Sizes) -> None:
         self.program, self.max_context, self.sizes = program, model.context, sizes
@@ -153,7 +158,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
                 start_pos += 1
                 tokens.append(token)
                 yield token
-            count = max(1, min(BURST, int(BURST_SECONDS * count / (time.perf_counter() - start))))
+            ahead = int(BURST_SECONDS * count / (time.perf_counter() - start))
+            count = min(self.burst, 1 << max(0, ahead.bit_length() - 1))
 
     def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")

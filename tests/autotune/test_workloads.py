@@ -206,6 +206,10 @@ KEYS = [
     "nextn_predict_layers",
     "rope.scaling.factor",
     "rope.scaling.yarn_log_multiplier",
+    "rope.scaling.attn_factor",
+    "rope.scaling.type",
+    "logit_scale",
+    "final_logit_softcapping",
 ]
 
 

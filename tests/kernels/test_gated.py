@@ -38,6 +38,7 @@ WORKLOADS = {
     ),
     "one expert": workload("expert_linear", "Q4_0", 7, 32, form="gate_up", experts=1, used=1),
     "down": workload("expert_linear", "Q6_K", 19, 256, 2, "add", form="down", **EXPERTS),
+    "down of one": workload("expert_linear", "Q8_0", 9, 64, 3, form="down", experts=1, used=1),
     "down of all, with biases": workload("expert_linear", "Q8_0", 19, 64, form="down", bias=1, experts=4, used=4),
     "heads": workload("head_linear", "F16", 19, 65, 2, heads=3),
     "heads of blocks": workload("head_linear", "Q8_0", 19, 64, heads=3),

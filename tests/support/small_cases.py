@@ -60,15 +60,15 @@ def _case(
     more: Mapping[str, Shape] | None = None,
     tied: bool = False,
     formats: Mapping[str, str] | None = None,
+    mixed: bool = False,
 ) -> Small:
     """like: another architecture whose block it has. extra, without: tensors of a block to add and to leave out."""
     block = {name: shape for name, shape in MODELS[like or architecture][0].items() if name not in without}
     latent = "attn_kv_a_mqa" in block
     shapes = block if latent else {name: _SHAPES.get(name, shape) for name, shape in block.items()}
     sizes = _LATENT if latent else {**_SIZES, **(MODELS[like][1] if like else {})}
-    return Small(
-        architecture, {**shapes, **(extra or {})}, {**sizes, **(keys or {})}, dense, more or {}, tied, formats or {}
-    )
+    keys = {**sizes, **(keys or {})}
+    return Small(architecture, {**shapes, **(extra or {})}, keys, dense, more or {}, tied, formats or {}, mixed)
 
 
 def _latent(keys: Mapping[str, object], without: tuple[str, ...] = (), **extra: Shape) -> Small:
@@ -76,7 +76,7 @@ def _latent(keys: Mapping[str, object], without: tuple[str, ...] = (), **extra: 
 
 
 CASES = {
-    "llama": _case("llama"),
+    "llama": _case("llama", mixed=True),
     "llama-tied": _case("llama", _TURNS, tied=True, more={"rope_freqs.weight": (HEAD // 2,)}),
     "llama-linear": _case("llama", _LINEAR),
     "llama-yarn": _case("llama", _YARN),
@@ -90,8 +90,8 @@ CASES = {
     ),
     "qwen2": _case("qwen2"),
     "qwen3": _case("qwen3"),
-    "qwen2moe": _case("qwen2moe", formats={"_shexp": "Q8_0"}),
-    "qwen3moe": _case("qwen3moe"),
+    "qwen2moe": _case("qwen2moe"),
+    "qwen3moe": _case("qwen3moe", mixed=True),
     "deepseek2": _latent({}),
     "deepseek2-lite": _case("deepseek2", {"block_count": 27}, dense=26),  # llama.cpp knows it by its layers
     "deepseek2-whole": _latent(_WHOLE, ("attn_k_b", "attn_v_b"), attn_kv_b=(HEADS * (NOPE + VALUE), RANK)),

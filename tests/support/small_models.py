@@ -25,7 +25,7 @@ from support.synthetic_models import DENSE, PLAIN, Shape
 VOCABULARY = 384
 Raw = npt.NDArray[np.uint8]
 BITS = {"F32": np.float32, "F16": np.float16}
-# by turns, where their blocks fit and where they do not
+# where their blocks fit and where they do not
 WIDE, NARROW = ("Q4_K", "Q6_K", "Q8_0", "F16"), ("Q8_0", "Q5_1", "F16", "F32")
 # standard deviations, times those that keep activations of about 1: what makes attention and routers choose
 SIZES = {"attn_q": 1.5, "attn_k.": 1.5, "ffn_gate_inp.": 2.0, "attn_output": 2.0}
@@ -35,7 +35,8 @@ _OF_EXPERTS = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs")
 @dataclass(frozen=True)
 class Small:
     """A model of two layers, or of block_count. block: the tensors of a layer. dense: layers at the start that have a
-    dense FFN in place of experts. more: tensors by their whole names. formats: by parts of names, where not by turns.
+    dense FFN in place of experts. more: tensors by their whole names. formats: by parts of names, others are Q8_0 or,
+    if mixed, of many formats: most are not, for each takes kernels of its own to compile.
     """
 
     architecture: str
@@ -45,6 +46,7 @@ class Small:
     more: Mapping[str, Shape] = field(default_factory=dict)
     tied: bool = False
     formats: Mapping[str, str] = field(default_factory=dict)
+    mixed: bool = False
 
     @property
     def header(self) -> Header:
@@ -78,9 +80,10 @@ class Small:
     def _format(self, name: str, shape: Shape) -> str:
         if len(shape) == 1 or any(part in name for part in PLAIN):
             return "F32"
-        given = next((format for part, format in self.formats.items() if part in name), None)
-        turns = WIDE if shape[-1] % 256 == 0 else NARROW
-        return given or turns[zlib.crc32(re.sub(r"blk\.\d+\.", "", name).encode()) % len(turns)]
+        if self.mixed:
+            turns = WIDE if shape[-1] % 256 == 0 else NARROW
+            return turns[zlib.crc32(re.sub(r"blk\.\d+\.", "", name).encode()) % len(turns)]
+        return next((format for part, format in self.formats.items() if part in name), "Q8_0")
 
     def _rows(self, name: str, shape: Shape, format: str) -> Raw:
         """Raw rows of blocks: weights of variance 1 / k, norms near 1, biases and sinks near 0."""
@@ -94,7 +97,7 @@ class Small:
         # tied, a token would say itself
         lookup = "token_embd" in name and not self.tied
         spread = 6.0 if name == "output.weight" else next((f for part, f in SIZES.items() if part in name), 1.0)
-        size = spread * (1.0 if lookup else k**-0.5)
+        size = spread * (3.0 if self.tied and "token_embd" in name else 1.0) * (1.0 if lookup else k**-0.5)
         return _plain(size * _random(name, (n, k)), format) if format in BITS else _blocks(name, n, k, format, size)
 
 
