@@ -6,7 +6,7 @@
 Each model of tests/data/models at its real shapes, with random valid blocks, decodes on the device that DEV names with
 the schedules that a lookup finds; --compare adds tinygrad.llm as it is. One after the other, each in a process of its
 own; times are of whole tokens by the wall clock. The bytes of a token are those that it must read: weights, of which
-only the experts that it uses, and the cache at the end of --ctx. Prints a table, then one JSON line.
+only the experts that it uses, and the cache up to the last token. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.apart import apart
-from bench.llm_decode import ours, tinygrad_llm
+from bench.llm_decode import WARM, ours, tinygrad_llm
 from bench.real_models import real_model
 from kernels import devices
 from kernels.models.decode_step import decode_step
@@ -40,7 +40,8 @@ def bench(model: str, args: argparse.Namespace) -> Row:
         path = real_model(model, Path(folder), args.layers)
         row: Row = {"model": model, "file_nbytes": path.stat().st_size, "written_seconds": time.perf_counter() - start}
         header = read_header(path)
-        launches = decode_step(header, args.ctx).launches
+        reached = min(args.ctx, args.prompt + WARM + args.tokens)
+        launches = decode_step(header, reached).launches
         row["layers"] = header.metadata[f"{header.architecture}.block_count"]
         row["token_nbytes"] = sum(step.nbytes(1) + step.cache_nbytes for step in launches)
         arguments = [str(path), "--ctx", str(args.ctx), "--prompt", str(args.prompt), "--tokens", str(args.tokens)]
