@@ -41,7 +41,9 @@ def _of_format(format: str, number: int) -> Iterator[Workload]:
     experts: Extra = {"experts": EXPERTS, "used": USED, "bias": number % 2}
     yield _w("expert_linear", format, N, k, experts | {"form": "gate_up", "up": other, "act": ACTS[number % 3]})
     yield _w("expert_linear", format, N, k, experts | {"form": "down"}, 1, ("none", "add")[number % 2])
-    yield _w("head_linear", format, N, k, {"heads": HEADS})
+    one: Extra = {"experts": 1, "used": 1, "bias": 0, "form": "down"}
+    yield _w("expert_linear", format, N, k, one, 1, "add")
+    yield _w("head_linear", format, N, k, {"heads": HEADS, "step": k + 32, "row": HEADS * (k + 32) + 8})
     yield _w("embed", format, 50, k, {"scale": ("1", "0.5")[number % 2]}, 4)
 
 

@@ -36,6 +36,8 @@ def _extra(w: Workload) -> tuple[str, int, int]:
 
 def _matrix(args: Args, index: Index) -> UOp:
     """The expert of (token, slot)."""
+    if "ids" not in args:
+        return UOp.const(0, dtypes.weakint)
     return args["ids"][_chosen(index)].cast(dtypes.weakint)
 
 
@@ -89,8 +91,8 @@ def _down(w: Workload) -> Rows:
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    """out, the planes of the stacked weights [experts * n, blocks, items], biases [experts, n], x, ids, probs of
-    `down`, then what the epilogue adds."""
+    """out, the planes of the stacked weights [experts * n, blocks, items], biases [experts, n], x, ids of more than one
+    expert, probs of `down`, then what the epilogue adds."""
     form, experts, used = _extra(w)
     names = {"gate": w.format, "up": str(dict(w.extra).get("up", w.format))} if form == "gate_up" else {"w": w.format}
     biases = () if not dict(w.extra).get("bias", 0) else ("down_bias",) if form == "down" else ("gate_bias", "up_bias")
@@ -100,7 +102,8 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
         *(o for name, format in names.items() for o in weight_operands(name, format, experts * w.n, w.k)),
         *(Operand(name, (experts, w.n), float_, WEIGHT) for name in biases),
         Operand("x", (w.m, w.k) if form == "gate_up" else (w.m, used, w.k), x_dtype, INPUT),
-        Operand("ids", (w.m, used), DTYPES["int32"], INPUT),
+        # nobody asks which of one expert; tinygrad 0.14's graphs bind the wrong buffers to a kernel that leaves one out
+        *((Operand("ids", (w.m, used), DTYPES["int32"], INPUT),) if experts > 1 else ()),
         *((Operand("probs", (w.m, used), float_, INPUT),) if form == "down" else ()),
         *epilogue.operands(w),
     )

@@ -24,9 +24,10 @@ from db.codec import workload_digest
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Target, Workload
 from db.store import Store
-from kernels.defaults import defaults
+from kernels.defaults import defaults, untuned
 from kernels.formats import FORMATS
-from kernels.registry import OPS, kernel_digest
+from kernels.registry import OPS, kernel_digest, operands
+from kernels.sink import build
 
 MAC = Target("METAL", "Apple9", "Apple M3 Max", 40)
 W = Workload("linear", "Q8_0", 24, 256)
@@ -50,6 +51,15 @@ def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
     for w in catalogue():
         assert all(s.opts is not None for s in defaults(w, "METAL"))
         assert simulate.applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
+
+
+def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
+    """A graph of tinygrad 0.14 binds buffers by their position in the call: one left out would shift the others."""
+    for w in (w for w in catalogue() if w.format in ("Q8_0", "F16", "F32") and w.m == 1):
+        for schedule in (defaults(w, "METAL")[0], untuned(w)):
+            if simulate.applies(w, schedule, "METAL", RENDERER):
+                program = compile_program(build(w, schedule, RENDERER), RENDERER, max_uops=100_000)
+                assert program.uop.arg.globals == tuple(range(len(operands(w)))), w
 
 
 def test_what_is_right_is_recorded_and_never_served(tmp_path: Path) -> None:
