@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import kernel_runs
+from support.metal_runs import needs_toolchain
 from support.small_cases import CASES
 from support.store_rows import fact, opened
 
 from autotune import simulate
-from autotune.metalsim import ToolchainError, find_toolchain, metal_renderer
+from autotune.metalsim import metal_renderer
 from autotune.tinygrad_api.sample import random_schedules
 from db.records import Outcome
 from kernels.llm import load
@@ -42,14 +43,6 @@ print(json.dumps({"logits": logits, "next": [next(generating) for _ in range(4)]
 """
 
 
-def toolchain() -> bool:
-    try:
-        find_toolchain()
-    except ToolchainError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("small") / "llama.gguf"
@@ -66,7 +59,7 @@ def simulated(path: Path, db: Path) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.skipif(not toolchain(), reason="no clang++ of version 15 or newer to compile Metal source with")
+@needs_toolchain
 @pytest.mark.parametrize("tuned", [False, True], ids=["untuned", "tuned"])
 def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"

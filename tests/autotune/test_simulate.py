@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import cli
-from support.metal_runs import RENDERER
+from support.metal_runs import RENDERER, needs_toolchain
 from support.store_rows import fact, opened
 from tinygrad import UOp
 from tinygrad.codegen.opt import Opt as TinygradOpt
@@ -47,12 +47,14 @@ def test_the_catalogue_has_every_op_and_format_and_a_kernel_for_each() -> None:
     assert [w for w in found if missing_kernel(w)] == []
 
 
+@needs_toolchain
 def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
     for w in catalogue():
         assert all(s.opts is not None for s in defaults(w, "METAL"))
         assert simulate.applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
 
 
+@needs_toolchain
 def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
     """A graph of tinygrad 0.14 binds buffers by their position in the call: one left out would shift the others."""
     for w in (w for w in catalogue() if w.format in ("Q8_0", "F16", "F32") and w.m == 1):
@@ -62,6 +64,7 @@ def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
                 assert program.uop.arg.globals == tuple(range(len(operands(w)))), w
 
 
+@needs_toolchain
 def test_what_is_right_is_recorded_and_never_served(tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     rows = simulated("--db", str(db), "--format", "Q8_0", "--m", "4")
@@ -80,6 +83,7 @@ def test_what_is_right_is_recorded_and_never_served(tmp_path: Path) -> None:
             assert not any(ask(w, target, digest) for ask in (lookup.exact, lookup.same_arch, lookup.nearest))
 
 
+@needs_toolchain
 def test_what_is_wrong_is_withdrawn(tmp_path: Path) -> None:
     db, digest = tmp_path / "store.sqlite", kernel_digest(W)
     bad = Schedule("factored", (("lanes", 1), ("words", 4)), (Opt("LOCAL", None, 7, "1"),))
@@ -98,6 +102,7 @@ def test_another_target_is_refused(target: str) -> None:
     assert "METAL:Apple9" in done.stderr
 
 
+@needs_toolchain
 def test_a_wrong_kernel_is_told_from_a_right_one() -> None:
     right = next(s for s in defaults(W, "METAL") if simulate.applies(W, s, "METAL", RENDERER))
     assert simulate.check("Apple9", W, right).outcome is Outcome.OK
@@ -106,6 +111,7 @@ def test_a_wrong_kernel_is_told_from_a_right_one() -> None:
     assert simulate.check("Apple9", large, many).outcome is not Outcome.OK
 
 
+@needs_toolchain
 def test_padding_a_grouped_sum_reads_what_no_thread_wrote() -> None:
     """Why kernels/schedule.py refuses PADTO on a summed loop: what tinygrad 0.14 makes of it is wrong on Metal too."""
     k = 10

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.metal_runs import needs_toolchain
 
 from autotune.metalsim import Launch, run_orders
 from bench.q4k_kernels import MSL_ROWS, MSL_THREADS, KernelMissing, metal_source, random_rows
@@ -42,6 +43,7 @@ for make in (kernels.msl, kernels.special, kernels.tensor):
 """
 
 
+@needs_toolchain
 @pytest.mark.parametrize(("n", "k"), [(4, 256), (8, 1280), (20, 2304), (64, 4096)])
 @pytest.mark.parametrize("blocks", ["random", "edges", "chain"])
 def test_the_metal_source_multiplies(n: int, k: int, blocks: str) -> None:
@@ -65,6 +67,7 @@ def test_the_metal_source_names_the_shapes_that_it_takes(n: int, k: int) -> None
         metal_source(n, k)
 
 
+@needs_toolchain
 def test_it_runs_in_captured_functions_of_a_metal_device() -> None:
     env = {**os.environ, "DEV": "METAL", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", IN_TINYGRAD], env=env, capture_output=True, text=True, timeout=200)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import pytest
+
 from autotune import simulate
-from autotune.metalsim import Launch, Result, metal_renderer
+from autotune.metalsim import Launch, Result, ToolchainError, find_toolchain, metal_renderer
 from autotune.tinygrad_api.lower import Program, compile_program
 from db.records import Outcome, Schedule, Workload
 from kernels.references import make_case
@@ -15,8 +17,21 @@ from kernels.registry import tuned_values
 from kernels.sink import build
 from kernels.tolerance import tolerance
 
-RENDERER = metal_renderer("Apple9")
 WRONG = "wrong_result"
+
+
+def _missing() -> str:
+    """Why nothing can be simulated here, "" if it can."""
+    try:
+        find_toolchain()
+    except ToolchainError:
+        return "no clang++ of version 15 or newer to compile Metal source with"
+    return ""
+
+
+NO_TOOLCHAIN = _missing()
+needs_toolchain = pytest.mark.skipif(bool(NO_TOOLCHAIN), reason=NO_TOOLCHAIN)
+RENDERER = metal_renderer("Apple9")
 
 
 @dataclass(frozen=True)
