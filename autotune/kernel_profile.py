@@ -40,6 +40,7 @@ class Profile:
 def profile(model: Any, tokens: int) -> Profile:
     """Times the launches of `tokens` tokens of a model that has not run yet, from an empty context on."""
     prompt = list(range(1, SHORT + 1))
+    model.burst = 1  # what is launched for a token, and not for those after it
     with one_at_a_time():
         coming = model.generate(prompt)
         for _ in range(WARM_TOKENS):

@@ -101,7 +101,7 @@ def launches(model: Generates) -> int:
     from autotune.tinygrad_api.captured import watched
 
     coming = model.generate(list(range(1, SHORT + 1)))
-    if hasattr(model, "burst"):
+    if hasattr(model, "burst"):  # tinygrad.llm has none
         model.burst = 1
     next(coming)
     with watched() as launched:

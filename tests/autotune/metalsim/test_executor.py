@@ -205,7 +205,8 @@ def test_verdicts_and_their_places(body, expected, where):
     launch = Launch((1,), (64,), seconds=0.3 if expected == "timeout" else 60)
     verdict = run_source(kernel(body), [ZEROS], [], launch).verdict
     assert verdict.kind == expected
-    assert verdict.where == where or not where
+    # where the time ran out is not known if it was between two accesses
+    assert verdict.where == where or not where or (expected == "timeout" and not verdict.where)
 
 
 @pytest.mark.parametrize(
