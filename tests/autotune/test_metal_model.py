@@ -25,7 +25,7 @@ from kernels.models.decode_step import decode_step
 from kernels.models.header import read_header
 from kernels.registry import kernel_digest
 
-TOKENS = [3, 17, 200, 5, 88, 301, 42]
+TOKENS = [3, 17]  # too few for a chunk, whose kernels would take as long again
 CONTEXT = 64
 TOLERANCE = 1e-3  # of the largest logit
 
@@ -60,7 +60,7 @@ def simulated(path: Path, db: Path) -> dict[str, object]:
 
 
 @needs_toolchain
-@pytest.mark.parametrize("tuned", [False, True], ids=["untuned", "tuned"])
+@pytest.mark.parametrize("tuned", [pytest.param(False, marks=pytest.mark.slow), True], ids=["untuned", "tuned"])
 def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     if tuned:  # as if a sweep had accepted other schedules than the defaults, for every launch of a token

@@ -24,6 +24,7 @@ def test_it_knows_a_capital_and_when_to_stop(tmp_path: Path) -> None:
     assert found["decode_tokens_per_second"] > 1
 
 
+@pytest.mark.slow
 def test_a_text_can_be_interrupted(tmp_path: Path) -> None:
     process = start("run", MODEL, "Once upon a time", "--max-tokens", "4000", db=tmp_path / "store.sqlite")
     assert process.stdout is not None

@@ -68,7 +68,12 @@ def assert_said(model: Transformer, said: Mapping[str, Any]) -> None:
         assert_logits(model, prompt + greedy, logits[1])
 
 
-@pytest.mark.parametrize("name", CASES)
+FEW = ("llama", "qwen2moe", "qwen3moe", "deepseek2", "deepseek2-whole", "gemma3", "phi3-long", "olmoe", "gpt-oss")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_a_model_says_what_llama_cpp_says(name: str, loaded: Load) -> None:
     assert_said(loaded(name), SAID[name])
 
