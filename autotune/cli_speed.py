@@ -42,8 +42,8 @@ def bench(
 ) -> int:
     """Measure tokens a second of MODEL: of a prompt up to the first token after it, and of decoding.
 
-    Decoding is the median of blocks of tokens, one after the other. The floor is the time in which a copy on this device
-    moves as many bytes as a token reads of weights. Compared are others in processes of their own, with equal prompts.
+    Decoding is the median of blocks of tokens. The floor is the time in which a copy on this device moves as many bytes
+    as a token reads of weights. Compared are others in processes of their own, with equal prompts.
 
     \b
     Example:
