@@ -54,10 +54,11 @@ def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
         assert simulate.applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
 
 
+@pytest.mark.slow
 @needs_toolchain
 def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
     """A graph of tinygrad 0.14 binds buffers by their position in the call: one left out would shift the others."""
-    for w in (w for w in catalogue() if w.format in ("Q8_0", "F16") and w.m == 1):
+    for w in (w for w in catalogue() if w.format in ("Q8_0", "F16", "F32") and w.m == 1):
         for schedule in (defaults(w, "METAL")[0], untuned(w)):
             if simulate.applies(w, schedule, "METAL", RENDERER):
                 program = compile_program(build(w, schedule, RENDERER), RENDERER, max_uops=100_000)

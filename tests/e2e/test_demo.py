@@ -13,6 +13,7 @@ def planned(db: Path) -> int:
     return len(json.loads(autotune("sweep", "--demo", "--dry-run", "--json", db=db)))
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_a_table_of_validated_schedules(tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     text = autotune("sweep", "--demo", "--budget", "0.5", "--beam", "1", db=db)
@@ -24,7 +25,7 @@ def test_the_demo_ends_with_a_table_of_validated_schedules(tmp_path: Path) -> No
     assert f"{planned(db)} schedules checked, 0 not right" in autotune("verify", db=db)
 
 
-@pytest.mark.parametrize("started", ["start", "workload"])
+@pytest.mark.parametrize("started", ["start", pytest.param("workload", marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path, started: str) -> None:
     db = tmp_path / "store.sqlite"
     budget = "60" if started == "start" else "0.5"

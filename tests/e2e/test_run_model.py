@@ -16,6 +16,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_it_knows_a_capital_and_when_to_stop(tmp_path: Path) -> None:
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     found = json.loads(autotune("run", MODEL, prompt, "--max-tokens", "40", "--json", db=tmp_path / "store.sqlite"))
