@@ -21,6 +21,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.op import DTYPES, OUT, Args, KernelError, Operand, Variable
+from kernels.ops import team
 from kernels.unpack import float32
 
 START = "start_pos"
@@ -180,22 +181,12 @@ def check(w: Workload, a: Attention) -> Attention:
     return a
 
 
-def loop(size: int, number: int) -> UOp:
-    """A loop to reduce over, or the constant 0 where there is nothing to repeat."""
-    return UOp.range(size, number, AxisType.REDUCE) if size > 1 else UOp.const(0, dtypes.weakint)
-
-
 def reduce_max(value: UOp, *loops: UOp) -> UOp:
-    return _reduce(Ops.MAX, value, loops)
+    return team.reduce(Ops.MAX, value, *loops)
 
 
 def reduce_add(value: UOp, *loops: UOp) -> UOp:
-    return _reduce(Ops.ADD, value, loops)
-
-
-def _reduce(op: Ops, value: UOp, loops: Sequence[UOp]) -> UOp:
-    ranges = [r for r in loops if r.op is Ops.RANGE]
-    return UOp(Ops.REDUCE, src=(value, *ranges), arg=(op, 0)) if ranges else value
+    return team.reduce(Ops.ADD, value, *loops)
 
 
 def divisors(n: int, most: int) -> tuple[int, ...]:

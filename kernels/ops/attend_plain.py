@@ -10,7 +10,8 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import Attention, chance, divisors, loop, reduce_add, reduce_max
+from kernels.ops.attend import Attention, chance, divisors, reduce_add, reduce_max
+from kernels.ops.team import loop
 
 
 def plain_params(a: Attention) -> tuple[Params, ...]:

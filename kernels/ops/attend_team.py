@@ -21,18 +21,14 @@ from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, loop, reduce_add, reduce_max
+from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, reduce_add, reduce_max
 from kernels.ops.gated import element
+from kernels.ops.team import PARTS, Store, loop
 
-LOCAL_DEVICES = frozenset({"CUDA", "NV", "METAL", "CL", "AMD", "QCOM", "WEBGPU", "CUDA:PTX", "NV:PTX", "AMD:LLVM"})
 LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
 COLUMNS = 8
-PARTS = 16
 MAX_HEADS = 7  # of a team: the code grows with them
 _SLOT = 200  # tinygrad numbers its own arrays from 0
-
-Store = tuple[UOp, tuple[UOp | int, ...], UOp]
-"""(array, indices, value)."""
 
 
 def team_params(a: Attention) -> tuple[Params, ...]:

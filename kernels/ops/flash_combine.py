@@ -14,7 +14,8 @@ from tinygrad import UOp, dtypes
 from db.records import Opt, Schedule, Workload
 from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops import attend
-from kernels.ops.attend import loop, reduce_add, reduce_max
+from kernels.ops.attend import reduce_add, reduce_max
+from kernels.ops.team import loop
 
 MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
 EXTRAS: dict[str, int | str] = {"heads": 1, "v_head_dim": 1, "splits": 1}
@@ -76,6 +77,6 @@ OP = Op(
     operands=_operands,
     plain=lambda w: (Schedule("plain", (), None),),
     choices=_choices,
-    sources=lambda w: ("ops/flash_combine.py", "ops/attend.py"),
+    sources=lambda w: ("ops/flash_combine.py", "ops/attend.py", "ops/team.py"),
     products=lambda w: 2 * w.n * w.k,
 )

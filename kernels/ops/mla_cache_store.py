@@ -128,7 +128,7 @@ OP = Op(
     plain=lambda w: (Schedule("plain", (), None),),
     choices=lambda w, device: column_choices(device, True),
     sources=lambda w: tuple(
-        f"ops/{f}.py" for f in ("mla_cache_store", "rope_cache_store", "rotate", "attend", "gated")
+        f"ops/{f}.py" for f in ("mla_cache_store", "rope_cache_store", "rotate", "attend", "gated", "team")
     ),
     products=lambda w: 2 * w.m * w.n,
     variables=lambda w: (_sizes(w).position,),

@@ -13,7 +13,8 @@ from tinygrad import UOp, dtypes
 
 from db.records import Workload
 from kernels.op import WEIGHT, Args, KernelError, Operand
-from kernels.ops.attend import loop, reduce_add
+from kernels.ops.attend import reduce_add
+from kernels.ops.team import loop
 
 MODES = ("neox", "interleaved", "none")
 """Which columns turn together: i and i + rope / 2, or 2i and 2i + 1."""
