@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.measure import median
 from autotune.tokenizer import Tokenizer
 
 CAPTURED_AFTER = 3  # tokens: until then kernels are compiled, and the launches captured
@@ -53,6 +52,7 @@ class Generation:
 
     @property
     def decode_rate(self) -> float | None:
-        """Median tokens a second once launches are captured; None if it was over before."""
+        """Tokens a second once launches are captured, on the whole: several may come at once. None if it was over
+        before."""
         later = self.seconds[CAPTURED_AFTER:]
-        return 1 / median(later) if later else None
+        return len(later) / sum(later) if later else None

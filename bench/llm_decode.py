@@ -74,12 +74,11 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
 
 def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: bool = False) -> Row:
     """realize: its weights are dequantised once, and not in each kernel."""
-    from tinygrad import GlobalCounters, Tensor
+    from tinygrad import GlobalCounters
 
     from kernels.llm import shim
 
-    file = Tensor(Path(path)).to(None)  # on the device as a whole: kernels cannot read a file
-    model, _ = shim.transformer().from_gguf(file, context, realize)
+    model, _ = shim.transformer().from_gguf(Path(path), context, realize)
     generating = model.generate([1 + i % 1000 for i in range(prompt)])
     seconds = timed(generating, tokens)
     GlobalCounters.reset()
