@@ -10,8 +10,8 @@ from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_plain import plain, plain_params
 from kernels.ops.attend_team import solo, solo_params, team, team_params
-from kernels.ops.team import LOCAL_DEVICES
 from kernels.ops.attend_warp import SHUFFLES, warp, warp_params
+from kernels.ops.team import LOCAL_DEVICES
 
 _SOURCES = ("attend", "attend_plain", "attend_team", "attend_warp", "attend_choices", "gated", "team")
 
