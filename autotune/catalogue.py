@@ -32,6 +32,7 @@ def _of_format(format: str, number: int) -> Iterator[Workload]:
     epilogue = ("none", "bias", "add", "bias_add")[number % 4]
     for m in TOKENS:
         yield _w("linear", format, N, k, {}, m, epilogue)
+    yield _w("linear", format, N, k, {"act": act}, 32, ("gate", "bias_gate")[number % 2])
     norm: Extra = {"eps": "1e-05"}
     yield _w("rmsnorm_linear", format, N, k, norm | {"parts": f"{format}.{N}"}, 1, ("none", "bias")[number % 2])
     if other != format:
@@ -43,7 +44,8 @@ def _of_format(format: str, number: int) -> Iterator[Workload]:
     yield _w("expert_linear", format, N, k, experts | {"form": "down"}, 1, ("none", "add")[number % 2])
     one: Extra = {"experts": 1, "used": 1, "bias": 0, "form": "down"}
     yield _w("expert_linear", format, N, k, one, 1, "add")
-    yield _w("head_linear", format, N, k, {"heads": HEADS, "step": k + 32, "row": HEADS * (k + 32) + 8})
+    for m in (1, 32):
+        yield _w("head_linear", format, N, k, {"heads": HEADS, "step": k + 32, "row": HEADS * (k + 32) + 8}, m)
     yield _w("embed", format, 50, k, {"scale": ("1", "0.5")[number % 2]}, 4)
 
 
@@ -82,9 +84,12 @@ def _attention() -> Iterator[Workload]:
         extra: Extra = {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": dim, "ctx": ctx}
         extra |= {"max_ctx": ctx + 4, "splits": 1, "scale": "0.125", "window": 0, "sinks": 0, "softcap": "none"}
         yield _w("flash_decode", "F16", heads * dim, dim, extra | more)
+        one = {name: value for name, value in (extra | more).items() if name != "splits"}
+        yield _w("flash_prefill", "F16", heads * dim, dim, one, 16)
     for heads, rank, rope, ctx, splits in ((4, 32, 16, 31, 1), (2, 64, 16, 200, 3), (8, 512, 64, 65, 2)):
         extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope, "ctx": ctx, "max_ctx": ctx + 3, "scale": "0.11"}
         yield _w("mla_decode", "F16", heads * rank, rank + rope, extra | {"splits": splits})
+        yield _w("mla_prefill", "F16", heads * rank, rank + rope, extra, 16)
     for heads, dim, splits in ((4, 64, 4), (3, 24, 7), (16, 128, 32)):
         yield _w("flash_combine", "F32", heads * dim, splits, {"heads": heads, "v_head_dim": dim, "splits": splits})
     for mode, norm, m in (("neox", 0, 1), ("interleaved", 0, 4), ("neox", 1, 1)):

@@ -13,7 +13,7 @@ from typing import Any
 from db.codec import workload_digest, workload_to_json
 from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
-from kernels.models.decode_step import CONTEXT, decode_step
+from kernels.models.decode_step import CONTEXT, PROMPT_TOKENS, decode_step, prompt_launches
 from kernels.models.header import Header, TensorInfo
 from kernels.models.launch import Launch
 
@@ -73,12 +73,12 @@ def workloads(
 ) -> ModelPlan:
     """Every launch of a pass over the model for each token bucket in m, equal ones taken together.
 
-    Activations and results are of x_dtype. Attention and what else belongs to one token only is listed for m = 1;
-    `context` is the number of positions that it is tuned at, at most the model's context_length. With `linears` each
-    2-D weight that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does
-    not launch it. Raises ValueError for
-    an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header that contradicts itself.
-    An unknown architecture is no error: its weights are taken for linears, and a note says so.
+    Activations and results are of x_dtype. Of PROMPT_TOKENS or more the launches are those of a prompt; of fewer, those
+    of a decode step, of which attention and what else belongs to one token only is listed for m = 1. `context` is the
+    number of positions that attention is tuned at, at most the model's context_length. With `linears` each 2-D weight
+    that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does not launch
+    it. Raises ValueError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header
+    that contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
     """
     if not m or (unknown := [value for value in m if value not in M_BUCKETS]):
         buckets = ", ".join(map(str, M_BUCKETS))
@@ -90,8 +90,9 @@ def workloads(
     step = decode_step(header, context)
     groups: dict[Workload, list[Launch]] = {}
     for bucket in sorted(set(m)):
-        for launch in step.launches:
-            if bucket == 1 or not launch.decode_only:
+        prompt = bucket >= PROMPT_TOKENS
+        for launch in prompt_launches(header, context) if prompt else step.launches:
+            if prompt or bucket == 1 or not launch.decode_only:
                 groups.setdefault(launch.workload(bucket, x_dtype), []).append(launch)
     found = sorted((_together(w, launches) for w, launches in groups.items()), key=_by_bytes)
     if linears:
@@ -144,7 +145,7 @@ def _plain_linears(
 def _together(w: Workload, launches: Sequence[Launch]) -> ModelWorkload:
     first = launches[0]
     tensors = tuple(name for launch in launches for name in launch.tensors)
-    return ModelWorkload(w, len(launches), tensors, first.nbytes(w.m), 2 * w.m * first.products, first.cache_nbytes)
+    return ModelWorkload(w, len(launches), tensors, first.nbytes(w.m), 2 * w.m * first.products, first.cache(w.m))
 
 
 def _by_bytes(found: ModelWorkload) -> tuple[int, str, str, int, int, int, str]:

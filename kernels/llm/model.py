@@ -19,7 +19,7 @@ from kernels.llm.program import X_DTYPE, Program, caches_of
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.decode_model import Model
-from kernels.models.decode_step import CONTEXT, decode_step
+from kernels.models.decode_step import CONTEXT, decode_step, prompt_launches
 from kernels.models.header import Header, read_header
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.rope import RopeScaling
@@ -30,7 +30,6 @@ from kernels.resolution import Resolution, resolve
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
 CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
 BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
-HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
 
 
 class ModelError(ValueError):
@@ -69,7 +68,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     @property
     def launches(self) -> int:
         """Kernels of this library that a decoded token takes."""
-        return len(self.program.launches)
+        return len(self.program.step)
 
     def resolutions(self) -> list[tuple[Workload, Resolution]]:
         """What serves each launch of a decoded token."""
@@ -80,11 +79,11 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         return bound
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        found = self.program.run({"ids": ids}, 1, start_pos, slice(0, -1))["logits"] * self._factor
+        found = self.program.run(ids, start_pos, slice(0, -1))["logits"] * self._factor
         return (found / self._cap).tanh() * self._cap if self._cap else found
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        return self._noted(self.program.run({"ids": ids}, 1, start_pos)["next"].reshape(1), start_pos)
+        return self._noted(self.program.run(ids, start_pos)["next"].reshape(1), start_pos)
 
     def _sample(self, ids: Tensor, start_pos: UOp, temperature: Tensor) -> Tensor:
         """From softmax(logits / temperature): the largest of logits / temperature plus Gumbel noise (Gumbel, 1954)."""
@@ -100,8 +99,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def _read(self, ids: Tensor, start_pos: UOp) -> Tensor:
         """The caches with a chunk in them; of its tokens only what the last block makes."""
-        m = int(ids.shape[0])
-        return self.program.run({"ids": ids}, m, start_pos, slice(0, -HEAD))["x"].realize()
+        return self.program.run(ids, start_pos)["x"].realize()
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """float32 [vocabulary]: of the token that follows `tokens`."""
@@ -192,7 +190,8 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
         name: Tensor(table, device=device).realize()
         for name, table in angles.tables(model, model.context, factors).items()
     }
-    program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
+    prompt = prompt_launches(header, max_context)
+    program = Program.load(step.launches, prompt, weights, tables, device, devices.describe_target(device))
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 

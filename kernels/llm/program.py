@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tinygrad import Tensor, UOp, dtypes
+from tinygrad import Tensor, UOp
 
 from db.records import Target
 from kernels.launch import launch as run_kernel
-from kernels.llm.many import MANY
 from kernels.llm.weights import Operands, Weights
 from kernels.models.launch import Columns, Launch
 from kernels.op import UPDATE, Operand
 from kernels.registry import operands, variables
 
 X_DTYPE = "float32"
+Loaded = tuple[Launch, Operands]
 Values = dict[str, Tensor]
 
 
@@ -23,11 +23,12 @@ Values = dict[str, Tensor]
 class Program:
     """Launches with their weights, caches and tables of angles, on one device.
 
-    caches: what launches update, by name, as realized buffers that live as long as the model.
+    step: those of one token; prompt: those of many tokens at once. caches: what launches update, by name, as realized
+    buffers that live as long as the model.
     """
 
-    launches: tuple[Launch, ...]
-    weights: tuple[Operands, ...]
+    step: tuple[Loaded, ...]
+    prompt: tuple[Loaded, ...]
     caches: Mapping[str, Tensor]
     tables: Mapping[str, Tensor]
     device: str
@@ -35,36 +36,41 @@ class Program:
 
     @staticmethod
     def load(
-        launches: Sequence[Launch], weights: Weights, tables: Mapping[str, Tensor], device: str, target: Target
+        step: Sequence[Launch],
+        prompt: Sequence[Launch],
+        weights: Weights,
+        tables: Mapping[str, Tensor],
+        device: str,
+        target: Target,
     ) -> Program:
-        """Puts the weights on the device, and zeros into the caches."""
+        """Puts the weights on the device, each once, and zeros into the caches."""
         caches = {
             name: Tensor.zeros(*o.shape, dtype=o.dtype, device=device).contiguous().realize()
-            for name, o in caches_of(launches).items()
+            for name, o in caches_of(step).items()
         }
-        loaded = tuple(weights.operands(step) for step in launches)
-        return Program(tuple(launches), loaded, caches, tables, device, target)
+        one, many = (tuple((launch, weights.operands(launch)) for launch in launches) for launches in (step, prompt))
+        return Program(one, many, caches, tables, device, target)
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Of one token."""
+        return tuple(launch for launch, _ in self.step)
 
     @property
     def cache_nbytes(self) -> int:
         return sum(cache.nbytes() for cache in self.caches.values())
 
-    def run(self, values: Values, m: int, start_pos: UOp, part: slice = slice(None)) -> Values:
-        """The values after the launches of `part`, for m tokens (a bucket) from position start_pos on. `values` are
-        those before: `ids` int32 [m] for the first launch."""
-        found = {**self.tables, **self.caches, **values}
-        for step, weights in zip(self.launches[part], self.weights[part], strict=True):
-            if m > 1 and step.op == "flash_combine":
-                continue
-            given = {operand: _take(found, what, m) for operand, what in step.takes.items()}
-            if m > 1 and step.op in MANY:
-                # by itself, so that it is not computed anew in every launch that takes it
-                found["attended"] = MANY[step.op]({**given, **_tensors(weights)}, start_pos, step.extra).contiguous()
-            else:
-                w = step.workload(m, X_DTYPE)
-                bound = (start_pos,) if variables(w) else ()
-                written = run_kernel(w, self.target, self.device, {**given, **weights}, *bound)
-                found |= zip(step.leaves, written, strict=True)
+    def run(self, ids: Tensor, start_pos: UOp, part: slice = slice(None)) -> Values:
+        """The values after the launches of `part`, for ids int32 [m] from position start_pos on. Of many tokens m is a
+        bucket, and what there is in the end is the residual "x"."""
+        m = int(ids.shape[0])
+        found = {**self.tables, **self.caches, "ids": ids}
+        for launch, weights in (self.step if m == 1 else self.prompt)[part]:
+            w = launch.workload(m, X_DTYPE)
+            given = {operand: _take(found, what, m) for operand, what in launch.takes.items()}
+            bound = (start_pos,) if variables(w) else ()
+            written = run_kernel(w, self.target, self.device, {**given, **weights}, *bound)
+            found |= zip(launch.leaves, written, strict=True)
         return found
 
 
@@ -79,9 +85,8 @@ def _take(values: Mapping[str, Tensor], what: str | Columns | tuple[str | Column
     if isinstance(what, tuple):
         parts = [_take(values, part, m).reshape(m, -1) for part in what]
         return parts[0].cat(*parts[1:], dim=-1)
-    return values[what] if isinstance(what, str) else values[what.value].reshape(m, -1)[:, what.start : what.stop]
-
-
-def _tensors(weights: Operands) -> Values:
-    """Those operands that are no packed weights."""
-    return {name: value.cast(dtypes.float32) for name, value in weights.items() if isinstance(value, Tensor)}
+    if isinstance(what, Columns):
+        return _take(values, what.value, m).reshape(m, -1)[:, what.start : what.stop]
+    if f"{what}.0" in values:
+        return _take(values, tuple(name for name in values if name.startswith(f"{what}.")), m)
+    return values[what]

@@ -40,7 +40,7 @@ class Weights:
         found: dict[str, Tensor | tuple[Tensor, ...]] = {}
         for names, reads in grouped.items():
             operands = names.split("+")
-            for number, operand in enumerate(operands):
+            for number, operand in ((i, name) for i, name in enumerate(operands) if name):
                 loaded = self._load(operand, reads, number, len(operands))
                 found[operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
         return found
@@ -74,9 +74,10 @@ class Weights:
 
     def _half(self, read: Read) -> npt.NDArray[np.uint8]:
         """Of a tensor whose rows are, for each head, those of its keys and then those of its values: one of the two."""
+        whole = self._tensors[read.tensor.name]
         if not read.half:
-            return self._rows(read.tensor)
-        whole, (heads, n, k) = self._tensors[read.tensor.name], read.tensor.shape
+            return self._rows(whole)
+        heads, n, k = read.tensor.shape
         keys = k if read.half == "keys" else whole.shape[0] // heads - n
         if read.half == "values":
             rows = self._rows(whole)

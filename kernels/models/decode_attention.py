@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from db.records import decimal
 from kernels.models.decode_model import Model
 from kernels.models.header import TensorInfo
-from kernels.models.launch import RESIDUAL, Columns, Extra, Launch, Read, Takes, parts, stacked, whole
+from kernels.models.launch import RESIDUAL, Columns, Extra, Launch, Read, Takes, neighbours, parts, rows, stacked, whole
 from kernels.models.rope import RopeScaling
 from kernels.splits import splits
 
@@ -71,7 +71,7 @@ def _window(model: Model, layer: int) -> int:
 
 def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
     a, hp = heads_of(model, layer), model.hp
-    yield _qkv(model, block, a)
+    yield from _qkv(model, block, a)
     qkv: Takes = {"qkv": "qkv"}
     norms = {name: hp.tensor(f"{block}attn_{name}_norm.weight") for name in ("q", "k")}
     widths = a.heads * a.head_dim, a.kv_heads * a.head_dim
@@ -112,7 +112,7 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
     cap = hp.number("attn_logit_softcapping", model.arch.softcap)
     yield from _decode(
         model,
-        "flash_decode",
+        "flash",
         a,
         row,
         whole(sinks=sinks),
@@ -130,7 +130,7 @@ def _grouped(model: Model, block: str, layer: int) -> Iterator[Launch]:
     yield model.output_linear(f"{block}attn_output", "attended", k=a.heads * a.value_dim)
 
 
-def _qkv(model: Model, block: str, a: Heads) -> Launch:
+def _qkv(model: Model, block: str, a: Heads) -> Iterator[Launch]:
     hp, rows = model.hp, (a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim)
     if hp.tensor(f"{block}attn_qkv.weight") is not None:
         names = [f"{block}attn_qkv"]
@@ -139,7 +139,7 @@ def _qkv(model: Model, block: str, a: Heads) -> Launch:
         names = [f"{block}attn_{name}" for name in ("q", "k", "v")]
         weights = [hp.matrix(f"{name}.weight", n=n, k=model.dim) for name, n in zip(names, rows, strict=True)]
     biases = [hp.tensor(f"{name}.bias") for name in names]
-    return normed_linear(model, f"{block}attn_norm.weight", weights, biases, RESIDUAL, "qkv")
+    yield from normed_linear(model, f"{block}attn_norm.weight", weights, biases, RESIDUAL, "qkv")
 
 
 def normed_linear(
@@ -147,19 +147,30 @@ def normed_linear(
     norm: str,
     weights: list[TensorInfo],
     biases: list[TensorInfo | None],
-    takes: str | Columns,
+    takes: str,
     leaves: str,
-) -> Launch:
-    """RMSNorm and every weight that takes what it makes. Raises HeaderError where only some have a bias."""
+    x_row: int = 0,
+) -> Iterator[Launch]:
+    """RMSNorm and every weight that takes what it makes. x_row: of a value of so many columns only the first are meant.
+    Raises HeaderError where only some have a bias."""
     k, n = weights[0].shape[1], sum(w.shape[0] for w in weights)
     found = [bias for bias in biases if bias is not None]
     if found and sum(bias.shape[0] for bias in found) != n:
         raise model.hp.error(f"{found[0].name} is a bias, but not all of {weights[0].name} and its fellows have one")
+    epilogue = "bias" if found else "none"
+    if model.many:
+        yield model.norm(norm, k, Columns(takes, 0, k) if x_row else takes, "normed")
+        groups = neighbours(weights)
+        for i, group in enumerate(groups):
+            own = [bias for weight, bias in zip(weights, biases, strict=False) if weight in group and bias is not None]
+            reads = *(Read("w", weight) for weight in group), *(Read("bias", bias) for bias in own)
+            leaf, sizes = f"{leaves}.{i}" if len(groups) > 1 else leaves, (group[0].format, rows(group), k)
+            yield Launch("linear", *sizes, reads, rows(group) * k, {"x": "normed"}, (leaf,), epilogue)
+        return
     vectors = whole(norm=model.hp.vector(norm, k))
     reads = (*vectors, *stacked(weights), *(Read("bias", bias) for bias in found))
-    extra: Extra = {"parts": parts(weights), "eps": decimal(model.eps)}
-    epilogue = "bias" if found else "none"
-    return Launch("rmsnorm_linear", weights[0].format, n, k, reads, n * k, {"x": takes}, (leaves,), epilogue, extra)
+    extra: Extra = {"parts": parts(weights), "eps": decimal(model.eps)} | ({"x_row": x_row} if x_row else {})
+    yield Launch("rmsnorm_linear", weights[0].format, n, k, reads, n * k, {"x": takes}, (leaves,), epilogue, extra)
 
 
 def angles(model: Model, window: int) -> Takes:
@@ -169,17 +180,19 @@ def angles(model: Model, window: int) -> Takes:
 
 
 def _decode(
-    model: Model, op: str, a: Heads, row: int, reads: tuple[Read, ...], takes: Takes, extra: Extra
+    model: Model, kind: str, a: Heads, row: int, reads: tuple[Read, ...], takes: Takes, extra: dict[str, int | str]
 ) -> Iterator[Launch]:
     """Attention over a cache with `row` items a position, and what puts its runs together."""
     seen = min(model.context, a.window or model.context)
-    count = splits(seen, a.heads, a.kv_heads)
-    n = a.heads * a.value_dim
-    lengths: Extra = {"ctx": model.context, "max_ctx": model.context, "splits": count, "scale": decimal(a.scale)}
-    products = a.heads * seen * (a.head_dim + a.value_dim)
+    n, products = a.heads * a.value_dim, a.heads * seen * (a.head_dim + a.value_dim)
     cache = CACHE_ITEM_NBYTES * seen * row
-    leaves = "attended" if count == 1 else "parts", "lse"
-    extra = {**extra, **lengths}
+    extra = {**extra, "ctx": model.context, "max_ctx": model.context, "scale": decimal(a.scale)}
+    if model.many:
+        op = f"{kind}_prefill"
+        yield Launch(op, CACHE, n, a.head_dim, reads, products, takes, ("attended",), "none", extra, cache)
+        return
+    op, count = f"{kind}_decode", splits(seen, a.heads, a.kv_heads)
+    leaves, extra = ("attended" if count == 1 else "parts", "lse"), extra | {"splits": count}
     found = Launch(op, CACHE, n, a.head_dim, reads, products, takes, leaves, "none", extra, cache, decode_only=True)
     if count == 1:
         yield found
@@ -212,12 +225,11 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
         first = hp.matrix(f"{block}attn_q.weight", n=heads * key, k=model.dim)
     # the launches that follow read their columns in place: none is copied out of a row that holds several's
     split, joint = first.shape[0], first.shape[0] + rank + rope
-    yield normed_linear(model, f"{block}attn_norm.weight", [first, compress], [], RESIDUAL, "qkv")
+    yield from normed_linear(model, f"{block}attn_norm.weight", [first, compress], [], RESIDUAL, "qkv")
     q = "qkv"
     if q_a is not None:
         q_b = hp.matrix(f"{block}attn_q_b.weight", n=heads * key, k=width)
-        second = normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], "qkv", "queries")
-        yield replace(second, extra={**second.extra, "x_row": joint})
+        yield from normed_linear(model, f"{block}attn_q_a_norm.weight", [q_b], [], "qkv", "queries", x_row=joint)
         q = "queries"
     q_row = joint if q_a is None else heads * key
     extra: dict[str, int | str] = {
@@ -244,9 +256,9 @@ def _latent(model: Model, block: str, layer: int) -> Iterator[Launch]:
     absorb = _head_linear(k_b, heads, q, "q_latent")
     yield replace(absorb, extra={**absorb.extra, "step": key, "row": q_row})
     a = Heads(heads, 1, row, rank, rope, 0, RopeScaling.of(hp, mla=True).scores * key**-0.5)
-    sizes: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
+    sizes: dict[str, int | str] = {"heads": heads, "kv_lora": rank, "rope_dim": rope}
     takes = {"q_latent": "q_latent", "q_rope": "q_rope", "cache": cache}
-    yield from _decode(model, "mla_decode", a, row, (), takes, sizes)
+    yield from _decode(model, "mla", a, row, (), takes, sizes)
     yield _head_linear(v_b, heads, "attended", "values")
     yield model.output_linear(f"{block}attn_output", "values", k=heads * value)
 

@@ -6,6 +6,7 @@ Facts of llama.cpp's build_ffn and build_moe_ffn (src/llama-graph.cpp).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from db.records import decimal
 from kernels.models.architectures import GATINGS
@@ -19,7 +20,7 @@ def feed_forward(model: Model, layer: int) -> Iterator[Launch]:
     """From the residual to the residual: norm, FFN or experts, sum, and the post-norm where there is one."""
     block = f"blk.{layer}."
     if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
-        yield gate_up(model, block, "ffn", RESIDUAL, norm=True)
+        yield from gate_up(model, block, "ffn", RESIDUAL, norm=True)
         yield model.output_linear(f"{block}ffn_down", "gated")
     else:
         yield model.norm(f"{block}{model.arch.ffn_norm}.weight", model.dim, RESIDUAL, "normed")
@@ -28,7 +29,9 @@ def feed_forward(model: Model, layer: int) -> Iterator[Launch]:
     yield from model.post_norm(block, 1)
 
 
-def gate_up(model: Model, block: str, stem: str, takes: str, suffix: str = "", *, norm: bool = False) -> Launch:
+def gate_up(
+    model: Model, block: str, stem: str, takes: str, suffix: str = "", *, norm: bool = False
+) -> Iterator[Launch]:
     """act(W_gate x) * (W_up x). A weight that holds both, gate first, is two weights: its halves."""
     hp, k = model.hp, model.dim
     names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
@@ -39,16 +42,40 @@ def gate_up(model: Model, block: str, stem: str, takes: str, suffix: str = "", *
         weights = whole(gate=gate, up=up)
     else:
         n = hp.matrix(f"{block}{stem}_down{suffix}.weight").shape[1]
-        gate = hp.matrix(up.name, n=2 * n)
+        gate = up = hp.matrix(up.name, n=2 * n)
         weights = (Read("gate+up", gate),)
-    biases = [hp.tensor(f"{name}.bias") for name in names]
-    extra: dict[str, int | str] = {"up": up.format, "act": model.arch.act, "norm": "rms" if norm else "none"}
-    norms = hp.vector(f"{block}{model.arch.ffn_norm}.weight", k) if norm else None
+    gate_bias, up_bias = (hp.tensor(f"{name}.bias") for name in names)
+    vector, act = f"{block}{model.arch.ffn_norm}.weight", model.arch.act
+    if model.many:
+        if norm:
+            yield model.norm(vector, k, takes, "normed")
+        yield _half(Read("w+" if gate is up else "w", gate), n, gate_bias, {}, "gate")
+        yield _half(Read("+w" if gate is up else "w", up), n, up_bias, {"gate": "gate"}, "gated", act)
+        return
+    extra: dict[str, int | str] = {"up": up.format, "act": act, "norm": "rms" if norm else "none"}
     if norm:
         extra["eps"] = decimal(model.eps)
-    epilogue = "bias" if any(biases) else "none"
-    reads = (*whole(norm=norms), *weights, *whole(gate_bias=biases[0], up_bias=biases[1]))
-    return Launch("gate_up", gate.format, n, k, reads, 2 * n * k, {"x": takes}, ("gated",), epilogue, extra)
+    reads = (
+        *whole(norm=hp.vector(vector, k) if norm else None),
+        *weights,
+        *whole(gate_bias=gate_bias, up_bias=up_bias),
+    )
+    epilogue = "none" if gate_bias is up_bias is None else "bias"
+    yield Launch("gate_up", gate.format, n, k, reads, 2 * n * k, {"x": takes}, ("gated",), epilogue, extra)
+
+
+def _half(read: Read, n: int, bias: TensorInfo | None, gate: Takes, leaves: str, act: str = "") -> Launch:
+    """The gate, or what is multiplied by its activation: n rows of a weight, which may have those of both."""
+    tensor, k = read.tensor, read.tensor.shape[1]
+    whole_reads = (
+        replace(read, tensor=replace(tensor, nbytes=tensor.nbytes * n // tensor.shape[0])),
+        *whole(bias=bias),
+    )
+    epilogue = "_".join(["bias"] * (bias is not None) + ["gate"] * bool(gate)) or "none"
+    extra: dict[str, int | str] = {"act": act} if act else {}
+    return Launch(
+        "linear", tensor.format, n, k, whole_reads, n * k, {"x": "normed", **gate}, (leaves,), epilogue, extra
+    )
 
 
 def routed(model: Model, block: str) -> Iterator[Launch]:
@@ -149,7 +176,7 @@ def shared(model: Model, block: str) -> Iterator[Launch]:
         weight: dict[str, int | str] = {"gating": "sigmoid", "bias": 0, "norm": 0, "scale": "1"}
         one: dict[str, int | str] = {"experts": 1, "used": 1, **weight}
         yield Launch("topk", "F32", 1, 1, (), 1, {"logits": "logits"}, ("ids", "probs"), "none", one)
-    yield gate_up(model, block, "ffn", "normed", "_shexp")
+    yield from gate_up(model, block, "ffn", "normed", "_shexp")
     last = model.output_linear(f"{block}ffn_down_shexp", "gated", always_add=True)
     if gate is None:
         yield last

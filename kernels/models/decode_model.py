@@ -15,9 +15,12 @@ MAX_LAYERS = 1 << 12
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a known architecture. dim: the width of the residual. context: positions that attention is built
-    for and tuned at. logit_factor, logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no
-    launch does that, it does not change which logit is largest.
+    """A model of a known architecture.
+
+    dim: the width of the residual. context: positions that attention is built for and tuned at. many: the launches are
+    those of many tokens, of a prompt; each weight is a product by itself then, which is work enough. logit_factor,
+    logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no launch does that, it does not
+    change which logit is largest.
 
     `residual_scale` (granite) multiplies what each block adds. Nothing computes it: dividing the residual by it
     instead leaves every RMSNorm as it was once `eps` is divided by its square, and the embedding's factor by itself.
@@ -32,9 +35,10 @@ class Model:
     embedding_scale: float
     logit_factor: float
     logit_cap: float
+    many: bool = False
 
     @staticmethod
-    def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
+    def of(hp: Hyperparameters, arch: Architecture, context: int, many: bool = False) -> Model:
         """Raises HeaderError for a key that is missing or cannot be."""
         blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
         if not ahead < blocks <= MAX_LAYERS:
@@ -46,7 +50,8 @@ class Model:
         limit = hp.integer("context_length", context)
         factor = 1 / (hp.number("logit_scale", 0.0) or 1.0)
         cap = hp.number("final_logit_softcapping", arch.final_softcap)
-        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual, factor, cap)
+        scale = embedding / residual
+        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), scale, factor, cap, many)
 
     def norm(self, name: str, n: int, takes: str | Columns, leaves: str) -> Launch:
         """RMSNorm by itself, of n columns."""

@@ -1,5 +1,7 @@
 """Every launch of a decode step, from a header: the embedding, each block, the output head, the greedy choice.
 
+Those of a pass over many tokens of a prompt are others, and end with the last block.
+
 Of an architecture that is not in the table only the weights' own products are known: `decode_step` then lists a linear
 for each 2-D weight and an expert_linear for stacked experts, and says so.
 """
@@ -21,6 +23,7 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.launch import RESIDUAL, Launch, Read, whole
 
 CONTEXT = 4096
+PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
 NAMES_IN_A_NOTE = 40
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _EXPERTS = re.compile(r"(blk\.\d+\.)ffn_down_exps\.weight")
@@ -55,9 +58,26 @@ def decode_step(header: Header, context: int = CONTEXT) -> Step:
     return Step(launches, (*notes, *_left_out(left, hp, arch is not None)))
 
 
+def prompt_launches(header: Header, context: int = CONTEXT) -> tuple[Launch, ...]:
+    """The launches of PROMPT_TOKENS or more tokens at once, attention as in `decode_step`; what they leave is the
+    residual after the last block, and the caches. Raises HeaderError as `decode_step` does."""
+    hp = Hyperparameters(header)
+    arch = ARCHITECTURES.get(header.architecture)
+    return _unknown(header, hp)[0] if arch is None else tuple(_blocks(Model.of(hp, arch, context, many=True)))
+
+
 def _launches(model: Model) -> Iterator[Launch]:
+    yield from _blocks(model)
     hp = model.hp
-    embedding = hp.matrix(TOKEN_EMBEDDING, k=model.dim)
+    head = hp.matrix(TOKEN_EMBEDDING if hp.tensor(OUTPUT) is None else OUTPUT, k=model.dim)
+    yield from normed_linear(model, OUTPUT_NORM, [head], [hp.tensor("output.bias")], RESIDUAL, "logits")
+    n = head.shape[0]
+    yield Launch("argmax", "F32", n, n, (), 0, {"logits": "logits"}, ("next",), decode_only=True)
+
+
+def _blocks(model: Model) -> Iterator[Launch]:
+    """From the tokens' ids to the residual after the last block."""
+    embedding = model.hp.matrix(TOKEN_EMBEDDING, k=model.dim)
     rows = embedding.shape[0]
     scale = {} if model.embedding_scale == 1.0 else {"scale": decimal(model.embedding_scale)}
     reads = (Read("w", embedding, 1, rows),)
@@ -65,10 +85,6 @@ def _launches(model: Model) -> Iterator[Launch]:
     for layer in range(model.layers):
         yield from attention(model, layer)
         yield from feed_forward(model, layer)
-    head = embedding if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, k=model.dim)
-    yield normed_linear(model, OUTPUT_NORM, [head], [hp.tensor("output.bias")], RESIDUAL, "logits")
-    n = head.shape[0]
-    yield Launch("argmax", "F32", n, n, (), 0, {"logits": "logits"}, ("next",), decode_only=True)
 
 
 def _remarks(model: Model) -> Iterator[str]:

@@ -7,6 +7,7 @@ each reads values that those before it have left under a name, and leaves its ow
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +25,8 @@ class Read:
     that it is routed to, one row of the embedding. 1 of 1: all of it.
 
     Several of one operand are its rows, one after the other. "gate+up" is two operands, the first and the second half
-    of each matrix. `half`, of a tensor that holds both: whether these are the rows of "keys", transposed, or "values".
+    of each matrix; "w+" is the first half alone, "+w" the second. `half`, of a tensor that holds both: whether these
+    are the rows of "keys", transposed, or "values".
     """
 
     operand: str
@@ -52,9 +54,10 @@ class Launch:
     """One of the launches of a pass.
 
     takes        operand -> the value that is there, or values whose columns are put next to each other
-    leaves       names of what it writes, in the order of its operands; a value called like a cache is one
+    leaves       names of what it writes, in the order of its operands; a value called like a cache is one, and "a.0",
+                 "a.1" are the columns of a value "a"
     products     multiplications of one token
-    cache_nbytes what one launch reads or writes of the key-value cache
+    cache_nbytes what one token reads or writes of the key-value cache
     decode_only  it is of one token
     x_dtype, out_dtype  where they are not the model's
     """
@@ -83,6 +86,10 @@ class Launch:
         """Bytes of weights that m tokens read."""
         return sum(read.nbytes(m) for read in self.reads)
 
+    def cache(self, m: int) -> int:
+        """Bytes of the key-value cache that m tokens read, all of them the same, or write."""
+        return self.cache_nbytes * (m if set(self.takes.values()) & set(self.leaves) else 1)
+
     @property
     def tensors(self) -> tuple[str, ...]:
         return tuple(read.tensor.name for read in self.reads)
@@ -93,22 +100,21 @@ def whole(**tensors: TensorInfo | None) -> tuple[Read, ...]:
     return tuple(Read(operand, tensor) for operand, tensor in tensors.items() if tensor is not None)
 
 
+def neighbours(tensors: Iterable[TensorInfo]) -> list[tuple[TensorInfo, ...]]:
+    """Weights that share an input: those of one format that stand side by side are one weight, of all their rows."""
+    return [tuple(group) for _, group in itertools.groupby(tensors, lambda tensor: tensor.format)]
+
+
 def stacked(tensors: Iterable[TensorInfo]) -> tuple[Read, ...]:
-    """Weights that share an input, as the operands w0, w1, ...: neighbours of one format are one weight."""
-    reads: list[Read] = []
-    for tensor in tensors:
-        same = bool(reads) and reads[-1].tensor.format == tensor.format
-        number = int(reads[-1].operand[1:]) + (not same) if reads else 0
-        reads.append(Read(f"w{number}", tensor))
-    return tuple(reads)
+    """Weights that share an input, as the operands w0, w1, ..."""
+    return tuple(Read(f"w{i}", tensor) for i, group in enumerate(neighbours(tensors)) for tensor in group)
 
 
 def parts(tensors: Iterable[TensorInfo]) -> str:
     """The extra of weights that share an input, as rows of one after the other: "Q4_K.5120+Q6_K.1024"."""
-    merged: list[tuple[str, int]] = []
-    for tensor in tensors:
-        rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
-        if merged and merged[-1][0] == tensor.format:
-            rows += merged.pop()[1]
-        merged.append((tensor.format, rows))
-    return "+".join(f"{format}.{rows}" for format, rows in merged)
+    return "+".join(f"{group[0].format}.{rows(group)}" for group in neighbours(tensors))
+
+
+def rows(tensors: Iterable[TensorInfo]) -> int:
+    """Of all of them; a vector is a row."""
+    return sum(tensor.shape[0] if len(tensor.shape) > 1 else 1 for tensor in tensors)

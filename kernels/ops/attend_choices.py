@@ -9,7 +9,7 @@ from kernels.op import Op, Operand, Params, Variant
 from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_plain import plain, plain_params
-from kernels.ops.attend_team import solo, solo_params, team, team_params
+from kernels.ops.attend_team import MAX_QUERIES, solo, solo_params, team, team_params
 from kernels.ops.attend_warp import SHUFFLES, warp, warp_params
 from kernels.ops.team import LOCAL_DEVICES
 
@@ -21,8 +21,10 @@ def attention_op(
     build: Callable[[Workload], Attention],
     inputs: Callable[[Workload, Attention], tuple[Operand, ...]],
     row_nbytes: Callable[[Attention], int],
+    *modules: str,
 ) -> Op:
-    """An op from what one token's attention is. inputs: its operands after out and lse; row_nbytes: of a position."""
+    """An op from what its attention is. inputs: its operands after those written; row_nbytes: of a position.
+    The files of its name and `modules` decide what it computes, beside those that all share."""
 
     def known(w: Workload) -> Attention:
         return attend.check(w, build(w))
@@ -56,8 +58,8 @@ def attention_op(
         operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
         plain=lambda w: _plain(known(w)),
         choices=lambda w, device: _choices(known(w), device),
-        sources=lambda w: (*(f"ops/{f}.py" for f in (*_SOURCES, name)), "ops/warp.py", "unpack/__init__.py"),
-        products=lambda w: known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
+        sources=lambda w: (*(f"ops/{f}.py" for f in (*_SOURCES, name, *modules)), "ops/warp.py", "unpack/__init__.py"),
+        products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
         variables=lambda w: (known(w).variable,),
         nbytes=lambda w: known(w).seen * row_nbytes(known(w)) + 4 * w.n * known(w).splits,
     )
@@ -72,18 +74,25 @@ def _plain(a: Attention) -> tuple[Schedule, ...]:
     return (Schedule("plain", _near(plain_params(a), columns=1, rows=16), None),)
 
 
+def _queries(a: Attention) -> dict[str, int]:
+    """As many as can be taken at once: the heads of a group, then tokens."""
+    return {"heads": MAX_QUERIES, "tokens": MAX_QUERIES // min(a.group, MAX_QUERIES)} if a.many else {"heads": 7}
+
+
 def _solo(a: Attention, threads: int) -> Schedule:
-    return Schedule("solo", _near(solo_params(a), heads=7, threads=threads, tile=32), ())
+    tile = 64 if a.many else 32
+    return Schedule("solo", _near(solo_params(a), **_queries(a), threads=threads, tile=tile), ())
 
 
 def _team(a: Attention) -> Schedule:
     """Every thread a position and, in the sums, columns of its own; all heads of a group while memory lasts."""
-    return Schedule("team", _near(team_params(a), heads=7, threads=128, tile=128, ways=8), ())
+    return Schedule("team", _near(team_params(a), **_queries(a), threads=128, tile=128, ways=8), ())
 
 
 def _warp(a: Attention) -> Schedule:
     """A lane for every 8 columns, so that a warp reads whole rows; four warps hide each other's waiting."""
-    return Schedule("warp", _near(warp_params(a), heads=4, width=-(-a.head_dim // 8), warps=4, rows=2), ())
+    wanted = _queries(a) if a.many else {"heads": 4}
+    return Schedule("warp", _near(warp_params(a), **wanted, width=-(-a.head_dim // 8), warps=4, rows=2), ())
 
 
 def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
@@ -96,5 +105,5 @@ def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
     if device in LOCAL_DEVICES and team_params(a):
         found.append(_team(a))
     if base == "CPU":
-        found.append(_solo(a, 4 if a.seen >= 512 else 1))
-    return (*found, _solo(a, 1))
+        found.append(_solo(a, 4 if a.seen >= 512 and not a.many else 1))
+    return tuple(dict.fromkeys([*found, _solo(a, 1)]))

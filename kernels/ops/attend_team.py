@@ -1,10 +1,11 @@
-"""Attention of one token by a team: the threads of a workgroup that meet in local memory, or one thread in their place.
+"""Attention by a team: the threads of a workgroup that meet in local memory, or one thread in their place.
 
-A team takes `heads` query heads of one kv head and one split of the context, in tiles of `tile` positions:
-    1  each member computes the scores of some positions with all of the heads, so that K is read once for all of them
-    2  the highest score of each head is found in `PARTS` parts
+A team takes `heads` query heads of one kv head, of many tokens those of `tokens` of them, and one split of the context,
+in tiles of `tile` positions:
+    1  each member computes the scores of some positions with all queries, so that K is read once for all of them
+    2  the highest score of each query is found in `PARTS` parts
     3  scores become powers of 2 below the running maximum, which never overflow
-    4  each member adds `COLUMNS` columns of V, weighted, for all of the heads; `ways` members share out the positions
+    4  each member adds `COLUMNS` columns of V, weighted, for all queries; `ways` members share out the positions
 Running sums stay in the team's memory, where a higher maximum fades them (Milakov & Gimelshein, "Online normalizer
 calculation for softmax", 2018). tinygrad puts a barrier between a store to local memory and a load that comes after it.
 """
@@ -21,42 +22,57 @@ from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import EMPTY, Attention, added, chance, divisors, reduce_add, reduce_max
+from kernels.ops.attend import EMPTY, Attention, Span, added, chance, queries, reduce_add, reduce_max, span
 from kernels.ops.gated import element
 from kernels.ops.team import PARTS, Store, loop
 
 LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
 COLUMNS = 8
-MAX_HEADS = 7  # of a team: the code grows with them
+MAX_HEADS, MAX_QUERIES = 7, 8  # of a team, of one token and of many: the code grows with them
 _SLOT = 200  # tinygrad numbers its own arrays from 0
 
 
 def team_params(a: Attention) -> tuple[Params, ...]:
     """For a workgroup: `ways` so that step 4 has work for the threads, and no more memory than there is."""
     return tuple(
-        {"heads": heads, "threads": threads, "tile": tile, "ways": ways}
-        for heads in divisors(a.group, MAX_HEADS)[:3]
+        {"heads": heads, "threads": threads, "tile": tile, "ways": ways} | more
+        for more, heads in _queries(a)
         for threads in (128, 64, 256, 32)
         for tile in (128, 64, 256)
         for ways in (8, 4, 2, 1, 16)
         if tile >= threads and 1 < ways * -(-a.value_dim // COLUMNS) <= threads
-        if _nbytes(a, heads, tile, ways) <= LOCAL_NBYTES
+        if _nbytes(a, heads * more.get("tokens", 1), tile, ways) <= LOCAL_NBYTES
     )
 
 
 def solo_params(a: Attention) -> tuple[Params, ...]:
     """For one thread: `threads` of these work next to each other, where a device has no grid of them."""
     return tuple(
-        {"heads": heads, "threads": threads, "tile": tile}
-        for heads in divisors(a.group, MAX_HEADS)[:2]
+        {"heads": heads, "threads": threads, "tile": tile} | more
+        for more, heads in _queries(a)
         for tile in (32, 64, 16, 128)
         for threads in (1, 2, 4, 8, 16, 32, 64)
-        if (a.splits if a.splits > 1 else a.heads // heads) % threads == 0
+        if max(_blocks(a, heads, more)) % threads == 0
     )
 
 
-def _nbytes(a: Attention, heads: int, tile: int, ways: int) -> int:
-    return 4 * heads * (a.head_dim + 2 * tile + PARTS + 3 + ways * -(-a.value_dim // COLUMNS) * (COLUMNS + 1))
+def _queries(a: Attention) -> list[tuple[Params, int]]:
+    """Those worth a try: of one token the three largest, of many the most at once and half as many."""
+    found = list(queries(a, MAX_QUERIES if a.many else MAX_HEADS))
+    most = max(heads * more.get("tokens", 1) for more, heads in found)
+    return (
+        [(more, heads) for more, heads in found if heads * more.get("tokens", 1) >= most / 2] if a.many else found[:3]
+    )
+
+
+def _blocks(a: Attention, heads: int, more: Params) -> tuple[int, int]:
+    """How many splits or runs of tokens there are, and how many of the heads."""
+    return a.tokens // more["tokens"] if a.many else a.splits, a.heads // heads
+
+
+def _nbytes(a: Attention, count: int, tile: int, ways: int) -> int:
+    """Of local memory for `count` queries."""
+    return 4 * count * (a.head_dim + 2 * tile + PARTS + 3 + ways * -(-a.value_dim // COLUMNS) * (COLUMNS + 1))
 
 
 @dataclass
@@ -108,96 +124,106 @@ class _Team:
 
 
 def team(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
-    """Workgroups of `threads` for each (split, heads)."""
-    split = UOp.range(a.splits, 0, AxisType.GLOBAL)
-    block = UOp.range(a.heads // params["heads"], 1, AxisType.GLOBAL)
+    """Workgroups of `threads` for each (split, heads), or (tokens, heads)."""
+    outers, blocks = _blocks(a, params["heads"], params)
+    outer = UOp.range(outers, 0, AxisType.GLOBAL)
+    block = UOp.range(blocks, 1, AxisType.GLOBAL)
     member = UOp.range(params["threads"], -1, AxisType.WARP)  # WARP: any other kind would be split by // and %
-    crew = _Team(params["threads"], member, (split, block, member))
-    return _Work(w, a, params, args, crew, split, block).done().end(split, block, member)
+    crew = _Team(params["threads"], member, (outer, block, member))
+    here = span(a, outer, params.get("tokens", 1))
+    return _Work(w, a, params, args, crew, here, block).done().end(outer, block, member)
 
 
 def solo(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
-    """One thread for each of `threads` shares of the splits, or of the heads where there is one split."""
-    blocks, threads = a.heads // params["heads"], params["threads"]
-    shared, other = (a.splits, blocks) if a.splits > 1 else (blocks, a.splits)
+    """One thread for each of `threads` shares of the splits or tokens, or of the heads where there are more."""
+    (outers, blocks), threads = _blocks(a, params["heads"], params), params["threads"]
+    most, least = max(outers, blocks), min(outers, blocks)
     thread = UOp.range(threads, 0, AxisType.THREAD)
-    turns = UOp.range(shared // threads, 1, AxisType.LOOP), UOp.range(other, 2, AxisType.LOOP)
-    share = thread * (shared // threads) + turns[0]
-    split, block = (share, turns[1]) if a.splits > 1 else (turns[1], share)
+    turns = UOp.range(most // threads, 1, AxisType.LOOP), UOp.range(least, 2, AxisType.LOOP)
+    share = thread * (most // threads) + turns[0]
+    outer, block = (share, turns[1]) if outers >= blocks else (turns[1], share)
     crew = _Team(1, None, (thread, *turns))
-    return _Work(w, a, params, args, crew, split, block).done().end(*turns).end(thread)
+    here = span(a, outer, params.get("tokens", 1), alike=True)
+    return _Work(w, a, params, args, crew, here, block).done().end(*turns).end(thread)
 
 
 class _Work:
-    """What a team does, piece by piece: each method but `done` is the work on the i-th piece of a step."""
+    """What a team does, piece by piece: each method but `done` is the work on the i-th piece of a step.
 
-    def __init__(self, w: Workload, a: Attention, params: Params, args: Args, crew: _Team, split: UOp, block: UOp):
-        self.a, self.args, self.crew, self.split = a, args, crew, split
+    Query j is that of head `first` + j % heads and the span's token j // heads.
+    """
+
+    def __init__(self, w: Workload, a: Attention, params: Params, args: Args, crew: _Team, span: Span, block: UOp):
+        self.a, self.args, self.crew, self.span = a, args, crew, span
         self.heads, self.tile, self.ways = params["heads"], params["tile"], params.get("ways", 1)
+        self.count = self.heads * span.tokens
         self.parts = 1 if crew.member is None else PARTS
         self.strips = -(-a.value_dim // COLUMNS)
         self.first, self.kv_head = block * self.heads, block * self.heads // a.group
-        self.turn, self.loop = a.turns(self.tile, 3)
+        self.turn, self.loop = span.turns(self.tile, 3)
         self.out_dtype = DTYPES[w.out_dtype]
-        heads = self.heads
-        self.q = crew.array(heads, a.head_dim)
-        self.scores, self.weights = crew.array(heads, self.tile), crew.array(heads, self.tile)
-        self.parted = crew.array(heads, self.parts)
-        self.top, self.next_top, self.fade = crew.array(heads), crew.array(heads), crew.array(heads)
+        count = self.count
+        self.q = crew.array(count, a.head_dim)
+        self.scores, self.weights = crew.array(count, self.tile), crew.array(count, self.tile)
+        self.parted = crew.array(count, self.parts)
+        self.top, self.next_top, self.fade = crew.array(count), crew.array(count), crew.array(count)
         # a denominator for each strip of columns: whoever adds these counts for itself
-        self.total = crew.array(self.ways, heads, self.strips)
-        self.sums = crew.array(self.ways, heads, self.strips * COLUMNS)
+        self.total = crew.array(self.ways, count, self.strips)
+        self.sums = crew.array(self.ways, count, self.strips * COLUMNS)
 
     def done(self) -> UOp:
-        crew, heads = self.crew, self.heads
-        crew.each(heads * self.a.head_dim, self.ask)
-        crew.each(heads, lambda h: [(crew.read(self.top), (h,), UOp.const(EMPTY, dtypes.float32))])
+        crew, count = self.crew, self.count
+        crew.each(count * self.a.head_dim, self.ask)
+        crew.each(count, lambda j: [(crew.read(self.top), (j,), UOp.const(EMPTY, dtypes.float32))])
         for array, last in ((self.total, self.strips), (self.sums, self.strips * COLUMNS)):
-            crew.each(self.ways * heads * last, partial(self.clear, array, last))
+            crew.each(self.ways * count * last, partial(self.clear, array, last))
         crew.now = (*crew.now, *self.loop)
         crew.each(self.tile, self.score)
-        crew.each(heads * self.parts, self.part)
-        crew.each(heads, self.peak)
-        crew.each(heads * self.tile, self.weigh)
+        crew.each(count * self.parts, self.part)
+        crew.each(count, self.peak)
+        crew.each(count * self.tile, self.weigh)
         crew.each(self.ways * self.strips, self.add)
         crew.repeat(self.loop)
-        crew.each(heads * self.a.value_dim, self.put)
+        crew.each(count * self.a.value_dim, self.put)
         return UOp.group(*crew.now)
 
     def ask(self, i: UOp) -> list[Store]:
-        h, column = i // self.a.head_dim, i % self.a.head_dim
-        return [(self.crew.read(self.q), (h, column), self.a.q(self.args, self.first + h, column))]
+        j, column = i // self.a.head_dim, i % self.a.head_dim
+        token, head = self.span.token + j // self.heads, self.first + j % self.heads
+        return [(self.crew.read(self.q), (j, column), self.a.q(self.args, token, head, column))]
 
     def clear(self, array: UOp, last: int, i: UOp) -> list[Store]:
-        at = (i // (self.heads * last), i // last % self.heads, i % last)
+        at = (i // (self.count * last), i // last % self.count, i % last)
         return [(self.crew.read(array), at, UOp.const(0.0, dtypes.float32))]
 
     def score(self, i: UOp) -> list[Store]:
-        """Of position i with all heads; a sum for each of COLUMNS lanes, which a CPU adds up in a vector register."""
-        a, heads = self.a, range(self.heads)
-        position, valid = a.at(self.split, self.turn * self.tile + i)
+        """Of position i with all queries; a sum for each of COLUMNS lanes, which a CPU adds up in a vector register."""
+        a, count = self.a, range(self.count)
+        position, inside = self.span.at(self.turn * self.tile + i)
         step = self.crew.loop(-(-a.head_dim // COLUMNS))
-        lanes: list[list[UOp]] = [[] for _ in heads]
+        lanes: list[list[UOp]] = [[] for _ in count]
         for lane in range(COLUMNS):
             column = step * COLUMNS + lane
             whole = a.head_dim % COLUMNS == 0
             # past the last column the key is 0, and q's last column as good as any
             key = a.k(self.args, self.kv_head, position, column if whole else column.valid(column < a.head_dim))
             asked = column if whole else column.minimum(a.head_dim - 1)
-            for h in heads:
-                lanes[h].append(reduce_add(self.crew.read(self.q)[h, asked] * key, step))
-        return [(self.crew.read(self.scores), (h, i), a.score(added(lanes[h]), valid)) for h in heads]
+            for j in count:
+                lanes[j].append(reduce_add(self.crew.read(self.q)[j, asked] * key, step))
+        seen = [self.span.seen(position, inside, t) for t in range(self.span.tokens)]
+        scores = self.crew.read(self.scores)
+        return [(scores, (j, i), a.score(added(lanes[j]), seen[j // self.heads])) for j in count]
 
     def part(self, i: UOp) -> list[Store]:
         size = self.tile // self.parts
-        h, part, row = i // self.parts, i % self.parts, self.crew.loop(size)
-        highest = reduce_max(self.crew.read(self.scores)[h, part * size + row], row)
-        return [(self.crew.read(self.parted), (h, part), highest)]
+        j, part, row = i // self.parts, i % self.parts, self.crew.loop(size)
+        highest = reduce_max(self.crew.read(self.scores)[j, part * size + row], row)
+        return [(self.crew.read(self.parted), (j, part), highest)]
 
-    def peak(self, h: UOp) -> list[Store]:
+    def peak(self, j: UOp) -> list[Store]:
         read = self.crew.read
-        highest = reduce(UOp.maximum, [read(self.parted)[h, p] for p in range(self.parts)], read(self.top)[h])
-        return [(read(self.next_top), (h,), highest), (read(self.fade), (h,), (read(self.top)[h] - highest).exp2())]
+        highest = reduce(UOp.maximum, [read(self.parted)[j, p] for p in range(self.parts)], read(self.top)[j])
+        return [(read(self.next_top), (j,), highest), (read(self.fade), (j,), (read(self.top)[j] - highest).exp2())]
 
     def weigh(self, i: UOp) -> list[Store]:
         read, at = self.crew.read, (i // self.tile, i % self.tile)
@@ -208,30 +234,29 @@ class _Work:
         a, read = self.a, self.crew.read
         way, strip, row = i // self.strips, i % self.strips, self.crew.loop(self.tile // self.ways)
         at = row * self.ways + way
-        position, _ = a.at(self.split, self.turn * self.tile + at)
+        position, _ = self.span.at(self.turn * self.tile + at)
         values = []
         for lane in range(COLUMNS):
             column = strip * COLUMNS + lane
             inside = column if a.value_dim % COLUMNS == 0 else column.valid(column < a.value_dim)
             values.append((column, a.v(self.args, self.kv_head, position, inside)))
         done: list[Store] = []
-        for h in range(self.heads):
-            weight, fade = read(self.weights)[h, at], read(self.fade)[h]
+        for j in range(self.count):
+            weight, fade = read(self.weights)[j, at], read(self.fade)[j]
             for column, value in values:
-                new = read(self.sums)[way, h, column] * fade + reduce_add(weight * value, row)
-                done.append((read(self.sums), (way, h, column), new))
-            new = read(self.total)[way, h, strip] * fade + reduce_add(weight, row)
-            done.append((read(self.total), (way, h, strip), new))
-            done.append((read(self.top), (h,), read(self.next_top)[h]))
+                new = read(self.sums)[way, j, column] * fade + reduce_add(weight * value, row)
+                done.append((read(self.sums), (way, j, column), new))
+            new = read(self.total)[way, j, strip] * fade + reduce_add(weight, row)
+            done.append((read(self.total), (way, j, strip), new))
+            done.append((read(self.top), (j,), read(self.next_top)[j]))
         return done
 
     def put(self, i: UOp) -> list[Store]:
         a, read, ways = self.a, self.crew.read, range(self.ways)
-        h, column = i // a.value_dim, i % a.value_dim
-        total = added([read(self.total)[way, h, 0] for way in ways])
-        scale, lse = a.finish(self.args, self.split, self.first + h, read(self.top)[h], total)
-        mean = added([read(self.sums)[way, h, column] for way in ways]) * scale
-        return [
-            (self.args["out"], (self.split, self.first + h, column), mean.cast(self.out_dtype)),
-            (self.args["lse"], (self.split, self.first + h), lse),  # the same for all columns
-        ]
+        j, column = i // a.value_dim, i % a.value_dim
+        row, head = self.span.row(j // self.heads), self.first + j % self.heads
+        total = added([read(self.total)[way, j, 0] for way in ways])
+        scale, lse = a.finish(self.args, self.span.split, head, read(self.top)[j], total)
+        mean = added([read(self.sums)[way, j, column] for way in ways]) * scale
+        out: list[Store] = [(self.args["out"], (row, head, column), mean.cast(self.out_dtype))]
+        return out if a.many else [*out, (self.args["lse"], (row, head), lse)]  # the same lse for all columns

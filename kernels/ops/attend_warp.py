@@ -1,10 +1,11 @@
-"""Attention of one token by warps whose lanes meet in shuffles; the warps of a workgroup meet once, at the end.
+"""Attention by warps whose lanes meet in shuffles; the warps of a workgroup meet once, at the end.
 
 A group of `width` lanes shares a position: each holds some columns of q and of the sums in registers, reads those of K
 and V, and a shuffle adds up the dot products. Every group keeps a softmax of its own over the positions that it has
 seen (Milakov & Gimelshein, 2018); in the end a warp's groups are put together by shuffles and its warps through local
 memory. Nothing is fixed but the integer parameters:
     heads   query heads that a warp takes at once, sharing its reads of K and V
+    tokens  tokens of which it takes them
     width   lanes that share a position
     rows    positions that a group of lanes takes at a time
     warps   warps of a workgroup, which share out the positions of a split
@@ -23,7 +24,8 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.op import DTYPES, Args, Params
-from kernels.ops.attend import EMPTY, Attention, added, chance, divisors
+from kernels.ops import attend
+from kernels.ops.attend import EMPTY, Attention, Span, added, chance, queries
 from kernels.ops.attend_team import LOCAL_NBYTES
 from kernels.ops.gated import element
 from kernels.ops.warp import SHUFFLES, WARP
@@ -38,14 +40,15 @@ _SLOT = 300  # tinygrad numbers its own arrays from 0
 def warp_params(a: Attention) -> tuple[Params, ...]:
     """Those that registers and local memory hold."""
     return tuple(
-        {"heads": heads, "width": width, "rows": rows, "warps": warps}
-        for heads in divisors(a.group, 8)
+        {"heads": heads, "width": width, "rows": rows, "warps": warps} | more
+        for more, heads in queries(a, 8)
         for width in (16, 8, 32, 4)
         for warps in (4, 8, 2, 1)
         for rows in (2, 1, 4)
-        if heads * COLUMNS * (_strips(a.head_dim, width) + _strips(a.value_dim, width)) <= _REGISTERS
-        if rows * heads * _strips(a.head_dim, width) <= 16
-        if 4 * warps * heads * (a.value_dim + 2) <= LOCAL_NBYTES
+        if (count := heads * more.get("tokens", 1))
+        if count * COLUMNS * (_strips(a.head_dim, width) + _strips(a.value_dim, width)) <= _REGISTERS
+        if rows * count * _strips(a.head_dim, width) <= 16
+        if 4 * warps * count * (a.value_dim + 2) <= LOCAL_NBYTES
     )
 
 
@@ -73,7 +76,7 @@ class _Registers:
 
 
 def warp(w: Workload, a: Attention, params: Params, args: Args, device: str) -> UOp:
-    """Workgroups of `warps` warps for each (split, heads)."""
+    """Workgroups of `warps` warps for each (split, heads), or (tokens, heads)."""
     team = _Warps(w, a, args, device, **params)
     query, sums, ready = team.start()
     done = team.sweep(query, sums, ready)
@@ -92,10 +95,21 @@ class _Warps:
     width: int
     rows: int
     warps: int
+    tokens: int = 1
+
+    @property
+    def queries(self) -> range:
+        """Of `tokens` tokens, the heads of each side by side."""
+        return range(self.tokens * self.heads)
 
     @cached_property
-    def split(self) -> UOp:
-        return UOp.range(self.a.splits, 0, AxisType.GLOBAL)
+    def outer(self) -> UOp:
+        """The split, or of many tokens which of them."""
+        return UOp.range(self.a.tokens // self.tokens if self.a.many else self.a.splits, 0, AxisType.GLOBAL)
+
+    @cached_property
+    def span(self) -> Span:
+        return attend.span(self.a, self.outer, self.tokens)
 
     @cached_property
     def block(self) -> UOp:
@@ -112,7 +126,7 @@ class _Warps:
 
     @property
     def threads(self) -> tuple[UOp, ...]:
-        return self.split, self.block, self.warp, self.lane
+        return self.outer, self.block, self.warp, self.lane
 
     @property
     def first(self) -> UOp:
@@ -143,13 +157,14 @@ class _Warps:
 
     def start(self) -> tuple[_Registers, _Registers, UOp]:
         """Registers with q, registers for the sums, and when they are ready."""
-        a, heads = self.a, range(self.heads)
-        query = _Registers(_SLOT, [(h, *e) for h in heads for e in self._own(a.head_dim)])
-        state = [(name, h) for name in ("top", "total") for h in heads]
-        sums = _Registers(_SLOT + 1, [*state, *((h, *e) for h in heads for e in self._own(a.value_dim))])
+        a = self.a
+        query = _Registers(_SLOT, [(j, *e) for j in self.queries for e in self._own(a.head_dim)])
+        state = [(name, j) for name in ("top", "total") for j in self.queries]
+        sums = _Registers(_SLOT + 1, [*state, *((j, *e) for j in self.queries for e in self._own(a.value_dim))])
 
-        def q(h: int, strip: int, i: int) -> UOp:
-            return a.q(self.args, self.first + h, self._read(strip, i, a.head_dim))
+        def q(j: int, strip: int, i: int) -> UOp:
+            t, h = divmod(j, self.heads)
+            return a.q(self.args, self.span.token + t, self.first + h, self._read(strip, i, a.head_dim))
 
         def nothing(name: object, *_: int) -> UOp:
             return UOp.const(EMPTY if name == "top" else 0.0, dtypes.float32)
@@ -158,68 +173,73 @@ class _Warps:
 
     def sweep(self, query: _Registers, sums: _Registers, ready: UOp) -> UOp:
         """All positions of the split, `rows` of them a turn for each group of lanes."""
-        a, args, kv_head = self.a, self.args, self.first // self.a.group
+        a, args, kv_head, span = self.a, self.args, self.first // self.a.group, self.span
         groups = WARP // self.width
         step = self.warps * self.rows * groups
-        turn, loop = a.turns(step, 3)
+        turn, loop = span.turns(step, 3)
         q, old = query.load((ready, *loop)), sums.load((ready, *loop))
         own = self._own(a.value_dim)
         scores: list[list[UOp]] = []
         values: list[dict[tuple[int, int], UOp]] = []
         for row in range(self.rows):
             i = ((turn * self.warps + self.warp) * self.rows + row) * groups + self.lane // self.width
-            position, valid = a.at(self.split, i)
+            position, inside = span.at(i)
             key = {e: a.k(args, kv_head, position, self._read(*e, a.head_dim)) for e in self._own(a.head_dim)}
-            dots = [added([q(h, *e) * k for e, k in key.items()]) for h in range(self.heads)]
-            scores.append([a.score(self._exchange(dot, add, near=True), valid) for dot in dots])
+            dots = [added([q(j, *e) * k for e, k in key.items()]) for j in self.queries]
+            seen = [span.seen(position, inside, t) for t in range(self.tokens)]
+            sums_of = [self._exchange(dot, add, near=True) for dot in dots]
+            scores.append([a.score(dot, seen[j // self.heads]) for j, dot in enumerate(sums_of)])
             values.append({e: a.v(args, kv_head, position, self._read(*e, a.value_dim)) for e in own})
-        tops = [reduce(UOp.maximum, [old("top", h), *(row[h] for row in scores)]) for h in range(self.heads)]
-        fades = [(old("top", h) - top).exp2() for h, top in enumerate(tops)]
+        tops = [reduce(UOp.maximum, [old("top", j), *(row[j] for row in scores)]) for j in self.queries]
+        fades = [(old("top", j) - top).exp2() for j, top in enumerate(tops)]
         weights = [[chance(score, top) for score, top in zip(row, tops, strict=True)] for row in scores]
 
-        def new_state(name: str, h: int) -> UOp:
-            return tops[h] if name == "top" else added([old(name, h) * fades[h], *(row[h] for row in weights)])
+        def new_state(name: str, j: int) -> UOp:
+            return tops[j] if name == "top" else added([old(name, j) * fades[j], *(row[j] for row in weights)])
 
-        def new_sum(h: int, strip: int, i: int) -> UOp:
-            more = [row[h] * value[strip, i] for row, value in zip(weights, values, strict=True)]
-            return added([old(h, strip, i) * fades[h], *more])
+        def new_sum(j: int, strip: int, i: int) -> UOp:
+            more = [row[j] * value[strip, i] for row, value in zip(weights, values, strict=True)]
+            return added([old(j, strip, i) * fades[j], *more])
 
         now = (ready, *loop)
         return sums.store(now, lambda *n: new_state(*n) if isinstance(n[0], str) else new_sum(*n)).end(*loop)
 
     def meet(self, found: Callable[..., UOp]) -> UOp:
-        """The groups of each warp put together, in local memory: [warps, heads, sums | highest score | denominator]."""
+        """The groups of each warp put together, in local memory: [warps, queries, sums and the highest score and the
+        denominator]."""
         dim = self.a.value_dim
-        shared = UOp.placeholder((self.warps, self.heads, dim + 2), dtypes.float32, _SLOT + 2, AddrSpace.LOCAL)
+        shared = UOp.placeholder((self.warps, len(self.queries), dim + 2), dtypes.float32, _SLOT + 2, AddrSpace.LOCAL)
         stores = []
-        for h in range(self.heads):
-            top = self._exchange(found("top", h), UOp.maximum, near=False)
-            fade = (found("top", h) - top).exp2()
+        for j in self.queries:
+            top = self._exchange(found("top", j), UOp.maximum, near=False)
+            fade = (found("top", j) - top).exp2()
             for e in self._own(dim):
                 at = self._column(*e)
-                place = element(shared, (self.warp, h, at), (self.lane < self.width) & (at < dim))
-                stores.append(place.store(self._exchange(found(h, *e) * fade, add, near=False)))
+                place = element(shared, (self.warp, j, at), (self.lane < self.width) & (at < dim))
+                stores.append(place.store(self._exchange(found(j, *e) * fade, add, near=False)))
             # all lanes have the same highest score and denominator, and all may store them
-            stores.append(shared[self.warp, h, dim].store(top))
-            total = self._exchange(found("total", h) * fade, add, near=False)
-            stores.append(shared[self.warp, h, dim + 1].store(total))
+            stores.append(shared[self.warp, j, dim].store(top))
+            total = self._exchange(found("total", j) * fade, add, near=False)
+            stores.append(shared[self.warp, j, dim + 1].store(total))
         return shared.after(UOp.group(*stores))
 
     def put(self, shared: UOp) -> UOp:
         """The warps put together, an output for each thread."""
-        a, dim, size, count = self.a, self.a.value_dim, self.warps * WARP, self.heads * self.a.value_dim
+        a, dim, size, count = self.a, self.a.value_dim, self.warps * WARP, len(self.queries) * self.a.value_dim
         turn = UOp.range(-(-count // size), 4, AxisType.LOOP)
         at = turn * size + self.warp * WARP + self.lane
         real = at < count
         at = at if int(at.vmax) < count else at.minimum(count - 1)
-        h, column = at // dim, at % dim
-        tops = [shared[i, h, dim] for i in range(self.warps)]
+        j, column = at // dim, at % dim
+        tops = [shared[i, j, dim] for i in range(self.warps)]
         top = reduce(UOp.maximum, tops)
         fades = [(t - top).exp2() for t in tops]
-        total = added([shared[i, h, dim + 1] * fade for i, fade in enumerate(fades)])
-        scale, lse = a.finish(self.args, self.split, self.first + h, top, total)
-        mean = added([shared[i, h, column] * fade for i, fade in enumerate(fades)]) * scale
-        out = element(self.args["out"], (self.split, self.first + h, column), real)
-        # threads that have no output, or another column, store the same lse
-        stores = out.store(mean.cast(DTYPES[self.w.out_dtype])), self.args["lse"][self.split, self.first + h].store(lse)
+        total = added([shared[i, j, dim + 1] * fade for i, fade in enumerate(fades)])
+        row, head = self.span.row(j // self.heads), self.first + j % self.heads
+        scale, lse = a.finish(self.args, self.span.split, head, top, total)
+        mean = added([shared[i, j, column] * fade for i, fade in enumerate(fades)]) * scale
+        out = element(self.args["out"], (row, head, column), real)
+        stores = [out.store(mean.cast(DTYPES[self.w.out_dtype]))]
+        if not a.many:  # threads that have no output, or another column, store the same lse
+            stores.append(self.args["lse"][row, head].store(lse))
         return UOp.group(*stores).end(turn).end(*self.threads)

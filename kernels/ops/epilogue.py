@@ -12,14 +12,24 @@ from db.records import Workload
 from kernels.op import DTYPES, INPUT, WEIGHT, Args, KernelError, Operand
 from kernels.unpack import float32
 
-EPILOGUES = {"none": (), "add": ("residual",), "bias": ("bias",), "bias_add": ("bias", "residual")}
-"""Epilogue -> what is added: bias [n], residual [m, n] of the output's dtype."""
+EPILOGUES = {
+    "none": (),
+    "add": ("residual",),
+    "bias": ("bias",),
+    "bias_add": ("bias", "residual"),
+    "gate": ("gate",),
+    "bias_gate": ("bias", "gate"),
+}
+"""Epilogue -> operands, in turn: bias [n] and residual [m, n] are added; of gate [m, n] the activation (extra `act`) is
+taken and multiplied. The latter two are of the output's dtype."""
 
 
 def check(w: Workload, epilogues: tuple[str, ...] = tuple(EPILOGUES)) -> None:
     """KernelError for a dtype or an epilogue without kernels."""
     if w.epilogue not in epilogues or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
         raise KernelError(f"no kernel of {w.op} takes {w.x_dtype} -> {w.out_dtype} with the epilogue {w.epilogue!r}")
+    if "gate" in EPILOGUES[w.epilogue]:
+        activation(w)
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:
@@ -27,6 +37,7 @@ def operands(w: Workload) -> tuple[Operand, ...]:
     found = {
         "bias": Operand("bias", (w.n,), DTYPES["float32"], WEIGHT),
         "residual": Operand("residual", (w.m, w.n), DTYPES[w.out_dtype], INPUT),
+        "gate": Operand("gate", (w.m, w.n), DTYPES[w.out_dtype], INPUT),
     }
     return tuple(found[name] for name in EPILOGUES[w.epilogue])
 
@@ -34,7 +45,8 @@ def operands(w: Workload) -> tuple[Operand, ...]:
 def store(w: Workload, args: Args, token: UOp, row: UOp, value: UOp) -> UOp:
     """out[token, row] = value with the epilogue's terms, in the output's dtype."""
     for name in EPILOGUES[w.epilogue]:
-        value = value + float32(args["bias"][row] if name == "bias" else args["residual"][token, row])
+        term = float32(args[name][row] if name == "bias" else args[name][token, row])
+        value = activation(w)(term, value) if name == "gate" else value + term
     return args["out"][token, row].store(value.cast(DTYPES[w.out_dtype]))
 
 

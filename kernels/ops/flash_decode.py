@@ -14,10 +14,12 @@ position of the Variable start_pos. With `splits` 1 the output is the result; wi
 
 from __future__ import annotations
 
-from tinygrad import dtypes
+from collections.abc import Mapping
+
+from tinygrad import UOp, dtypes
 
 from db.records import Workload
-from kernels.op import DTYPES, INPUT, WEIGHT, Operand
+from kernels.op import DTYPES, INPUT, WEIGHT, Args, Operand
 from kernels.ops import attend
 from kernels.ops.attend import Attention
 from kernels.ops.attend_choices import attention_op
@@ -41,28 +43,45 @@ EXTRAS: dict[str, int | str] = {
 
 def attention(w: Workload) -> Attention:
     """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
-    e = attend.extras(w, EXTRAS)
-    sizes = {name: int(e[name]) for name in ("heads", "kv_heads", "head_dim", "ctx", "max_ctx", "splits", "window")}
+    return grouped(w, attend.extras(w, EXTRAS), False)
+
+
+def grouped(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
+    """Attention of extras, whose heads share keys and values; of one token or of `many`, where q has an index more."""
+    sizes = {name: int(e[name]) for name in ("heads", "kv_heads", "head_dim", "ctx", "max_ctx", "window")}
+
+    def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
+        return float32(element(args["q"], (token, head, column) if many else (head, column)))
+
     return Attention(
         **sizes,
         value_dim=int(e["v_head_dim"]),
+        splits=int(e.get("splits", 1)),
         scale=attend.number(w, "scale", e["scale"]),
         softcap=attend.number(w, "softcap", e["softcap"]),
         sinks=bool(e["sinks"]),
-        q=lambda args, head, column: float32(element(args["q"], (head, column))),
+        q=q,
         k=lambda args, head, position, column: float32(element(args["k"], (head, position, column))),
         v=lambda args, head, position, column: float32(element(args["v"], (head, position, column))),
+        many=many,
+        tokens=w.m if many else 1,
     )
 
 
-def _inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
+def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
     sinks = (Operand("sinks", (a.heads,), dtypes.float32, WEIGHT),) if a.sinks else ()
+    tokens = (a.tokens,) if a.many else ()
     return (
-        Operand("q", (a.heads, a.head_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("q", (*tokens, a.heads, a.head_dim), DTYPES[w.x_dtype], INPUT),
         Operand("k", (a.kv_heads, a.max_ctx, a.head_dim), dtypes.float16, WEIGHT),
         Operand("v", (a.kv_heads, a.max_ctx, a.value_dim), dtypes.float16, WEIGHT),
         *sinks,
     )
 
 
-OP = attention_op("flash_decode", attention, _inputs, lambda a: 2 * a.kv_heads * (a.head_dim + a.value_dim))
+def row_nbytes(a: Attention) -> int:
+    """Of a position in the caches."""
+    return 2 * a.kv_heads * (a.head_dim + a.value_dim)
+
+
+OP = attention_op("flash_decode", attention, inputs, row_nbytes)

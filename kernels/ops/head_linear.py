@@ -14,7 +14,7 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.op import DTYPES, INPUT, OUT, Args, KernelError, Operand
-from kernels.ops import choices, epilogue
+from kernels.ops import choices, epilogue, tc
 from kernels.ops.rows import Index, Rows, Weight, weight_operands
 from kernels.unpack import float32
 
@@ -62,4 +62,12 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = choices.row_op("head_linear", rows, _operands, lambda w: w.m * _heads(w) * w.n * w.k)
+OP = choices.row_op(
+    "head_linear",
+    rows,
+    _operands,
+    lambda w: w.m * _heads(w) * w.n * w.k,
+    "tc",
+    more={"tc": tc.variant(rows)},
+    tolerances=tc.TOLERANCES,
+)

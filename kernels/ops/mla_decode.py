@@ -15,6 +15,8 @@ mean what they mean for `flash_decode`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tinygrad import UOp, dtypes
 
 from db.records import Workload
@@ -38,13 +40,18 @@ EXTRAS: dict[str, int | str] = {
 
 def attention(w: Workload) -> Attention:
     """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
-    e = attend.extras(w, EXTRAS)
+    return latent(w, attend.extras(w, EXTRAS), False)
+
+
+def latent(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
+    """Latent attention of extras, of one token or of `many`, where q has an index more."""
     rank, rope = int(e["kv_lora"]), int(e["rope_dim"])
 
-    def q(args: Args, head: UOp, column: UOp) -> UOp:
+    def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
         at, inside = column.get_idx(), column.get_valid()
-        latent = element(args["q_latent"], (head, at), inside & (at < rank))
-        rotated = element(args["q_rope"], (head, at - rank), inside & (at >= rank))
+        row = (token, head) if many else (head,)
+        latent = element(args["q_latent"], (*row, at), inside & (at < rank))
+        rotated = element(args["q_rope"], (*row, at - rank), inside & (at >= rank))
         return (at < rank).where(float32(latent), float32(rotated))
 
     def row(args: Args, head: UOp, position: UOp, column: UOp) -> UOp:
@@ -57,20 +64,28 @@ def attention(w: Workload) -> Attention:
         value_dim=rank,
         ctx=int(e["ctx"]),
         max_ctx=int(e["max_ctx"]),
-        splits=int(e["splits"]),
+        splits=int(e.get("splits", 1)),
         scale=attend.number(w, "scale", e["scale"]),
         q=q,
         k=row,
         v=row,
+        many=many,
+        tokens=w.m if many else 1,
     )
 
 
-def _inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
+def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
+    tokens = (a.tokens,) if a.many else ()
     return (
-        Operand("q_latent", (a.heads, a.value_dim), DTYPES[w.x_dtype], INPUT),
-        Operand("q_rope", (a.heads, a.head_dim - a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("q_latent", (*tokens, a.heads, a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("q_rope", (*tokens, a.heads, a.head_dim - a.value_dim), DTYPES[w.x_dtype], INPUT),
         Operand("cache", (a.max_ctx, a.head_dim), dtypes.float16, WEIGHT),
     )
 
 
-OP = attention_op("mla_decode", attention, _inputs, lambda a: 2 * a.head_dim)
+def row_nbytes(a: Attention) -> int:
+    """Of a position in the cache."""
+    return 2 * a.head_dim
+
+
+OP = attention_op("mla_decode", attention, inputs, row_nbytes)

@@ -272,4 +272,9 @@ def row_of(r: Rows, weight: Weight, args: Args, index: Index, row: UOp) -> UOp:
     """The weight's own row for a kernel row; for a row of another weight nothing is loaded."""
     if weight.stop is not None:
         return (row - weight.start).valid(inside(weight, row))
+    return stacked(r, args, index, row)
+
+
+def stacked(r: Rows, args: Args, index: Index, row: UOp) -> UOp:
+    """A kernel row as one of all matrices' rows."""
     return row if r.matrix is None else r.matrix(args, index) * r.n + row

@@ -28,7 +28,7 @@ from tinygrad.uop.ops import AxisType
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.op import Args, Params, Variant
-from kernels.ops.rows import Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add
+from kernels.ops.rows import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
 from kernels.unpack import Block, float32, get_layout
 
 MIN_TOKENS = 32
@@ -45,7 +45,7 @@ _TOKENS, _ROWS = 16, 8  # a tile on NVIDIA GPUs; 8 and 8 on Apple's
 
 
 def variant(build: Callable[[Workload], Rows]) -> Variant:
-    """For an op whose kernels are Rows of one weight and one loop, the tokens."""
+    """For an op whose kernels are Rows of one weight; the first loop is that of the tokens."""
     return Variant(
         lambda w, params, args, device: tc(build(w), args, device),
         lambda w: tc_params(build(w)),
@@ -74,24 +74,26 @@ def unrolled(format: str, core_k: int) -> int:
 
 
 def tc(r: Rows, args: Args, device: str) -> UOp:
-    """The kernel: loops 0 (token), 1 (row) and 2 (the sum), each of whole tiles of a tensor core.
+    """The kernel: loops 0 (token), 1 (row) and 2 (the sum), each of whole tiles of a tensor core; others from 8 on.
 
     Past the last token or row the last one is read again and nothing stored. OptOps.PADTO would do as well but for
     formats with tables, where tinygrad 0.14 then reads past a weight's end.
     """
     (weight,) = r.weights
     loops = UOp.range(_up(r.loops[0], _TOKENS), 0), UOp.range(_up(r.n, _ROWS), 1)
-    token, row = loops[0].minimum(r.loops[0] - 1), loops[1].minimum(r.n - 1)
+    others = tuple(UOp.range(size, number) for size, number in zip(r.loops[1:], LOOP_NUMBERS[1:], strict=False))
+    index = (loops[0].minimum(r.loops[0] - 1), *others)
+    row = stacked(r, args, index, loops[1].minimum(r.n - 1))
     count = _up(r.k, _RUN * _WORDS * runs(weight.format))
     c = UOp.range(count, 2, AxisType.REDUCE)
     read = _plain if is_plain(weight.format) else _packed
-    value, x = read(r, weight, args, row, c, lambda column: r.x(args, (token,), column), device)
+    value, x = read(r, weight, args, row, c, lambda column: r.x(args, index, column), device)
     if count != r.k:  # only of plain rows: a block is always a whole number of counts
         x = (c < r.k).where(x, 0.0)
     product = x.cast(dtypes.half) * value.cast(dtypes.half)
     total = reduce_add(product.cast(dtypes.float32), c)
     inside = [loop.valid(loop < size) for loop, size in zip(loops, (r.loops[0], r.n), strict=True)]
-    return r.store(args, (inside[0],), inside[1], [total]).end(*loops)
+    return r.store(args, (inside[0], *others), inside[1], [total]).end(*loops, *others)
 
 
 def _up(size: int, tile: int) -> int:

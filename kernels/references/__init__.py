@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from db.records import Workload
-from kernels.references.attention import flash_combine, flash_decode, mla_decode
+from kernels.references.attention import flash, flash_combine, mla
 from kernels.references.case import Case, InputsError
 from kernels.references.gated import expert_linear, gate_up, head_linear, rmsnorm_linear
 from kernels.references.linear import linear
@@ -26,10 +26,12 @@ _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
     "head_linear": head_linear,
     "topk": topk,
     "rope_cache_store": rope_cache_store,
-    "flash_decode": flash_decode,
+    "flash_decode": flash,
+    "flash_prefill": flash,
     "flash_combine": flash_combine,
     "mla_cache_store": mla_cache_store,
-    "mla_decode": mla_decode,
+    "mla_decode": mla,
+    "mla_prefill": mla,
     "rmsnorm": rmsnorm,
     "rmsnorm_add": rmsnorm,
     "embed": embed,

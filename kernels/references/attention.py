@@ -12,30 +12,33 @@ from kernels.references.case import Array, Case, Doubles, InputsError, Truth
 _NONE = -1e30  # the logarithm of a run without positions
 
 
-def flash_decode(w: Workload, rng: np.random.Generator) -> Case:
-    e = dict(w.extra)
+def flash(w: Workload, rng: np.random.Generator) -> Case:
+    """flash_decode, and flash_prefill of many tokens."""
+    e, tokens = dict(w.extra), _tokens(w)
     heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
     arrays = {
-        "q": _normal(rng, (heads, w.k), w.x_dtype),
+        "q": _normal(rng, (*tokens, heads, w.k), w.x_dtype),
         "k": _normal(rng, (kv_heads, max_ctx, w.k), "float16"),
         "v": _normal(rng, (kv_heads, max_ctx, int(e["v_head_dim"])), "float16"),
     }
     if e.get("sinks"):
         arrays["sinks"] = _normal(rng, (heads,), "float32")
     k, v = ([arrays[name][head * kv_heads // heads] for head in range(heads)] for name in ("k", "v"))
-    return _case(w, arrays, arrays["q"], k, v, arrays.get("sinks"))
+    return (_many if tokens else _one)(w, arrays, arrays["q"], k, v, arrays.get("sinks"))
 
 
-def mla_decode(w: Workload, rng: np.random.Generator) -> Case:
-    e = dict(w.extra)
+def mla(w: Workload, rng: np.random.Generator) -> Case:
+    """mla_decode, and mla_prefill of many tokens."""
+    e, tokens = dict(w.extra), _tokens(w)
     heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope_dim"])
     arrays = {
-        "q_latent": _normal(rng, (heads, rank), w.x_dtype),
-        "q_rope": _normal(rng, (heads, rope), w.x_dtype),
+        "q_latent": _normal(rng, (*tokens, heads, rank), w.x_dtype),
+        "q_rope": _normal(rng, (*tokens, heads, rope), w.x_dtype),
         "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
     }
-    q = np.concatenate([arrays["q_latent"], arrays["q_rope"]], axis=1)
-    return _case(w, arrays, q, [arrays["cache"]] * heads, [arrays["cache"][:, :rank]] * heads, None)
+    q = np.concatenate([arrays["q_latent"], arrays["q_rope"]], axis=-1)
+    cache = arrays["cache"]
+    return (_many if tokens else _one)(w, arrays, q, [cache] * heads, [cache[:, :rank]] * heads, None)
 
 
 def flash_combine(w: Workload, rng: np.random.Generator) -> Case:
@@ -48,6 +51,10 @@ def flash_combine(w: Workload, rng: np.random.Generator) -> Case:
     chances = np.exp2(lse.astype(np.float64))
     out = (parts.astype(np.float64) * chances[:, :, None]).sum(0) / chances.sum(0)[:, None]
     return Case({"parts": parts, "lse": lse}, {"out": Truth.of(out)})
+
+
+def _tokens(w: Workload) -> tuple[int, ...]:
+    return (w.m,) if w.op.endswith("prefill") else ()
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
@@ -70,14 +77,25 @@ def attend_rows(
     return chances @ v.astype(np.float64) / total, float((top + np.log(total)) / np.log(2))
 
 
-def _case(
+def _settings(w: Workload) -> tuple[int, int, float, float | None]:
+    """ctx, window, scale, softcap."""
+    e = dict(w.extra)
+    cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
+    return int(e["ctx"]), int(e.get("window", 0)), float(e.get("scale", 1)), cap
+
+
+def _typical(out: Doubles) -> Doubles:
+    """What is typical for a mean is what means are in general, however near to zero one comes: [all but the last]."""
+    return np.full(out.shape[:-1], out.std() + 1e-9)
+
+
+def _one(
     w: Workload, arrays: dict[str, Array], q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
 ) -> Case:
     """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of the first
     `ctx` positions."""
-    e = dict(w.extra)
-    ctx, window, splits = int(e["ctx"]), int(e.get("window", 0)), int(e.get("splits", 1))
-    cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
+    ctx, window, scale, cap = _settings(w)
+    splits = int(dict(w.extra).get("splits", 1))
     first = max(0, ctx - window) if window else 0
     run = -(-(ctx - first) // splits)
     out = np.zeros((splits, len(q), v[0].shape[1]))
@@ -87,9 +105,21 @@ def _case(
         for head in range(len(q)) if start < stop else ():
             sink = None if sinks is None or split > 0 else float(sinks[head])
             rows = slice(start, stop)
-            found = attend_rows(q[head], k[head][rows], v[head][rows], float(e.get("scale", 1)), cap, sink)
-            out[split, head], lse[split, head] = found
-    # typical for a mean is what means are in general, however near to zero one comes
-    size = np.full(out.shape[:2], out.std() + 1e-9)
-    typical = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
-    return Case(arrays, {"out": Truth.of(out, size), "lse": Truth.of(lse, typical)})
+            out[split, head], lse[split, head] = attend_rows(q[head], k[head][rows], v[head][rows], scale, cap, sink)
+    large = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
+    return Case(arrays, {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)})
+
+
+def _many(
+    w: Workload, arrays: dict[str, Array], q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
+) -> Case:
+    """q [tokens, heads, columns]; the last token is at position ctx - 1, and each sees the last `window` positions up
+    to its own."""
+    ctx, window, scale, cap = _settings(w)
+    out = np.zeros((*q.shape[:2], v[0].shape[1]))
+    for token, head in np.ndindex(*q.shape[:2]):
+        stop = ctx - len(q) + token + 1
+        rows = slice(max(0, stop - window) if window else 0, stop)
+        sink = None if sinks is None else float(sinks[head])
+        out[token, head], _ = attend_rows(q[token, head], k[head][rows], v[head][rows], scale, cap, sink)
+    return Case(arrays, {"out": Truth.of(out, _typical(out))})

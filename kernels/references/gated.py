@@ -7,27 +7,7 @@ import numpy.typing as npt
 
 from db.records import Workload
 from kernels.references.case import Array, Case, Doubles, InputsError, Truth
-from kernels.references.linear import activations, added, distinct_rows, planes
-
-
-def _silu(x: Doubles) -> Doubles:
-    result: Doubles = x / (1 + np.exp(-np.clip(x, -700, 700)))
-    return result
-
-
-def _gelu(x: Doubles) -> Doubles:
-    result: Doubles = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    return result
-
-
-def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
-    """act(gate) * up; gpt-oss's swiglu_oai clamps both."""
-    if act == "swiglu_oai":
-        gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0)
-        swiglu: Doubles = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
-        return swiglu
-    product: Doubles = {"silu": _silu, "gelu": _gelu}[act](gate) * up
-    return product
+from kernels.references.linear import activations, distinct_rows, finished, gated, planes
 
 
 def normalised(w: Workload, x: Doubles, norm: Array) -> Doubles:
@@ -61,7 +41,7 @@ def rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Case:
         columns.append((inside @ weight.T)[:, at])
         lengths.append(np.linalg.norm(weight, axis=1)[at])
     truth = Truth(np.concatenate(columns, 1), _lengths(inside), np.concatenate(lengths), w.n)
-    return added(w, Case(arrays, {"out": truth}), rng)
+    return finished(w, Case(arrays, {"out": truth}), rng)
 
 
 def gate_up(w: Workload, rng: np.random.Generator) -> Case:
@@ -141,7 +121,7 @@ def _expert_down(w: Workload, rng: np.random.Generator) -> Case:
         out[token] += probs[token, slot] * value
         scale[token] += probs[token, slot] * typical
     case = Case({**down.arrays, "x": x, "ids": ids, "probs": probs}, {"out": Truth.of(out, scale.max(1))})
-    return added(w, case, rng)
+    return finished(w, case, rng)
 
 
 def head_linear(w: Workload, rng: np.random.Generator) -> Case:

@@ -36,21 +36,45 @@ def planes(prefix: str, format: str, raw: Array, shape: tuple[int, int]) -> dict
     return {f"{prefix}.{a.name}": content for a, content in arrays}
 
 
-def added(w: Workload, case: Case, rng: np.random.Generator) -> Case:
-    """The case with the terms of the workload's epilogue: bias [n], residual [m, n]."""
+def _silu(x: Doubles) -> Doubles:
+    result: Doubles = x / (1 + np.exp(-np.clip(x, -700, 700)))
+    return result
+
+
+def _gelu(x: Doubles) -> Doubles:
+    result: Doubles = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return result
+
+
+def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
+    """act(gate) * up; gpt-oss's swiglu_oai clamps both."""
+    if act == "swiglu_oai":
+        gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0)
+        swiglu: Doubles = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+        return swiglu
+    product: Doubles = {"silu": _silu, "gelu": _gelu}[act](gate) * up
+    return product
+
+
+def finished(w: Workload, case: Case, rng: np.random.Generator) -> Case:
+    """The case with what the workload's epilogue does: bias [n], residual [m, n], gate [m, n]."""
     if w.epilogue == "none":
         return case
+    truth = case.truths["out"]
+    reference, scale = truth.rows(0, w.m)
     terms: dict[str, Array] = {}
     if "bias" in w.epilogue:
         terms["bias"] = rng.standard_normal(w.n, dtype=np.float32)
+        reference = reference + terms["bias"].astype(np.float64)
     if "add" in w.epilogue:
         terms["residual"] = activations((w.m, w.n), w.out_dtype, rng)
-    truth = case.truths["out"]
-    product, scale = truth.rows(0, w.m)
-    reference = product + sum(t.astype(np.float64) for t in terms.values())
+        reference = reference + terms["residual"].astype(np.float64)
     # a sum is as exact as its larger term
-    whole = Truth(reference, np.ones(w.m), np.maximum(scale.max(0), 1.0), w.n)
-    return Case({**case.arrays, **terms}, {"out": whole})
+    columns = np.maximum(scale.max(0), 1.0)
+    if "gate" in w.epilogue:
+        terms["gate"] = activations((w.m, w.n), w.out_dtype, rng)
+        reference = gated(str(dict(w.extra).get("act", "silu")), terms["gate"].astype(np.float64), reference)
+    return Case({**case.arrays, **terms}, {"out": Truth(reference, np.ones(w.m), columns, w.n)})
 
 
 def linear(w: Workload, rng: np.random.Generator) -> Case:
@@ -63,4 +87,4 @@ def linear(w: Workload, rng: np.random.Generator) -> Case:
         column_scale=np.linalg.norm(weight, axis=1),
         n=w.n,
     )
-    return added(w, Case({**planes("w", w.format, raw, (w.n, w.k)), "x": x}, {"out": truth}), rng)
+    return finished(w, Case({**planes("w", w.format, raw, (w.n, w.k)), "x": x}, {"out": truth}), rng)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import gguf_files as files
 from support import synthetic_models as made
@@ -61,6 +61,18 @@ def test_each_bucket_is_a_workload_of_its_own_and_attention_is_of_one_token() ->
     ones, eights = ({w.workload.op for w in plan.workloads if w.workload.m == m} for m in (1, 8))
     assert ones - eights == DECODE_ONLY
     assert not eights - ones
+
+
+def test_a_prompt_has_launches_of_its_own() -> None:
+    plan = workloads(made.model("llama"), (512,), context=4096)
+    found = {w.workload.op: w for w in plan.workloads}
+    assert {w.workload.m for w in plan.workloads} == {512}
+    assert found.keys() == {"embed", "rmsnorm", "linear", "rope_cache_store", "flash_prefill"}
+    assert found["rmsnorm"].count == 2 * made.LAYERS
+    row = 2 * made.KV_HEADS * 2 * made.HEAD
+    assert found["flash_prefill"].cache_nbytes == 4096 * row  # together they read each position once
+    assert found["rope_cache_store"].cache_nbytes == 512 * row
+    assert found["linear"].flops == 2 * 512 * found["linear"].workload.n * found["linear"].workload.k
 
 
 def test_one_launchs_work_grows_with_its_tokens() -> None:
@@ -213,6 +225,8 @@ KEYS = [
 ]
 
 
+# making the inputs takes long where other processes take the CPU
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([*made.MODELS, "unheard-of"]),
     st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4),

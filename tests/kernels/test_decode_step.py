@@ -10,9 +10,9 @@ import pytest
 from support import gguf_files as files
 from support import synthetic_models as made
 
-from kernels.models.decode_step import decode_step
+from kernels.models.decode_step import PROMPT_TOKENS, decode_step, prompt_launches
 from kernels.models.header import Header, read_header
-from kernels.models.launch import Launch
+from kernels.models.launch import Columns, Launch
 from kernels.registry import OPS, nbytes_moved, variants
 
 MODELS = sorted(path.stem for path in files.MODELS.glob("*.json"))
@@ -81,6 +81,64 @@ def test_a_token_reads_what_the_model_must_read(name: str, headers: dict[str, He
         elif tensor.name != "rope_freqs.weight":
             expected += tensor.nbytes
     assert sum(launch.nbytes(1) for launch in decode_step(header).launches) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_prompt_reads_the_same_tensors_but_the_head(name: str, headers: dict[str, Header]) -> None:
+    """Each once; a norm that goes before several weights too. The weights are the very ones that decoding reads, so
+    that none is on the device twice."""
+    header = headers[name]
+    step, prompt = decode_step(header).launches, prompt_launches(header)
+    times = Counter(name for launch in prompt for name in launch.tensors)
+    rest = Counter(name for launch in step[:-2] for name in launch.tensors)
+    assert times == rest
+    weights = {group for launch in step for group in stacks(launch)}
+    assert {group for launch in prompt for group in stacks(launch)} <= weights
+
+
+def stacks(launch: Launch) -> list[tuple[str, ...]]:
+    """The matrices of each weight that a launch reads: those of one operand are on the device as one."""
+    operands = dict.fromkeys(read.operand for read in launch.reads if len(read.tensor.shape) > 1)
+    return [tuple(read.tensor.name for read in launch.reads if read.operand == operand) for operand in operands]
+
+
+PROMPT = {
+    "rmsnorm_linear": ["rmsnorm", "linear"],
+    "gate_up": ["rmsnorm", "linear", "linear"],
+    "flash_decode": ["flash_prefill"],
+    "mla_decode": ["mla_prefill"],
+    "flash_combine": [],
+}
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-8b", "gemma-3-1b", "youtu-llm-2b"])
+def test_a_prompt_has_no_norms_within_its_products(name: str, headers: dict[str, Header]) -> None:
+    ops = [launch.op for launch in prompt_launches(headers[name])]
+    assert Counter(ops) - Counter(linear=40) <= Counter(op for o in STEPS[name][:-2] for op in PROMPT.get(o, [o]))
+    assert not {"rmsnorm_linear", "gate_up", "flash_combine", "argmax"} & set(ops)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_kernels_take_every_workload_of_a_prompt(name: str, headers: dict[str, Header]) -> None:
+    for launch in prompt_launches(headers[name]):
+        for m in (PROMPT_TOKENS, 512):
+            w = launch.workload(m, "float32")
+            assert variants(w), w
+            assert nbytes_moved(w) >= launch.nbytes(m)
+
+
+@pytest.mark.parametrize("architecture", made.MODELS)
+def test_a_prompt_of_every_architecture_ends_with_the_residual(architecture: str) -> None:
+    header = made.model(architecture)
+    launches = prompt_launches(header)
+    assert "x" in launches[-1].leaves
+    known = {"ids", "cos", "sin", "cos.local", "sin.local", *(x for o in launches for x in o.leaves)}
+    for launch in launches:
+        variants(launch.workload(PROMPT_TOKENS, "float32"))
+        for what in launch.takes.values():
+            for part in what if isinstance(what, tuple) else (what,):
+                value = part.value if isinstance(part, Columns) else part
+                assert value in known or f"{value}.0" in known, (launch.op, value)
 
 
 def in_notes(name: str, notes: tuple[str, ...]) -> bool:

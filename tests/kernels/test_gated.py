@@ -24,6 +24,8 @@ EXPERTS = {"experts": 5, "used": 3}
 WORKLOADS = {
     "bias and residual": workload("linear", "Q4_K", 33, 512, 2, "bias_add"),
     "residual of halves": workload("linear", "F16", 33, 65, 1, "add", "float16"),
+    "times a gate": workload("linear", "Q4_K", 33, 256, 2, "gate", act="gelu"),
+    "bias, times a gate": workload("linear", "Q8_0", 19, 64, 3, "bias_gate", act="swiglu_oai"),
     "norm": workload("rmsnorm_linear", "F32", 7, 65, **EPS),
     "norm of halves": workload("rmsnorm_linear", "Q8_0", 9, 96, 1, "none", "float16", **EPS),
     "parts of two formats": workload("rmsnorm_linear", "Q4_K", 40, 512, parts="Q4_K.24+Q6_K.16", **EPS),

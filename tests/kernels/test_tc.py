@@ -80,6 +80,26 @@ def test_the_first_default_emulated(device, format):
 
 
 @pytest.mark.parametrize("device", ARCHS)
+@pytest.mark.parametrize(
+    ("format", "k", "extra"), [("F16", 48, (("heads", 3),)), ("Q8_0", 64, (("heads", 2), ("row", 210), ("step", 80)))]
+)
+def test_a_linear_of_each_head_emulated(device, format, k, extra):
+    w, ren = Workload("head_linear", format, 9, k, 33, extra=extra), PythonRenderer(device)
+    found = default(w, ren)
+    assert found.variant == "tc"
+    verdict = run(w, build(w, found, ren), ren, case_of(w))
+    assert verdict.outcome is Outcome.OK, verdict.reason
+
+
+@pytest.mark.parametrize("device", ARCHS)
+def test_what_is_done_to_a_result_emulated(device):
+    w = replace(workload("Q8_0", 8, 2, 32), epilogue="bias_gate", extra=(("act", "silu"),))
+    ren = PythonRenderer(device)
+    verdict = run(w, build(w, default(w, ren), ren), ren, case_of(w))
+    assert verdict.outcome is Outcome.OK, verdict.reason
+
+
+@pytest.mark.parametrize("device", ARCHS)
 @pytest.mark.parametrize("format", TYPICAL)
 def test_random_schedules_emulated(device, format):
     rng, ren = random.Random(f"{device}{format}"), PythonRenderer(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from db.records import Workload
 
 
@@ -17,6 +19,17 @@ def flash(
     extra: dict[str, int | str] = {"max_ctx": ctx + 5, "splits": 1, "scale": f"{dim**-0.5:.7g}", **more}
     sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": value_dim, "ctx": ctx}
     return _workload("flash_decode", "F16", heads * value_dim, dim, **sizes, **extra)
+
+
+def flash_many(m: int, heads: int = 4, kv_heads: int = 2, dim: int = 32, ctx: int = 0, **more: int | str) -> Workload:
+    """`flash_prefill` of m tokens, by default from the first position on."""
+    w = flash(heads, kv_heads, dim, ctx or m, **more)
+    return replace(w, op="flash_prefill", m=m, extra=tuple(pair for pair in w.extra if pair[0] != "splits"))
+
+
+def mla_many(m: int, heads: int = 4, rank: int = 32, rope: int = 16, ctx: int = 0) -> Workload:
+    w = mla(heads, rank, rope, ctx or m)
+    return replace(w, op="mla_prefill", m=m, extra=tuple(pair for pair in w.extra if pair[0] != "splits"))
 
 
 def mla(heads: int = 4, rank: int = 32, rope: int = 16, ctx: int = 31, splits: int = 1) -> Workload:
