@@ -2,13 +2,15 @@
 
 A level expands the `width` fastest schedules known by one step each (an opt more, a parameter changed, another
 variant), drops what was seen before, and hands out the most promising first. The search ends when a level finds nothing
-that is faster, or when whoever drives it stops asking.
+that is faster, or when whoever drives it stops asking. What is known before it begins is expanded first: a short search
+is one around the baselines.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -31,7 +33,19 @@ class BeamSearch:
             search.observe(candidate, seconds or None)
     """
 
-    def __init__(self, space: Space, seeds: Sequence[Schedule], width: int, seed: int = 0, patience: int = 2) -> None:
+    def __init__(
+        self,
+        space: Space,
+        seeds: Sequence[Schedule],
+        width: int,
+        seed: int = 0,
+        patience: int = 2,
+        *,
+        known: Mapping[Schedule, float] = MappingProxyType({}),
+        starts: Sequence[Schedule] = (),
+    ) -> None:
+        """seeds: promising schedules, proposed first; starts: further ones, proposed after what is next to the fastest
+        `known`, which have been measured (seconds) and are not proposed."""
         self._space, self._width, self._patience = space, width, patience
         self._random = random.Random(seed)
         self._model = CostModel(space.starts)
@@ -41,8 +55,20 @@ class BeamSearch:
         self._level_best = float("inf")
         self._stale = 0
         self._frontier: list[Candidate] = []
-        for schedule in seeds:
-            if schedule.opts is not None and (candidate := space.candidate(schedule)):
+        for schedule, seconds in known.items():
+            if candidate := space.candidate(schedule):
+                self._seen.add(candidate.signature)
+                self.observe(candidate, seconds)
+        self._seed(seeds)
+        if self._known:
+            promising, self._frontier = self._frontier, []
+            self._next_level()
+            self._frontier = [*promising, *self._frontier]
+        self._seed(starts)
+
+    def _seed(self, schedules: Sequence[Schedule]) -> None:
+        for schedule in schedules:
+            if schedule.opts is not None and (candidate := self._space.candidate(schedule)):
                 self._add(candidate)
 
     @property

@@ -8,7 +8,7 @@ the next one starts from what this one learnt.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.compiler import Compiled, CompilePool, Job
@@ -116,10 +116,13 @@ class _Search:
     def result(self) -> Result:
         baselines = self._baselines()
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
-        search = BeamSearch(space, self._seeds(space), self._t._run.beam_width)
+        known = {space.explicit(s): entry.seconds for s, entry in self._entries.items()}
+        search = BeamSearch(
+            space, self._seeds(), self._t._run.beam_width, known=known, starts=self._starts(space, known)
+        )
         bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
         deadline = time.monotonic() + self._t._run.budget_seconds
-        batch_size = 4 * self._t._pool.workers
+        batch_size = 2 * self._t._pool.workers
         while time.monotonic() < deadline and (batch := search.propose(batch_size)):
             fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]
             seconds = self._evaluate([c.schedule for c in fresh], deadline)
@@ -135,13 +138,21 @@ class _Search:
         self._evaluate([s for group in found.values() for s in group], None)
         return found
 
-    def _seeds(self, space: Space) -> list[Schedule]:
+    def _seeds(self) -> list[Schedule]:
+        """The fastest of earlier runs, and what other shapes were tuned to."""
         store, target = self._t._store, self._t.target
         near = [s.schedule for s in store.neighbours(self._w, target, self._digest, NEIGHBOURS)]
         resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
-        device = backend(self._t._info.renderer)
-        plain = [space.explicit(s) for s in heuristic(self._w, device)]
-        return [*resumed, *near, *plain, *defaults(self._w, device), *space.seeds]
+        return [*resumed, *near]
+
+    def _starts(self, space: Space, known: Container[Schedule]) -> list[Schedule]:
+        """Elsewhere in the space: the first that was chosen by hand for each variant, and each variant bare. Others
+        that were chosen by hand are for shapes where those do not apply."""
+        chosen: dict[str, Schedule] = {}
+        for schedule in defaults(self._w, backend(self._t._info.renderer)):
+            if space.candidate(schedule):
+                chosen.setdefault(schedule.variant, schedule)
+        return [s for s in (*chosen.values(), *space.seeds) if s not in known]
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
         """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""

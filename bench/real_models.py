@@ -33,6 +33,8 @@ def real_model(name: str, folder: Path, layers: int | None = None) -> Path:
         tensors = [t for t in tensors if _block(t[0]) < metadata[blocks]]
     vocabulary = next(shape[0] for tensor, shape, _ in tensors if tensor == "token_embd.weight")
     metadata["tokenizer.ggml.tokens"] = [f"<{i}>" for i in range(vocabulary)]
+    # llama.cpp's word for tokens that mean nothing
+    metadata |= {"tokenizer.ggml.model": "no_vocab", f"{metadata['general.architecture']}.vocab_size": vocabulary}
     write_sparse_gguf(path, metadata, tensors)
     data = np.memmap(path, np.uint8, "r+")
     for t in read_header(path).tensors:

@@ -69,9 +69,8 @@ def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
         return _groups(w, r, variants, device)
     rows = 4 if r.n >= 8192 else 2 if r.n >= 4096 else 1
-    # a lane's words lie side by side: of a block of 32 weights more than two would leave the next lane's too far off
-    widest = 2 if get_format(r.formats[0]).block == 32 else 4
-    words = next((s for s in (widest, 2) if warp.steps(r.formats[0], r.k, s) >= warp.WARP), 1)
+    # two words of a lane lie side by side, and the next lane's are near: more are loaded no faster on an H100
+    words = 2 if warp.steps(r.formats[0], r.k, 2) >= warp.WARP else 1
     warps = 2 if device == "METAL" else 4
     choice = Schedule("warp", params_near(w, found, rows=rows, warps=warps, words=words), ())
     return (choice, *_groups(w, r, variants, device))

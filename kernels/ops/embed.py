@@ -14,7 +14,7 @@ from kernels.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Va
 from kernels.ops import epilogue
 from kernels.ops.routing import positive
 from kernels.ops.rows import chunk_words, is_plain, plain_weight, weight_operands
-from kernels.unpack import Block, float32, get_layout
+from kernels.unpack import Block, get_layout, number
 
 
 def _check(w: Workload) -> None:
@@ -48,7 +48,7 @@ def _embed(w: Workload, params: Params, args: Args, device: str) -> UOp:
         for run in layout.runs(block, chunk, step * words + word):
             group = groups[run.group]
             for i, quant in enumerate(run.quants):
-                weight = group.scale * float32(quant)
+                weight = group.scale * number(quant)
                 weight = weight if group.offset is None else weight - group.offset
                 stores.append(store(at * fmt.block + run.start + i, weight))
     return UOp.group(*stores).end(token, *loops)

@@ -25,7 +25,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.op import WEIGHT, Args, Operand, Params
-from kernels.unpack import Block, float32, get_layout, half
+from kernels.unpack import Block, float32, get_layout, half, in_place, number
 
 LANES = (16, 8, 4, 2, 1)
 WORDS = (8, 4, 2, 1)
@@ -131,8 +131,13 @@ def step_sums(
     x: Callable[[UOp], UOp],
     factor: bool,
     device: str,
+    pinned: Callable[[UOp], UOp] | None = None,
 ) -> list[UOp]:
-    """What one step adds to each lane's sum: the weights of `row` times x(column of the row), float32."""
+    """What one step adds to each lane's sum: the weights of `row` times x(column of the row), float32.
+
+    pinned(value) is `value` computed once, for all that use it. With it quants are not shifted down one by one: what
+    they are multiplied by is divided instead, once for all rows.
+    """
     fmt = get_format(weight.format)
     arrays = {a.name: args[f"{weight.name}.{a.name}"] for a in fmt.arrays}
     if is_plain(weight.format):
@@ -142,7 +147,9 @@ def step_sums(
             sums.setdefault(i % lanes, []).append(value)
         return [total(sums[lane]) for lane in range(lanes)]
     block = Block(arrays, row, step.block, device)
-    return _block_sums(weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor)
+    return _block_sums(
+        weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor, pinned
+    )
 
 
 def plain_weight(weight: UOp, format: str, device: str) -> UOp:
@@ -154,26 +161,34 @@ def plain_weight(weight: UOp, format: str, device: str) -> UOp:
     return float32(weight)
 
 
-def _block_sums(format: str, block: Block, step: Step, lanes: int, x: Callable[[UOp], UOp], factor: bool) -> list[UOp]:
+def _block_sums(
+    format: str,
+    block: Block,
+    step: Step,
+    lanes: int,
+    x: Callable[[UOp], UOp],
+    factor: bool,
+    pinned: Callable[[UOp], UOp] | None,
+) -> list[UOp]:
     layout = get_layout(format)
     groups = layout.groups(block, step.chunk)
-    weighted: dict[tuple[int, int], list[UOp]] = {}
-    inputs: dict[tuple[int, int], list[UOp]] = {}
+    weighted: dict[tuple[int, int], list[tuple[UOp, UOp, UOp]]] = {}
     for at, word in enumerate(step.words):
         for run in layout.runs(block, step.chunk, word):
             for i, quant in enumerate(run.quants):
-                key = ((4 * at + i) % lanes, run.group)
-                weighted.setdefault(key, []).append(float32(quant))
-                inputs.setdefault(key, []).append(x(run.start + i))
+                value, bits = (number(quant), 0) if pinned is None else in_place(quant)
+                input_ = x(run.start + i)
+                scaled = pinned(input_ * 2.0**-bits) if pinned is not None and bits else input_
+                weighted.setdefault(((4 * at + i) % lanes, run.group), []).append((value, scaled, input_))
     sums: dict[int, list[UOp]] = {}
-    for (lane, group), quants in weighted.items():
-        scale, offset, xs = groups[group].scale, groups[group].offset, inputs[lane, group]
+    for (lane, group), terms in weighted.items():
+        scale, offset = groups[group].scale, groups[group].offset
         if factor:
-            value = scale * total([q * v for q, v in zip(quants, xs, strict=True)])
-            value = value if offset is None else value - offset * total(xs)
+            value = scale * total([q * v for q, v, _ in terms])
+            value = value if offset is None else value - offset * total([v for _, _, v in terms])
         else:
-            weights = [scale * q if offset is None else scale * q - offset for q in quants]
-            value = total([weight * v for weight, v in zip(weights, xs, strict=True)])
+            weights = [scale * q if offset is None else scale * q - offset for q, _, _ in terms]
+            value = total([weight * v for weight, (_, _, v) in zip(weights, terms, strict=True)])
         sums.setdefault(lane, []).append(value)
     return [total(sums[lane]) for lane in range(lanes)]
 

@@ -29,7 +29,7 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.op import Args, Params, Variant
 from kernels.ops.rows import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
-from kernels.unpack import Block, float32, get_layout
+from kernels.unpack import Block, get_layout, number
 
 MIN_TOKENS = 32
 # tinygrad's devices with tensor cores, and its PYTHON device emulating them
@@ -121,7 +121,7 @@ def _packed(
     for run in layout.runs(block, chunk, word % words):
         assert len(run.quants) % _RUN == 0, f"{weight.format}: quants come in fours of consecutive columns"
         scale, offset = groups[run.group].scale, groups[run.group].offset
-        scaled = [scale * float32(quant) for quant in run.quants]
+        scaled = [scale * number(quant) for quant in run.quants]
         values += scaled if offset is None else [s - offset for s in scaled]
         columns += [run.start + i for i in range(len(run.quants))]
     # `c % 2` as such, or anywhere in an index, would have tinygrad split the loop in two before it sees any opt. So

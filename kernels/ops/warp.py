@@ -28,6 +28,7 @@ from kernels.unpack import get_layout
 
 WARP = 32
 MAX_TOKENS = 8
+_PINS = 700  # the first slot of registers; tinygrad numbers its own from 0
 # how a backend adds a lane's value to that of the lane whose number differs in one bit
 SHUFFLES = {
     "CUDA": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
@@ -96,7 +97,10 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
             here = functools.reduce(operator.or_, (inside(w, numbers[0]) for w in weights))
             turn = UOp.range(here.where(turns[format], 0), 3 + 10 * i, AxisType.REDUCE)
         squares = apart or i == 0  # each warp sums them in the one loop that it has, or all of them do in the first
-        found = _step(r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares, apart)
+        pinned = _Pins((*outside, turn) if turn.op is Ops.RANGE else outside)
+        found = _step(
+            r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares, apart, pinned
+        )
         keys = list(found)
         for key, total in zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True):
             sums[key] = sums[key] + total if key in sums else total
@@ -114,6 +118,23 @@ def _clamped(weight: Weight, row: UOp) -> UOp:
     condition into the loop's length, which splits the loop in two."""
     assert weight.stop is not None
     return (row - weight.start).maximum(0).minimum(weight.stop - weight.start - 1)
+
+
+class _Pins:
+    """Values kept in registers of a thread. tinygrad would move a constant factor out of a sum's terms to its weights,
+    of which there are more; it does not look into what is stored."""
+
+    def __init__(self, outside: tuple[UOp, ...]) -> None:
+        self._outside = outside
+        self._known: dict[UOp, UOp] = {}
+
+    def __call__(self, value: UOp) -> UOp:
+        if value not in self._known:
+            slot = _PINS + len(self._known)
+            register = UOp.placeholder((1,), dtypes.float32, slot=slot, addrspace=AddrSpace.REG)
+            stored = register.after(*self._outside)[0].store(value)
+            self._known[value] = register.after(stored)[0].load()
+        return self._known[value]
 
 
 class _Flat:
@@ -140,6 +161,7 @@ def _step(
     device: str,
     squares: bool,
     empty: bool,
+    pinned: _Pins,
 ) -> dict[tuple[str, int, int], UOp]:
     """What a lane adds in one step to the sum of each (weight, row, token), and of the squares ("", 0, token)."""
     format = weights[0].format
@@ -155,7 +177,7 @@ def _step(
         columns = Columns(r, args, index, valid)
         for weight, (i, row) in itertools.product(weights, enumerate(rows)):
             own = _clamped(weight, row) if empty else row_of(r, weight, args, index, row)
-            value = step_sums(args, weight, own, at, 1, columns.x, True, device)[0]
+            value = step_sums(args, weight, own, at, 1, columns.x, True, device, pinned)[0]
             sums[weight.name, i, token] = value
         if squares and r.squares is not None:
             sums["", 0, token] = columns.squares()

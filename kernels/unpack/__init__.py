@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tinygrad import UOp, dtypes
 
@@ -19,12 +20,29 @@ from kernels.formats import FormatError
 
 
 @dataclass(frozen=True)
+class Bits:
+    """A quant that is some bits of a uint32: (word >> shift) & mask."""
+
+    word: UOp
+    shift: int
+    mask: int
+
+    @property
+    def quant(self) -> UOp:
+        return (self.word >> self.shift) & self.mask
+
+
+Quant: TypeAlias = "UOp | Bits"
+"""A small number: an int or float UOp, or bits that hold one."""
+
+
+@dataclass(frozen=True)
 class Run:
-    """Consecutive quants of one group: column `start` (within the block) holds quants[0], an int or float UOp."""
+    """Consecutive quants of one group: column `start` (within the block) holds quants[0]."""
 
     group: int
     start: UOp
-    quants: tuple[UOp, ...]
+    quants: tuple[Quant, ...]
 
 
 @dataclass(frozen=True)
@@ -99,9 +117,9 @@ def shifted(word: UOp, amount: UOp | int) -> UOp:
     return word >> (amount if isinstance(amount, int) else amount.cast(word.dtype))
 
 
-def fields(word: UOp, shift: int, mask: int) -> tuple[UOp, ...]:
-    """The bits `mask << shift` of each byte of a uint32, shifted down: 4 uint32."""
-    return tuple((word >> (8 * i + shift)) & mask for i in range(4))
+def fields(word: UOp, shift: int, mask: int) -> tuple[Bits, ...]:
+    """The bits `mask << shift` of each byte of a uint32."""
+    return tuple(Bits(word, 8 * i + shift, mask) for i in range(4))
 
 
 def spread(bits: UOp) -> UOp:
@@ -117,6 +135,19 @@ def signed_bytes(word: UOp) -> tuple[UOp, ...]:
 def float32(u: UOp) -> UOp:
     """A float32 of a small number. Through int32: CPUs convert signed words in vectors, unsigned ones often not."""
     return u.cast(dtypes.int32).cast(dtypes.float32) if u.dtype == dtypes.uint32 else u.cast(dtypes.float32)
+
+
+def number(quant: Quant) -> UOp:
+    """A quant, float32."""
+    return float32(quant.quant if isinstance(quant, Bits) else quant)
+
+
+def in_place(quant: Quant) -> tuple[UOp, int]:
+    """2**n times a quant, float32, and n: bits that stay where they are need no shift. What they are multiplied by can
+    be divided by 2**n instead, once for all rows."""
+    if isinstance(quant, Bits):
+        return (quant.word & (quant.mask << quant.shift)).cast(dtypes.float32), quant.shift
+    return float32(quant), 0
 
 
 def get_layout(name: str) -> Layout:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tinygrad import UOp, dtypes
 
-from kernels.unpack import Block, Group, Groups, Layout, Run, fields, float32, shifted
+from kernels.unpack import Block, Group, Groups, Layout, Quant, Run, fields, float32, number, shifted
 
 
 def sign_byte(index: UOp) -> UOp:
@@ -24,10 +24,10 @@ def sign_byte(index: UOp) -> UOp:
     return index | (parity << 7)
 
 
-def _flipped(value: UOp, signs: UOp, bit: int) -> UOp:
+def _flipped(value: Quant, signs: UOp, bit: int) -> UOp:
     """float32 of `value`, negated if that bit of `signs` is set."""
     sign = (signs << (31 - bit)) & 0x80000000
-    return (float32(value).bitcast(dtypes.uint32) ^ sign).bitcast(dtypes.float32)
+    return (number(value).bitcast(dtypes.uint32) ^ sign).bitcast(dtypes.float32)
 
 
 def _uint(value: UOp) -> UOp:

@@ -7,22 +7,27 @@ holds 4 weights of each of the chunk's 4 groups.
 
 from __future__ import annotations
 
-from tinygrad import UOp
+from collections.abc import Sequence
 
-from kernels.unpack import Block, Group, Layout, Run, fields, float32, shifted
+from tinygrad import UOp, dtypes
+
+from kernels.unpack import Block, Group, Layout, Quant, Run, fields, float32, shifted
 
 
 def _groups_of_32(block: Block, chunk: UOp) -> tuple[Group, ...]:
     """Groups 2*chunk and 2*chunk + 1. Scales and minima are 6-bit: groups 0-3 in the low bits of bytes 0-3 and 4-7;
-    of groups 4-7 the low nibbles are in bytes 8-11 and the top two bits above those of groups 0-3."""
+    of groups 4-7 the low nibbles are in bytes 8-11 and the top two bits above those of groups 0-3. Words are chosen
+    among, not results: of a choice between results tinygrad makes a branch."""
     d, dmin = block.half("dm", 0), block.half("dm", 1)
-    low = chunk < 2
+    low, words = chunk < 2, [block.scales(word) for word in range(3)]
+    below, above = (low.where(*(UOp.const(mask, dtypes.uint32) for mask in masks)) for masks in ((63, 15), (0, 48)))
     out = []
     for i in (0, 1):
         shift = (chunk % 2) * 16 + 8 * i
-        b0, b1, b2 = (shifted(block.scales(word), shift) & 255 for word in range(3))
-        scale = low.where(b0 & 63, (b2 & 15) | ((b0 >> 6) << 4))
-        minimum = low.where(b1 & 63, (b2 >> 4) | ((b1 >> 6) << 4))
+        scale, minimum = (
+            (shifted(low.where(words[top], rest), shift) & below) | (shifted(words[top], shift + 2) & above)
+            for top, rest in ((0, words[2]), (1, words[2] >> 4))
+        )
         out.append(Group(d * float32(scale), dmin * float32(minimum)))
     return tuple(out)
 
@@ -42,7 +47,7 @@ def _q5k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _striped(chunk: UOp, word: UOp, quarters: list[tuple[UOp, ...]]) -> tuple[Run, ...]:
+def _striped(chunk: UOp, word: UOp, quarters: Sequence[tuple[Quant, ...]]) -> tuple[Run, ...]:
     start = (chunk // 2) * 128 + (chunk % 2) * 16 + word * 4
     return tuple(Run(g, start + 32 * g, quants) for g, quants in enumerate(quarters))
 

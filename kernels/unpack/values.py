@@ -54,7 +54,7 @@ def _nvfp4_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _values(block: Block, word: UOp, high: int) -> tuple[UOp, ...]:
-    return tuple(block.table("values", nibble) for nibble in fields(word, 4 * high, 15))
+    return tuple(block.table("values", nibble.quant) for nibble in fields(word, 4 * high, 15))
 
 
 def _iq4nl_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:

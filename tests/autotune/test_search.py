@@ -64,6 +64,35 @@ def test_seeds_come_first_and_repeat_nothing():
     assert [c.schedule for c in first] == [*SEEDS, of("dequant", UPCAST=2)]
 
 
+def test_what_is_known_is_expanded_first_and_not_proposed():
+    slow, fast = of("dequant"), of("factored", UPCAST=4, LOCAL=16)
+    known = {s: seconds(SyntheticSpace().candidate(s)) for s in (slow, fast)}
+    promising = of("factored", GROUP=16)
+    search = BeamSearch(SyntheticSpace(), [promising, fast], 1, known=known, starts=[of("factored"), slow])
+    assert search.best[1].schedule == fast
+    around = [c.schedule for c in SyntheticSpace().children(fast)]
+    first = search.propose(9)
+    assert [c.schedule for c in first][:6] == [promising, *around]
+    for c in first:
+        search.observe(c, seconds(c))
+    proposed = [c.schedule for c in (*first, *drive(search))]
+    assert of("factored") in proposed
+    assert not {fast, slow} & set(proposed)
+    assert search.best[1].schedule == BEST
+
+
+def test_a_short_search_around_what_is_known_gains_more_than_one_from_afar():
+    near = of("factored", UPCAST=4, LOCAL=8, UNROLL=4)
+    known = {near: seconds(SyntheticSpace().candidate(near))}
+    around, afar = (
+        BeamSearch(SyntheticSpace(), [], 4, known=known, starts=SEEDS),
+        BeamSearch(SyntheticSpace(), SEEDS, 4),
+    )
+    for search in (around, afar):
+        drive(search, limit=16)
+    assert around.best[0] < min(known.values()) < afar.best[0]
+
+
 def test_not_tuned_is_no_seed():
     assert BeamSearch(SyntheticSpace(), [Schedule("dequant", (), None)], 4).propose(8) == []
 

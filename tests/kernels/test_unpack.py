@@ -8,7 +8,8 @@ from tinygrad.uop.ops import Ops
 
 from kernels import formats, reference
 from kernels.formats import FormatError
-from kernels.unpack import NO_HALF, Block, get_layout, half, signed_bytes, spread, tables
+from kernels.unpack import NO_HALF, Block, get_layout, half, in_place, signed_bytes, spread, tables
+from kernels.unpack import number as float_of
 from kernels.unpack.iq import sign_byte
 
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
@@ -59,7 +60,10 @@ def unpacked(format, raw, device="CPU"):
                 for i, quant in enumerate(run.quants):
                     column = int(run.start.simplify().val) + i
                     assert column not in weights
-                    weights[column] = number(scale) * number(quant) - (0 if offset is None else number(offset))
+                    value = number(float_of(quant))
+                    raised, bits = in_place(quant)
+                    assert number(raised) == value * 2.0**bits
+                    weights[column] = number(scale) * value - (0 if offset is None else number(offset))
     assert sorted(weights) == list(range(fmt.block))
     return [weights[i] for i in range(fmt.block)]
 
