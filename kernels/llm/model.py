@@ -25,6 +25,7 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
+from kernels.upload import upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
@@ -64,7 +65,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
         self._fill = {m: TinyJit(self._read) for m in CHUNKS}
-        self._history = Tensor.zeros(self.max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
+        self._history = zeros((self.max_context,), dtypes.int32, program.device)
 
     @property
     def launches(self) -> int:
@@ -112,7 +113,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         return found
 
     def _ids(self, tokens: list[int]) -> Tensor:
-        return Tensor(np.array(tokens, np.int32), device=self.program.device).realize()
+        return upload(np.array(tokens, np.int32), self.program.device)
 
     def _prefill(self, tokens: list[int]) -> int:
         """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position."""
@@ -144,7 +145,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds.
         """
         start_pos = self._prefill(tokens)
-        ids, warmth = self._ids(tokens[-1:]), Tensor([max(temperature, 1e-6)], device=self.program.device).realize()
+        ids = self._ids(tokens[-1:])
+        warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
         count = 1
         while start_pos < self.max_context:
             start = time.perf_counter()
@@ -188,10 +190,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
-    tables = {
-        name: Tensor(table, device=device).realize()
-        for name, table in angles.tables(model, model.context, factors).items()
-    }
+    tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
     program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 

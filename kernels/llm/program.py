@@ -14,6 +14,7 @@ from kernels.llm.weights import Operands, Weights
 from kernels.models.launch import Columns, Launch
 from kernels.op import UPDATE, Operand
 from kernels.registry import operands, variables
+from kernels.upload import zeros
 
 X_DTYPE = "float32"
 Values = dict[str, Tensor]
@@ -38,10 +39,7 @@ class Program:
         launches: Sequence[Launch], weights: Weights, tables: Mapping[str, Tensor], device: str, target: Target
     ) -> Program:
         """Puts the weights on the device, and zeros into the caches."""
-        caches = {
-            name: Tensor.zeros(*o.shape, dtype=o.dtype, device=device).contiguous().realize()
-            for name, o in caches_of(launches).items()
-        }
+        caches = {name: zeros(o.shape, o.dtype, device) for name, o in caches_of(launches).items()}
         loaded = tuple(weights.operands(step) for step in launches)
         return Program(tuple(launches), loaded, caches, tables, device, target)
 
