@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
+from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
+from kernels.llm.capture import captured, seeded
 from kernels.llm.program import X_DTYPE, Program, caches_of
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
@@ -63,8 +64,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
-        self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
-        self._fill = {m: TinyJit(self._read) for m in CHUNKS}
+        self._greedy, self._sampled = captured(self._choose), captured(self._sample)
+        self._fill = {m: captured(self._read) for m in CHUNKS}
         self._history = zeros((self.max_context,), dtypes.int32, program.device)
 
     @property
@@ -147,6 +148,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         start_pos = self._prefill(tokens)
         ids = self._ids(tokens[-1:])
         warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
+        if temperature > 0 and self._sampled.captured is None:
+            seeded(self.program.device)
         count = 1
         while start_pos < self.max_context:
             start = time.perf_counter()
