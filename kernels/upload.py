@@ -13,6 +13,8 @@ from tinygrad.device import Buffer
 from tinygrad.dtype import DType
 from tinygrad.helpers import Context
 
+HELD_NBYTES = 1 << 16  # of an array that may be held on the host for a while
+
 
 def upload(array: npt.NDArray[np.generic], device: str) -> Tensor:
     """A copy of `array`, in its shape and dtype. The array may be strided, read-only, and gone right after."""
@@ -31,10 +33,11 @@ def _filled(out: Tensor, array: npt.NDArray[np.generic]) -> Tensor:
         return out
     # OpenCL takes only memory that may be written; a mapped file may not be
     array = np.require(array, requirements=["C", "W"])
-    # the host's side of a copy is held until the device is waited for, and then kept for another of its size: for all
-    # weights that would be a second model
+    # the host's side of a copy is held until the device is waited for, and then kept for another of its size: of all
+    # weights that would be a second model. A prompt's next tokens do not wait.
     with Context(LRU=0):
         buffer = out.uop.buffer.ensure_allocated()
         buffer.copy_from(Buffer("NPY", buffer.size, buffer.dtype, opaque=array))
-        Device[out.device].synchronize()
+        if array.nbytes > HELD_NBYTES:
+            Device[out.device].synchronize()
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,13 @@ from kernels.upload import upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
-CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
+CHUNKS = (512, 32)  # tokens of a prompt that may be read at once, see Transformer._chunk
+FEW = 8  # tokens that the decode step reads faster one by one than the smallest chunk does
 BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
+
+Step = Callable[[Tensor, UOp], Tensor]
+"""Decodes the token in a Tensor [1] at a position: the next one."""
 
 
 class ModelError(ValueError):
@@ -50,8 +54,8 @@ class Sizes:
 class Transformer(shim.transformer()):  # type: ignore[misc]
     """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
 
-    One step decodes a token at `start_pos`; a prompt is taken in CHUNKS. Captured by TinyJit, so that a token is one
-    call that replays all launches. Not for several threads at once.
+    One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by
+    TinyJit, so that a token is one call that replays all launches. Not for several threads at once.
 
     burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
     where they take BURST_SECONDS. 1 for none.
@@ -94,6 +98,13 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         noise = -(Tensor.rand_like(logits).maximum(1e-12).log().neg()).log()
         return self._noted((logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1), start_pos)
 
+    def _warm(self, temperature: float) -> Step:
+        """The step that samples."""
+        if self._sampled.captured is None:
+            seeded(self.program.device)
+        warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
+        return lambda ids, at: self._sampled(ids, at, warmth)
+
     def _noted(self, chosen: Tensor, start_pos: UOp) -> Tensor:
         """The chosen token [1], also left in the history at the position that it was chosen at."""
         history = self._history[start_pos : start_pos + 1].assign(chosen)
@@ -107,7 +118,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """float32 [vocabulary]: of the token that follows `tokens`."""
-        start_pos = self._prefill(tokens)
+        start_pos = self._prefill(tokens, self._greedy)
         row = self._logits(self._ids(tokens[-1:]), self._position(start_pos))
         found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
         self._cached_tokens = list(tokens)
@@ -116,24 +127,33 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     def _ids(self, tokens: list[int]) -> Tensor:
         return upload(np.array(tokens, np.int32), self.program.device)
 
-    def _prefill(self, tokens: list[int]) -> int:
-        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position."""
+    def _prefill(self, tokens: list[int], step: Step) -> int:
+        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position.
+
+        step: the decode step that will go on from there. What it chooses here is not used.
+        """
         if not 0 < len(tokens) <= self.max_context:
             raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
         start_pos = self.get_start_pos(tokens)
         self._cached_tokens = self._cached_tokens[:start_pos]
         while (left := len(tokens) - 1 - start_pos) > 0:
-            chunk = next((m for m in CHUNKS if 2 * left > m), CHUNKS[-1])
-            if left < 2 or start_pos + chunk > self.max_context:
-                count = 1
-                self._greedy(self._ids(tokens[start_pos : start_pos + 1]), self._position(start_pos))
-            else:
-                count = min(left, chunk)
-                padded = tokens[start_pos : start_pos + count] + [0] * (chunk - count)
-                self._fill[chunk](self._ids(padded), self._position(start_pos))
+            chunk = self._chunk(left, self.max_context - start_pos)
+            count = min(left, chunk)
+            padded = self._ids(tokens[start_pos : start_pos + count] + [0] * (chunk - count))
+            (self._fill[chunk] if chunk > 1 else step)(padded, self._position(start_pos))
             start_pos += count
             self._cached_tokens = list(tokens[:start_pos])
         return start_pos
+
+    def _chunk(self, left: int, room: int) -> int:
+        """How many tokens to read at once when `left` are to be read, and positions for `room`; 1: by the decode step.
+
+        The largest of CHUNKS that is more than half full. Fewer tokens are not worth the wait for a chunk's kernels to
+        be compiled: the decode step is needed anyway. The smallest, once it is captured, takes FEW or more.
+        """
+        small = CHUNKS[-1]
+        least = {m: m // 2 + 1 for m in CHUNKS} | ({small: FEW} if self._fill[small].captured else {})
+        return next((m for m in CHUNKS if least[m] <= left and m <= room), 1)
 
     def get_start_pos(self, tokens: list[int]) -> int:
         """How many of `tokens`, short of the last, the caches hold already."""
@@ -145,18 +165,15 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
         temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds.
         """
-        start_pos = self._prefill(tokens)
+        step = self._warm(temperature) if temperature > 0 else self._greedy
+        start_pos = self._prefill(tokens, step)
         ids = self._ids(tokens[-1:])
-        warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
-        if temperature > 0 and self._sampled.captured is None:
-            seeded(self.program.device)
         count = 1
         while start_pos < self.max_context:
             start = time.perf_counter()
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
-                at = self._position(position)
-                ids = self._sampled(ids, at, warmth) if temperature > 0 else self._greedy(ids, at)
+                ids = step(ids, self._position(position))
             # one wait for all of them: while the device is busy with a token, the next is on its way to it
             for token in self._history.numpy()[start_pos : start_pos + count].tolist():
                 self._cached_tokens = list(tokens)
