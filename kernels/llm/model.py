@@ -17,6 +17,7 @@ from kernels import devices, sink
 from kernels.llm import angles, shim
 from kernels.llm.capture import captured, seeded
 from kernels.llm.program import X_DTYPE, Program, caches_of
+from kernels.llm.prompt import CHUNKS, reads
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.decode_model import Model
@@ -30,8 +31,6 @@ from kernels.upload import upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
-CHUNKS = (512, 32)  # tokens of a prompt that may be read at once, see Transformer._chunk
-FEW = 8  # tokens that the decode step reads faster one by one than the smallest chunk does
 BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
 HEAD = 2  # launches of a pass that only its last token needs: the output linear and the choice
 
@@ -70,6 +69,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._cached_tokens: list[int] = []
         self._greedy, self._sampled = captured(self._choose), captured(self._sample)
         self._fill = {m: captured(self._read) for m in CHUNKS}
+        self._compiled: set[int] = set()
         self._history = zeros((self.max_context,), dtypes.int32, program.device)
 
     @property
@@ -134,26 +134,22 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         """
         if not 0 < len(tokens) <= self.max_context:
             raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
-        start_pos = self.get_start_pos(tokens)
+        start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._cached_tokens = self._cached_tokens[:start_pos]
-        while (left := len(tokens) - 1 - start_pos) > 0:
-            chunk = self._chunk(left, self.max_context - start_pos)
-            count = min(left, chunk)
-            padded = self._ids(tokens[start_pos : start_pos + count] + [0] * (chunk - count))
-            (self._fill[chunk] if chunk > 1 else step)(padded, self._position(start_pos))
-            start_pos += count
-            self._cached_tokens = list(tokens[:start_pos])
-        return start_pos
+        plan = reads(start_pos, end, self.max_context, self._fill[CHUNKS[-1]].captured is not None)
+        self._compile({1, *(size for _, size in plan)})
+        for at, size in plan:
+            ids = tokens[at : min(at + size, end)]
+            padded = self._ids(ids + [0] * (size - len(ids)))
+            (self._fill[size] if size > 1 else step)(padded, self._position(at))
+            self._cached_tokens = tokens[: at + len(ids)]
+        return end
 
-    def _chunk(self, left: int, room: int) -> int:
-        """How many tokens to read at once when `left` are to be read, and positions for `room`; 1: by the decode step.
-
-        The largest of CHUNKS that is more than half full. Fewer tokens are not worth the wait for a chunk's kernels to
-        be compiled: the decode step is needed anyway. The smallest, once it is captured, takes FEW or more.
-        """
-        small = CHUNKS[-1]
-        least = {m: m // 2 + 1 for m in CHUNKS} | ({small: FEW} if self._fill[small].captured else {})
-        return next((m for m in CHUNKS if least[m] <= left and m <= room), 1)
+    def _compile(self, sizes: set[int]) -> None:
+        """The kernels of passes over so many tokens, all at once, if they are not."""
+        missing = sizes - self._compiled
+        self.program.compile({m: slice(0, -HEAD if m > 1 else None) for m in missing})
+        self._compiled |= missing
 
     def get_start_pos(self, tokens: list[int]) -> int:
         """How many of `tokens`, short of the last, the caches hold already."""

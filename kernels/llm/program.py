@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tinygrad import Tensor, UOp, dtypes
 
 from db.records import Target
+from kernels.compiled import compile_all
+from kernels.launch import kernel
 from kernels.launch import launch as run_kernel
 from kernels.llm.many import MANY
 from kernels.llm.weights import Operands, Weights
@@ -64,6 +66,16 @@ class Program:
                 written = run_kernel(w, self.target, self.device, {**given, **weights}, *bound)
                 found |= zip(step.leaves, written, strict=True)
         return found
+
+    def compile(self, parts: Mapping[int, slice]) -> None:
+        """Compiles what `run` launches for m tokens of part, for each in `parts`: all at once, not when they run."""
+        launched = (
+            step.workload(m, X_DTYPE)
+            for m, part in parts.items()
+            for step in self.launches[part]
+            if m == 1 or (step.op not in MANY and step.op != "flash_combine")
+        )
+        compile_all((kernel(w, self.target, self.device) for w in dict.fromkeys(launched)), self.device)
 
 
 def caches_of(launches: Iterable[Launch]) -> dict[str, Operand]:
