@@ -27,7 +27,7 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
-from kernels.upload import upload, zeros
+from kernels.upload import release, upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
@@ -208,6 +208,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
     tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
     program = Program.load(step.launches, weights, tables, device, devices.describe_target(device))
+    release(device)
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.kernel_runs import device
 from tinygrad import dtypes
 
-from kernels.upload import upload, zeros
+from kernels.upload import release, upload, zeros
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def test_what_becomes_of_the_array_does_not_matter(nbytes, name):
     wanted = array.tobytes()
     tensor = upload(array, name)
     array[:] = 0
+    release(name)
     assert tensor.numpy().tobytes() == wanted
 
 
