@@ -10,7 +10,7 @@ from typing import Any
 
 from autotune.tokenizer import Tokenizer
 
-CAPTURED_AFTER = 3  # tokens: until then kernels are compiled, and the launches captured
+CAPTURED_AFTER = 1  # tokens: until then kernels are compiled, and the launches captured
 
 
 @dataclass

@@ -66,6 +66,11 @@ class Format:
         """What a kernel takes of a weight, in slot order."""
         return (*self.planes, *self.tables)
 
+    @property
+    def fields(self) -> np.dtype[np.void]:
+        """A block, with a field of plain bytes for each plane."""
+        return np.dtype([(p.name, f"V{p.stop - p.start}") for p in self.planes])
+
     def blocks(self, k: int) -> int:
         """Blocks in a row of k weights; FormatError if k is not whole blocks."""
         if k % self.block:
@@ -152,5 +157,7 @@ def split_planes(raw: npt.NDArray[np.uint8], name: str, shape: tuple[int, int]) 
     """Raw rows, uint8 [n, row_nbytes], as the format's planes, each [n, blocks, items]; nothing is converted."""
     fmt, (n, k) = get_format(name), shape
     check_rows(raw.shape, fmt, n, k)
-    blocks = np.ascontiguousarray(raw).reshape(n, fmt.blocks(k), fmt.nbytes)
-    return tuple(np.ascontiguousarray(blocks[:, :, p.start : p.stop]).view(p.dtype) for p in fmt.planes)
+    blocks = np.ascontiguousarray(raw).view(fmt.fields)  # numpy copies a field at once, but items of it one by one
+    return tuple(
+        np.ascontiguousarray(blocks[p.name]).view(p.dtype).reshape(p.shape(n, fmt.blocks(k))) for p in fmt.planes
+    )

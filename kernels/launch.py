@@ -9,9 +9,15 @@ from tinygrad.uop.ops import Ops
 
 from db.records import Target, Workload
 from kernels import sink
+from kernels.compiled import compiled
 from kernels.op import OUT, UPDATE
 from kernels.registry import operands
 from kernels.resolution import resolve
+
+
+def kernel(workload: Workload, target: Target, device: str) -> UOp:
+    """The SINK that `launch` calls, of the schedule that is looked up."""
+    return sink.kernel(workload, resolve(workload, target).schedule, sink.placeholders(workload), device)
 
 
 def launch(
@@ -20,9 +26,9 @@ def launch(
     """The operands that the kernel writes, in slot order, as they are after it.
 
     read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
-    order. bound: the kernel's Variables, bound to their values. Works inside TinyJit.
+    order. bound: the kernel's Variables, bound to their values. Works inside TinyJit. A kernel is compiled when what it
+    writes is realized, if it is not `compiled` yet.
     """
-    schedule = resolve(workload, target).schedule
     given = _spread(workload, read)
     sources = [
         Tensor.empty(*o.shape, dtype=o.dtype, device=device).uop
@@ -32,8 +38,7 @@ def launch(
         else given[o.name].uop
         for o in operands(workload)
     ]
-    slots = [UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(operands(workload))]
-    call = sink.kernel(workload, schedule, slots, device).call(*sources, *bound)
+    call = compiled(kernel(workload, target, device), device).call(*sources, *bound)
     written = [s for s, o in zip(sources, operands(workload), strict=True) if o.role in (OUT, UPDATE)]
     return tuple(Tensor(s.after(call)) for s in written)
 

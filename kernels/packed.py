@@ -16,9 +16,10 @@ from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.records import M_BUCKETS, Target, Workload
 from kernels import devices, sink
-from kernels.formats import FormatError, check_rows, get_format
+from kernels.formats import FormatError, get_format, split_planes
 from kernels.resolution import resolve
 from kernels.unpack import tables
+from kernels.upload import upload
 
 _DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
@@ -46,19 +47,13 @@ class PackedWeight:
 
         Raises FormatError for a format without kernels, or rows that do not fit `shape` (n, k).
         """
-        fmt, (n, k) = get_format(format), shape
+        n, k = shape
         device = Device.canonicalize(device)
-        if isinstance(raw, np.ndarray):
-            if raw.dtype != np.uint8:
-                raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
-            # OpenCL takes only memory that may be written; a mapped file may not be
-            raw = Tensor(np.require(raw, requirements=["C", "W"]), device=device)
-        elif raw.dtype != dtypes.uint8:
-            raise FormatError(f"raw rows are uint8, saw {raw.dtype.name}")
-        check_rows(cast(tuple[int, ...], raw.shape), fmt, n, k)
-        blocks = raw.to(device).reshape(n, fmt.blocks(k), fmt.nbytes)
-        planes = [blocks[:, :, p.start : p.stop].contiguous().bitcast(getattr(dtypes, p.dtype)) for p in fmt.planes]
-        planes = [p.contiguous().realize() for p in planes]
+        if isinstance(raw, Tensor):
+            raw = raw.numpy()
+        if raw.dtype != np.uint8:
+            raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
+        planes = [upload(plane, device) for plane in split_planes(raw, format, (n, k))]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
         sink.renderer(device)
         arrays = (*planes, *_tables(format, device))
@@ -73,7 +68,7 @@ class PackedWeight:
 @functools.cache
 def _tables(format: str, device: str) -> tuple[Tensor, ...]:
     """A format's tables, on a device once."""
-    return tuple(Tensor(array, device=device).realize() for array in tables.arrays(format))
+    return tuple(upload(array, device) for array in tables.arrays(format))
 
 
 def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:

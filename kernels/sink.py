@@ -30,6 +30,7 @@ def renderer(device: str) -> Renderer:
     return Device[device].renderer
 
 
+@functools.lru_cache(maxsize=1024)  # as `_kernel`
 def placeholders(w: Workload) -> tuple[UOp, ...]:
     """The kernel's arguments as UOps, in slot order."""
     return tuple(UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(registry.operands(w)))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
+from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
+from kernels.llm.capture import captured, seeded
 from kernels.llm.program import X_DTYPE, Program, caches_of
+from kernels.llm.prompt import CHUNKS, reads
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.decode_model import Model
@@ -25,11 +27,14 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
+from kernels.upload import release, upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
-CHUNKS = (512, 32)  # tokens of a prompt that are taken at once: the largest that is more than half full
 BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
+
+Step = Callable[[Tensor, UOp], Tensor]
+"""Decodes the token in a Tensor [1] at a position: the next one."""
 
 
 class ModelError(ValueError):
@@ -47,8 +52,8 @@ class Sizes:
 class Transformer(shim.transformer()):  # type: ignore[misc]
     """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
 
-    One step decodes a token at `start_pos`; a prompt is taken in CHUNKS. Captured by TinyJit, so that a token is one
-    call that replays all launches. Not for several threads at once.
+    One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by
+    TinyJit, so that a token is one call that replays all launches. Not for several threads at once.
 
     burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
     where they take BURST_SECONDS. 1 for none.
@@ -61,9 +66,10 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
-        self._greedy, self._sampled = TinyJit(self._choose), TinyJit(self._sample)
-        self._fill = {m: TinyJit(self._read) for m in CHUNKS}
-        self._history = Tensor.zeros(self.max_context, dtype=dtypes.int32, device=program.device).contiguous().realize()
+        self._greedy, self._sampled = captured(self._choose), captured(self._sample)
+        self._fill = {m: captured(self._read) for m in CHUNKS}
+        self._compiled: set[int] = set()
+        self._history = zeros((self.max_context,), dtypes.int32, program.device)
 
     @property
     def launches(self) -> int:
@@ -91,6 +97,13 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         noise = -(Tensor.rand_like(logits).maximum(1e-12).log().neg()).log()
         return self._noted((logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1), start_pos)
 
+    def _warm(self, temperature: float) -> Step:
+        """The step that samples."""
+        if self._sampled.captured is None:
+            seeded(self.program.device)
+        warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
+        return lambda ids, at: self._sampled(ids, at, warmth)
+
     def _noted(self, chosen: Tensor, start_pos: UOp) -> Tensor:
         """The chosen token [1], also left in the history at the position that it was chosen at."""
         history = self._history[start_pos : start_pos + 1].assign(chosen)
@@ -103,33 +116,38 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """float32 [vocabulary]: of the token that follows `tokens`."""
-        start_pos = self._prefill(tokens)
+        start_pos = self._prefill(tokens, self._greedy)
         row = self._logits(self._ids(tokens[-1:]), self._position(start_pos))
         found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
         self._cached_tokens = list(tokens)
         return found
 
     def _ids(self, tokens: list[int]) -> Tensor:
-        return Tensor(np.array(tokens, np.int32), device=self.program.device).realize()
+        return upload(np.array(tokens, np.int32), self.program.device)
 
-    def _prefill(self, tokens: list[int]) -> int:
-        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position."""
+    def _prefill(self, tokens: list[int], step: Step) -> int:
+        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position.
+
+        step: the decode step that will go on from there. What it chooses here is not used.
+        """
         if not 0 < len(tokens) <= self.max_context:
             raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
-        start_pos = self.get_start_pos(tokens)
+        start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._cached_tokens = self._cached_tokens[:start_pos]
-        while (left := len(tokens) - 1 - start_pos) > 0:
-            chunk = next((m for m in CHUNKS if 2 * left > m), CHUNKS[-1])
-            if left < 2 or start_pos + chunk > self.max_context:
-                count = 1
-                self._greedy(self._ids(tokens[start_pos : start_pos + 1]), self._position(start_pos))
-            else:
-                count = min(left, chunk)
-                padded = tokens[start_pos : start_pos + count] + [0] * (chunk - count)
-                self._fill[chunk](self._ids(padded), self._position(start_pos))
-            start_pos += count
-            self._cached_tokens = list(tokens[:start_pos])
-        return start_pos
+        plan = reads(start_pos, end, self.max_context, self._fill[CHUNKS[-1]].captured is not None)
+        self._compile({1, *(size for _, size in plan)})
+        for at, size in plan:
+            ids = tokens[at : min(at + size, end)]
+            padded = self._ids(ids + [0] * (size - len(ids)))
+            (self._fill[size] if size > 1 else step)(padded, self._position(at))
+            self._cached_tokens = tokens[: at + len(ids)]
+        return end
+
+    def _compile(self, sizes: set[int]) -> None:
+        """The kernels of passes over so many tokens, all at once, if they are not."""
+        missing = sizes - self._compiled
+        self.program.compile(missing)
+        self._compiled |= missing
 
     def get_start_pos(self, tokens: list[int]) -> int:
         """How many of `tokens`, short of the last, the caches hold already."""
@@ -141,15 +159,15 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
         temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds.
         """
-        start_pos = self._prefill(tokens)
-        ids, warmth = self._ids(tokens[-1:]), Tensor([max(temperature, 1e-6)], device=self.program.device).realize()
+        step = self._warm(temperature) if temperature > 0 else self._greedy
+        start_pos = self._prefill(tokens, step)
+        ids = self._ids(tokens[-1:])
         count = 1
         while start_pos < self.max_context:
             start = time.perf_counter()
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
-                at = self._position(position)
-                ids = self._sampled(ids, at, warmth) if temperature > 0 else self._greedy(ids, at)
+                ids = step(ids, self._position(position))
             # one wait for all of them: while the device is busy with a token, the next is on its way to it
             for token in self._history.numpy()[start_pos : start_pos + count].tolist():
                 self._cached_tokens = list(tokens)
@@ -186,12 +204,10 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
-    tables = {
-        name: Tensor(table, device=device).realize()
-        for name, table in angles.tables(model, model.context, factors).items()
-    }
+    tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
     prompt = prompt_launches(header, max_context)
     program = Program.load(step.launches, prompt, weights, tables, device, devices.describe_target(device))
+    release(device)
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from tinygrad import Tensor, UOp
 
 from db.records import Target
+from kernels.compiled import compile_all
+from kernels.launch import kernel
 from kernels.launch import launch as run_kernel
 from kernels.llm.weights import Operands, Weights
 from kernels.models.launch import Columns, Launch
 from kernels.op import UPDATE, Operand
 from kernels.registry import operands, variables
+from kernels.upload import zeros
 
 X_DTYPE = "float32"
 Loaded = tuple[Launch, Operands]
@@ -44,10 +47,7 @@ class Program:
         target: Target,
     ) -> Program:
         """Puts the weights on the device, each once, and zeros into the caches."""
-        caches = {
-            name: Tensor.zeros(*o.shape, dtype=o.dtype, device=device).contiguous().realize()
-            for name, o in caches_of(step).items()
-        }
+        caches = {name: zeros(o.shape, o.dtype, device) for name, o in caches_of(step).items()}
         one, many = (tuple((launch, weights.operands(launch)) for launch in launches) for launches in (step, prompt))
         return Program(one, many, caches, tables, device, target)
 
@@ -72,6 +72,11 @@ class Program:
             written = run_kernel(w, self.target, self.device, {**given, **weights}, *bound)
             found |= zip(launch.leaves, written, strict=True)
         return found
+
+    def compile(self, sizes: Iterable[int]) -> None:
+        """Compiles what `run` launches for each number of tokens: all at once, not when they run."""
+        launched = (launch.workload(m, X_DTYPE) for m in sizes for launch, _ in (self.step if m == 1 else self.prompt))
+        compile_all((kernel(w, self.target, self.device) for w in dict.fromkeys(launched)), self.device)
 
 
 def caches_of(launches: Iterable[Launch]) -> dict[str, Operand]:

@@ -18,6 +18,7 @@ from kernels.formats import get_format
 from kernels.models.header import Header, TensorInfo
 from kernels.models.launch import Launch, Read
 from kernels.packed import PackedWeight
+from kernels.upload import upload
 
 Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
 _VECTORS = ("norm", "weight", "bias", "sinks")  # how the names of operands end that are float32
@@ -60,11 +61,12 @@ class Weights:
 
     def _vector(self, reads: list[Read], number: int, count: int) -> Tensor:
         parts = [np.split(self.floats(r.tensor), count, axis=-1)[number].reshape(-1) for r in reads]
-        return Tensor(np.concatenate(parts), device=self._device).realize()
+        return upload(np.concatenate(parts), self._device)
 
     def _weight(self, reads: list[Read], number: int, count: int) -> PackedWeight:
         format, k = reads[0].tensor.format, reads[0].tensor.shape[-1]
-        rows = np.concatenate([_part(self._half(r), r.tensor, number, count) for r in reads])
+        parts = [_part(self._half(r), r.tensor, number, count) for r in reads]
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]  # of a large tensor no copy
         return PackedWeight.from_blocks(rows, format, (len(rows), k), self._device)
 
     def _rows(self, t: TensorInfo) -> npt.NDArray[np.uint8]:

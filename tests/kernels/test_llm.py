@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from support import gguf_files, kernel_runs
 from support.small_cases import CASES
 
+from autotune.tinygrad_api import captured
 from kernels.llm import TESTED, ModelError, Transformer, load
 from kernels.models.architectures import ARCHITECTURES
 
@@ -93,6 +95,26 @@ def test_a_prompt_may_end_anywhere(length: int, loaded: Load) -> None:
         if end > 0:
             model.logits(prompt[:end])
     assert np.abs(model.logits(prompt) - at_once).max() < 1e-3 * np.abs(at_once).max()
+
+
+def test_few_tokens_do_not_wait_for_the_kernels_of_a_chunk(tmp_path: Path) -> None:
+    said = SAID["llama"]
+    prompt, sure = said["prompt"], next(i for i, margin in enumerate(said["margins"]) if margin < NEAR_TIE)
+    CASES["llama"].write(tmp_path / "a.gguf")
+    model = load(tmp_path / "a.gguf", CONTEXT, kernel_runs.device().name)
+
+    def read(*ends: int) -> tuple[list[int], set[str]]:
+        """What follows the prompt when it is read up to `ends`, bit by bit, and the sizes of chunks launched for it."""
+        model.logits([383])  # nothing of the prompt is there
+        with captured.watched() as launched:
+            following = [generated(model, prompt[:end], sure) for end in ends][-1]
+        return following, {size for kernel in launched for size in re.findall(r"_m(\d+)", kernel.name)}
+
+    one_by_one, sizes = read(2, 17, 33, len(prompt))
+    assert (one_by_one, sizes) == (said["greedy"][:sure], {"1"})
+    assert read(len(prompt)) == (one_by_one, {"1", "32"})
+    assert read(9, len(prompt)) == (one_by_one, {"1", "32"})  # those kernels are there by now
+    assert read(8)[1] == {"1"}
 
 
 def test_a_longer_prompt_reuses_what_it_shares(loaded: Load) -> None:

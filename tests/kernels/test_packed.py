@@ -161,10 +161,12 @@ def test_weights_share_their_tables():
         np.testing.assert_allclose(kernels.linear(Tensor(x), weight).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_weight_from_a_tensor_a_readonly_and_a_strided_array(raw):
+def test_a_weight_from_a_tensor_a_readonly_a_strided_and_a_mapped_array(raw, tmp_path):
     frozen = raw.copy()
     frozen.flags.writeable = False
-    sources = (Tensor(raw), frozen, np.repeat(raw, 2, axis=0)[::2])
+    raw.tofile(tmp_path / "rows")
+    mapped = np.memmap(tmp_path / "rows", np.uint8, "r", shape=raw.shape)
+    sources = (Tensor(raw), frozen, np.repeat(raw, 2, axis=0)[::2], mapped)
     wanted = [p.tobytes() for p in formats.split_planes(raw, "Q8_0", (N, K))]
     for source in sources:
         w = kernels.PackedWeight.from_blocks(source, "Q8_0", (N, K))
