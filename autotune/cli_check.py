@@ -31,11 +31,12 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     """
     from autotune import jsonable, reports
     from autotune.explain import explain as explained
+    from autotune.session import choose
     from autotune.transfer import served_if_any
     from db.lookup import Lookup
 
     chosen = settings(db=db, device=device)
-    plan = plan_of(model, m, ctx)
+    plan = plan_of(model, choose(chosen).device, m, ctx)
     lookup = Lookup(chosen.db)
     rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))
     for problem in lookup.problems:
@@ -92,11 +93,14 @@ def verify(
       autotune verify --format Q4_K
       autotune verify --target METAL:Apple9 --simulate
     """
-    from autotune.session import session
+    from autotune.session import choose, session
     from autotune.verify import verify as verified
 
     chosen = settings(db=db, device=device, workers=workers)
-    workloads = [found.workload for found in plan_of(model, m, ctx, linears=False).workloads] if model else None
+    workloads = None
+    if model:
+        where = "METAL" if simulate else choose(chosen).device
+        workloads = [found.workload for found in plan_of(model, where, m, ctx, linears=False).workloads]
     if simulate:
         return _simulated(chosen, target, workloads, formats, m, count, as_json)
     if count:

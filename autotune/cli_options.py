@@ -134,15 +134,16 @@ def settings(**given: Any) -> Settings:
         raise click.UsageError(str(e)) from e
 
 
-def plan_of(model: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
-    """The workloads of a GGUF file. Raises HeaderError, UsageError for an m that is no token bucket."""
+def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
+    """The workloads of a GGUF file on a device, "" for any GPU. Raises HeaderError, and UsageError for an m that is no
+    token bucket."""
     from autotune.workloads import workloads
     from kernels.models.decode_step import CONTEXT
     from kernels.models.header import HeaderError, read_header
 
     header = read_header(model)
     try:
-        return workloads(header, m or (1,), context=CONTEXT if ctx is None else ctx, linears=linears)
+        return workloads(header, m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
     except HeaderError:
         raise
     except ValueError as e:

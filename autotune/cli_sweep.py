@@ -83,9 +83,12 @@ def sweep(
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers)
     model = model or _demo_model()
-    plan = plan_of(model, m, ctx, linears)
     if dry_run:
-        return _dry_run(plan, bandwidth, tflops, as_json)
+        return _dry_run(plan_of(model, chosen.device or "", m, ctx, linears), bandwidth, tflops, as_json)
+
+    from autotune.session import choose
+
+    plan = plan_of(model, choose(chosen).device, m, ctx, linears)
     # what an export says of the run: the file's name, not where it lies on this machine
     command = f"autotune sweep {model.partition('?')[0].rpartition('/')[2]}"
     try:

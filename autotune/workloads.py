@@ -70,6 +70,7 @@ def workloads(
     x_dtype: str = "float32",
     context: int = CONTEXT,
     linears: bool = False,
+    device: str = "",
 ) -> ModelPlan:
     """Every launch of a pass over the model for each token bucket in m, equal ones taken together.
 
@@ -77,8 +78,10 @@ def workloads(
     of a decode step, of which attention and what else belongs to one token only is listed for m = 1. `context` is the
     number of positions that attention is tuned at, at most the model's context_length. With `linears` each 2-D weight
     that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does not launch
-    it. Raises ValueError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header
-    that contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
+    it. device: tinygrad's name of what will run them; "" is any GPU.
+
+    Raises ValueError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header that
+    contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
     """
     if not m or (unknown := [value for value in m if value not in M_BUCKETS]):
         buckets = ", ".join(map(str, M_BUCKETS))
@@ -87,7 +90,7 @@ def workloads(
         raise ValueError(f"x_dtype: {x_dtype!r} is not supported; there are {', '.join(X_DTYPES)}")
     if context < 1:
         raise ValueError(f"context: {context} positions; at least 1 is needed")
-    step = decode_step(header, context)
+    step = decode_step(header, context, device)
     groups: dict[Workload, list[Launch]] = {}
     for bucket in sorted(set(m)):
         prompt = bucket >= PROMPT_TOKENS

@@ -46,7 +46,7 @@ def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> tuple[list[Row], float]:
     info = runner.describe()
-    plan = workloads(read_header(model_path(args.model, folder)))
+    plan = workloads(read_header(model_path(args.model, folder)), device=info.target.backend)
     store = Store.open(args.db or folder / "bench.sqlite")
     tuned: list[tuple[ModelWorkload, Row]] = []
     start = time.monotonic()

@@ -42,8 +42,8 @@ def flash_decode(
 
     window: only the last so many positions, 0 for all. softcap: scores are cap * tanh(q.k * scale / cap), 0 for not.
     sinks [heads] float32: logits that join the softmax. splits: runs that the context is divided into, each with
-    workgroups of its own; by default as many as give a large GPU work. Raises ValueError for shapes or dtypes that do
-    not fit.
+    workgroups of its own; by default as many as give a large GPU work, and one on a CPU. Raises ValueError for shapes
+    or dtypes that do not fit.
     """
     _check("q [heads, head_dim]", q, 2)
     _check_cache("k_cache [kv_heads, max_ctx, head_dim]", k_cache, 3)
@@ -193,7 +193,7 @@ def _decode(
     """The launch of each split, and that which puts them together where there are several."""
     (heads, kv_heads, dim, value_dim), (ctx, max_ctx, window) = sizes, lengths
     target = _target(q.device)
-    splits = splits or default_splits(min(ctx, window or ctx), heads, kv_heads)
+    splits = splits or default_splits(min(ctx, window or ctx), heads, kv_heads, q.device)
     extra |= {"ctx": ctx, "max_ctx": max_ctx, "splits": splits, "scale": decimal(scale)}
     n, dtype = heads * value_dim, _NAMES[q.dtype]
     out_dtype = dtype if splits == 1 else "float32"

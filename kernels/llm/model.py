@@ -199,8 +199,8 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     _check(header, path)
     model = Model.of(Hyperparameters(header), ARCHITECTURES[header.architecture], max_context)
     _check_context(model, path)
-    step = decode_step(header, max_context)
     device = Device.canonicalize(device)
+    step = decode_step(header, max_context, device)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}

@@ -191,7 +191,7 @@ def _decode(
         op = f"{kind}_prefill"
         yield Launch(op, CACHE, n, a.head_dim, reads, products, takes, ("attended",), "none", extra, cache)
         return
-    op, count = f"{kind}_decode", splits(seen, a.heads, a.kv_heads)
+    op, count = f"{kind}_decode", splits(seen, a.heads, a.kv_heads, model.device)
     leaves, extra = ("attended" if count == 1 else "parts", "lse"), extra | {"splits": count}
     found = Launch(op, CACHE, n, a.head_dim, reads, products, takes, leaves, "none", extra, cache, decode_only=True)
     if count == 1:

@@ -18,7 +18,8 @@ class Model:
     """A model of a known architecture.
 
     dim: the width of the residual. context: positions that attention is built for and tuned at. many: the launches are
-    those of many tokens, of a prompt; each weight is a product by itself then, which is work enough. logit_factor,
+    those of many tokens, of a prompt; each weight is a product by itself then, which is work enough. device: tinygrad's
+    name of what will run it, as far as that matters; "" is a GPU. logit_factor,
     logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no launch does that, it does not
     change which logit is largest.
 
@@ -36,9 +37,10 @@ class Model:
     logit_factor: float
     logit_cap: float
     many: bool = False
+    device: str = ""
 
     @staticmethod
-    def of(hp: Hyperparameters, arch: Architecture, context: int, many: bool = False) -> Model:
+    def of(hp: Hyperparameters, arch: Architecture, context: int, many: bool = False, device: str = "") -> Model:
         """Raises HeaderError for a key that is missing or cannot be."""
         blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
         if not ahead < blocks <= MAX_LAYERS:
@@ -51,7 +53,7 @@ class Model:
         factor = 1 / (hp.number("logit_scale", 0.0) or 1.0)
         cap = hp.number("final_logit_softcapping", arch.final_softcap)
         scale = embedding / residual
-        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), scale, factor, cap, many)
+        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), scale, factor, cap, many, device)
 
     def norm(self, name: str, n: int, takes: str | Columns, leaves: str) -> Launch:
         """RMSNorm by itself, of n columns."""

@@ -42,8 +42,10 @@ class Step:
     notes: tuple[str, ...]
 
 
-def decode_step(header: Header, context: int = CONTEXT) -> Step:
+def decode_step(header: Header, context: int = CONTEXT, device: str = "") -> Step:
     """The launches of one token, attention at `context` positions or the model's context_length if that is less.
+
+    device: tinygrad's name of what will run them; "" is any GPU.
 
     Raises HeaderError for a known architecture that lacks a key or a tensor, or whose shapes contradict its keys.
     """
@@ -52,7 +54,7 @@ def decode_step(header: Header, context: int = CONTEXT) -> Step:
     if arch is None:
         launches, notes = _unknown(header, hp)
     else:
-        model = Model.of(hp, arch, context)
+        model = Model.of(hp, arch, context, device=device)
         launches, notes = tuple(_launches(model)), list(_remarks(model))
     left = [t.name for t in header.tensors if t.name not in {name for launch in launches for name in launch.tensors}]
     return Step(launches, (*notes, *_left_out(left, hp, arch is not None)))

@@ -82,7 +82,7 @@ def test_a_dry_run_ends_with_what_a_pass_takes_at_least(model: str) -> None:
     assert f"{sum(w['count'] for w in one)} launches" in floors[0]
     assert f"at least {seconds * 1e3:.2f} ms = {1 / seconds:.1f} tokens/s" in floors[0]
     assert f"{sum(w['count'] * w['flops'] for w in many) / 1e9:.3g} GFLOP" in floors[1]
-    assert "KV cache" not in floors[1]
+    assert f"{sum(w['count'] * w['cache_nbytes'] for w in many) / 1e6:.1f} MB of KV cache" in floors[1]
 
 
 def test_the_context_of_attention_is_an_option(model: str) -> None:

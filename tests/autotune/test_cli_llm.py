@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def launches(model: str) -> int:
     """Of a token, by the plan that a sweep covers."""
-    return len(decode_step(read_header(model), CONTEXT).launches)
+    return len(decode_step(read_header(model), CONTEXT, "CPU").launches)
 
 
 @pytest.fixture(autouse=True)

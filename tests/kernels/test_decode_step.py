@@ -66,6 +66,12 @@ def test_the_launches_of_a_real_model_in_order(name: str, headers: dict[str, Hea
     assert [launch.op for launch in decode_step(headers[name]).launches] == STEPS[name]
 
 
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "youtu-llm-2b"])
+def test_a_cpu_does_not_divide_the_context(name: str, headers: dict[str, Header]) -> None:
+    ops = [launch.op for launch in decode_step(headers[name], device="CPU:X86").launches]
+    assert ops == [op for op in STEPS[name] if op != "flash_combine"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_token_reads_what_the_model_must_read(name: str, headers: dict[str, Header]) -> None:
     """Each tensor once; of experts those that are used; one row of the embedding, and all of it where it is tied."""
