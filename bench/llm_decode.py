@@ -30,6 +30,7 @@ from kernels import devices
 
 Row = dict[str, Any]
 WARM = 32  # tokens before the clock starts: the second of them is captured
+SHORT_PROMPT = 5
 BLOCK = 16  # a model may yield several tokens at once, as many as a power of two
 
 
@@ -73,13 +74,14 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
 
 
 def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: bool = False) -> Row:
-    """realize: its weights are dequantised once, and not in each kernel."""
+    """realize: its weights are dequantised once, and not in each kernel. The prompt is short: on CUDA its captured graphs
+    fail for the second chunk of a longer one. Decoding takes the same."""
     from tinygrad import GlobalCounters
 
     from kernels.llm import shim
 
     model, _ = shim.transformer().from_gguf(Path(path), context, realize)
-    generating = model.generate([1 + i % 1000 for i in range(prompt)])
+    generating = model.generate([1 + i % 1000 for i in range(min(prompt, SHORT_PROMPT))])
     seconds = timed(generating, tokens)
     GlobalCounters.reset()
     next(generating)
