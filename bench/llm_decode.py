@@ -74,8 +74,8 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
 
 
 def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: bool = False) -> Row:
-    """realize: its weights are dequantised once, and not in each kernel. The prompt is short: on CUDA its captured graphs
-    fail for the second chunk of a longer one. Decoding takes the same."""
+    """realize: its weights are dequantised once, and not in each kernel. Its prompt is short: on CUDA its captured
+    graphs fail for the second chunk of a longer one. Decoding takes the same."""
     from tinygrad import GlobalCounters
 
     from kernels.llm import shim
