@@ -31,7 +31,7 @@ from kernels.op import Args, Params, Variant
 from kernels.ops.rows import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
 from kernels.unpack import Block, float32, get_layout
 
-MIN_TOKENS = 32
+MIN_TOKENS = 16
 # tinygrad's devices with tensor cores, and its PYTHON device emulating them
 DEVICES = frozenset({"CUDA", "NV", "METAL", "CUDA:PYTHON", "METAL:PYTHON"})
 # Relative error ||out - ref|| / ||ref||. Rounding to 11 bits is off by 1.9e-4 (rms over a binade), of two factors by
