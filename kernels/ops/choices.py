@@ -94,22 +94,24 @@ def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     return (*groups, *locals_, Schedule(name, params, ()))
 
 
-# how much of the summed loop one instruction of a backend's tensor core takes
+# how much of the summed loop, and how many tokens, one instruction of a backend's tensor core takes
 _DEPTHS = {"CUDA": 16, "NV": 16, "METAL": 8}
-_MANY_RESULTS = 1 << 20  # there are warps enough, of few tokens too
+_MANY_RESULTS = 1 << 20
 
 
 def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
     """Tensor cores: a warp computes up to 4 x 4 of their tiles, so that an operand in a register serves several
     instructions, and up to 4 warps of a block take neighbouring rows, so that they share the inputs' cache lines. Few
-    tokens make few warps: these take a tile of rows each, and unroll further, to have more loads under way."""
+    tokens make few warps, unless they are of many experts: these take a tile of rows each, and unroll further, to have
+    more loads under way."""
     if "tc" not in variants or device not in tc.DEVICES:
         return ()
-    whole = tc.unrolled(r.formats[0], _DEPTHS[device.split(":")[0]])
+    depth = _DEPTHS[device.split(":")[0]]
+    whole = tc.unrolled(r.formats[0], depth)
     few = r.loops[0] <= 64 and math.prod(r.loops) * r.n < _MANY_RESULTS
     sizes = itertools.product(
         (4 * whole, 2 * whole, whole) if few else (max(whole, 2), whole),
-        (4, 2, 1),
+        [tiles for tiles in (4, 2, 1) if tiles * depth <= r.loops[0]],
         (1,) if few else (4, 2, 1),
         (4, 2, 1),
     )

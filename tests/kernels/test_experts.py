@@ -52,6 +52,7 @@ def test_under_the_heuristic_and_the_default(w):
     first = next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend()))
     for choice in (*defaults.heuristic(w, backend()), first):
         program = compiled(w, choice)
+        assert program.uop.arg.globals == tuple(range(len(operands(w))))
         for seed in range(3):
             verdict = run_program(w, choice.variant, program, case_of(w, seed))
             assert verdict.outcome is Outcome.OK, f"{choice}: {verdict.reason}"
@@ -107,7 +108,6 @@ def test_defaults_at_real_sizes(format, n, k, m):
     assert ("UPCAST", 4, "1") in {(o.op, o.arg, o.range) for o in found.opts}
     program = compile_program(build(w, found, METAL), METAL, max_uops=MAX_UOPS)
     assert program.uops < 4000
-    assert program.uop.arg.globals == tuple(range(len(operands(w))))
 
 
 @pytest.mark.parametrize(
