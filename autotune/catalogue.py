@@ -44,6 +44,9 @@ def _of_format(format: str, number: int) -> Iterator[Workload]:
     yield _w("expert_linear", format, N, k, experts | {"form": "down"}, 1, ("none", "add")[number % 2])
     one: Extra = {"experts": 1, "used": 1, "bias": 0, "form": "down"}
     yield _w("expert_linear", format, N, k, one, 1, "add")
+    sizes: Extra = {"experts": EXPERTS, "used": USED}
+    yield _w("expert_product", format, N, k, sizes | {"of": "token", "act": act}, 32, ("gate", "bias_gate")[number % 2])
+    yield _w("expert_product", format, N, k, sizes | {"of": "pair"}, 32, ("bias", "none")[number % 2])
     for m in (1, 32):
         yield _w("head_linear", format, N, k, {"heads": HEADS, "step": k + 32, "row": HEADS * (k + 32) + 8}, m)
     yield _w("embed", format, 50, k, {"scale": ("1", "0.5")[number % 2]}, 4)
@@ -56,6 +59,10 @@ def _plain() -> Iterator[Workload]:
         yield _w("rmsnorm", "F32", 192, 192, {"eps": "1e-06", "heads": 3}, m)
         yield _w("rmsnorm_add", "F32", 192, 192, {"eps": "1e-05"}, m)
         yield _w("argmax", "F32", 1000, 1000, {}, m)
+    for experts, used in ((EXPERTS, USED), (64, 6)):
+        for op in ("expert_places", "expert_tiles"):
+            yield _w(op, "F32", experts, experts, {"experts": experts, "used": used}, 32)
+        yield _w("expert_sum", "F32", 192, 192, {"used": used}, 32, "none" if used == USED else "add")
     routers: tuple[tuple[int, int, str, Extra], ...] = (
         (8, 2, "softmax", {}),
         (60, 4, "softmax_weight", {}),

@@ -1,5 +1,5 @@
-"""The relatives of `linear` over Tensors: fused norms, gates, experts. Each is one launch, tuned where a schedule is
-known; nothing is ever searched here.
+"""The relatives of `linear` over Tensors: fused norms, gates, experts. Each is one launch but `mixture`, tuned where a
+schedule is known; nothing is ever searched here.
 
 Activations are float32 or float16, summed in float32; `m` tokens must be a bucket of M_BUCKETS (`packed.padded` pads).
 Expert weights are stacked: a PackedWeight of shape (experts * n, k).
@@ -97,6 +97,42 @@ def expert_down(
     extra: dict[str, int | str] = {"experts": experts, "used": used, "form": "down", "bias": 0}
     workload = _workload("expert_linear", x, w.format, rows // experts, k, extra, epilogue)
     return launch(workload, w.target, w.device, {"w": w.planes, "x": x, "ids": ids, "probs": probs, **terms})[0]
+
+
+def mixture(
+    x: Tensor,
+    ids: Tensor,
+    probs: Tensor,
+    gate: PackedWeight,
+    up: PackedWeight,
+    down: PackedWeight,
+    experts: int,
+    act: str = "silu",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """sum over used of probs [m, used] * down[id] (act(gate[id] x) * (up[id] x)) for x [m, k] and ids int32 [m, used],
+    plus residual: [m, n]. For many tokens: those of an expert share its weights. Six launches."""
+    (m, used), target, device = map(int, ids.shape), gate.target, gate.device
+    sizes: dict[str, int | str] = {"experts": experts, "used": used}
+
+    def sort(op: str, **read: Tensor) -> Tensor:
+        return launch(Workload(op, "F32", experts, experts, m, extra=tuple(sizes.items())), target, device, read)[0]
+
+    tiles = sort("expert_tiles", places=sort("expert_places", ids=ids))
+
+    def product(x: Tensor, w: PackedWeight, of: str, more: Mapping[str, str], read: Mapping[str, Tensor]) -> Tensor:
+        n, k = w.shape[0] // experts, w.shape[1]
+        workload = _workload(
+            "expert_product", x, w.format, n, k, {**sizes, **more, "of": of}, "gate" if read else "none"
+        )
+        given = {"w": w.planes, "x": x, "tiles": tiles, "ids": ids, **read}
+        return launch(workload, target, device, given)[0].reshape(m, used, n)
+
+    gated = product(x, up, "token", {"act": act}, {"gate": product(x, gate, "token", {}, {})})
+    each, (epilogue, terms) = product(gated, down, "pair", {}, {}), _epilogue(None, residual)
+    n = int(each.shape[-1])
+    workload = _workload("expert_sum", each, "F32", n, n, {"used": used}, epilogue)
+    return launch(workload, target, device, {"x": each, "probs": probs, **terms})[0]
 
 
 def head_linear(x: Tensor, w: PackedWeight) -> Tensor:

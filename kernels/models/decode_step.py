@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from db.records import decimal
 from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
 from kernels.models.decode_attention import attention, normed_linear
-from kernels.models.decode_ffn import expert_linears, feed_forward, linear
+from kernels.models.decode_experts import expert_linears
+from kernels.models.decode_ffn import feed_forward
 from kernels.models.decode_model import Model
 from kernels.models.header import Header, HeaderError
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.launch import RESIDUAL, Launch, Read, whole
+from kernels.models.launch import RESIDUAL, Launch, Read, linear, whole
 
 CONTEXT = 4096
 PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
@@ -52,7 +53,7 @@ def decode_step(header: Header, context: int = CONTEXT, device: str = "") -> Ste
     hp = Hyperparameters(header)
     arch = ARCHITECTURES.get(header.architecture)
     if arch is None:
-        launches, notes = _unknown(header, hp)
+        launches, notes = _unknown(header, hp, False)
     else:
         model = Model.of(hp, arch, context, device=device)
         launches, notes = tuple(_launches(model)), list(_remarks(model))
@@ -65,7 +66,7 @@ def prompt_launches(header: Header, context: int = CONTEXT) -> tuple[Launch, ...
     residual after the last block, and the caches. Raises HeaderError as `decode_step` does."""
     hp = Hyperparameters(header)
     arch = ARCHITECTURES.get(header.architecture)
-    return _unknown(header, hp)[0] if arch is None else tuple(_blocks(Model.of(hp, arch, context, many=True)))
+    return _unknown(header, hp, True)[0] if arch is None else tuple(_blocks(Model.of(hp, arch, context, many=True)))
 
 
 def _launches(model: Model) -> Iterator[Launch]:
@@ -94,7 +95,7 @@ def _remarks(model: Model) -> Iterator[str]:
         yield "attn_kv_b is split when the model is loaded: its key half is transposed and becomes F16"
 
 
-def _unknown(header: Header, hp: Hyperparameters) -> tuple[tuple[Launch, ...], list[str]]:
+def _unknown(header: Header, hp: Hyperparameters, many: bool) -> tuple[tuple[Launch, ...], list[str]]:
     """The products of an architecture that is not in the table."""
     tied = hp.tensor(OUTPUT) is None
     launches: list[Launch] = []
@@ -106,7 +107,7 @@ def _unknown(header: Header, hp: Hyperparameters) -> tuple[tuple[Launch, ...], l
             launches.append(linear(tensor, whole(w=tensor), "none", "x", "y"))
         elif match := _EXPERTS.fullmatch(tensor.name):
             with suppress(HeaderError):  # experts of another make: they are left out, and a note says so
-                launches += expert_linears(hp, match[1], "silu", "none")
+                launches += expert_linears(hp, match[1], "silu", "none", many)
     said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
     return tuple(launches), [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
 

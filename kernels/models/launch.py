@@ -37,7 +37,9 @@ class Read:
 
     def nbytes(self, m: int) -> int:
         """Bytes read for m tokens, none of which picks what another picked, as long as there is more to pick from."""
-        return self.tensor.nbytes // self.parts * min(m * self.picked, self.parts)
+        halves = self.operand.split("+")
+        nbytes = self.tensor.nbytes * sum(map(bool, halves)) // len(halves)
+        return nbytes // self.parts * min(m * self.picked, self.parts)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,12 @@ class Launch:
 def whole(**tensors: TensorInfo | None) -> tuple[Read, ...]:
     """Tensors by operand that every launch reads from end to end; None is left out."""
     return tuple(Read(operand, tensor) for operand, tensor in tensors.items() if tensor is not None)
+
+
+def linear(weight: TensorInfo, reads: tuple[Read, ...], epilogue: str, takes: str, leaves: str) -> Launch:
+    """A weight [n, k] or a row [k] times an x."""
+    n, k = weight.shape if len(weight.shape) == 2 else (1, weight.shape[-1])
+    return Launch("linear", weight.format, n, k, reads, n * k, {"x": takes}, (leaves,), epilogue)
 
 
 def neighbours(tensors: Iterable[TensorInfo]) -> list[tuple[TensorInfo, ...]]:

@@ -4,6 +4,7 @@ list: the first that applies is used. tinygrad's heuristic comes last, it can be
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -105,7 +106,7 @@ def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     name = _name(r)
     if r.loops[0] > warp.MAX_TOKENS:
         params = params_near(w, variants["dequant"], words=1, lanes=1)
-        shared = Opt("UPCAST", None, 8, "0"), Opt("LOCAL", None, 4, "0")
+        shared = Opt("UPCAST", None, 8, "0"), Opt("LOCAL", None, min(r.loops[0] // 8, 4), "0")
         tiles = [(*shared, Opt("LOCAL", None, size, "1")) for size in (16, 8, 4, 2)]
         return tuple(Schedule("dequant", params, opts) for opts in (*tiles, shared, ()))
     params = params_near(w, variants[name], words=4, lanes=1)
@@ -115,21 +116,24 @@ def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     return (*groups, *locals_, Schedule(name, params, ()))
 
 
-# how much of the summed loop one instruction of a backend's tensor core takes
+# how much of the summed loop, and how many tokens, one instruction of a backend's tensor core takes
 _DEPTHS = {"CUDA": 16, "NV": 16, "METAL": 8}
+_MANY_RESULTS = 1 << 20
 
 
 def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
     """Tensor cores: a warp computes up to 4 x 4 of their tiles, so that an operand in a register serves several
     instructions, and up to 4 warps of a block take neighbouring rows, so that they share the inputs' cache lines. Few
-    tokens make few warps: these take a tile of rows each, and unroll further, to have more loads under way."""
+    tokens make few warps, unless they are of many experts: these take a tile of rows each, and unroll further, to have
+    more loads under way."""
     if "tc" not in variants or device not in tc.DEVICES:
         return ()
-    whole = tc.unrolled(r.formats[0], _DEPTHS[device.split(":")[0]])
-    few = r.loops[0] <= 64
+    depth = _DEPTHS[device.split(":")[0]]
+    whole = tc.unrolled(r.formats[0], depth)
+    few = r.loops[0] <= 64 and math.prod(r.loops) * r.n < _MANY_RESULTS
     sizes = itertools.product(
         (4 * whole, 2 * whole, whole) if few else (max(whole, 2), whole),
-        (4, 2, 1),
+        [tiles for tiles in (4, 2, 1) if tiles * depth <= r.loops[0]],
         (1,) if few else (4, 2, 1),
         (4, 2, 1),
     )

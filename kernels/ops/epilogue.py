@@ -32,22 +32,29 @@ def check(w: Workload, epilogues: tuple[str, ...] = tuple(EPILOGUES)) -> None:
         activation(w)
 
 
-def operands(w: Workload) -> tuple[Operand, ...]:
-    """What the epilogue adds, in slot order."""
+def operands(w: Workload, m: int | None = None, stack: tuple[int, ...] = ()) -> tuple[Operand, ...]:
+    """What the epilogue adds, in slot order. m: results of n each, where they are not one a token. stack: of stacked
+    weights, each with a bias of its own, how many there are."""
+    m = w.m if m is None else m
     found = {
-        "bias": Operand("bias", (w.n,), DTYPES["float32"], WEIGHT),
-        "residual": Operand("residual", (w.m, w.n), DTYPES[w.out_dtype], INPUT),
-        "gate": Operand("gate", (w.m, w.n), DTYPES[w.out_dtype], INPUT),
+        "bias": Operand("bias", (*stack, w.n), DTYPES["float32"], WEIGHT),
+        "residual": Operand("residual", (m, w.n), DTYPES[w.out_dtype], INPUT),
+        "gate": Operand("gate", (m, w.n), DTYPES[w.out_dtype], INPUT),
     }
     return tuple(found[name] for name in EPILOGUES[w.epilogue])
 
 
+def finished(w: Workload, args: Args, token: UOp, row: UOp, value: UOp, stack: tuple[UOp, ...] = ()) -> UOp:
+    """value with the epilogue's terms, float32. stack: which of the stacked weights."""
+    for name in EPILOGUES[w.epilogue]:
+        term = float32(args[name][(*stack, row) if name == "bias" else (token, row)])
+        value = activation(w)(term, value) if name == "gate" else value + term
+    return value
+
+
 def store(w: Workload, args: Args, token: UOp, row: UOp, value: UOp) -> UOp:
     """out[token, row] = value with the epilogue's terms, in the output's dtype."""
-    for name in EPILOGUES[w.epilogue]:
-        term = float32(args[name][row] if name == "bias" else args[name][token, row])
-        value = activation(w)(term, value) if name == "gate" else value + term
-    return args["out"][token, row].store(value.cast(DTYPES[w.out_dtype]))
+    return args["out"][token, row].store(finished(w, args, token, row, value).cast(DTYPES[w.out_dtype]))
 
 
 def _sigmoid(x: UOp) -> UOp:

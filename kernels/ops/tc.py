@@ -31,7 +31,6 @@ from kernels.op import Args, Params, Variant
 from kernels.ops.rows import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
 from kernels.unpack import Block, get_layout, number
 
-MIN_TOKENS = 32
 # tinygrad's devices with tensor cores, and its PYTHON device emulating them
 DEVICES = frozenset({"CUDA", "NV", "METAL", "CUDA:PYTHON", "METAL:PYTHON"})
 # Relative error ||out - ref|| / ||ref||. Rounding to 11 bits is off by 1.9e-4 (rms over a binade), of two factors by
@@ -57,7 +56,7 @@ def variant(build: Callable[[Workload], Rows]) -> Variant:
 def tc_params(r: Rows) -> tuple[Params, ...]:
     """No parameters; not for few tokens, which would leave most of a tensor core empty, nor for a single row, which is
     no loop for TC to take."""
-    return ({},) if r.loops[0] >= MIN_TOKENS and r.n > 1 else ()
+    return ({},) if r.loops[0] >= _TOKENS and r.n > 1 else ()
 
 
 def runs(format: str) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from db.records import Workload
 from kernels.references.attention import flash, flash_combine, mla
 from kernels.references.case import Case, InputsError
-from kernels.references.gated import expert_linear, gate_up, head_linear, rmsnorm_linear
+from kernels.references.experts import expert_linear, expert_places, expert_product, expert_sum, expert_tiles
+from kernels.references.gated import gate_up, head_linear, rmsnorm_linear
 from kernels.references.linear import linear
 from kernels.references.rope import mla_cache_store, rope_cache_store
 from kernels.references.small import argmax, embed, rmsnorm
@@ -23,6 +24,10 @@ _REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
     "rmsnorm_linear": rmsnorm_linear,
     "gate_up": gate_up,
     "expert_linear": expert_linear,
+    "expert_places": expert_places,
+    "expert_tiles": expert_tiles,
+    "expert_product": expert_product,
+    "expert_sum": expert_sum,
     "head_linear": head_linear,
     "topk": topk,
     "rope_cache_store": rope_cache_store,

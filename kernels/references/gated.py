@@ -1,4 +1,4 @@
-"""What `rmsnorm_linear`, `gate_up`, `expert_linear` and `head_linear` must compute, written out in float64."""
+"""What `rmsnorm_linear`, `gate_up` and `head_linear` must compute, written out in float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, InputsError, Truth
+from kernels.references.case import Array, Case, Doubles, Truth
 from kernels.references.linear import activations, distinct_rows, finished, gated, planes
 
 
@@ -21,10 +21,10 @@ def _norm(k: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     return rng.uniform(0.5, 1.5, k).astype(np.float32)
 
 
-def _lengths(x: Doubles) -> Doubles:
+def row_norms(x: Doubles) -> Doubles:
     """Norms of rows over sqrt(k): of x so that times a weight row's norm it is a product's typical size."""
-    lengths: Doubles = np.linalg.norm(x, axis=-1) / np.sqrt(x.shape[-1])
-    return lengths
+    norms: Doubles = np.linalg.norm(x, axis=-1) / np.sqrt(x.shape[-1])
+    return norms
 
 
 def rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Case:
@@ -40,7 +40,7 @@ def rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Case:
         at = np.arange(int(n)) % len(raw)
         columns.append((inside @ weight.T)[:, at])
         lengths.append(np.linalg.norm(weight, axis=1)[at])
-    truth = Truth(np.concatenate(columns, 1), _lengths(inside), np.concatenate(lengths), w.n)
+    truth = Truth(np.concatenate(columns, 1), row_norms(inside), np.concatenate(lengths), w.n)
     return finished(w, Case(arrays, {"out": truth}), rng)
 
 
@@ -58,70 +58,7 @@ def gate_up(w: Workload, rng: np.random.Generator) -> Case:
         halves.append(inside @ weight.T)
         norms.append(np.linalg.norm(weight, axis=1))
     reference = gated(str(extra.get("act", "silu")), *halves)
-    return Case(arrays, {"out": Truth(reference, _lengths(inside) ** 2, norms[0] * norms[1], w.n)})
-
-
-def _routed(w: Workload, rng: np.random.Generator) -> tuple[int, int, Array]:
-    """experts, used, and distinct random ids int32 [m, used]."""
-    extra = dict(w.extra)
-    experts, used = int(extra["experts"]), int(extra["used"])
-    ids = np.stack([rng.permutation(experts)[:used] for _ in range(w.m)])
-    return experts, used, ids.astype(np.int32)
-
-
-def expert_linear(w: Workload, rng: np.random.Generator) -> Case:
-    extra = dict(w.extra)
-    if extra.get("form") not in ("gate_up", "down"):
-        raise InputsError(f"expert_linear has the forms gate_up and down, saw {extra.get('form')!r}")
-    return _expert_gate_up(w, rng) if extra["form"] == "gate_up" else _expert_down(w, rng)
-
-
-class _Experts:
-    """Stacked weights [experts * n, k] whose distinct rows repeat, and one expert of them at a time."""
-
-    def __init__(self, w: Workload, name: str, format: str, rng: np.random.Generator) -> None:
-        experts = int(dict(w.extra)["experts"])
-        self._n = w.n
-        raw, self._weight = distinct_rows(format, experts * w.n, w.k, rng)
-        self.arrays = planes(name, format, raw, (experts * w.n, w.k))
-        self.bias: Array | None = None
-        if dict(w.extra).get("bias", 0):
-            self.bias = rng.standard_normal((experts, w.n), dtype=np.float32)
-            self.arrays[{"w": "down"}.get(name, name) + "_bias"] = self.bias
-
-    def __call__(self, expert: int, x: Doubles) -> tuple[Doubles, Doubles]:
-        """W x + bias of one expert, and what is typical for it, both [n]."""
-        weight = self._weight[(expert * self._n + np.arange(self._n)) % len(self._weight)]
-        bias = np.zeros(self._n) if self.bias is None else self.bias[expert].astype(np.float64)
-        return weight @ x + bias, np.linalg.norm(weight, axis=1) * _lengths(x) + np.abs(bias)
-
-
-def _expert_gate_up(w: Workload, rng: np.random.Generator) -> Case:
-    extra = dict(w.extra)
-    act = str(extra.get("act", "silu"))
-    _, used, ids = _routed(w, rng)
-    x = activations((w.m, w.k), w.x_dtype, rng)
-    gate, up = _Experts(w, "gate", w.format, rng), _Experts(w, "up", str(extra.get("up", w.format)), rng)
-    out, scale = np.zeros((w.m, used, w.n)), np.zeros((w.m, used))
-    for token, slot in np.ndindex(w.m, used):
-        (g, g_scale), (u, u_scale) = (e(int(ids[token, slot]), x[token].astype(np.float64)) for e in (gate, up))
-        out[token, slot] = gated(act, g, u)
-        scale[token, slot] = np.max(g_scale * (u_scale + (act == "swiglu_oai")))
-    return Case({**gate.arrays, **up.arrays, "x": x, "ids": ids}, {"out": Truth.of(out, scale)})
-
-
-def _expert_down(w: Workload, rng: np.random.Generator) -> Case:
-    _, used, ids = _routed(w, rng)
-    x = activations((w.m, used, w.k), w.x_dtype, rng)
-    probs = rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32)
-    down = _Experts(w, "w", w.format, rng)
-    out, scale = np.zeros((w.m, w.n)), np.zeros((w.m, w.n))
-    for token, slot in np.ndindex(w.m, used):
-        value, typical = down(int(ids[token, slot]), x[token, slot].astype(np.float64))
-        out[token] += probs[token, slot] * value
-        scale[token] += probs[token, slot] * typical
-    case = Case({**down.arrays, "x": x, "ids": ids, "probs": probs}, {"out": Truth.of(out, scale.max(1))})
-    return finished(w, case, rng)
+    return Case(arrays, {"out": Truth(reference, row_norms(inside) ** 2, norms[0] * norms[1], w.n)})
 
 
 def head_linear(w: Workload, rng: np.random.Generator) -> Case:
@@ -135,5 +72,5 @@ def head_linear(w: Workload, rng: np.random.Generator) -> Case:
     for token, head in np.ndindex(w.m, heads):
         rows = weight[(head * w.n + np.arange(w.n)) % len(weight)]
         out[token, head] = rows @ x[token, head].astype(np.float64)
-        scale[token, head] = np.linalg.norm(rows, axis=1).max() * _lengths(x[token, head].astype(np.float64))
+        scale[token, head] = np.linalg.norm(rows, axis=1).max() * row_norms(x[token, head].astype(np.float64))
     return Case({**planes("w", w.format, raw, (heads * w.n, w.k)), "x": wide}, {"out": Truth.of(out, scale)})

@@ -57,24 +57,24 @@ def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
 
 
 def finished(w: Workload, case: Case, rng: np.random.Generator) -> Case:
-    """The case with what the workload's epilogue does: bias [n], residual [m, n], gate [m, n]."""
+    """The case with what the workload's epilogue does: bias [n], residual and gate of the output's shape."""
     if w.epilogue == "none":
         return case
     truth = case.truths["out"]
-    reference, scale = truth.rows(0, w.m)
+    reference, scale = truth.rows(0, truth.m)
     terms: dict[str, Array] = {}
     if "bias" in w.epilogue:
         terms["bias"] = rng.standard_normal(w.n, dtype=np.float32)
         reference = reference + terms["bias"].astype(np.float64)
     if "add" in w.epilogue:
-        terms["residual"] = activations((w.m, w.n), w.out_dtype, rng)
+        terms["residual"] = activations((truth.m, w.n), w.out_dtype, rng)
         reference = reference + terms["residual"].astype(np.float64)
     # a sum is as exact as its larger term
     columns = np.maximum(scale.max(0), 1.0)
     if "gate" in w.epilogue:
-        terms["gate"] = activations((w.m, w.n), w.out_dtype, rng)
+        terms["gate"] = activations((truth.m, w.n), w.out_dtype, rng)
         reference = gated(str(dict(w.extra).get("act", "silu")), terms["gate"].astype(np.float64), reference)
-    return Case({**case.arrays, **terms}, {"out": Truth(reference, np.ones(w.m), columns, w.n)})
+    return Case({**case.arrays, **terms}, {"out": Truth(reference, np.ones(truth.m), columns, w.n)})
 
 
 def linear(w: Workload, rng: np.random.Generator) -> Case:

@@ -10,9 +10,11 @@ import pytest
 from support import synthetic_models as made
 from support.gguf_files import tensor_nbytes
 
-from kernels.models.decode_step import decode_step
+from kernels.models.decode_step import decode_step, prompt_launches
 from kernels.models.header import Header
 from kernels.models.launch import Launch
+
+EXPERTS = ("expert_places", "expert_tiles", "expert_product", "expert_sum")  # of a prompt
 
 
 def ops(header: Header) -> list[str]:
@@ -95,6 +97,21 @@ def test_fused_experts_are_the_same_launch_as_split_ones() -> None:
     fused = made.model("qwen3moe", {**made.ATTENTION, **made.HEAD_NORMS, **made.FFN_NORM, **made.FUSED_ROUTED})
     one, two = (first(header, "expert_linear", form="gate_up") for header in (fused, split))
     assert (one.workload(1, "float32"), one.nbytes(4)) == (two.workload(1, "float32"), two.nbytes(4))
+
+
+def test_each_half_of_a_fused_weight_is_a_product_of_a_prompt() -> None:
+    """The same kernels as of split ones, which read as much."""
+    experts = {**made.ATTENTION, **made.HEAD_NORMS, **made.FFN_NORM, **made.FUSED_ROUTED}
+    for one, two in (
+        (made.model("phi3"), made.model("qwen3")),
+        (made.model("qwen3moe", experts), made.model("qwen3moe")),
+    ):
+        fused, split = (
+            [(x.workload(32, "float32"), x.nbytes(32)) for x in prompt_launches(header) if x.leaves[0][:4] == "gate"]
+            for header in (one, two)
+        )
+        assert fused == split
+        assert len(fused) == 2 * made.LAYERS
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "glm4"])
@@ -220,6 +237,9 @@ def test_a_gated_shared_expert_is_a_mixture_of_one() -> None:
     assert (gate_up.op, gate_up.n, gate_up.extra["norm"]) == ("gate_up", made.SHARED_FFN, "none")
     assert (down.op, down.epilogue) == ("expert_linear", "add")
     assert down.extra.items() >= {"experts": 1, "used": 1, "form": "down"}.items()
+    *_, linear, weighted = prompt_launches(made.model("qwen2moe"))
+    assert (linear.op, linear.epilogue, linear.leaves) == ("linear", "none", (weighted.takes["x"],))
+    assert (weighted.op, weighted.epilogue, weighted.extra) == ("expert_sum", "add", {"used": 1})
 
 
 def test_dense_layers_of_a_mixture_have_no_router() -> None:
@@ -266,6 +286,7 @@ def test_an_unknown_architecture_has_linears_and_experts() -> None:
     block = {**made.MODELS["qwen3moe"][0], "novel": (96, made.DIM), "conv": (4, 4, 4, 4)}
     header = made.model("unheard-of", block, made.EXPERT_KEYS, more={"position_embd.weight": (512, made.DIM)})
     step = decode_step(header)
+    assert {x.op for x in prompt_launches(header)} == {"linear", *EXPERTS}
     assert {x.op for x in step.launches} == {"linear", "expert_linear"}
     assert {x.epilogue for x in step.launches} == {"none"}
     linears = [x.tensors[0] for x in step.launches if x.op == "linear" and x.tensors[0].startswith("blk.0.")]

@@ -114,7 +114,9 @@ PROMPT = {
     "flash_decode": ["flash_prefill"],
     "mla_decode": ["mla_prefill"],
     "flash_combine": [],
+    "expert_linear": [],
 }
+EXPERTS = ["expert_places", "expert_tiles", "expert_product", "expert_product", "expert_product", "expert_sum"]
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-8b", "gemma-3-1b", "youtu-llm-2b"])
@@ -122,6 +124,19 @@ def test_a_prompt_has_no_norms_within_its_products(name: str, headers: dict[str,
     ops = [launch.op for launch in prompt_launches(headers[name])]
     assert Counter(ops) - Counter(linear=40) <= Counter(op for o in STEPS[name][:-2] for op in PROMPT.get(o, [o]))
     assert not {"rmsnorm_linear", "gate_up", "flash_combine", "argmax"} & set(ops)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("gpt-oss-20b", 24), ("deepseek-v2-lite", 26), ("glm-4.7-flash", 46)])
+def test_a_prompt_sorts_its_tokens_by_expert(name: str, layers: int, headers: dict[str, Header]) -> None:
+    launches = prompt_launches(headers[name])
+    ops = [launch.op for launch in launches]
+    assert "expert_linear" not in ops
+    assert [op for op in ops if op in EXPERTS] == EXPERTS * layers
+    products = [launch for launch in launches if launch.op == "expert_product"]
+    step = [launch for launch in decode_step(headers[name]).launches if launch.op == "expert_linear"]
+    assert sum(x.products for x in products) == sum(x.products for x in step)
+    for m in (32, 512):
+        assert sum(x.nbytes(m) for x in products) == sum(x.nbytes(m) for x in step)
 
 
 @pytest.mark.parametrize("name", MODELS)

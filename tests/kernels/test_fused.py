@@ -54,6 +54,36 @@ def test_gate_and_up(act):
     assert_close(fused.gate_up(Tensor(x), g, u, act).numpy(), gated(act, x @ gate.T, x @ up.T))
 
 
+def together(which, dense, x, ids, probs, residual):
+    """Token by token, as `mixture` has it."""
+    out = residual.astype(np.float64)
+    for token, slot in np.ndindex(ids.shape):
+        gate, up, down = (w[ids[token, slot]] for w in dense)
+        out[token] += probs[token, slot] * (down @ gated(which, gate @ x[token], up @ x[token]))
+    return out
+
+
+CHOICES = {
+    "any": lambda m: np.stack([RNG.permutation(EXPERTS)[:USED] for _ in range(m)]),
+    "the same for all": lambda m: np.tile([4, 0, 2], (m, 1)),
+    "one expert for most": lambda m: np.stack([[3, *RNG.permutation([0, 1, 4])[:2]] for _ in range(m)]),
+}
+
+
+@pytest.mark.parametrize("m", [32, 512])
+@pytest.mark.parametrize("choice", CHOICES)
+def test_many_tokens_of_a_mixture(m, choice):
+    """Whatever experts they choose: several tiles of one, tiles that are not full, and experts that nobody uses."""
+    weights = [packed("Q8_0", EXPERTS * n, k) for n, k in ((32, K), (32, K), (N, 32))]
+    dense = [w.reshape(EXPERTS, -1, w.shape[-1]) for _, w in weights]
+    x, residual, probs = values(m, K), values(m, N), RNG.uniform(0, 1, (m, USED)).astype(np.float32)
+    ids = CHOICES[choice](m).astype(np.int32)
+    got = fused.mixture(
+        Tensor(x), Tensor(ids), Tensor(probs), *(w for w, _ in weights), EXPERTS, "gelu", Tensor(residual)
+    )
+    assert_close(got.numpy(), together("gelu", dense, x, ids, probs, residual))
+
+
 def test_experts_in_a_captured_function():
     (g, gate), (u, up), (d, down) = (
         packed("Q8_0", EXPERTS * N),

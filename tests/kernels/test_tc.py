@@ -91,6 +91,34 @@ def test_a_linear_of_each_head_emulated(device, format, k, extra):
     assert verdict.outcome is Outcome.OK, verdict.reason
 
 
+TWO_OF_THREE = (("experts", 3), ("used", 2))
+EXPERTS = {
+    "of the token": Workload("expert_product", "Q8_0", 9, 64, 33, extra=(*TWO_OF_THREE, ("of", "token"))),
+    "of the pair": Workload("expert_product", "F16", 9, 48, 32, epilogue="bias", extra=(*TWO_OF_THREE, ("of", "pair"))),
+    "times a gate": Workload(
+        "expert_product", "Q4_0", 16, 64, 33, epilogue="bias_gate", extra=(*TWO_OF_THREE, ("of", "token"))
+    ),
+    "of large tiles": Workload(
+        "expert_product", "Q4_K", 8, 256, 256, extra=(("experts", 2), ("of", "token"), ("used", 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("device", ARCHS)
+@pytest.mark.parametrize("name", EXPERTS)
+def test_the_experts_of_many_tokens_emulated(device, name):
+    """The default, and a random schedule."""
+    w, ren = EXPERTS[name], PythonRenderer(device)
+    found = default(w, ren)
+    assert found.variant == "tc"
+    whole = unrolled(w.format, 8 if device == "METAL" else 16)
+    start = schedule("tc", {}, (TC, Opt("UNROLL", None, whole, "2")) if whole > 1 else (TC,))
+    other = random.Random(f"{device}{name}").choice(list(Space(w, ren, Limits(body=100)).children(start))).schedule
+    for choice in (found, other):
+        verdict = run(w, build(w, choice, ren), ren, case_of(w))
+        assert verdict.outcome is Outcome.OK, f"{choice}: {verdict.reason}"
+
+
 @pytest.mark.parametrize("device", ARCHS)
 def test_what_is_done_to_a_result_emulated(device):
     w = replace(workload("Q8_0", 8, 2, 32), epilogue="bias_gate", extra=(("act", "silu"),))
@@ -237,8 +265,13 @@ def test_nvrtc_compiles_it_for_an_h100():
         from db.records import Workload
         from kernels.sink import build, default
         renderer = CUDARenderer(Target("CUDA", arch="sm_90"))
-        for format, n, k, m in (("Q4_K", 4096, 4096, 32), ("Q8_0", 14336, 4096, 512), ("F16", 4096, 4096, 512)):
-            w = Workload("linear", format, n, k, m)
+        experts = (("experts", 64), ("of", "pair"), ("used", 6))
+        for w in (
+            Workload("linear", "Q4_K", 4096, 4096, 32),
+            Workload("linear", "Q8_0", 14336, 4096, 512),
+            Workload("linear", "F16", 4096, 4096, 512),
+            Workload("expert_product", "Q4_K", 1408, 2048, 512, epilogue="bias_gate", extra=experts),
+        ):
             found = default(w, renderer)
             program = compile_program(build(w, found, renderer), renderer)
             print(found.variant, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" in program.source)
@@ -247,4 +280,4 @@ def test_nvrtc_compiles_it_for_an_h100():
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["tc", "True"] * 3
+    assert done.stdout.split() == ["tc", "True"] * 4
