@@ -126,11 +126,12 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """One workgroup reads a whole vocabulary: as large a one as there is. A CPU fills its vector registers."""
+    """One workgroup reads a whole vocabulary: of as many threads as keep its loads under way. A CPU fills its vector
+    registers."""
     found = []
     if device in LOCAL_DEVICES:
-        for limit in (1024, 256):
-            params = next(p for p in _team_params(w) if p["threads"] <= limit)
+        for threads in (512, 256):
+            params = min(_team_params(w), key=lambda p: (abs(p["threads"] - threads), p["words"]))
             found.append(Schedule("team", tuple(sorted(params.items())), ()))
     lanes = _plain_params(w)[0]["lanes"]
     return (*found, Schedule("plain", (("lanes", lanes),), ()))
