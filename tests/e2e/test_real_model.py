@@ -59,7 +59,8 @@ def results(of: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def planned(db: Path) -> list[dict[str, Any]]:
-    return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--json", db=db)))
+    """What is launched on a CPU: a dry run asks no device, and takes it for a GPU unless it is told."""
+    return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--device", "CPU", "--json", db=db)))
 
 
 @pytest.fixture(scope="module")
