@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import psutil
 
 from db.records import Outcome
 
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 # how often memory is looked at while waiting; an answer ends the wait at once
 POLL_SECONDS = 0.1
 _GRACE_SECONDS = 1.0
@@ -118,13 +120,14 @@ class Child:
         return ChildFault(Outcome.CRASH, f"{how}: {tail}" if tail else how)
 
     def _tail(self) -> str:
-        """The last line that the child or a driver in it printed."""
+        """The last line that the child or a driver in it printed, of those that name an error if any does."""
         if self._log.closed:
             return ""
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1][:300] if lines else ""
+        named = [line for line in lines if _ERROR.match(line)]
+        return (named or lines)[-1][:300] if lines else ""
 
     def close(self) -> None:
         """Lets an idle child end by itself, and kills one that doesn't."""

@@ -117,9 +117,15 @@ def _many(
     to its own."""
     ctx, window, scale, cap = _settings(w)
     out = np.zeros((*q.shape[:2], v[0].shape[1]))
-    for token, head in np.ndindex(*q.shape[:2]):
-        stop = ctx - len(q) + token + 1
-        rows = slice(max(0, stop - window) if window else 0, stop)
-        sink = None if sinks is None else float(sinks[head])
-        out[token, head], _ = attend_rows(q[token, head], k[head][rows], v[head][rows], scale, cap, sink)
+    own, position = np.arange(ctx - len(q), ctx)[:, None], np.arange(ctx)
+    seen = (position <= own) & (position > own - window if window else True)
+    for head in range(q.shape[1]):
+        scores = q[:, head].astype(np.float64) @ k[head][:ctx].astype(np.float64).T * scale
+        if cap is not None:
+            scores = cap * np.tanh(scores / cap)
+        sink = -np.inf if sinks is None else float(sinks[head])
+        top = np.maximum(np.where(seen, scores, -np.inf).max(1, keepdims=True), sink)
+        chances = np.where(seen, np.exp(scores - top), 0.0)
+        total = chances.sum(1, keepdims=True) + np.exp(sink - top)
+        out[:, head] = chances @ v[head][:ctx].astype(np.float64) / total
     return Case(arrays, {"out": Truth.of(out, _typical(out))})

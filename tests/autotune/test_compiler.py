@@ -92,6 +92,7 @@ def test_a_kernel_that_grows_too_large_is_slow():
         ("segfault", Outcome.CRASH, "SIGSEGV"),
         ("exit", Outcome.CRASH, "exit status 3"),
         ("bug", Outcome.CRASH, "KeyError: 'a bug in a renderer'"),
+        ("last_words", Outcome.CRASH, "KeyError: 'what it died of'"),
         ("fill_memory", Outcome.CRASH, "the limit is 900 MiB"),
         ("refuse", Outcome.COMPILE_ERROR, "no such instruction"),
         ("open_device", Outcome.COMPILE_ERROR, "usage of device CPU disallowed"),

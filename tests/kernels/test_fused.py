@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from support.kernel_runs import device
+from support.kernel_runs import backend, device
 from tinygrad import Tensor, TinyJit
 
 from kernels import PackedWeight, fused, reference
+from kernels.ops import tc
 from kernels.references.gated import gated
 
 RNG = np.random.default_rng(7)
@@ -22,8 +23,8 @@ def values(*shape):
     return RNG.standard_normal(shape, dtype=np.float32)
 
 
-def assert_close(got, expected):
-    assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+def assert_close(got, expected, limit=1e-5):
+    assert np.linalg.norm(got - expected) <= limit * np.linalg.norm(expected)
 
 
 def normed(x, norm, eps):
@@ -81,7 +82,9 @@ def test_many_tokens_of_a_mixture(m, choice):
     got = fused.mixture(
         Tensor(x), Tensor(ids), Tensor(probs), *(w for w, _ in weights), EXPERTS, "gelu", Tensor(residual)
     )
-    assert_close(got.numpy(), together("gelu", dense, x, ids, probs, residual))
+    # where there are tensor cores, many tokens are multiplied as halves
+    limit = max(tc.TOLERANCES.values()) if backend() in tc.DEVICES else 1e-5
+    assert_close(got.numpy(), together("gelu", dense, x, ids, probs, residual), limit)
 
 
 def test_experts_in_a_captured_function():

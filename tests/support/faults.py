@@ -5,10 +5,12 @@ Nothing in the product knows of these: they come in as any program or renderer d
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
 import signal
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -74,8 +76,23 @@ def _bug() -> None:
     raise KeyError("a bug in a renderer")
 
 
+def _last_words() -> None:
+    """A bug, and something that has more to say once it is told."""
+    atexit.register(lambda: print("on the way out: one leaked object", file=sys.stderr, flush=True))
+    raise KeyError("what it died of")
+
+
 # what rendering a kernel of n rows does
-N_OF = {"hang": 201, "segfault": 202, "exit": 203, "fill_memory": 204, "refuse": 205, "bug": 206, "open_device": 207}
+N_OF = {
+    "hang": 201,
+    "segfault": 202,
+    "exit": 203,
+    "fill_memory": 204,
+    "refuse": 205,
+    "bug": 206,
+    "open_device": 207,
+    "last_words": 208,
+}
 _ACTIONS = {
     "hang": lambda: time.sleep(3600),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
@@ -83,6 +100,7 @@ _ACTIONS = {
     "fill_memory": _fill_memory,
     "refuse": _refuse,
     "bug": _bug,
+    "last_words": _last_words,
     "open_device": lambda: Device["CPU"],
 }
 
