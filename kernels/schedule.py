@@ -58,6 +58,8 @@ _INDIRECT = "an index that is itself loaded would be read from past the end of a
 _SPLITS_NOTHING = "an amount of 1 splits nothing"
 # tinygrad then times workgroups when a kernel first runs (realize.optimize_local_size): a search, and no schedule
 _NO_SIZE = "the size of a workgroup would be left to chance"
+# it makes them one dimension with the lanes of the warp (gpudims._group_dims), which are then no neighbours any more
+_LANES_APART = "loops of a workgroup beyond what a GPU counts would pull the lanes of a tensor core apart"
 # use 2: every product is rounded to the type of its factors
 _NO_CORE = "the loops of a tensor core without one"
 
@@ -126,6 +128,12 @@ class ScheduledKernel:
         loops = math.prod(a.size for a in self.axes if a.type in (AxisType.GLOBAL, AxisType.REDUCE))
         return loops * math.prod(core.dims) if core else loops
 
+    def _lanes_apart(self) -> bool:
+        """Whether a workgroup has more dimensions than a GPU counts threads in, or one that is longer."""
+        threads = [a.size for a in self.axes if a.type in (AxisType.WARP, AxisType.LOCAL, AxisType.GROUP_REDUCE)]
+        most = self._scheduler.ren.local_max or (math.inf,) * 3
+        return len(threads) > len(most) or any(size > limit for size, limit in zip(threads, most, strict=False))
+
     def _indirect(self, rng: UOp | None = None) -> bool:
         """Whether something is loaded at an index that is itself loaded, as the loop `rng` goes, or any."""
         return any(
@@ -169,6 +177,8 @@ class ScheduledKernel:
             # level 2 of TC pads what it must. A sum too, which comes out right there
             if real.op is OptOps.TC and self._trips() != trips and self._indirect():
                 raise KernelOptError(_INDIRECT)
+            if self.tensor_core and self._lanes_apart():
+                raise KernelOptError(_LANES_APART)
         except (KernelOptError, ArithmeticError, LookupError, ValueError, AssertionError, TypeError) as e:
             # hand-written or imported opts reach corners where tinygrad asserts instead of raising KernelOptError
             raise ScheduleError(f"{opt.op} axis={opt.axis} arg={opt.arg} range={opt.range}: {e}") from e

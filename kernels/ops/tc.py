@@ -13,9 +13,9 @@ On NVIDIA and Apple GPUs the counts that one thread holds differ in c % 2 and c 
 A count's quant is chosen among all of its word's. Once the loop is unrolled by `unrolled` that choice is a constant and
 costs nothing; before, it is made for every count, which is slow and as right.
 
-Without OptOps.TC such a product would be rounded to half: the variant must not run without. A weight or an input that
-float16 cannot hold (beyond 65504) becomes infinity and its results infinity or NaN, never a plausible number; ggml's
-own matrix kernels for Metal and for CUDA through cuBLAS convert both sides likewise.
+Without OptOps.TC such a product would be rounded to half: the variant must not run without. Inputs are divided by
+SCALE, and sums multiplied by it: what a feed-forward makes of its gate may be large. A weight beyond 65504, or an input
+beyond SCALE times that, becomes infinity and its results infinity or NaN, never a plausible number.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ DEVICES = frozenset({"CUDA", "NV", "METAL", "CUDA:PYTHON", "METAL:PYTHON"})
 # Rows of denormal scales need the margin that this leaves: their weights are denormal halves, and single elements are
 # off by up to 2.1e-2 of their row (IQ1_M, of a single block; the validator takes eight tolerances, 2.4e-2).
 TOLERANCES = {("tc", "float32"): 3e-3, ("tc", "float16"): 3e-3}
+SCALE = 16.0  # a power of two; inputs below SCALE * 2^-14 lose digits, which a row of ordinary ones does not show
 _RUN = 4  # quants that c % 2 and c // 8 % 2 tell apart
 _WORDS = 4  # words that c // 2 % 4 tells apart
 _TOKENS, _ROWS = 16, 8  # a tile on NVIDIA GPUs; 8 and 8 on Apple's
@@ -89,8 +90,8 @@ def tc(r: Rows, args: Args, device: str) -> UOp:
     value, x = read(r, weight, args, row, c, lambda column: r.x(args, index, column), device)
     if count != r.k:  # only of plain rows: a block is always a whole number of counts
         x = (c < r.k).where(x, 0.0)
-    product = x.cast(dtypes.half) * value.cast(dtypes.half)
-    total = reduce_add(product.cast(dtypes.float32), c)
+    product = (x * (1 / SCALE)).cast(dtypes.half) * value.cast(dtypes.half)
+    total = reduce_add(product.cast(dtypes.float32), c) * SCALE
     inside = [loop.valid(loop < size) for loop, size in zip(loops, (r.loops[0], r.n), strict=True)]
     return r.store(args, (inside[0], *others), inside[1], [total]).end(*loops, *others)
 

@@ -24,6 +24,7 @@ from db.records import Opt, Outcome, Workload
 from kernels.defaults import defaults, heuristic
 from kernels.formats import FORMATS, get_format
 from kernels.ops.tc import unrolled
+from kernels.references.case import Case
 from kernels.registry import backend, variants
 from kernels.schedule import ScheduledKernel, ScheduleError
 from kernels.sink import applies, build, default
@@ -163,6 +164,30 @@ def test_a_weight_that_a_half_cannot_hold_gives_no_plausible_number():
     verdict = run(w, build(w, schedule("tc", {}, (TC,)), ren), ren, case)
     assert verdict.outcome is Outcome.WRONG_RESULT
     assert verdict.reason.startswith("NaN or infinity, first at (0, 3)")
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e5])
+def test_inputs_smaller_and_larger_than_a_half_holds_well(size):
+    w, ren = workload("Q8_0", 8, 4, 32), PythonRenderer("CUDA")
+    case = ordinary_rows(w)
+    large = Case(
+        {**case.arrays, "x": case.arrays["x"] * np.float32(size)},
+        {"out": replace(t := case.truths["out"], reference=t.reference * size, row_scale=t.row_scale * size)},
+    )
+    verdict = run(w, build(w, schedule("tc", {}, (TC,)), ren), ren, large)
+    assert verdict.outcome is Outcome.OK, verdict.reason
+    assert verdict.error < 6e-4
+
+
+@pytest.mark.parametrize("device", ARCHS)
+def test_lanes_stay_neighbours(device):
+    """tinygrad 0.14 makes one dimension of a warp and what follows it where a workgroup has more than three."""
+    w, ren = Workload("linear", "Q4_0", 96, 96, 96), PythonRenderer(device)
+    opts = (TC, Opt("LOCAL", None, 2, "1"), Opt("LOCAL", None, 3, "0"))
+    verdict = run(w, build(w, schedule("tc", {}, opts), ren), ren, case_of(w))
+    assert verdict.outcome is Outcome.OK, verdict.reason
+    with pytest.raises(ScheduleError, match="lanes of a tensor core apart"):
+        build(w, schedule("tc", {}, (*opts, Opt("LOCAL", None, 2, "1"))), ren)
 
 
 @pytest.mark.parametrize(("format", "opts"), [("F32", ()), ("BF16", (Opt("UNROLL", None, 8, "2"),))])
