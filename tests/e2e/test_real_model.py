@@ -18,6 +18,7 @@ KILLED_AFTER = 2
 pytestmark = [
     pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one"),
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("real model"),  # one process sweeps for all of them
 ]
 
 LINEAR = """

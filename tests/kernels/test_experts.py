@@ -47,15 +47,23 @@ WORKLOADS = {
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
 
 
+def assert_right(w, choice):
+    program = compiled(w, choice)
+    assert program.uop.arg.globals == tuple(range(len(operands(w))))
+    for seed in range(3):
+        verdict = run_program(w, choice.variant, program, case_of(w, seed))
+        assert verdict.outcome is Outcome.OK, f"{choice}: {verdict.reason}"
+
+
 @all_workloads
-def test_under_the_heuristic_and_the_default(w):
-    first = next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend()))
-    for choice in (*defaults.heuristic(w, backend()), first):
-        program = compiled(w, choice)
-        assert program.uop.arg.globals == tuple(range(len(operands(w))))
-        for seed in range(3):
-            verdict = run_program(w, choice.variant, program, case_of(w, seed))
-            assert verdict.outcome is Outcome.OK, f"{choice}: {verdict.reason}"
+def test_under_the_heuristic(w):
+    for choice in defaults.heuristic(w, backend()):
+        assert_right(w, choice)
+
+
+@all_workloads
+def test_under_the_default(w):
+    assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
 @all_workloads

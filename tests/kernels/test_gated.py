@@ -55,9 +55,13 @@ def assert_right(w, schedule):
 
 
 @all_workloads
-def test_under_the_heuristic_and_the_default(w):
+def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, backend()):
         assert_right(w, choice)
+
+
+@all_workloads
+def test_under_the_default(w):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 

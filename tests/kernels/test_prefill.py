@@ -46,8 +46,13 @@ def assert_right(w, schedule):
     assert verdict.max_element_error <= ELEMENT
 
 
-@pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS)
-def test_under_the_default(w):
+# what others show in part
+MORE = ("group of 1", "wide window", "softcap", "narrowest", "latent, odd")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in MORE else n for n in WORKLOADS])
+def test_under_the_default(name):
+    w = WORKLOADS[name]
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
