@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.command import autotune, descendants, environment, events, left_running, start
+from support.once import once
 
 MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
 SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--json")
@@ -18,7 +19,6 @@ KILLED_AFTER = 2
 pytestmark = [
     pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one"),
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("real model"),  # one process sweeps for all of them
 ]
 
 LINEAR = """
@@ -64,9 +64,9 @@ def planned(db: Path) -> list[dict[str, Any]]:
     return list(json.loads(autotune("sweep", MODEL, "--dry-run", "--device", "CPU", "--json", db=db)))
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    db = tmp_path_factory.mktemp("real") / "store.sqlite"
+def sweep_twice(folder: Path) -> list[list[dict[str, Any]]]:
+    """What a sweep printed that was killed, and one after it."""
+    db = folder / "store.sqlite"
     killed: list[dict[str, Any]] = []
     process = start(*SWEEP, db=db)
     assert process.stdout is not None
@@ -79,7 +79,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     killed += events(process.communicate()[0])
     assert children
     assert left_running(children) == []
-    return Swept(db, killed, events(autotune(*SWEEP, db=db)))
+    return [killed, events(autotune(*SWEEP, db=db)), [{"db": str(db)}]]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    killed, rerun, (where,) = once(tmp_path_factory, "real", sweep_twice)
+    return Swept(Path(where["db"]), killed, rerun)
 
 
 def test_a_killed_sweep_goes_on_where_it_was(swept: Swept) -> None:

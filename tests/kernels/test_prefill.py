@@ -56,7 +56,7 @@ def test_under_the_default(name):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@pytest.mark.parametrize("name", ["odd count", "wide window", "latent"])
+@pytest.mark.parametrize("name", [pytest.param("odd count", marks=pytest.mark.slow), "wide window", "latent"])
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):
         assert choice.opts is None

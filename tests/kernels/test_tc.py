@@ -182,7 +182,7 @@ def test_inputs_smaller_and_larger_than_a_half_holds_well(size):
 @pytest.mark.parametrize("device", ARCHS)
 def test_lanes_stay_neighbours(device):
     """tinygrad 0.14 makes one dimension of a warp and what follows it where a workgroup has more than three."""
-    w, ren = Workload("linear", "Q4_0", 96, 96, 96), PythonRenderer(device)
+    w, ren = Workload("linear", "Q4_0", 32, 32, 96), PythonRenderer(device)
     opts = (TC, Opt("LOCAL", None, 2, "1"), Opt("LOCAL", None, 3, "0"))
     verdict = run(w, build(w, schedule("tc", {}, opts), ren), ren, case_of(w))
     assert verdict.outcome is Outcome.OK, verdict.reason
