@@ -1,8 +1,8 @@
 """Claim: a model decodes faster with this library than in tinygrad.llm, and tuning brings part of that.
 
-    python -m bench.llm_decode llama-3.2-1b --budget 8 --tokens 128
+    python -m bench.llm_decode llama-3.2-1b llama-3.1-8b deepseek-v2-lite --budget 8
 
-MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
+A MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
 blocks. Sweeps its decode step into a temporary store (or --db), then generates tokens greedily on the device that DEV
 names: with that store, with no store (defaults), in tinygrad.llm as it is, and in llama.cpp where llama-cpp-python is
 importable; each in a process of its own, one after the other. Times are of whole tokens by the wall clock, as a user
@@ -27,6 +27,7 @@ from typing import Any
 from bench.apart import ROOT, apart
 from bench.real_models import real_model
 from kernels import devices
+from kernels.models.header import read_header
 
 Row = dict[str, Any]
 WARM = 32  # tokens before the clock starts: the second of them is captured
@@ -51,6 +52,7 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     from tinygrad import GlobalCounters
 
     import kernels.llm
+    from autotune.tinygrad_api.captured import watched
 
     start = time.perf_counter()
     model = kernels.llm.load(path, context)
@@ -65,9 +67,9 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     seconds = timed(generating, tokens)
     model.burst = 1
     list(itertools.islice(generating, BLOCK))
-    GlobalCounters.reset()
-    next(generating)
-    row = {"seconds": seconds, "launches": GlobalCounters.kernel_count, "prompt_seconds": filled}
+    with watched() as launched:
+        next(generating)
+    row = {"seconds": seconds, "launches": len(launched), "prompt_seconds": filled}
     row |= {"memory_nbytes": GlobalCounters.mem_used}
     steps = dict(Counter(r.step for _, r in model.resolutions()))
     return {**row, "loaded_seconds": loaded, "steps": steps, **asdict(model.sizes)}
@@ -78,14 +80,15 @@ def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: boo
     graphs fail for the second chunk of a longer one. Decoding takes the same."""
     from tinygrad import GlobalCounters
 
+    from autotune.tinygrad_api.captured import watched
     from kernels.llm import shim
 
     model, _ = shim.transformer().from_gguf(Path(path), context, realize)
     generating = model.generate([1 + i % 1000 for i in range(min(prompt, SHORT_PROMPT))])
     seconds = timed(generating, tokens)
-    GlobalCounters.reset()
-    next(generating)
-    return {"seconds": seconds, "launches": GlobalCounters.kernel_count, "memory_nbytes": GlobalCounters.mem_used}
+    with watched() as launched:
+        next(generating)
+    return {"seconds": seconds, "launches": len(launched), "memory_nbytes": GlobalCounters.mem_used}
 
 
 def llama_cpp(path: str, prompt: int, tokens: int, context: int) -> Row:
@@ -115,6 +118,17 @@ def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
     )
 
 
+def sweep(path: Path, args: argparse.Namespace, db: str) -> float:
+    """Seconds that it took to sweep a decode step's kernels into the store."""
+    if not args.budget:
+        return 0.0
+    start = time.perf_counter()
+    command = [sys.executable, "-c", "from autotune.cli import main; main()", "sweep", str(path), "--no-linears"]
+    options = ["--db", db, "--budget", str(args.budget), "--ctx", str(args.ctx)]
+    subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=sys.stderr)
+    return time.perf_counter() - start
+
+
 def line(name: str, row: Row, weights: int) -> str:
     if "failed" in row:
         return f"{name:14} {row['failed']}"
@@ -127,13 +141,25 @@ def line(name: str, row: Row, weights: int) -> str:
     )
 
 
+def bench(model: str, folder: Path, args: argparse.Namespace) -> Row:
+    """What the runs of one model took; each is printed when it is done."""
+    path, db = real_model(model, folder), args.db or str(folder / "bench.sqlite")
+    swept, rows = sweep(path, args, db), {}
+    weights = sum(t.nbytes for t in read_header(path).tensors)
+    print(f"{model}: swept in {swept:.0f} s; weights {weights / 1e9:.2f} GB")
+    for name in args.runs:
+        rows[name] = run(name, path, args, db)
+        print(line(name, rows[name], weights), flush=True)
+    return {"model": model, "sweep_seconds": swept, "weights_nbytes": weights, "rows": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="llama-3.2-1b")
+    parser.add_argument("models", nargs="*", default=["llama-3.2-1b"], metavar="MODEL")
     parser.add_argument("--budget", type=float, default=8.0, help="seconds of search a workload; 0: no sweep")
     parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache, and what attention is tuned at")
     parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--db", help="a store to tune into and to use (default: a temporary one)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
@@ -141,26 +167,15 @@ def main() -> None:
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
     if args.one:
-        print(json.dumps(RUNS[args.one](args.model, args.prompt, args.tokens, args.ctx)))
+        print(json.dumps(RUNS[args.one](args.models[0], args.prompt, args.tokens, args.ctx)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path, db = real_model(args.model, Path(folder)), args.db or str(Path(folder) / "bench.sqlite")
-        swept = 0.0
-        if args.budget:
-            start = time.perf_counter()
-            sweep = [sys.executable, "-c", "from autotune.cli import main; main()", "sweep", str(path), "--no-linears"]
-            options = ["--db", db, "--budget", str(args.budget), "--ctx", str(args.ctx)]
-            subprocess.run([*sweep, *options], cwd=ROOT, check=True, stdout=sys.stderr)
-            swept = time.perf_counter() - start
-        rows = {name: run(name, path, args, db) for name in args.runs}
-    target = devices.describe_target(choice.device)
-    weights = next((row["weights_nbytes"] for row in rows.values() if "weights_nbytes" in row), 0)
-    print(f"{args.model} on {target}; swept in {swept:.0f} s; weights {weights / 1e9:.2f} GB; prompt {args.prompt}")
+    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
+    print(f"on {target}; a prompt of {args.prompt}, then {args.tokens} tokens")
     print(f"{'':14} {'tok/s':>9} {'ms':>9} {'p10':>9} {'p90':>9} {'GB/s':>8} {'launches':>9} {'prompt ms':>10}")
-    for name, row in rows.items():
-        print(line(name, row, weights))
-    known = {"target": asdict(target), "driver": devices.driver_version(choice.device), "tinygrad": version("tinygrad")}
-    print(json.dumps({"bench": "llm_decode", "model": args.model, **known, "sweep_seconds": swept, "rows": rows}))
+    with tempfile.TemporaryDirectory() as folder:
+        models = [bench(model, Path(folder), args) for model in args.models]
+    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad")}
+    print(json.dumps({"bench": "llm_decode", **known, "models": models}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
 
 REVISION = "SELECT version_num FROM alembic_version"
 
+MANY = 32  # tokens
+
 _FAULT = "('ok', 'slow')"  # outcomes that say nothing against a schedule's result
 
 _WITHDRAWN = f"""EXISTS (
@@ -115,8 +117,11 @@ SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedu
 def distance(a: Workload, b: Workload) -> float:
     """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`.
 
-    Infinite where they differ by more than size: op, format, dtypes, epilogue, or anything named in `extra`.
+    Infinite where they differ by more than size: op, format, dtypes, epilogue, anything named in `extra`, or m where
+    one has MANY tokens: those are bound by arithmetic, few are bound by the bytes of the weights.
     """
+    if a.m != b.m and max(a.m, b.m) >= MANY:
+        return inf
     if (a.op, a.format, a.x_dtype, a.out_dtype, a.epilogue) != (b.op, b.format, b.x_dtype, b.out_dtype, b.epilogue):
         return inf
     extra, other = dict(a.extra), dict(b.extra)

@@ -25,7 +25,7 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.op import WEIGHT, Args, Operand, Params
-from kernels.unpack import Block, float32, get_layout, half, in_place, number
+from kernels.unpack import Block, Placed, float32, get_layout, half, in_place, number
 
 LANES = (16, 8, 4, 2, 1)
 WORDS = (8, 4, 2, 1)
@@ -148,7 +148,7 @@ def step_sums(
         return [total(sums[lane]) for lane in range(lanes)]
     block = Block(arrays, row, step.block, device)
     return _block_sums(
-        weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor, pinned
+        weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor, device, pinned
     )
 
 
@@ -168,21 +168,24 @@ def _block_sums(
     lanes: int,
     x: Callable[[UOp], UOp],
     factor: bool,
+    device: str,
     pinned: Callable[[UOp], UOp] | None,
 ) -> list[UOp]:
     layout = get_layout(format)
     groups = layout.groups(block, step.chunk)
-    weighted: dict[tuple[int, int], list[tuple[UOp, UOp, UOp]]] = {}
+    weighted: dict[tuple[int, int, int], list[tuple[UOp, UOp, UOp]]] = {}
     for at, word in enumerate(step.words):
         for run in layout.runs(block, step.chunk, word):
             for i, quant in enumerate(run.quants):
-                value, bits = (number(quant), 0) if pinned is None else in_place(quant)
-                input_ = x(run.start + i)
-                scaled = pinned(input_ * 2.0**-bits) if pinned is not None and bits else input_
-                weighted.setdefault(((4 * at + i) % lanes, run.group), []).append((value, scaled, input_))
+                placed = Placed(number(quant)) if pinned is None else in_place(quant, device)
+                input_, power = x(run.start + i), min(placed.lift, _LIFT) - placed.bits
+                scaled = pinned(input_ * 2.0**power) if pinned is not None and power else input_
+                key = (4 * at + i) % lanes, run.group, max(placed.lift - _LIFT, 0)
+                weighted.setdefault(key, []).append((placed.value, scaled, input_))
     sums: dict[int, list[UOp]] = {}
-    for (lane, group), terms in weighted.items():
+    for (lane, group, power), terms in weighted.items():
         scale, offset = groups[group].scale, groups[group].offset
+        scale = scale * 2.0**power if power else scale
         if factor:
             value = scale * total([q * v for q, v, _ in terms])
             value = value if offset is None else value - offset * total([v for _, _, v in terms])
@@ -208,6 +211,7 @@ class _Ranges:
 
 LOOP_NUMBERS = (0, 8, 9)
 SUMMED_NUMBER = 7
+_LIFT = 96  # the power of two that x is multiplied by at most, which leaves it 2**31 to be large in
 SQUARES_NUMBER = 6
 SQUARES = 8  # a step's, each with an accumulator
 

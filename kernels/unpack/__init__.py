@@ -142,12 +142,33 @@ def number(quant: Quant) -> UOp:
     return float32(quant.quant if isinstance(quant, Bits) else quant)
 
 
-def in_place(quant: Quant) -> tuple[UOp, int]:
-    """2**n times a quant, float32, and n: bits that stay where they are need no shift. What they are multiplied by can
-    be divided by 2**n instead, once for all rows."""
-    if isinstance(quant, Bits):
-        return (quant.word & (quant.mask << quant.shift)).cast(dtypes.float32), quant.shift
-    return float32(quant), 0
+# where float32 arithmetic takes denormals as they are, at full speed
+DENORMALS = frozenset({"CUDA", "NV"})
+LEAST = 149  # an integer below 2**24 is, as the bits of a float32, itself times 2**-LEAST: denormal below 2**23
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A quant as it lies in its word: float32 value = quant * 2**(bits - lift)."""
+
+    value: UOp
+    bits: int = 0
+    lift: int = 0
+
+
+def in_place(quant: Quant, device: str) -> Placed:
+    """A quant as a float32 that costs least: bits are not shifted down one by one, nor converted where they are a float
+    already. What they are multiplied by can make up for it, once for all rows."""
+    if not isinstance(quant, Bits):
+        return Placed(float32(quant))
+    word, bits, end = quant.word, quant.shift, quant.shift + quant.mask.bit_length()
+    if device.split(":")[0] not in DENORMALS:
+        return Placed((word & (quant.mask << bits)).cast(dtypes.float32), bits)
+    if end == 32:
+        return Placed((word >> bits).bitcast(dtypes.float32), 0, LEAST)
+    if end > 24:
+        word, bits = word >> 8, bits - 8
+    return Placed((word & (quant.mask << bits)).bitcast(dtypes.float32), bits, LEAST)
 
 
 def get_layout(name: str) -> Layout:

@@ -173,9 +173,10 @@ def test_what_a_resumed_search_is_told(path: Path) -> None:
 
 
 def test_neighbours_are_the_nearest_served_shapes_of_the_same_kind(path: Path) -> None:
-    near = [replace(WORKLOAD, n=n, k=k, m=m) for n, k, m in ((8192, 4096, 1), (1024, 4096, 1), (4096, 4096, 2048))]
+    near = [replace(WORKLOAD, n=n, k=k, m=m) for n, k, m in ((8192, 4096, 1), (1024, 4096, 1), (512, 4096, 8))]
     others = [
         replace(WORKLOAD, format="Q6_K"),
+        replace(WORKLOAD, m=32),
         replace(WORKLOAD, n=1, x_dtype="float16"),
         replace(WORKLOAD, extra=(("e", 1),)),
     ]

@@ -61,8 +61,9 @@ def unpacked(format, raw, device="CPU"):
                     column = int(run.start.simplify().val) + i
                     assert column not in weights
                     value = number(float_of(quant))
-                    raised, bits = in_place(quant)
-                    assert number(raised) == value * 2.0**bits
+                    for where in ("METAL", "CUDA"):
+                        placed = in_place(quant, where)
+                        assert number(placed.value) * 2.0 ** (placed.lift - placed.bits) == value
                     weights[column] = number(scale) * value - (0 if offset is None else number(offset))
     assert sorted(weights) == list(range(fmt.block))
     return [weights[i] for i in range(fmt.block)]
