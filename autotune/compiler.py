@@ -94,7 +94,7 @@ class CompilePool:
 
     def __enter__(self) -> Self:
         """Starts the workers and returns at once: they import while the caller goes on."""
-        self._fill()
+        self.fill()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -103,23 +103,25 @@ class CompilePool:
             child.close()
         self._idle = []
 
-    def compile(self, jobs: Iterable[Job]) -> Iterator[Compiled]:
-        """Each job's result as it completes; nothing runs any more when the iterator is exhausted or closed.
+    def compile(self, jobs: Iterable[Job], deadline: float | None = None) -> Iterator[Compiled]:
+        """Each job's result as it completes, up to `deadline` (of time.monotonic); nothing runs any more when the
+        iterator is exhausted or closed.
 
         Raises CompilePoolError if a worker cannot start.
         """
         waiting = deque(jobs)
         try:
-            while waiting or self._running:
+            while (waiting or self._running) and not (deadline and time.monotonic() > deadline):
                 if waiting:
-                    self._fill()
+                    self.fill()
                 while waiting and self._idle:
                     self._give(waiting)
                 yield from self._collect()
         finally:  # the caller stopped early: what still runs is of no use
             self._drop_running()
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Starts the workers that are missing, and returns at once."""
         for _ in range(self.workers - len(self._idle) - len(self._running)):
             child = Child(_WORKER, env=_ENV, memory_limit_nbytes=self._memory_limit_nbytes)
             self._running[child] = _Task(None, time.monotonic(), START_SECONDS)

@@ -95,6 +95,7 @@ class Tuner:
             self._store.start_run(self._run)
             self._started = True
         start = time.monotonic()
+        self._pool.fill()  # those that the last search cut off start while inputs are made
         try:
             self._runner.prepare(w)
         except PrepareError as e:
@@ -178,11 +179,9 @@ class _Search:
         return seconds
 
     def _compile(self, jobs: Sequence[Job], deadline: float | None) -> Iterator[Compiled]:
-        for compiled in self._t._pool.compile(jobs):
+        for compiled in self._t._pool.compile(jobs, deadline):
             yield compiled
             self._report()
-            if deadline and time.monotonic() > deadline:
-                return
 
     def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> Entry | None:
         limit_of_error = tolerance(self._w, schedule.variant)

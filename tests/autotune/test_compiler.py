@@ -126,6 +126,16 @@ def test_stopping_early_leaves_nothing_running_and_the_pool_usable(pool):
     assert compile_all(pool, (workload(), schedule()))[0].outcome is Outcome.OK
 
 
+def test_a_deadline_ends_what_hangs_sooner(pool):
+    compile_all(pool, (workload(), schedule()), (workload(64), schedule()))
+    start = time.monotonic()
+    jobs = [Job("quick", workload(), schedule()), Job("hang", workload(N_OF["hang"]), schedule())]
+    assert [c.key for c in pool.compile(jobs, start + 1.0)] == ["quick"]
+    assert 1.0 <= time.monotonic() - start < 2
+    assert list(pool.compile(jobs, start)) == []
+    assert compile_all(pool, (workload(), schedule()))[0].outcome is Outcome.OK
+
+
 def test_an_idle_pool_uses_no_processor():
     others = frozenset(p.pid for p in children())  # tinygrad keeps a pool of its own
     with CompilePool(faulty_renderer(), 2) as pool:
