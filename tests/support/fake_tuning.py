@@ -69,8 +69,13 @@ class FakePool:
     compiled: list[Job] = field(default_factory=list)
     interrupt: int | None = None
 
-    def compile(self, jobs: Iterable[Job]) -> Iterator[Compiled]:
+    def fill(self) -> None:
+        """There is nothing to start."""
+
+    def compile(self, jobs: Iterable[Job], deadline: float | None = None) -> Iterator[Compiled]:
         for job in jobs:
+            if deadline and self.clock.now > deadline:
+                return
             if self.interrupt is not None and len(self.compiled) >= self.interrupt:
                 raise KeyboardInterrupt
             self.compiled.append(job)
