@@ -58,7 +58,7 @@ def attention_op(
         operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
         plain=lambda w: _plain(known(w)),
         choices=lambda w, device: _choices(known(w), device),
-        sources=lambda w: (*(f"ops/{f}.py" for f in (*_SOURCES, name, *modules)), "ops/warp.py", "unpack/__init__.py"),
+        sources=lambda w: (*(f"ops/{f}.py" for f in (*_SOURCES, name, *modules)), "ops/lanes.py", "unpack/__init__.py"),
         products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
         variables=lambda w: (known(w).variable,),
         nbytes=lambda w: known(w).seen * row_nbytes(known(w)) + 4 * w.n * known(w).splits,

@@ -28,7 +28,7 @@ from kernels.ops import attend
 from kernels.ops.attend import EMPTY, Attention, Span, added, chance, queries
 from kernels.ops.attend_team import LOCAL_NBYTES
 from kernels.ops.gated import element
-from kernels.ops.warp import SHUFFLES, WARP
+from kernels.ops.lanes import SHUFFLES, WARP
 
 __all__ = ["SHUFFLES", "warp", "warp_params"]
 

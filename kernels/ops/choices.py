@@ -11,7 +11,7 @@ from types import MappingProxyType
 from db.records import Opt, Schedule, Workload
 from kernels.formats import get_format
 from kernels.op import Op, Operand, Params, Variant
-from kernels.ops import tc, warp
+from kernels.ops import lanes, tc, warp
 from kernels.ops.rows import Rows, chunk_words, is_plain, row_params, scheduled
 
 Choices = tuple[Schedule, ...]
@@ -84,7 +84,7 @@ def _words(format: str, k: int) -> int:
     be too far off; fewer where lanes would be left without any."""
     weights = 16 if get_format(format).block == 32 else 32
     sizes = (s for s in (4, 2) if chunk_words(format, k) % s == 0)
-    return next((s for s in sizes if s * _a_word(format) <= weights and warp.steps(format, k, s) >= warp.WARP), 1)
+    return next((s for s in sizes if s * _a_word(format) <= weights and warp.steps(format, k, s) >= lanes.WARP), 1)
 
 
 def _rows(r: Rows, words: int) -> int:
@@ -166,7 +166,7 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
         "warp": Variant(
             lambda w, p, args, device: warp.warp(build(w), p, args, device),
             lambda w: warp.warp_params(build(w)),
-            frozenset(warp.SHUFFLES),
+            frozenset(lanes.SHUFFLES),
             schedulable=False,
         ),
     }
@@ -181,8 +181,9 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
 def row_sources(w: Workload, r: Rows, *modules: str) -> tuple[str, ...]:
     """The files that decide what a row kernel computes."""
     layouts = {get_format(f).layout for f in r.formats} - {"plain"}
-    shared = ("formats.py", "ops/rows.py", "ops/warp.py", "ops/epilogue.py", "unpack/__init__.py", "unpack/tables.py")
-    return (*shared, *(f"ops/{module}.py" for module in modules), *sorted(f"unpack/{layout}.py" for layout in layouts))
+    unpack = ("__init__", "tables", *sorted(layouts))
+    ops = ("rows", "warp", "stage", "lanes", "epilogue", *modules)
+    return ("formats.py", *(f"unpack/{f}.py" for f in unpack), *(f"ops/{f}.py" for f in ops))
 
 
 def row_op(

@@ -23,9 +23,9 @@ from tinygrad.uop.ops import AxisType, Ops
 from db.records import Opt, Schedule, Workload
 from kernels.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops import epilogue, norm
+from kernels.ops.lanes import SHUFFLES, WARP, warp_sum
 from kernels.ops.rows import LANES, total
 from kernels.ops.team import LOCAL_DEVICES, Team, loop, reduce
-from kernels.ops.warp import SHUFFLES, WARP, warp_sum
 from kernels.unpack import float32
 
 _MAX_COLUMNS = 32  # of a row, that a lane keeps in registers
@@ -189,7 +189,7 @@ def _op(name: str) -> Op:
         plain=lambda w: (Schedule("plain", (("lanes", 1),), None),),
         choices=_choices,
         sources=lambda w: (
-            *(f"ops/{f}.py" for f in ("rmsnorm", "norm", "rows", "team", "warp", "epilogue")),
+            *(f"ops/{f}.py" for f in ("rmsnorm", "norm", "rows", "team", "lanes", "epilogue")),
             "unpack/__init__.py",
         ),
         products=lambda w: 2 * w.m * w.n,

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from db.records import Opt, Schedule, Workload
 from kernels.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant
+from kernels.ops.lanes import SHUFFLES
 from kernels.ops.routing import Routing
 from kernels.ops.team import LOCAL_DEVICES
 from kernels.ops.topk_pairs import pairs
 from kernels.ops.topk_team import solo, solo_params, team, team_params
 from kernels.ops.topk_warp import warp, warp_params
-from kernels.ops.warp import SHUFFLES
 
 # tinygrad 0.14's X86 assembler loses a jump target (KeyError '.LOOP_OUT_1') in the loops of `pairs` with groups
 _MANY_LOOPS = LOCAL_DEVICES | {"CPU", "CPU:LLVM"}
@@ -88,7 +88,7 @@ OP = Op(
     plain=lambda w: (Schedule("pairs", (), None),),
     choices=_choices,
     sources=lambda w: (
-        *(f"ops/{f}.py" for f in ("topk", "topk_pairs", "topk_team", "topk_warp", "routing", "team", "warp")),
+        *(f"ops/{f}.py" for f in ("topk", "topk_pairs", "topk_team", "topk_warp", "routing", "team", "lanes")),
         "unpack/__init__.py",
     ),
     products=lambda w: w.m * w.n,

@@ -8,8 +8,8 @@ from tinygrad import UOp, dtypes
 from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.op import Args, Params
+from kernels.ops.lanes import SHUFFLES, WARP
 from kernels.ops.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
-from kernels.ops.warp import SHUFFLES, WARP
 from kernels.unpack import float32
 
 _BITS = (16, 8, 4, 2, 1)

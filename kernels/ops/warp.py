@@ -5,6 +5,7 @@ fixed here, opts are (), and the search moves through the integer parameters ins
     rows    output rows that one warp computes together, sharing its loads of x
     warps   warps in a thread block
     words   uint32 words of a chunk that a lane reads at a time (of a plain format: weights)
+    staged  1: the block's warps put x into local memory first, its norm's weight and squares included (see `stage`)
 The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastest thread index, which the shuffle needs.
 """
 
@@ -23,25 +24,21 @@ from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.op import Args, Params
+from kernels.ops import stage
+from kernels.ops.lanes import WARP, accumulate, warp_sum
 from kernels.ops.rows import WORDS, Columns, Index, Rows, Step, Weight, chunk_words, inside, is_plain, row_of, step_sums
 from kernels.unpack import get_layout
 
-WARP = 32
 MAX_TOKENS = 8
 _PINS = 700  # the first slot of registers; tinygrad numbers its own from 0
-# how a backend adds a lane's value to that of the lane whose number differs in one bit
-SHUFFLES = {
-    "CUDA": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
-    "NV": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
-    "METAL": "simd_shuffle_xor({{0}}, {bit})",
-}
 
 
 def warp_params(r: Rows) -> tuple[Params, ...]:
     """Those that a kernel allows, the default first; none where results are too many for a warp's registers."""
     results = math.prod(r.loops[:1]) * len(r.weights)
     return tuple(
-        {"rows": rows, "warps": warps, "words": words}
+        {"rows": rows, "warps": warps, "words": words, "staged": staged}
+        for staged in ((0, 1) if stage.fits(r) else (0,))
         for words in WORDS
         for rows in (1, 2, 4)
         for warps in (4, 8, 2, 1)
@@ -58,14 +55,6 @@ def steps(format: str, k: int, words: int) -> int:
         return k // words
     layout = get_layout(format)
     return get_format(format).blocks(k) * layout.chunks * (layout.words // words)
-
-
-def warp_sum(value: UOp, device: str) -> UOp:
-    """The sum of every lane's value, in every lane."""
-    for bit in (16, 8, 4, 2, 1):
-        shuffle = SHUFFLES[device].format(bit=bit)
-        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32)
-    return value
 
 
 def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
@@ -85,6 +74,7 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
         args = {name: cast(UOp, _Flat(arg)) for name, arg in args.items()}
     indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
     outside = (group, *others, member, lane)
+    shared = stage.Stage(r, args, indices, warps, outside, device) if params["staged"] else None
     keys: list[tuple[str, int, int]] = []
     sums: dict[tuple[str, int, int], UOp] = {}
     turns = {format: -(-steps(format, r.k, params["words"]) * r.summed // WARP) for format in r.formats}
@@ -96,19 +86,31 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
         if apart:  # the loop is empty for a warp whose rows are of none of these weights
             here = functools.reduce(operator.or_, (inside(w, numbers[0]) for w in weights))
             turn = UOp.range(here.where(turns[format], 0), 3 + 10 * i, AxisType.REDUCE)
-        squares = apart or i == 0  # each warp sums them in the one loop that it has, or all of them do in the first
+        # each warp sums them in the one loop that it has, or all of them do in the first
+        squares = shared is None and (apart or i == 0)
         pinned = _Pins((*outside, turn) if turn.op is Ops.RANGE else outside)
         found = _step(
-            r, weights, params["words"], turn * WARP + lane, numbers, indices, args, device, squares, apart, pinned
+            r,
+            weights,
+            params["words"],
+            turn * WARP + lane,
+            numbers,
+            indices,
+            args,
+            device,
+            squares,
+            apart,
+            pinned,
+            shared,
         )
         keys = list(found)
-        for key, total in zip(keys, _accumulate(list(found.values()), turn, outside, i), strict=True):
+        for key, total in zip(keys, accumulate(list(found.values()), turn, outside, i), strict=True):
             sums[key] = sums[key] + total if key in sums else total
     stores = []
     for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
         parts = [warp_sum(sums[w.name, i, token], device) for w in r.weights]
         if r.squares is not None:
-            parts.append(warp_sum(sums["", 0, token], device))
+            parts.append(warp_sum(sums["", 0, token], device) if shared is None else shared.squares(token))
         stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
 
@@ -162,6 +164,7 @@ def _step(
     squares: bool,
     empty: bool,
     pinned: _Pins,
+    shared: stage.Stage | None,
 ) -> dict[tuple[str, int, int], UOp]:
     """What a lane adds in one step to the sum of each (weight, row, token), and of the squares ("", 0, token)."""
     format = weights[0].format
@@ -174,7 +177,7 @@ def _step(
     sums: dict[tuple[str, int, int], UOp] = {}
     for token, index in enumerate(indices):
         index = index if r.summed == 1 else (*index, step // a_row)
-        columns = Columns(r, args, index, valid)
+        columns = Columns(r, args, index, valid, None if shared is None else functools.partial(shared.x, token))
         for weight, (i, row) in itertools.product(weights, enumerate(rows)):
             own = _clamped(weight, row) if empty else row_of(r, weight, args, index, row)
             value = step_sums(args, weight, own, at, 1, columns.x, True, device, pinned)[0]
@@ -192,15 +195,3 @@ def _position(format: str, step: UOp, words: int) -> Step:
     a_chunk = layout.words // words
     block, chunk = step // (layout.chunks * a_chunk), step // a_chunk % layout.chunks
     return Step(block, chunk, [step % a_chunk * words + i for i in range(words)])
-
-
-def _accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...], number: int) -> list[UOp]:
-    """Each value summed over `turn`, in a register of its own. Not Ops.REDUCE: a CUSTOM op, as the shuffle is one, is
-    handed the array that a REDUCE ends up in instead of its number."""
-    registers = UOp.placeholder((len(values),), dtypes.float32, slot=number, addrspace=AddrSpace.REG)
-    start = registers.after(*outside)
-    zeroed = registers.after(UOp.group(*[start[i].store(0.0) for i in range(len(values))]))
-    inside_turn = zeroed.after(turn)
-    added = UOp.group(*[inside_turn[i].store(inside_turn[i].load() + v) for i, v in enumerate(values)]).end(turn)
-    final = registers.after(added)
-    return [final[i].load() for i in range(len(values))]

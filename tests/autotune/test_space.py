@@ -181,7 +181,7 @@ def test_the_shape_is_read_off_the_loops():
         schedule("dequant", NARROW, (Opt("UPCAST", None, 7, "1"),)),
         schedule("magic", NARROW),
         schedule("dequant", {"words": 5}),
-        schedule("warp", {"rows": 1, "warps": 4, "words": 4}),
+        schedule("warp", {"rows": 1, "warps": 4, "words": 4, "staged": 0}),
     ],
     ids=["opt", "variant", "params", "variant of another device"],
 )
@@ -198,7 +198,7 @@ def test_not_tuned_has_no_children():
 def test_the_warp_variant_moves_through_its_parameters_only():
     w = Workload("linear", "Q4_K", 4096, 4096)
     found = space(w, METAL)
-    start = schedule("warp", {"rows": 2, "warps": 4, "words": 4})
+    start = schedule("warp", {"rows": 2, "warps": 4, "words": 4, "staged": 0})
     children = [c.schedule for c in found.children(start)]
     assert len(children) == 6  # rows, warps and words, up and down
     assert {(c.variant, c.opts) for c in children} == {("warp", ())}

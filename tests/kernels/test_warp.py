@@ -23,17 +23,20 @@ from kernels.sink import build
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
 # n and steps not of whole blocks of rows and turns, and of such; several tokens
 SHAPES = (
-    (77, 3, 1, {"rows": 2, "warps": 8}),
-    (13, 9, 2, {"rows": 4, "warps": 1}),
-    (8, 16, 3, {"rows": 1, "warps": 1}),
-    (5, 5, 8, {"rows": 1, "warps": 2}),
+    (77, 3, 1, {"rows": 2, "warps": 8, "staged": 0}),
+    (13, 9, 2, {"rows": 4, "warps": 1, "staged": 0}),
+    (8, 16, 3, {"rows": 1, "warps": 1, "staged": 0}),
+    (5, 5, 8, {"rows": 1, "warps": 2, "staged": 0}),
+    (77, 3, 1, {"rows": 2, "warps": 8, "staged": 1}),
+    (8, 9, 2, {"rows": 4, "warps": 1, "staged": 1}),
+    (6, 16, 1, {"rows": 1, "warps": 4, "staged": 1}),
 )
-SMALL = (13, 3, 2, {"rows": 1, "warps": 2})
+SMALL = (13, 3, 2, {"rows": 1, "warps": 2, "staged": 0})
 CASES = [*((f, SMALL) for f in BLOCKED), *((f, s) for f in ("Q5_0", "Q4_K", "IQ3_S") for s in SHAPES)]
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize(("format", "shape"), CASES, ids=[f"{f}-{'-'.join(map(str, s[:3]))}" for f, s in CASES])
+@pytest.mark.parametrize(("format", "shape"), CASES, ids=[f"{f}-{s[:3]}-{s[3]['staged']}" for f, s in CASES])
 def test_emulated(format, shape, tmp_path):
     n, blocks, m, params = shape
     w = Workload("linear", format, n, blocks * formats.get_format(format).block, m)
@@ -60,10 +63,18 @@ def test_only_where_there_are_shuffles_and_for_few_tokens(format):
     assert "warp" not in variants(many, "CUDA")
 
 
+def test_x_is_staged_where_it_fits_a_block_s_local_memory():
+    def staged(w):
+        return {p["staged"] for p in variants(w, "CUDA")["warp"].params(w)}
+
+    assert staged(Workload("linear", "Q4_K", 8, 11008)) == {0, 1}
+    assert staged(Workload("linear", "Q4_K", 8, 14336)) == staged(Workload("linear", "Q4_K", 8, 4096, 4)) == {0}
+
+
 def test_not_for_a_device_without_shuffles():
     w, ren = Workload("linear", "Q8_0", 8, 256), OpenCLRenderer(Target("CL"))
     with pytest.raises(KernelError, match="has no variant 'warp'"):
-        build(w, schedule("warp", {"rows": 1, "warps": 4, "words": 4}), ren)
+        build(w, schedule("warp", {"rows": 1, "warps": 4, "words": 4, "staged": 0}), ren)
 
 
 @pytest.mark.skipif(nvrtc() is None, reason="the nvidia-cuda-nvrtc-cu12 wheel is not installed")

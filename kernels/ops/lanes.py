@@ -1,0 +1,37 @@
+"""Sums of a warp: over its lanes, by shuffles, and over a loop, each lane's in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp, dtypes
+from tinygrad.dtype import AddrSpace
+from tinygrad.uop.ops import Ops
+
+WARP = 32
+# how a backend adds a lane's value to that of the lane whose number differs in one bit
+SHUFFLES = {
+    "CUDA": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
+    "NV": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
+    "METAL": "simd_shuffle_xor({{0}}, {bit})",
+}
+
+
+def warp_sum(value: UOp, device: str) -> UOp:
+    """The sum of every lane's value, in every lane."""
+    for bit in (16, 8, 4, 2, 1):
+        shuffle = SHUFFLES[device].format(bit=bit)
+        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32)
+    return value
+
+
+def accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...], number: int) -> list[UOp]:
+    """Each value summed over `turn`, in a register of its own. Not Ops.REDUCE: a CUSTOM op, as the shuffle is one, is
+    handed the array that a REDUCE ends up in instead of its number."""
+    registers = UOp.placeholder((len(values),), dtypes.float32, slot=number, addrspace=AddrSpace.REG)
+    start = registers.after(*outside)
+    zeroed = registers.after(UOp.group(*[start[i].store(0.0) for i in range(len(values))]))
+    inside_turn = zeroed.after(turn)
+    added = UOp.group(*[inside_turn[i].store(inside_turn[i].load() + v) for i, v in enumerate(values)]).end(turn)
+    final = registers.after(added)
+    return [final[i].load() for i in range(len(values))]

@@ -1,0 +1,85 @@
+"""x in a thread block's local memory: loaded once for all warps, where each would load it for itself.
+
+A lane's words lie apart, and so does the x that belongs to them: a warp's load of it touches as many cache lines as it
+has lanes. Local memory has no lines; padding keeps lanes whose x is a group of 64 columns apart out of each other's
+banks. It costs a barrier, behind which all warps wait for x before they load a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp, dtypes
+from tinygrad.dtype import AddrSpace
+from tinygrad.uop.ops import AxisType
+
+from kernels.op import Args
+from kernels.ops.lanes import WARP, accumulate, warp_sum
+from kernels.ops.rows import Index, Rows, total
+
+GROUP, PAD = 64, 4
+NBYTES = 48 << 10  # of a block, without asking a driver for more
+_SLOT = 600
+_LOOPS = 60
+_EACH = 4  # columns that a thread takes at a time
+
+
+def _padded(column: UOp | int) -> UOp | int:
+    return column + column // GROUP * PAD
+
+
+def _room(r: Rows) -> int:
+    """Items of a token."""
+    return -(-r.k // GROUP) * (GROUP + PAD)
+
+
+def fits(r: Rows) -> bool:
+    """Whether there is room for x, and one x for all that a block computes."""
+    return r.summed == 1 and r.k % _EACH == 0 and 4 * r.loops[0] * _room(r) + 4 * 32 <= NBYTES
+
+
+class Stage:
+    """The x of all tokens (`indices`), as every thread finds it once all have stored theirs. `outside`: the block's
+    ranges, of which the last two are those of its warps and lanes."""
+
+    def __init__(
+        self, r: Rows, args: Args, indices: Sequence[Index], warps: int, outside: tuple[UOp, ...], device: str
+    ) -> None:
+        *_, member, lane = outside
+        self._room, self._warps, self._squared = _room(r), warps, r.squares is not None
+        thread, count = member * WARP + lane, r.k // _EACH
+        turns = -(-count // (warps * WARP))
+        xs = UOp.placeholder((len(indices) * self._room,), dtypes.float32, slot=_SLOT, addrspace=AddrSpace.LOCAL)
+        parts = UOp.placeholder((len(indices) * warps,), dtypes.float32, slot=_SLOT + 1, addrspace=AddrSpace.LOCAL)
+
+        def columns(loop: UOp) -> list[UOp]:
+            """Those of a thread's turn; beyond the last they are the last again."""
+            first = (loop * (warps * WARP) + thread) * _EACH
+            return [(first if count % (warps * WARP) == 0 else first.minimum(r.k - _EACH)) + i for i in range(_EACH)]
+
+        turn = UOp.range(turns, _LOOPS, AxisType.LOOP)
+        here = xs.after(*outside)
+        stores = [
+            here[token * self._room + _padded(column)].store(r.x(args, index, column))
+            for token, index in enumerate(indices)
+            for column in columns(turn)
+        ]
+        done = [UOp.group(*stores).end(turn)]
+        if r.squares is not None:
+            loop = UOp.range(turns, _LOOPS + 1, AxisType.REDUCE)
+            its = loop * (warps * WARP) + thread < count
+            squared = [[r.squares(args, index, column) for column in columns(loop)] for index in indices]
+            values = [total([v * v for v in each]) for each in squared]
+            values = values if count % (warps * WARP) == 0 else [its.where(value, 0.0) for value in values]
+            found = [warp_sum(value, device) for value in accumulate(values, loop, outside, _SLOT + 2)]
+            own = parts.after(*outside)
+            done += [own[token * warps + member].store(value) for token, value in enumerate(found)]
+        together = UOp.group(*done)
+        self._xs, self._parts = xs.after(together), parts.after(together)
+
+    def x(self, token: int, column: UOp) -> UOp:
+        return self._xs[token * self._room + _padded(column)]
+
+    def squares(self, token: int) -> UOp:
+        """The sum of a token's squares."""
+        return total([self._parts[token * self._warps + warp] for warp in range(self._warps)])
