@@ -11,7 +11,7 @@ from types import MappingProxyType
 from db.records import Opt, Schedule, Workload
 from kernels.formats import get_format
 from kernels.op import Op, Operand, Params, Variant
-from kernels.ops import lanes, tc, warp
+from kernels.ops import lanes, stage, tc, warp
 from kernels.ops.rows import Rows, chunk_words, is_plain, row_params, scheduled
 
 Choices = tuple[Schedule, ...]
@@ -69,9 +69,14 @@ def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
         return _groups(w, r, variants, device)
     words = min(_words(format, r.k) for format in r.formats)
-    warps = 2 if device == "METAL" else 4
-    choice = Schedule("warp", params_near(w, found, rows=_rows(r, words), warps=warps, words=words), ())
-    return (choice, *_groups(w, r, variants, device))
+    wanted = {"rows": _rows(r, words), "warps": 2 if device == "METAL" else 4, "words": words, "staged": 0}
+    if device in _STAGED and stage.fits(r):
+        wanted |= {
+            "rows": _staged_rows(r),
+            "words": min(_staged_words(format, r.k) for format in r.formats),
+            "staged": 1,
+        }
+    return (Schedule("warp", params_near(w, found, **wanted), ()), *_groups(w, r, variants, device))
 
 
 def _a_word(format: str) -> int:
@@ -98,6 +103,24 @@ def _rows(r: Rows, words: int) -> int:
         return 4  # there is more work on x
     several = len(r.formats) > 1 or _a_word(r.formats[0]) < 16
     return 2 if several and r.n >= 2048 else 1
+
+
+_STAGED = frozenset({"CUDA", "NV"})  # where local memory was measured to be the better place for x
+
+
+def _staged_rows(r: Rows) -> int:
+    """Rows share the work on x, but each takes registers, and a GPU wants some hundreds of blocks, best of all as many
+    as it holds at once: measured on an H100."""
+    rows = r.n * math.prod(r.loops[1:])
+    if len(r.weights) > 1 and all(weight.stop is None for weight in r.weights):
+        return 4 if 8192 <= rows <= 12288 else 2 if rows >= 4096 else 1
+    return 4 if rows >= 32768 else 2 if rows >= 2048 else 1
+
+
+def _staged_words(format: str, k: int) -> int:
+    """As `_words`, but superblocks may bring more weights: their x costs less."""
+    large = get_format(format).block == 256 and chunk_words(format, k) % 4 == 0
+    return 4 if large and warp.steps(format, k, 4) >= lanes.WARP else _words(format, k)
 
 
 def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:

@@ -24,18 +24,14 @@ _LOOPS = 60
 _EACH = 4  # columns that a thread takes at a time
 
 
-def _padded(column: UOp | int) -> UOp | int:
-    return column + column // GROUP * PAD
-
-
 def _room(r: Rows) -> int:
-    """Items of a token."""
+    """Items of a row of x."""
     return -(-r.k // GROUP) * (GROUP + PAD)
 
 
 def fits(r: Rows) -> bool:
-    """Whether there is room for x, and one x for all that a block computes."""
-    return r.summed == 1 and r.k % _EACH == 0 and 4 * r.loops[0] * _room(r) + 4 * 32 <= NBYTES
+    """Whether there is room for every row of x that a block needs."""
+    return r.k % _EACH == 0 and 4 * (r.loops[0] * r.summed * _room(r) + 32) <= NBYTES
 
 
 class Stage:
@@ -46,39 +42,44 @@ class Stage:
         self, r: Rows, args: Args, indices: Sequence[Index], warps: int, outside: tuple[UOp, ...], device: str
     ) -> None:
         *_, member, lane = outside
-        self._room, self._warps, self._squared = _room(r), warps, r.squares is not None
-        thread, count = member * WARP + lane, r.k // _EACH
-        turns = -(-count // (warps * WARP))
-        xs = UOp.placeholder((len(indices) * self._room,), dtypes.float32, slot=_SLOT, addrspace=AddrSpace.LOCAL)
-        parts = UOp.placeholder((len(indices) * warps,), dtypes.float32, slot=_SLOT + 1, addrspace=AddrSpace.LOCAL)
+        self._room, self._summed, self._warps = _room(r), r.summed, warps
+        count, threads = r.summed * r.k // _EACH, warps * WARP
+        xs = UOp.placeholder((len(indices) * r.summed * self._room,), dtypes.float32, _SLOT, AddrSpace.LOCAL)
+        parts = UOp.placeholder((len(indices) * warps,), dtypes.float32, _SLOT + 1, AddrSpace.LOCAL)
 
-        def columns(loop: UOp) -> list[UOp]:
-            """Those of a thread's turn; beyond the last they are the last again."""
-            first = (loop * (warps * WARP) + thread) * _EACH
-            return [(first if count % (warps * WARP) == 0 else first.minimum(r.k - _EACH)) + i for i in range(_EACH)]
+        def places(loop: UOp) -> list[tuple[UOp, UOp]]:
+            """(row of x, column) of a thread's turn; beyond the last they are the last again."""
+            at = loop * threads + member * WARP + lane
+            at = (at if count % threads == 0 else at.minimum(count - 1)) * _EACH
+            return [(at // r.k, at % r.k + i) for i in range(_EACH)]
 
-        turn = UOp.range(turns, _LOOPS, AxisType.LOOP)
+        turn = UOp.range(-(-count // threads), _LOOPS, AxisType.LOOP)
         here = xs.after(*outside)
         stores = [
-            here[token * self._room + _padded(column)].store(r.x(args, index, column))
+            here[self._at(token, row, column)].store(r.x(args, index if r.summed == 1 else (*index, row), column))
             for token, index in enumerate(indices)
-            for column in columns(turn)
+            for row, column in places(turn)
         ]
         done = [UOp.group(*stores).end(turn)]
         if r.squares is not None:
-            loop = UOp.range(turns, _LOOPS + 1, AxisType.REDUCE)
-            its = loop * (warps * WARP) + thread < count
-            squared = [[r.squares(args, index, column) for column in columns(loop)] for index in indices]
+            loop = UOp.range(-(-count // threads), _LOOPS + 1, AxisType.REDUCE)
+            squared = [[r.squares(args, index, column) for _, column in places(loop)] for index in indices]
             values = [total([v * v for v in each]) for each in squared]
-            values = values if count % (warps * WARP) == 0 else [its.where(value, 0.0) for value in values]
+            if count % threads:
+                its = loop * threads + member * WARP + lane < count
+                values = [its.where(value, 0.0) for value in values]
             found = [warp_sum(value, device) for value in accumulate(values, loop, outside, _SLOT + 2)]
             own = parts.after(*outside)
             done += [own[token * warps + member].store(value) for token, value in enumerate(found)]
         together = UOp.group(*done)
         self._xs, self._parts = xs.after(together), parts.after(together)
 
-    def x(self, token: int, column: UOp) -> UOp:
-        return self._xs[token * self._room + _padded(column)]
+    def _at(self, token: int, row: UOp | int, column: UOp) -> UOp:
+        return column + column // GROUP * PAD + (row + token * self._summed) * self._room
+
+    def x(self, token: int, row: UOp | int, column: UOp) -> UOp:
+        """row: of those that are summed over."""
+        return self._xs[self._at(token, row, column)]
 
     def squares(self, token: int) -> UOp:
         """The sum of a token's squares."""

@@ -175,9 +175,10 @@ def _step(
     step = step if valid is None else step.minimum(count - 1)
     at = _position(format, step % a_row, words)
     sums: dict[tuple[str, int, int], UOp] = {}
+    which: UOp | int = 0 if r.summed == 1 else step // a_row
     for token, index in enumerate(indices):
-        index = index if r.summed == 1 else (*index, step // a_row)
-        columns = Columns(r, args, index, valid, None if shared is None else functools.partial(shared.x, token))
+        index = index if isinstance(which, int) else (*index, which)
+        columns = Columns(r, args, index, valid, None if shared is None else functools.partial(shared.x, token, which))
         for weight, (i, row) in itertools.product(weights, enumerate(rows)):
             own = _clamped(weight, row) if empty else row_of(r, weight, args, index, row)
             value = step_sums(args, weight, own, at, 1, columns.x, True, device, pinned)[0]
