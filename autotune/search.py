@@ -21,6 +21,7 @@ from db.records import Schedule
 # of a batch, the share that is drawn at random: the model is wrong in places that it never tries
 EXPLORE = 0.25
 MIN_PROGRESS = 0.99
+NEAR = 4.0  # what takes so many times what the fastest does is not where something faster is found
 # candidates of a level, times the width
 LEVEL = 12
 
@@ -64,7 +65,7 @@ class BeamSearch:
             promising, self._frontier = self._frontier, []
             self._next_level()
             self._frontier = [*promising, *self._frontier]
-        self._seed(starts)
+        self._starts = tuple(starts)
 
     def _seed(self, schedules: Sequence[Schedule]) -> None:
         for schedule in schedules:
@@ -83,7 +84,10 @@ class BeamSearch:
     def propose(self, count: int) -> list[Candidate]:
         """Up to `count` candidates that were never proposed before; empty when the search is over."""
         while not self._frontier:
-            if not self._next_level():
+            if self._starts:  # sized up only now: each costs a fraction of a second
+                starts, self._starts = self._starts, ()
+                self._seed(starts)
+            elif not self._next_level():
                 return []
         ranked = self._ranked()
         split = max(1, count - int(count * EXPLORE))
@@ -113,7 +117,8 @@ class BeamSearch:
         self._level_best = min(fastest, self._level_best)
         if self._stale > self._patience:
             return False
-        ready = [c for c in self.fastest(len(self._known)) if c.signature not in self._expanded]
+        near = [(seconds, c) for seconds, c in self._known.values() if seconds <= fastest * NEAR]
+        ready = [c for _, c in sorted(near, key=lambda t: t[0]) if c.signature not in self._expanded]
         for parent in ready[: self._width]:
             self._expanded.add(parent.signature)
             for child in self._space.children(parent.schedule):

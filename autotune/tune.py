@@ -116,13 +116,13 @@ class _Search:
 
     def result(self) -> Result:
         baselines = self._baselines()
+        deadline = time.monotonic() + self._t._run.budget_seconds
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
         known = {space.explicit(s): entry.seconds for s, entry in self._entries.items()}
         search = BeamSearch(
             space, self._seeds(), self._t._run.beam_width, known=known, starts=self._starts(space, known)
         )
         bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
-        deadline = time.monotonic() + self._t._run.budget_seconds
         batch_size = 2 * self._t._pool.workers
         while time.monotonic() < deadline and (batch := search.propose(batch_size)):
             fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]

@@ -71,6 +71,9 @@ class Shape:
     shared_nbytes: int
 
 
+_FIXED = Shape(1, 1, 1, 1, 1, 1, 0)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A schedule that applies here, its shape, and a signature that is equal for equal kernels."""
@@ -99,6 +102,10 @@ class Space:
         )
         return tuple(s for b in bare for s in ([b] if self._complete(b) else self._completed(b)))
 
+    @functools.cached_property
+    def _fixed(self) -> frozenset[Schedule]:
+        return frozenset(s for s in self.starts if not self.schedulable(s))
+
     @property
     def seeds(self) -> tuple[Schedule, ...]:
         """Where a search that knows nothing begins: each variant at its widest, with many accumulators and with one."""
@@ -125,7 +132,10 @@ class Space:
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
         """`schedule` sized up, or None where it does not apply, lacks the opt that its variant must have, or is over
-        the limits. opts None cannot be sized up."""
+        the limits. opts None cannot be sized up. Where the variant fixes its own structure, its parameters say all."""
+        if schedule.variant in self._variants and not self.schedulable(schedule):
+            known = schedule in self._fixed
+            return Candidate(schedule, _FIXED, (schedule.variant, schedule.params)) if known else None
         try:
             return self._candidate(schedule, self._apply(schedule))
         except (ScheduleError, KernelError):
@@ -236,11 +246,11 @@ def _pads(size: int, amount: int) -> bool:
 
 
 def _near(a: Schedule, b: Schedule) -> bool:
-    """One step away: another variant with the same parameters, or one parameter one notch up or down."""
+    """One step away: another variant with the same parameters, or one parameter doubled, halved, on or off."""
     if a.variant != b.variant:
         return a.params == b.params
-    changed = [(x, dict(b.params)[name]) for name, x in a.params if dict(b.params)[name] != x]
-    return len(changed) == 1 and changed[0][0] in (changed[0][1] * 2, changed[0][1] // 2)
+    changed = [sorted((x, dict(b.params)[name])) for name, x in a.params if dict(b.params)[name] != x]
+    return len(changed) == 1 and changed[0][1] in (changed[0][0] * 2, changed[0][0] * 2 + 1)
 
 
 def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:

@@ -89,10 +89,16 @@ def _team(a: Attention) -> Schedule:
     return Schedule("team", _near(team_params(a), **_queries(a), threads=128, tile=128, ways=8), ())
 
 
-def _warp(a: Attention) -> Schedule:
-    """A lane for every 8 columns, so that a warp reads whole rows; four warps hide each other's waiting."""
-    wanted = _queries(a) if a.many else {"heads": 4}
-    return Schedule("warp", _near(warp_params(a), **wanted, width=-(-a.head_dim // 8), warps=4, rows=2), ())
+def _warp(a: Attention, device: str) -> Schedule:
+    """A lane for every 8 columns, so that a warp reads whole rows; warps hide each other's waiting. Heads share the
+    rows, but the wider they are the fewer fit a thread's registers: measured on an H100."""
+    wanted = {"heads": 4, "warps": 4, "rows": 2}
+    if a.many:
+        wanted |= _queries(a)
+    elif device != "METAL":
+        heads, warps, rows = (4, 8, 2) if a.head_dim <= 64 else (2, 4, 2) if a.head_dim <= 256 else (2, 2, 1)
+        wanted = {"heads": heads, "warps": warps, "rows": rows}
+    return Schedule("warp", _near(warp_params(a), **wanted, width=-(-a.head_dim // 8)), ())
 
 
 def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
@@ -101,7 +107,7 @@ def _choices(a: Attention, device: str) -> tuple[Schedule, ...]:
     base = device.split(":")[0]
     found = []
     if device in SHUFFLES and warp_params(a):
-        found.append(_warp(a))
+        found.append(_warp(a, device))
     if device in LOCAL_DEVICES and team_params(a):
         found.append(_team(a))
     if base == "CPU":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from db.records import Opt, Schedule, Workload
@@ -68,15 +68,27 @@ def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     a threadgroup, as llama.cpp's kernels for them have."""
     if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
         return _groups(w, r, variants, device)
+    choice = Schedule("warp", params_near(w, found, **_warps(r, device)), ())
+    few = _few_rows(variants["dequant"].params(w)) if _outputs(r) <= 256 and is_plain(r.formats[0]) else ()
+    return (*few, choice, *_groups(w, r, variants, device))
+
+
+def _warps(r: Rows, device: str) -> dict[str, int]:
+    """The parameters of a warp's kernel: on NVIDIA's GPUs those that an H100 was fastest with."""
+    staged, wide = stage.fits(r), min(_wide_words(format, r.k, _pair(r)) for format in r.formats)
+    if device != "METAL" and staged:
+        return {"rows": _staged_rows(r), "warps": 4, "words": wide, "staged": 1}
+    if device != "METAL" and r.loops[0] == 1:
+        return {"rows": 2, "warps": 8, "words": min(wide, 4), "staged": 0}
     words = min(_words(format, r.k) for format in r.formats)
-    wanted = {"rows": _rows(r, words), "warps": 2 if device == "METAL" else 4, "words": words, "staged": 0}
-    if device in _STAGED and stage.fits(r):
-        wanted |= {
-            "rows": _staged_rows(r),
-            "words": min(_staged_words(format, r.k) for format in r.formats),
-            "staged": 1,
-        }
-    return (Schedule("warp", params_near(w, found, **wanted), ()), *_groups(w, r, variants, device))
+    return {"rows": _rows(r, words), "warps": 2 if device == "METAL" else 4, "words": words, "staged": 0}
+
+
+def _few_rows(params: Sequence[Params]) -> Choices:
+    """So few that a warp each would leave a GPU idle: many threads share a row."""
+    narrow = tuple(sorted(min(params, key=lambda p: p["lanes"]).items()))
+    opts = Opt("GROUPTOP", None, 16, "2"), Opt("GROUPTOP", None, 8, "2"), Opt("UNROLL", None, 4, "2")
+    return (Schedule("dequant", narrow, opts),)
 
 
 def _a_word(format: str) -> int:
@@ -105,22 +117,32 @@ def _rows(r: Rows, words: int) -> int:
     return 2 if several and r.n >= 2048 else 1
 
 
-_STAGED = frozenset({"CUDA", "NV"})  # where local memory was measured to be the better place for x
+def _outputs(r: Rows) -> int:
+    return r.n * math.prod(r.loops)
+
+
+def _pair(r: Rows) -> bool:
+    """Whether a row has two weights."""
+    return len(r.weights) > 1 and all(weight.stop is None for weight in r.weights)
 
 
 def _staged_rows(r: Rows) -> int:
     """Rows share the work on x, but each takes registers, and a GPU wants some hundreds of blocks, best of all as many
-    as it holds at once: measured on an H100."""
-    rows = r.n * math.prod(r.loops[1:])
-    if len(r.weights) > 1 and all(weight.stop is None for weight in r.weights):
+    as it holds at once."""
+    rows = _outputs(r) // r.loops[0]
+    if _pair(r):
         return 4 if 8192 <= rows <= 12288 else 2 if rows >= 4096 else 1
-    return 4 if rows >= 32768 else 2 if rows >= 2048 else 1
+    if rows >= 32768:
+        return 4
+    return 2 if rows >= 2048 and (len(r.formats) > 1 or _a_word(r.formats[0]) < 16) else 1
 
 
-def _staged_words(format: str, k: int) -> int:
-    """As `_words`, but superblocks may bring more weights: their x costs less."""
-    large = get_format(format).block == 256 and chunk_words(format, k) % 4 == 0
-    return 4 if large and warp.steps(format, k, 4) >= lanes.WARP else _words(format, k)
+def _wide_words(format: str, k: int, pair: bool) -> int:
+    """So many that a lane has 64 weights of superblocks a step, 32 of small blocks or of each of two; fewer where lanes
+    would be left without any."""
+    weights = 32 if pair or get_format(format).block == 32 else 64
+    sizes = (s for s in (8, 4, 2) if chunk_words(format, k) % s == 0)
+    return next((s for s in sizes if s * _a_word(format) <= weights and warp.steps(format, k, s) >= lanes.WARP), 1)
 
 
 def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:

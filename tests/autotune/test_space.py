@@ -200,7 +200,7 @@ def test_the_warp_variant_moves_through_its_parameters_only():
     found = space(w, METAL)
     start = schedule("warp", {"rows": 2, "warps": 4, "words": 4, "staged": 0})
     children = [c.schedule for c in found.children(start)]
-    assert len(children) == 6  # rows, warps and words, up and down
+    assert len(children) == 7  # rows, warps and words, up and down; x staged
     assert {(c.variant, c.opts) for c in children} == {("warp", ())}
     assert "warp" in {s.variant for s in found.seeds}
 
