@@ -53,7 +53,7 @@ def bench(model: str, args: argparse.Namespace) -> Row:
 
 def line(row: Row, name: str, first_seconds: float | None) -> str:
     found = row[name]
-    title = f"{row['model']:17} {name:13}"
+    title = f"{Path(row['model']).stem:17} {name:13}"
     if "failed" in found:
         return f"{title}{found['failed']}"
     each = statistics.median(found["seconds"])

@@ -146,7 +146,7 @@ def bench(model: str, folder: Path, args: argparse.Namespace) -> Row:
     path, db = real_model(model, folder), args.db or str(folder / "bench.sqlite")
     swept, rows = sweep(path, args, db), {}
     weights = sum(t.nbytes for t in read_header(path).tensors)
-    print(f"{model}: swept in {swept:.0f} s; weights {weights / 1e9:.2f} GB")
+    print(f"{Path(model).stem}: swept in {swept:.0f} s; weights {weights / 1e9:.2f} GB")
     for name in args.runs:
         rows[name] = run(name, path, args, db)
         print(line(name, rows[name], weights), flush=True)
