@@ -3,8 +3,8 @@
     python bench/nearest.py --db store.sqlite
 
 Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
-take turns on the device. This decides step 4 of the lookup order (`kernels.resolution`). Prints a table, then one JSON
-line.
+take turns on the device. This decides step 4 of the lookup order (`kernels.resolution`) and how near is near enough
+(`db.lookup.NEAR`). Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from autotune.compiler import CompilePool, Job
 from autotune.runner import Runner
 from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
 from db.codec import schedule_to_json
+from db.lookup import NEAR
+from db.queries import distance
 from db.records import Measurement, Schedule
 from db.store import Store
 from kernels import devices
@@ -66,18 +68,19 @@ def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measureme
     return {
         **asdict(w),
         "from": f"{near[0].workload.n}x{near[0].workload.k}",
+        "distance": distance(near[0].workload, w),
         "nearest_schedule": schedule_to_json(near[0].schedule),
         **{f"{name}_seconds": seconds.get(s) for name, s in choices.items()},
     }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [f"{'workload':<22}{'neighbour':>14}{'tuned µs':>10}{'nearest':>10}{'default':>10}  of tuned speed"]
+    lines = [f"{'workload':<22}{'neighbour':>14}{'times':>7}{'tuned µs':>10}{'nearest':>10}{'default':>10}  of tuned speed"]
     for r in rows:
         names = [r[f"{name}_seconds"] for name in ("tuned", "nearest", "default")]
         shown = "".join(f"{1e6 * s:>10.1f}" if s else f"{'illegal':>10}" for s in names)
         shares = " ".join(f"{names[0] / s:.2f}" if s and names[0] else "-" for s in names[1:])
-        lines.append(f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['from']:>14}{shown}  {shares}")
+        lines.append(f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['from']:>14}{math.exp(r['distance']):7.2f}{shown}  {shares}")
     return "\n".join(lines)
 
 
@@ -105,8 +108,10 @@ def main() -> None:
         rows = [row for m in current if (row := leave_out(store, runner, pool, m))]
     report = {"bench": "nearest", "target": asdict(info.target), "versions": dict(info.versions), "clock": info.clock}
     print(table(rows))
-    print(f"geometric mean of default / nearest: {gain(rows):.3f} over {len(rows)} workloads of {info.target}")
-    print(json.dumps({**report, "rows": rows, "default_over_nearest": gain(rows)}))
+    near, far = ([r for r in rows if (r["distance"] <= NEAR) is inside] for inside in (True, False))
+    for name, some in (("near enough to be served", near), ("farther", far)):
+        print(f"{name}: geometric mean of default / nearest {gain(some):.3f} over {len(some)} workloads of {info.target}")
+    print(json.dumps({**report, "rows": rows, "near_default_over_nearest": gain(near), "far": gain(far)}))
 
 
 if __name__ == "__main__":

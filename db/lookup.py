@@ -7,7 +7,7 @@ a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import inf
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
 from db.records import Served, Target, Workload
+
+
+NEAR = log(1.5)
+"""Farther shapes' schedules were slower than our defaults on an H100, whose shapes a factor of two and more apart."""
 
 
 class Lookup:
@@ -51,7 +55,8 @@ class Lookup:
         return min(found, key=lambda s: _units_apart(s.target, target), default=None)
 
     def nearest(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
-        """The schedule of the nearest other shape of the same op, format, dtypes and epilogue (`queries.distance`).
+        """The schedule of the nearest other shape of the same op, format, dtypes and epilogue (`queries.distance`), if
+        that is at most NEAR away.
 
         Shapes tuned on this target come first; those tuned on other devices of its arch only if there are none.
         """
@@ -60,7 +65,7 @@ class Lookup:
             near = [
                 (far, _units_apart(served.target, target), i, served)
                 for i, served in enumerate(self._answers(sql, asked, rows.near))
-                if (far := queries.distance(served.workload, workload)) < inf
+                if (far := queries.distance(served.workload, workload)) <= NEAR
             ]
             if near:
                 return min(near)[3]  # ties: the user's before the packaged

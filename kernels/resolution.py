@@ -3,7 +3,7 @@
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
 3 same_arch   the same, tuned on another device of this backend and arch
-4 nearest     the nearest shape of this op and format, if its opts apply here
+4 nearest     the nearest shape of this op and format, if it is near (`db.lookup.NEAR`) and its opts apply here
 5 default     the op's hand-chosen schedule for the backend
 6 untuned     tinygrad's heuristic
 """

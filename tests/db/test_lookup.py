@@ -112,7 +112,7 @@ def test_same_arch_prefers_the_nearest_size(user: Path, packaged: Path) -> None:
 
 
 def test_nearest_prefers_this_target_then_the_shape_then_the_users_store(user: Path, packaged: Path) -> None:
-    near, far = replace(WORKLOAD, n=4097), replace(WORKLOAD, n=32)
+    near, far = replace(WORKLOAD, n=4097), replace(WORKLOAD, n=3072)
     opened(user, fact(workload=near, target=SAME, schedule=A))
     assert Lookup(user).nearest(*ASKED) == Served(near, SAME, A, 2e-5, "user")
     opened(packaged, fact(workload=far, schedule=B))
@@ -130,10 +130,12 @@ def test_nearest_prefers_this_target_then_the_shape_then_the_users_store(user: P
         {"out_dtype": "float16"},
         {"epilogue": "silu"},
         {"extra": (("e", 1),)},
+        {"n": 2048},
+        {"m": 512},
     ],
 )
 def test_nearest_keeps_to_the_same_kind(user: Path, change: dict[str, object]) -> None:
-    opened(user, fact(workload=replace(WORKLOAD, n=64, **change)))  # type: ignore[arg-type]
+    opened(user, fact(workload=replace(WORKLOAD, **{"n": 4000, **change})))  # type: ignore[arg-type]
     assert Lookup(user).nearest(*ASKED) is None
 
 

@@ -21,7 +21,7 @@ from kernels.registry import KernelError, kernel_digest
 from kernels.resolution import STEPS, Resolver
 
 W = Workload("linear", "Q4_0", 64, 64)
-NEAR, FAR, OTHER_FORMAT = replace(W, n=128), replace(W, n=4096, k=4096), replace(W, format="Q8_0")
+NEAR, FAR, OTHER_FORMAT = replace(W, n=80), replace(W, n=4096, k=4096), replace(W, format="Q8_0")
 DIGEST = kernel_digest(W)
 
 
@@ -137,7 +137,8 @@ def test_another_arch_backend_or_format_is_not_near(resolver, here):
 def test_the_nearest_of_several_shapes(resolver, here):
     rows = [{"schedule": B, "workload": FAR}, {"schedule": D, "workload": NEAR}]
     assert resolver(rows)(W, here).schedule == D
-    assert resolver(rows)(replace(FAR, n=2048), here).schedule == B
+    assert resolver(rows)(replace(FAR, n=3072), here).schedule == B
+    assert resolver(rows)(replace(FAR, n=2048), here).step == "default"
 
 
 class Counting(Lookup):
