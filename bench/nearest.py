@@ -75,12 +75,14 @@ def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measureme
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [f"{'workload':<22}{'neighbour':>14}{'times':>7}{'tuned µs':>10}{'nearest':>10}{'default':>10}  of tuned speed"]
+    heads = f"{'neighbour':>14}{'times':>7}{'tuned µs':>10}{'nearest':>10}{'default':>10}"
+    lines = [f"{'workload':<22}{heads}  of tuned speed"]
     for r in rows:
         names = [r[f"{name}_seconds"] for name in ("tuned", "nearest", "default")]
         shown = "".join(f"{1e6 * s:>10.1f}" if s else f"{'illegal':>10}" for s in names)
         shares = " ".join(f"{names[0] / s:.2f}" if s and names[0] else "-" for s in names[1:])
-        lines.append(f"{r['format'] + ' ' + str(r['n']) + 'x' + str(r['k']):<22}{r['from']:>14}{math.exp(r['distance']):7.2f}{shown}  {shares}")
+        title = f"{r['format']} {r['n']}x{r['k']}"
+        lines.append(f"{title:<22}{r['from']:>14}{math.exp(r['distance']):7.2f}{shown}  {shares}")
     return "\n".join(lines)
 
 
@@ -110,7 +112,7 @@ def main() -> None:
     print(table(rows))
     near, far = ([r for r in rows if (r["distance"] <= NEAR) is inside] for inside in (True, False))
     for name, some in (("near enough to be served", near), ("farther", far)):
-        print(f"{name}: geometric mean of default / nearest {gain(some):.3f} over {len(some)} workloads of {info.target}")
+        print(f"{name}: geometric mean of default / nearest {gain(some):.3f} over {len(some)} workloads")
     print(json.dumps({**report, "rows": rows, "near_default_over_nearest": gain(near), "far": gain(far)}))
 
 

@@ -16,7 +16,6 @@ from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
 from db.records import Served, Target, Workload
 
-
 NEAR = log(1.5)
 """Farther shapes' schedules were slower than our defaults on an H100, whose shapes a factor of two and more apart."""
 
