@@ -32,7 +32,7 @@ def grouped() -> MetalKernel:
 
 def warped() -> MetalKernel:
     """The lanes of a simdgroup share a row and add with shuffles; two simdgroups a threadgroup."""
-    params = (("rows", 1), ("warps", 2), ("words", 4))
+    params = (("rows", 1), ("staged", 0), ("warps", 2), ("words", 4))
     return metal_kernel(Workload("linear", "Q8_0", 20, 512), Schedule("warp", params, ()))
 
 
