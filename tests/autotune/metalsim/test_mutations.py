@@ -36,6 +36,13 @@ def warped() -> MetalKernel:
     return metal_kernel(Workload("linear", "Q8_0", 20, 512), Schedule("warp", params, ()))
 
 
+def staged() -> MetalKernel:
+    """Two simdgroups put x, times its norm's weight, into threadgroup memory, and the sums of its squares."""
+    params = (("rows", 1), ("staged", 1), ("warps", 2), ("words", 4))
+    extra = (("eps", "1e-05"), ("parts", "Q8_0.20"))
+    return metal_kernel(Workload("rmsnorm_linear", "Q8_0", 20, 512, extra=extra), Schedule("warp", params, ()))
+
+
 def tensor() -> MetalKernel:
     """Halves multiplied by simdgroup matrices."""
     return default(Workload("linear", "F16", 32, 64, 32), "simdgroup_multiply_accumulate")
@@ -46,7 +53,7 @@ def norm() -> MetalKernel:
     return default(Workload("rmsnorm", "F32", 100, 100, extra=extra), "simd_shuffle_xor")
 
 
-KERNELS = {"grouped": grouped, "warped": warped, "tensor": tensor, "norm": norm}
+KERNELS = {"grouped": grouped, "warped": warped, "staged": staged, "tensor": tensor, "norm": norm}
 
 # kernel, what is replaced, by what, and what is to come of it
 MUTATIONS = {
@@ -133,6 +140,8 @@ MUTATIONS = {
         "0.0f;\n  if (true)",
         "race",
     ),
+    "x not waited for": ("staged", BARRIER, "", WRONG),
+    "x waited for by its own simdgroup": ("staged", BARRIER, BARRIER.replace("threadgroup_b", "simdgroup_b"), WRONG),
     "a mask on the wrong side": ("norm", "(lidx0<18)", "(lidx0<19)", WRONG),
     "a clamp left out": ("norm", "((alu1<-100)?-100:alu1)", "alu1", "out_of_bounds"),
     "matrix elements swapped": ("tensor", "= b[0]", "= b[1]", WRONG),
