@@ -15,7 +15,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from tinygrad import UOp, dtypes
@@ -60,7 +61,7 @@ def steps(format: str, k: int, words: int) -> int:
 def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     """The kernel: one warp for `rows` rows and all tokens, the first of the loops; the others are of the grid.
     `device` is the tinygrad device that the shuffle is written for."""
-    rows, warps = params["rows"], params["warps"]
+    rows, warps, words = params["rows"], params["warps"], params["words"]
     group = UOp.range(-(-r.n // (rows * warps)), 1, AxisType.GLOBAL)
     others = tuple(UOp.range(size, 8 + i, AxisType.GLOBAL) for i, size in enumerate(r.loops[1:]))
     member = UOp.range(warps, 2, AxisType.LOCAL)
@@ -75,11 +76,11 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
     indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
     outside = (group, *others, member, lane)
     shared = stage.Stage(r, args, indices, warps, outside, device) if params["staged"] else None
-    keys: list[tuple[str, int, int]] = []
-    sums: dict[tuple[str, int, int], UOp] = {}
-    turns = {format: -(-steps(format, r.k, params["words"]) * r.summed // WARP) for format in r.formats}
+    turns = {format: -(-steps(format, r.k, words) * r.summed // WARP) for format in r.formats}
     # A loop of one turn is never empty: tinygrad takes it for no loop and runs it.
     apart = all(w.stop is not None for w in r.weights) and min(turns.values()) > 1
+    work = _Work(r, args, device, words, numbers, indices, shared, apart)
+    sums: dict[_Key, UOp] = {}
     for i, format in enumerate(r.formats):
         weights = [w for w in r.weights if w.format == format]
         turn = UOp.range(turns[format], 3 + 10 * i, AxisType.REDUCE)
@@ -89,22 +90,8 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
         # each warp sums them in the one loop that it has, or all of them do in the first
         squares = shared is None and (apart or i == 0)
         pinned = _Pins((*outside, turn) if turn.op is Ops.RANGE else outside)
-        found = _step(
-            r,
-            weights,
-            params["words"],
-            turn * WARP + lane,
-            numbers,
-            indices,
-            args,
-            device,
-            squares,
-            apart,
-            pinned,
-            shared,
-        )
-        keys = list(found)
-        for key, total in zip(keys, accumulate(list(found.values()), turn, outside, i), strict=True):
+        found = work.step(weights, turn * WARP + lane, pinned, squares)
+        for key, total in zip(found, accumulate(list(found.values()), turn, outside, i), strict=True):
             sums[key] = sums[key] + total if key in sums else total
     stores = []
     for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
@@ -113,6 +100,53 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
             parts.append(warp_sum(sums["", 0, token], device) if shared is None else shared.squares(token))
         stores.append(r.store(args, index, row.valid(lane.eq(0)), parts))
     return UOp.group(*stores).end(group, *others, member, lane)
+
+
+_Key = tuple[str, int, int]
+"""What is summed: (weight, row, token), or the squares of a token, ("", 0, token)."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the lanes of a warp do: `rows` are its rows, `indices` its tokens'; apart: formats have loops of their own,
+    of which a warp runs one."""
+
+    r: Rows
+    args: Args
+    device: str
+    words: int
+    rows: Sequence[UOp]
+    indices: Sequence[Index]
+    shared: stage.Stage | None
+    apart: bool
+
+    def step(self, weights: Sequence[Weight], step: UOp, pinned: _Pins, squares: bool) -> dict[_Key, UOp]:
+        """What a lane adds to each sum in a step over weights of one format. squares: those of x too."""
+        r, format = self.r, weights[0].format
+        a_row = steps(format, r.k, self.words)
+        count = a_row * r.summed
+        # lanes past the last step redo it with x = 0
+        valid = None if int(step.vmax) < count else step < count
+        step = step if valid is None else step.minimum(count - 1)
+        at = _position(format, step % a_row, self.words)
+        sums: dict[_Key, UOp] = {}
+        for token, index in enumerate(self.indices):
+            if r.summed > 1:
+                index = (*index, step // a_row)
+            columns = Columns(r, self.args, index, valid, self._staged(token, step // a_row))
+            for weight, (i, row) in itertools.product(weights, enumerate(self.rows)):
+                own = _clamped(weight, row) if self.apart else row_of(r, weight, self.args, index, row)
+                value = step_sums(self.args, weight, own, at, 1, columns.x, True, self.device, pinned)[0]
+                sums[weight.name, i, token] = value
+            if squares and r.squares is not None:
+                sums["", 0, token] = columns.squares()
+        return sums
+
+    def _staged(self, token: int, summed: UOp) -> Callable[[UOp], UOp] | None:
+        """Where x is found, if it is staged. summed: where in the loop that is summed over, if there is one."""
+        if self.shared is None:
+            return None
+        return functools.partial(self.shared.x, token, summed if self.r.summed > 1 else 0)
 
 
 def _clamped(weight: Weight, row: UOp) -> UOp:
@@ -150,42 +184,6 @@ class _Flat:
         for size, i in zip(self._shape, at if isinstance(at, tuple) else (at,), strict=True):
             offset = offset * size + i
         return self._flat[offset]
-
-
-def _step(
-    r: Rows,
-    weights: Sequence[Weight],
-    words: int,
-    step: UOp,
-    rows: Sequence[UOp],
-    indices: Sequence[Index],
-    args: Args,
-    device: str,
-    squares: bool,
-    empty: bool,
-    pinned: _Pins,
-    shared: stage.Stage | None,
-) -> dict[tuple[str, int, int], UOp]:
-    """What a lane adds in one step to the sum of each (weight, row, token), and of the squares ("", 0, token)."""
-    format = weights[0].format
-    a_row = steps(format, r.k, words)
-    count = a_row * r.summed
-    # lanes past the last step redo it with x = 0
-    valid = None if int(step.vmax) < count else step < count
-    step = step if valid is None else step.minimum(count - 1)
-    at = _position(format, step % a_row, words)
-    sums: dict[tuple[str, int, int], UOp] = {}
-    which: UOp | int = 0 if r.summed == 1 else step // a_row
-    for token, index in enumerate(indices):
-        index = index if isinstance(which, int) else (*index, which)
-        columns = Columns(r, args, index, valid, None if shared is None else functools.partial(shared.x, token, which))
-        for weight, (i, row) in itertools.product(weights, enumerate(rows)):
-            own = _clamped(weight, row) if empty else row_of(r, weight, args, index, row)
-            value = step_sums(args, weight, own, at, 1, columns.x, True, device, pinned)[0]
-            sums[weight.name, i, token] = value
-        if squares and r.squares is not None:
-            sums["", 0, token] = columns.squares()
-    return sums
 
 
 def _position(format: str, step: UOp, words: int) -> Step:
