@@ -6,6 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.kernel_runs import MAX_UOPS, arrays, case_of, judged, schedule
 from support.nvrtc import nvrtc
@@ -17,7 +18,7 @@ from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import formats
 from kernels.ops.warp import MAX_TOKENS
-from kernels.registry import KernelError, variants
+from kernels.registry import KernelError, operands, variants
 from kernels.sink import build
 
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
@@ -51,6 +52,27 @@ def test_emulated(format, shape, tmp_path):
     verdict = judged(w, "warp", case, {"out": memory[0]})
     assert verdict.outcome is Outcome.OK, verdict.reason
     assert verdict.max_element_error < 4e-6
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
+@pytest.mark.parametrize("format", ["Q4_K", "Q6_K", "Q5_0"])
+def test_large_and_small_inputs_lose_nothing(format, tmp_path):
+    """Quants are denormals on CUDA, and x takes the powers of two that they lack: scaled by one, results are as well."""
+    w = Workload("linear", format, 13, 768)
+    renderer = CUDASource()
+    sink = build(w, schedule("warp", {"rows": 1, "warps": 2, "words": 4, "staged": 1}), renderer)
+    program = compile_program(sink, renderer, max_uops=MAX_UOPS)
+    assert "tg_bitcast<float>" in program.source
+    found = {}
+    for power in (0, 24, -40):
+        memory = arrays(w, case_of(w))
+        [x] = [a for o, a in zip(operands(w), memory, strict=True) if o.name == "x"]
+        x *= np.float32(2.0**power)
+        (folder := tmp_path / str(power)).mkdir()
+        launch(program, memory, folder)
+        found[power] = memory[0][: 4 * w.n].view(np.float32)
+    assert np.count_nonzero(found[0]) > w.n // 2
+    assert all(np.array_equal(out, found[0] * np.float32(2.0**power)) for power, out in found.items())
 
 
 @pytest.mark.parametrize("format", BLOCKED)
