@@ -57,7 +57,7 @@ def test_emulated(format, shape, tmp_path):
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("format", ["Q4_K", "Q6_K", "Q5_0"])
 def test_large_and_small_inputs_lose_nothing(format, tmp_path):
-    """Quants are denormals on CUDA, and x takes the powers of two that they lack: scaled by one, results are as well."""
+    """Quants are denormals on CUDA, x takes the powers of two that they lack: scaled by one, results are as well."""
     w = Workload("linear", format, 13, 768)
     renderer = CUDASource()
     sink = build(w, schedule("warp", {"rows": 1, "warps": 2, "words": 4, "staged": 1}), renderer)
