@@ -42,9 +42,18 @@ def test_the_last_choice_applies_here(format):
 
 def test_a_warp_a_row_first_on_nvidia_for_few_tokens_only():
     for format, blocks in (("Q4_K", 4), ("F16", 64)):
-        few, many = (defaults.defaults(workload(format, 64, blocks, m), "CUDA") for m in (1, 512))
+        few, many = (defaults.defaults(workload(format, 512, blocks, m), "CUDA") for m in (1, 512))
         assert few[0].variant == "warp"
         assert "warp" not in {s.variant for s in many}
+    # a router's rows are too few for that
+    assert [s.variant for s in defaults.defaults(workload("F32", 64, 64, 1), "CUDA")][:2] == ["dequant", "warp"]
+
+
+@pytest.mark.parametrize(("k", "staged"), [(4096, {1}), (14336, {0})])
+def test_x_is_staged_by_default_on_nvidia_where_it_fits(k, staged):
+    w = workload("Q4_K", 4096, k // 256, 1)
+    assert {dict(s.params)["staged"] for s in defaults.defaults(w, "CUDA") if s.variant == "warp"} == staged
+    assert {dict(s.params)["staged"] for s in defaults.defaults(w, "METAL") if s.variant == "warp"} == {0}
 
 
 def test_the_heuristic_is_judged_on_every_plainly_written_variant():
