@@ -2,6 +2,7 @@
 
 tinygrad compiles what a graph launches when it runs or captures it, and then walks through the code of every launch to
 put it there: a second for a few hundred of them. A program that is in the graph from the beginning has none of that.
+It is kept on disk, too (`kernels.programs`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,22 @@ from tinygrad.codegen import to_program_cache, to_program_key
 from tinygrad.engine.realize import lower_and_compile
 from tinygrad.uop.ops import Ops
 
+from kernels import devices, programs
 from kernels.sink import renderer
 
 
 def compile_all(kernels: Iterable[UOp], device: str) -> None:
-    """Compiles those of `kernels`, SINKs, that are not yet, several at a time."""
-    todo = [k for k in dict.fromkeys(kernels) if _settled(k) and _key(k, device) not in to_program_cache]
-    if todo:
+    """Compiles those of `kernels`, SINKs, that are not yet and that no earlier process did: several at a time."""
+    target, here = devices.describe_target(device), renderer(device).target
+    wanted = {_key(k, device): k for k in kernels if _settled(k)}
+    todo = {key: kernel for key, kernel in wanted.items() if key not in to_program_cache}
+    found = {key: program for key in todo if (program := programs.load(key, target, here)) is not None}
+    to_program_cache.update(found)
+    if left := {key: kernel for key, kernel in todo.items() if key not in found}:
         there = UOp.new_buffer(device, 1, dtypes.uint8)  # says which device; nothing is launched
-        lower_and_compile(UOp(Ops.LINEAR, src=tuple(k.call(there) for k in todo)))
+        lower_and_compile(UOp(Ops.LINEAR, src=tuple(kernel.call(there) for kernel in left.values())))
+        for key in left:
+            programs.keep(key, target, to_program_cache[key])
 
 
 def compiled(kernel: UOp, device: str) -> UOp:
