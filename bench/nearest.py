@@ -4,7 +4,7 @@
 
 Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
 take turns on the device. This decides step 4 of the lookup order (`kernels.resolution`) and how near is near enough
-(`db.lookup.NEAR`). Prints a table, then one JSON line.
+(`kernels.defaults.near_enough`). Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from autotune.compiler import CompilePool, Job
 from autotune.runner import Runner
 from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
 from db.codec import schedule_to_json
-from db.lookup import NEAR
 from db.queries import distance
 from db.records import Measurement, Schedule
 from db.store import Store
 from kernels import devices
-from kernels.defaults import defaults
+from kernels.defaults import defaults, near_enough
 from kernels.registry import backend, kernel_digest
 from kernels.schedule import ScheduleError
 from kernels.sink import build
@@ -110,7 +109,8 @@ def main() -> None:
         rows = [row for m in current if (row := leave_out(store, runner, pool, m))]
     report = {"bench": "nearest", "target": asdict(info.target), "versions": dict(info.versions), "clock": info.clock}
     print(table(rows))
-    near, far = ([r for r in rows if (r["distance"] <= NEAR) is inside] for inside in (True, False))
+    limit = near_enough(info.target.backend)
+    near, far = ([r for r in rows if (r["distance"] <= limit) is inside] for inside in (True, False))
     for name, some in (("near enough to be served", near), ("farther", far)):
         print(f"{name}: geometric mean of default / nearest {gain(some):.3f} over {len(some)} workloads")
     print(json.dumps({**report, "rows": rows, "near_default_over_nearest": gain(near), "far": gain(far)}))

@@ -7,7 +7,7 @@ a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import log
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,6 @@ from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
 from db.records import Served, Target, Workload
-
-NEAR = log(1.5)
-"""Farther shapes' schedules were slower than our defaults on an H100, whose shapes a factor of two and more apart."""
 
 
 class Lookup:
@@ -53,9 +50,9 @@ class Lookup:
         found = self._answers(queries.OTHER_DEVICES, queries.asked(workload, target, kernel_digest), rows.near)
         return min(found, key=lambda s: _units_apart(s.target, target), default=None)
 
-    def nearest(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
-        """The schedule of the nearest other shape of the same op, format, dtypes and epilogue (`queries.distance`), if
-        that is at most NEAR away.
+    def nearest(self, workload: Workload, target: Target, kernel_digest: str, within: float = inf) -> Served | None:
+        """The schedule of the nearest other shape of the same op, format, dtypes and epilogue, at most `within` away
+        (`queries.distance`).
 
         Shapes tuned on this target come first; those tuned on other devices of its arch only if there are none.
         """
@@ -64,7 +61,7 @@ class Lookup:
             near = [
                 (far, _units_apart(served.target, target), i, served)
                 for i, served in enumerate(self._answers(sql, asked, rows.near))
-                if (far := queries.distance(served.workload, workload)) <= NEAR
+                if (far := queries.distance(served.workload, workload)) < inf and far <= within
             ]
             if near:
                 return min(near)[3]  # ties: the user's before the packaged

@@ -3,13 +3,14 @@
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
 3 same_arch   the same, tuned on another device of this backend and arch
-4 nearest     the nearest shape of this op and format, if it is near (`db.lookup.NEAR`) and its opts apply here
+4 nearest     the nearest shape of this op and format, if it is near enough and its opts apply here
 5 default     the op's hand-chosen schedule for the backend
 6 untuned     tinygrad's heuristic
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ class Resolver:
             return Resolution(served.schedule, served.origin, served)
         if self._mode == "exact":
             return None
-        for step, ask in (("same_arch", self._lookup.same_arch), ("nearest", self._lookup.nearest)):
+        near = functools.partial(self._lookup.nearest, within=defaults.near_enough(target.backend))
+        for step, ask in (("same_arch", self._lookup.same_arch), ("nearest", near)):
             served = ask(w, target, digest)
             if served and sink.applies(w, served.schedule, _device(target)):
                 return Resolution(served.schedule, step, served)

@@ -130,13 +130,23 @@ def test_nearest_prefers_this_target_then_the_shape_then_the_users_store(user: P
         {"out_dtype": "float16"},
         {"epilogue": "silu"},
         {"extra": (("e", 1),)},
-        {"n": 2048},
         {"m": 512},
     ],
 )
 def test_nearest_keeps_to_the_same_kind(user: Path, change: dict[str, object]) -> None:
     opened(user, fact(workload=replace(WORKLOAD, **{"n": 4000, **change})))  # type: ignore[arg-type]
     assert Lookup(user).nearest(*ASKED) is None
+
+
+def test_nearest_within_a_distance(user: Path) -> None:
+    far = replace(WORKLOAD, n=2 * WORKLOAD.n)
+    opened(user, fact(workload=far, schedule=A))
+    assert Lookup(user).nearest(*ASKED, within=0.69) is None
+    assert (
+        Lookup(user).nearest(*ASKED, within=0.70)
+        == Lookup(user).nearest(*ASKED)
+        == Served(far, TARGET, A, 2e-5, "user")
+    )
 
 
 def newer(path: Path) -> None:

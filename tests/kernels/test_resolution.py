@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support.store_rows import fact, opened
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Target, Workload
 from kernels import defaults, resolution, sink
+from kernels.defaults import near_enough
 from kernels.formats import FormatError
 from kernels.registry import KernelError, kernel_digest
 from kernels.resolution import STEPS, Resolver
@@ -138,7 +140,15 @@ def test_the_nearest_of_several_shapes(resolver, here):
     rows = [{"schedule": B, "workload": FAR}, {"schedule": D, "workload": NEAR}]
     assert resolver(rows)(W, here).schedule == D
     assert resolver(rows)(replace(FAR, n=3072), here).schedule == B
-    assert resolver(rows)(replace(FAR, n=2048), here).step == "default"
+
+
+def test_how_near_is_near_enough_depends_on_the_defaults(resolver, here, monkeypatch):
+    ask = resolver([{"schedule": B, "workload": FAR}])
+    assert ask(replace(FAR, n=1024), here).step == "nearest"
+    monkeypatch.setattr(defaults, "near_enough", lambda device: 0.5)
+    assert ask(replace(FAR, n=2048), here).step == "default"
+    assert ask(replace(FAR, n=3072), here).step == "nearest"
+    assert inf == near_enough("METAL") > near_enough("CUDA") > 0
 
 
 class Counting(Lookup):
