@@ -30,7 +30,7 @@ def compile_all(kernels: Iterable[UOp], device: str) -> None:
         there = UOp.new_buffer(device, 1, dtypes.uint8)  # says which device; nothing is launched
         lower_and_compile(UOp(Ops.LINEAR, src=tuple(kernel.call(there) for kernel in left.values())))
         for key in left:
-            programs.keep(key, target, to_program_cache[key])
+            programs.keep(key, target, _launchable(to_program_cache[key]))
 
 
 def compiled(kernel: UOp, device: str) -> UOp:

@@ -15,12 +15,13 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from kernels.cache import cache_folder, write_whole
 
 TINYGRAD = "0.14"  # the mend was written for this layout of tinygrad/runtime/ops_cpu.py
 INSTALL = "install clang (Debian: apt-get install clang; macOS: xcode-select --install), or: pip install ziglang"
@@ -89,7 +90,7 @@ def find_zig(cache: Path | None = None) -> HostCompiler | None:
     spec = importlib.util.find_spec("ziglang")
     for folder in spec.submodule_search_locations or () if spec else ():
         if (zig := Path(folder) / "zig").is_file():
-            wrapper = str(_write_wrapper(zig.resolve(), cache or _cache_folder()))
+            wrapper = str(_write_wrapper(zig.resolve(), cache or cache_folder()))
             return HostCompiler(wrapper, "zig") if refusal(wrapper) is None else None
     return None
 
@@ -173,23 +174,12 @@ def _trapping_helper(ast: Any, renderer: Any) -> Any:
     return Helper()
 
 
-def _cache_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("tinygrad-autotune", appauthor=False))
-
-
 def _write_wrapper(zig: Path, cache: Path) -> Path:
-    """Write the script whole or not at all, named by its content: processes may race, versions may coexist."""
+    """Write the script, named by its content: versions may coexist."""
     if "'" in f"{zig}{cache}":
         raise MendError(f"zig cannot be wrapped: there is a quote in its path {zig} or in the cache folder {cache}")
     text = _ZIG_WRAPPER.format(zig=zig, cache=cache / "zig")
     wrapper = cache / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if not os.access(wrapper, os.X_OK):
-        cache.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, wrapper)
+        write_whole(wrapper, text, 0o755)
     return wrapper

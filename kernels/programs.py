@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,6 +22,7 @@ from tinygrad.renderer import Estimates
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from db.records import Target
+from kernels.cache import cache_folder, write_whole
 
 _LAYOUT = 1  # of the files
 
@@ -39,20 +38,13 @@ def load(key: tuple[object, ...], target: Target, tinygrad_target: Any) -> UOp |
 
 
 def keep(key: tuple[object, ...], target: Target, program: UOp) -> None:
-    """Keeps a compiled PROGRAM, if a file can say all of it and can be written."""
+    """Keeps a compiled PROGRAM, whose code as UOps is its parameters alone, if a file can say all of it and can be
+    written."""
     described = _described(program)
     if not _enabled() or described is None or _rebuilt(described, program.arg.target).arg != program.arg:
         return
-    path = _path(key, target)
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(described, file)
-            os.replace(temporary, path)  # whole or not at all
-        except OSError:
-            os.unlink(temporary)
+        write_whole(_path(key, target), json.dumps(described))
 
 
 def _enabled() -> bool:
@@ -60,11 +52,8 @@ def _enabled() -> bool:
 
 
 def _path(key: tuple[object, ...], target: Target) -> Path:
-    import platformdirs
-
     said = f"{_LAYOUT} {version('tinygrad')} {sorted(asdict(target).items())} {key!r}"
-    folder = Path(platformdirs.user_cache_dir("tinygrad-autotune", appauthor=False)) / "programs"
-    return folder / f"{hashlib.sha256(said.encode()).hexdigest()}.json"
+    return cache_folder() / "programs" / f"{hashlib.sha256(said.encode()).hexdigest()}.json"
 
 
 def _described(program: UOp) -> dict[str, Any] | None:
@@ -72,7 +61,7 @@ def _described(program: UOp) -> dict[str, Any] | None:
     sink, linear, source, binary = program.src
     info: ProgramInfo = program.arg
     estimates = sink.arg.estimates or Estimates()
-    parameters = list(dict.fromkeys((*(u for u in linear.src if u.op is Ops.PARAM), *info.vars)))
+    parameters = linear.src
     sizes = [*info.global_size, *(info.local_size or ()), *(size for p in parameters for size in p.shape)]
     if not all(isinstance(size, int) for size in sizes):
         return None
@@ -106,7 +95,7 @@ def _parameter(p: UOp) -> dict[str, Any]:
 
 
 def _rebuilt(described: dict[str, Any], tinygrad_target: Any) -> UOp:
-    """The PROGRAM of `_described`, which has no more code as UOps than a launch needs: the parameters."""
+    """The PROGRAM of `_described`."""
     parameters = tuple(_param(p) for p in described["parameters"])
     info = ProgramInfo(
         described["name"],
