@@ -117,8 +117,8 @@ class BeamSearch:
         self._level_best = min(fastest, self._level_best)
         if self._stale > self._patience:
             return False
-        near = [(seconds, c) for seconds, c in self._known.values() if seconds <= fastest * NEAR]
-        ready = [c for _, c in sorted(near, key=lambda t: t[0]) if c.signature not in self._expanded]
+        near = [c for c in self.fastest(len(self._known)) if self._known[c.signature][0] <= fastest * NEAR]
+        ready = [c for c in near if c.signature not in self._expanded]
         for parent in ready[: self._width]:
             self._expanded.add(parent.signature)
             for child in self._space.children(parent.schedule):

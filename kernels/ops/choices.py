@@ -100,8 +100,7 @@ def _words(format: str, k: int) -> int:
     """So many that a lane has 32 weights a step, or 16 of a format with small blocks, where the next lane's words would
     be too far off; fewer where lanes would be left without any."""
     weights = 16 if get_format(format).block == 32 else 32
-    sizes = (s for s in (4, 2) if chunk_words(format, k) % s == 0)
-    return next((s for s in sizes if s * _a_word(format) <= weights and warp.steps(format, k, s) >= lanes.WARP), 1)
+    return _most_words(format, k, (4, 2), weights)
 
 
 def _rows(r: Rows, words: int) -> int:
@@ -109,16 +108,20 @@ def _rows(r: Rows, words: int) -> int:
     makes 1.0 to 1.8 times the speed of one row."""
     if r.n >= 8192:
         return 4
-    if len(r.weights) > 1 and all(weight.stop is None for weight in r.weights):
+    if _pair(r):
         return 1  # each is as many already
     if r.squares is not None and words > 2:
         return 4  # there is more work on x
-    several = len(r.formats) > 1 or _a_word(r.formats[0]) < 16
-    return 2 if several and r.n >= 2048 else 1
+    return 2 if _light(r) and r.n >= 2048 else 1
 
 
 def _outputs(r: Rows) -> int:
     return r.n * math.prod(r.loops)
+
+
+def _light(r: Rows) -> bool:
+    """Whether a step of a row is so little work that a warp takes another."""
+    return len(r.formats) > 1 or _a_word(r.formats[0]) < 16
 
 
 def _pair(r: Rows) -> bool:
@@ -134,15 +137,20 @@ def _staged_rows(r: Rows) -> int:
         return 4 if 8192 <= rows <= 12288 else 2 if rows >= 4096 else 1
     if rows >= 32768:
         return 4
-    return 2 if rows >= 2048 and (len(r.formats) > 1 or _a_word(r.formats[0]) < 16) else 1
+    return 2 if rows >= 2048 and _light(r) else 1
 
 
 def _wide_words(format: str, k: int, pair: bool) -> int:
     """So many that a lane has 64 weights of superblocks a step, 32 of small blocks or of each of two; fewer where lanes
     would be left without any."""
     weights = 32 if pair or get_format(format).block == 32 else 64
-    sizes = (s for s in (8, 4, 2) if chunk_words(format, k) % s == 0)
-    return next((s for s in sizes if s * _a_word(format) <= weights and warp.steps(format, k, s) >= lanes.WARP), 1)
+    return _most_words(format, k, (8, 4, 2), weights)
+
+
+def _most_words(format: str, k: int, sizes: Sequence[int], weights: int) -> int:
+    """The first of `sizes` that brings no more than `weights` and leaves each lane a step; 1 if none does."""
+    fit = (s for s in sizes if chunk_words(format, k) % s == 0 and s * _a_word(format) <= weights)
+    return next((s for s in fit if warp.steps(format, k, s) >= lanes.WARP), 1)
 
 
 def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:

@@ -261,23 +261,15 @@ def _sum_of_squares(r: Rows, args: Args, index: Index) -> UOp:
 
 class Columns:
     """The input of one step: remembers the columns that the weights read, to square each of them once. Where `valid`
-    is false the input is 0. x: where the input is found, if not where `r` says."""
+    is false the input is 0."""
 
-    def __init__(
-        self,
-        r: Rows,
-        args: Args,
-        index: Index,
-        valid: UOp | None = None,
-        x: Callable[[UOp], UOp] | None = None,
-    ) -> None:
+    def __init__(self, r: Rows, args: Args, index: Index, valid: UOp | None = None) -> None:
         self._r, self._args, self._index, self._valid = r, args, index, valid
-        self._x = x or (lambda column: r.x(args, index, column))
         self._seen: dict[UOp, UOp] = {}
 
     def x(self, column: UOp) -> UOp:
         if column not in self._seen:
-            self._seen[column] = self._masked(self._x(column))
+            self._seen[column] = self._masked(self._r.x(self._args, self._index, column))
         return self._seen[column]
 
     def squares(self) -> UOp:

@@ -15,8 +15,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tinygrad import UOp, dtypes
@@ -133,7 +133,7 @@ class _Work:
         for token, index in enumerate(self.indices):
             if r.summed > 1:
                 index = (*index, step // a_row)
-            columns = Columns(r, self.args, index, valid, self._staged(token, step // a_row))
+            columns = Columns(self._finding_x(token, step // a_row), self.args, index, valid)
             for weight, (i, row) in itertools.product(weights, enumerate(self.rows)):
                 own = _clamped(weight, row) if self.apart else row_of(r, weight, self.args, index, row)
                 value = step_sums(self.args, weight, own, at, 1, columns.x, True, self.device, pinned)[0]
@@ -142,11 +142,13 @@ class _Work:
                 sums["", 0, token] = columns.squares()
         return sums
 
-    def _staged(self, token: int, summed: UOp) -> Callable[[UOp], UOp] | None:
-        """Where x is found, if it is staged. summed: where in the loop that is summed over, if there is one."""
-        if self.shared is None:
-            return None
-        return functools.partial(self.shared.x, token, summed if self.r.summed > 1 else 0)
+    def _finding_x(self, token: int, summed: UOp) -> Rows:
+        """The rows, whose x is where it is staged, if it is. summed: where in the loop that is summed over, if there is
+        one."""
+        if (shared := self.shared) is None:
+            return self.r
+        row = summed if self.r.summed > 1 else 0
+        return replace(self.r, x=lambda args, index, column: shared.x(token, row, column))
 
 
 def _clamped(weight: Weight, row: UOp) -> UOp:
