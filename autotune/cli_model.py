@@ -77,6 +77,8 @@ def run(
         tokens = _ids(ids, header)
     elif tokenizer is not None and prompt is not None:
         tokens = tokenizer.encode(sys.stdin.read() if prompt == "-" else prompt)
+        for line in tokenizer.warnings(tokens):
+            click.echo(f"autotune: warning: {line}", err=True)
     ready = opened(model, header, chosen, ctx)
 
     from autotune import model_reports

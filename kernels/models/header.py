@@ -50,7 +50,7 @@ class Header:
 def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS, keep: Collection[str] = ()) -> Header:
     """The header of a local GGUF file, an http(s):// URL or hf://owner/repo[@revision]/file.gguf.
 
-    Of a split file any shard may be given; all are read. Of a URL only the header's bytes are fetched, in ranges;
+    Of a split file any shard may be given; all are read, and the first one's metadata are the model's. Of a URL only the header's bytes are fetched, in ranges;
     `timeout_seconds` limits each wait for the server (for hf://, HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays,
     of numbers or strings, that are in `Header.kept` instead of `metadata`: a tokenizer's.
     Raises HeaderError for whatever cannot be read: it names the file, the offset, what was seen and a remedy.
@@ -62,7 +62,8 @@ def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS,
     shards = []
     for number, name in enumerate(_shard_names(str(source), count)):
         try:
-            shard = first if name == str(source) else _read_file(name, timeout_seconds)
+            wanted = () if number else keep
+            shard = first if name == str(source) else _read_file(name, timeout_seconds, wanted)
         except HeaderError as error:
             raise HeaderError(str(source), f"shard {number + 1} of {count} cannot be read: {error}") from error
         seen = shard.metadata.get("split.no"), shard.metadata.get("split.count")

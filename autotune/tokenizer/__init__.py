@@ -1,0 +1,37 @@
+"""A model's own tokenizer, out of its GGUF: text <-> token ids, as llama.cpp has them.
+
+Two kinds, by `tokenizer.ggml.model`: "gpt2" (bytelevel) and "llama" (sentencepiece). llama.cpp's bert, t5, rwkv,
+plamo2, gemma4, hybriddna and whitespace are those of models that are not run here. No chat templates: text goes in as
+it is. The keys add_sep_token, remove_extra_whitespaces and, for gpt2, add_space_prefix change nothing for these two
+kinds in llama.cpp either.
+"""
+
+from __future__ import annotations
+
+from autotune.tokenizer.bytelevel import ByteLevel
+from autotune.tokenizer.sentencepiece import SentencePiece
+from autotune.tokenizer.specials import strips
+from autotune.tokenizer.text import Decoder, Tokenizer
+from autotune.tokenizer.vocabulary import ARRAYS, IDS_INSTEAD, TOKENS, TokenizerError
+from kernels.models.header import Header
+
+__all__ = ["ARRAYS", "IDS_INSTEAD", "Decoder", "Tokenizer", "TokenizerError", "tokenizer"]
+
+_MODELS: dict[object, type[ByteLevel] | type[SentencePiece]] = {"gpt2": ByteLevel, "llama": SentencePiece}
+
+
+def tokenizer(header: Header) -> Tokenizer:
+    """The tokenizer of a file whose header was read with keep=ARRAYS. Raises TokenizerError."""
+    where, model = header.files[0], header.metadata.get("tokenizer.ggml.model")
+    if model not in _MODELS:
+        what = "has no tokenizer" if model is None else f"has a tokenizer of the kind {model!r}"
+        raise TokenizerError(f"{where}: {what}, known are {', '.join(map(str, _MODELS))}: {IDS_INSTEAD}")
+    if TOKENS not in header.kept:
+        raise TokenizerError(f"{where}: {TOKENS} is missing: {IDS_INSTEAD}")
+    return Tokenizer(_MODELS[model](header), strips(header), _remarks(header))
+
+
+def _remarks(header: Header) -> list[str]:
+    if header.metadata["tokenizer.ggml.model"] == "gpt2" and not header.metadata.get("tokenizer.ggml.pre"):
+        return ["tokenizer.ggml.pre is missing: text may be cut otherwise than the model has learnt it"]
+    return []

@@ -1,0 +1,103 @@
+"""Our tokenizers beside llama.cpp's: the ids of random texts, the tokens that end a text, and what each token says.
+
+    pip install -e '.[dev,bench]' ; python bench/tokenizer_ids.py [--texts N] [--seed N] [--only LABEL] [model.gguf ...]
+
+Every kind of tests/support/tokenizer_kinds.py is written as a file without weights, over vocabularies learnt from a part
+of the same texts so that cuts and merges matter; then each real file that is named is compared. Prints a table, then one
+JSON line; exits 1 on a difference. Not called tokenizers.py: a script beside it would import it for the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAGMENTS, VOCABULARY = 1500, 3000
+
+
+@dataclass(frozen=True)
+class Row:
+    """first: what is different first, empty if nothing is."""
+
+    kind: str
+    texts: int
+    equal: int
+    tokens: int
+    first: str
+
+
+def compare(label: str, path: Path, texts: Sequence[str]) -> Row:
+    from support.llama_vocabulary import ask
+
+    from autotune.tokenizer import ARRAYS, tokenizer
+    from kernels.models.header import read_header
+
+    ours, theirs = tokenizer(read_header(path, keep=ARRAYS)), ask(path, texts)
+    found = [ours.encode(text) for text in texts]
+    wrong = [i for i, ids in enumerate(theirs.ids) if found[i] != ids]
+    first = f"{texts[wrong[0]]!r}: {found[wrong[0]]}, llama.cpp {theirs.ids[wrong[0]]}" if wrong else ""
+    if ours.ends != frozenset(theirs.ends):
+        first = first or f"ends {sorted(ours.ends)}, llama.cpp {theirs.ends}"
+    for token, said in enumerate(theirs.said):
+        if ours.said(token) != said and not said.startswith(b"[UNK_BYTE_"):
+            first = first or f"token {token} says {ours.said(token)!r}, llama.cpp {said!r}"
+    return Row(label, len(texts), len(texts) - len(wrong), len(theirs.said), first)
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    from support.random_texts import fragments, texts
+    from support.tokenizer_files import vocabularies, write_kind
+    from support.tokenizer_kinds import SPECIAL, kinds
+
+    common = fragments(options.seed, FRAGMENTS)
+    asked = texts(options.seed + 1, options.texts, common, list(SPECIAL))
+    learnt = vocabularies(asked[: options.texts // 4], VOCABULARY)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in kinds():
+            if options.only in (None, kind.label):
+                path = write_kind(Path(folder) / "a.gguf", kind, learnt)
+                yield compare(kind.label, path, asked)
+    for model in options.models:
+        yield compare(model.name, model, texts(options.seed + 2, options.texts, common, _special(model)))
+
+
+def _special(model: Path) -> list[str]:
+    """Tokens of a real file that a text may have written out."""
+    from autotune.tokenizer import ARRAYS
+    from autotune.tokenizer.kinds import CUT_OUT
+    from autotune.tokenizer.vocabulary import TOKENS, TYPES
+    from kernels.models.header import read_header
+
+    kept = read_header(model, keep=ARRAYS).kept
+    return [str(token) for token, kind in zip(kept[TOKENS], kept.get(TYPES, ()), strict=False) if kind in CUT_OUT]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", metavar="LABEL")
+    parser.add_argument("models", nargs="*", type=Path)
+    options = parser.parse_args()
+    print(f"{'kind':30} {'texts':>6} {'equal':>6} {'tokens':>7}  first difference")
+    found = []
+    for row in rows(options):
+        found.append(row)
+        print(f"{row.kind:30} {row.texts:6} {row.equal:6} {row.tokens:7}  {row.first:.400}", flush=True)
+    versions = {name: version(name) for name in ("tokenizers", "llama-cpp-python")}
+    said: dict[str, Any] = {"seed": options.seed, "versions": versions, "rows": [asdict(row) for row in found]}
+    print(json.dumps(said))
+    return int(any(row.first for row in found))
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.exit(main())
