@@ -1,10 +1,11 @@
 """Our tokenizers beside llama.cpp's: the ids of random texts, the tokens that end a text, and what each token says.
 
-    pip install -e '.[dev,bench]' ; python bench/tokenizer_ids.py [--texts N] [--seed N] [--only LABEL] [model.gguf ...]
+    pip install -e '.[dev,bench]' ; python bench/tokenizer_ids.py [--texts N] [--seed N] [--only LABEL] [MODEL ...]
 
-Every kind of tests/support/tokenizer_kinds.py is written as a file without weights, over vocabularies learnt from a part
-of the same texts so that cuts and merges matter; then each real file that is named is compared. Prints a table, then one
-JSON line; exits 1 on a difference. Not called tokenizers.py: a script beside it would import it for the library.
+Every kind of tests/support/tokenizer_kinds.py is written as a file without weights, over vocabularies that are learnt
+from a part of the same texts, so that cuts and merges matter; then each real file that is named is compared. Prints a
+table, then one JSON line; exits 1 on a difference. It is not called tokenizers.py, since the scripts beside it would
+import it in place of the library.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from autotune.tokenizer.expressions import of_unicode_15
 from autotune.tokenizer.kinds import BYTE, USER
 from autotune.tokenizer.pretokenizers import PRETOKENIZERS, PreTokenizer
-from autotune.tokenizer.vocabulary import IDS_INSTEAD, MERGES, Defaults, TokenizerError, Vocabulary, vocabulary
+from autotune.tokenizer.vocabulary import IDS_INSTEAD, MERGES, Defaults, TokenizerError, Vocabulary, array, vocabulary
 from kernels.models.header import Header
 
 _TOKEN = 11  # GPT-2's for both ends of a text, llama.cpp's where a file names none
@@ -58,7 +59,7 @@ def _merges(header: Header, vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Pairs that make a token, most urgent first; of a pair that is there twice the first counts."""
     if MERGES not in header.kept and header.metadata.get("tokenizer.ggml.pre") != _WITHOUT_MERGES:
         raise TokenizerError(f"{header.files[0]}: {MERGES} is missing, nothing says how to merge: {IDS_INSTEAD}")
-    ids, pairs = vocabulary.ids, dict.fromkeys(_pair(str(merge)) for merge in header.kept.get(MERGES, ()))
+    ids, pairs = vocabulary.ids, dict.fromkeys(map(_pair, array(header, MERGES, str)))
     return [(a, b) for a, b in pairs if a in ids and b in ids and a + b in ids]
 
 
@@ -78,7 +79,9 @@ def _merger(vocabulary: Vocabulary, merges: list[tuple[str, str]], pre: PreToken
     merger = library.Tokenizer(
         library.models.BPE({**vocabulary.ids, unknown: count}, merges, ignore_merges=pre.whole, unk_token=unknown)
     )
-    steps: list[Any] = [library.pre_tokenizers.Split(library.Regex(e), "isolated") for e in pre.oniguruma()]
+    steps: list[Any] = [
+        library.pre_tokenizers.Split(library.Regex(of_unicode_15(e)), "isolated") for e in pre.expressions
+    ]
     steps.append(library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     merger.pre_tokenizer = library.pre_tokenizers.Sequence(steps)
     return merger

@@ -52,19 +52,22 @@ class Vocabulary:
 def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
     """Raises TokenizerError for keys and arrays that do not fit each other."""
     # llama.cpp gives a token without text this one
-    tokens = tuple(str(text) or f"[EMPTY_{i}]" for i, text in enumerate(header.kept[TOKENS]))
+    tokens = tuple(text or f"[EMPTY_{i}]" for i, text in enumerate(array(header, TOKENS, str)))
     ids: dict[str, int] = {}
     for i, token in enumerate(tokens):
         ids.setdefault(token, i)  # of a token that is there twice (bytes that were no UTF-8) the first
     special = _special_ids(header, defaults, len(tokens))
-    marked = [int(kind) for kind in _array(header, TYPES, len(tokens), NORMAL)]
-    kinds, last = ends.settled(ids, marked, special)
+    marked, scores = array(header, TYPES, int), array(header, SCORES, int, float)
+    for key, found in ((TYPES, marked), (SCORES, scores)):
+        if key in header.kept and len(found) < len(tokens):
+            raise TokenizerError(f"{header.files[0]}: {key} has {len(found)} of {len(tokens)} tokens: {IDS_INSTEAD}")
+    kinds, last = ends.settled(ids, (marked or (NORMAL,) * len(tokens))[: len(tokens)], special)
     add_bos = flag(header, "add_bos_token", defaults.add_bos)
     add_eos = flag(header, "add_eos_token", False)
     return Vocabulary(
         tokens=tokens,
         kinds=kinds,
-        scores=tuple(float(score) for score in _array(header, SCORES, len(tokens), 0.0)),
+        scores=(scores or (0.0,) * len(tokens))[: len(tokens)],
         bos=_needed(header, "bos", special) if add_bos else None,
         eos=_needed(header, "eos", special) if add_eos else None,
         unknown=special.get("unknown"),
@@ -73,14 +76,12 @@ def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
     )
 
 
-def _array(header: Header, key: str, count: int, missing: T) -> Sequence[T]:
-    """The first `count` items of an array, or `missing` for each."""
-    if key not in header.kept:
-        return (missing,) * count
-    found = header.kept[key]
-    if len(found) < count or any(isinstance(item, str) for item in found[:1]):
-        raise TokenizerError(f"{header.files[0]}: {key} has {len(found)} items for {count} tokens: {IDS_INSTEAD}")
-    return found[:count]  # type: ignore[return-value]
+def array(header: Header, key: str, *types: type[T]) -> tuple[T, ...]:
+    """The items of an array, none if the file does not have it. Raises TokenizerError for items of another type."""
+    found = header.kept.get(key, ())
+    if found and type(found[0]) not in types:  # a GGUF array has one type
+        raise TokenizerError(f"{header.files[0]}: {key} begins with {found[0]!r}, of the wrong type: {IDS_INSTEAD}")
+    return found  # type: ignore[return-value]
 
 
 def _special_ids(header: Header, defaults: Defaults, count: int) -> dict[str, int]:

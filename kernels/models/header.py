@@ -50,9 +50,10 @@ class Header:
 def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS, keep: Collection[str] = ()) -> Header:
     """The header of a local GGUF file, an http(s):// URL or hf://owner/repo[@revision]/file.gguf.
 
-    Of a split file any shard may be given; all are read, and the first one's metadata are the model's. Of a URL only the header's bytes are fetched, in ranges;
-    `timeout_seconds` limits each wait for the server (for hf://, HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays,
-    of numbers or strings, that are in `Header.kept` instead of `metadata`: a tokenizer's.
+    Of a split file any shard may be given; all are read, and the metadata are those of the first one. Of a URL only the
+    header's bytes are fetched, in ranges; `timeout_seconds` limits each wait for the server (for hf://,
+    HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays, of numbers or strings, that are in `Header.kept` instead of
+    `metadata`: a tokenizer's.
     Raises HeaderError for whatever cannot be read: it names the file, the offset, what was seen and a remedy.
     """
     first = _read_file(str(source), timeout_seconds, keep)

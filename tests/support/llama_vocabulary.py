@@ -45,6 +45,6 @@ def ask(path: Path, texts: Sequence[str]) -> Asked:
     asked = json.dumps([str(path), texts])
     done = subprocess.run([python, "-c", _ASK], input=asked, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"llama.cpp on {path}: {done.stderr[-500:]}")
+        raise RuntimeError(f"llama.cpp on {path} ended with {done.returncode}: {done.stderr[-500:]}")
     found = json.loads(done.stdout)
     return Asked(found["ids"], found["ends"], [bytes.fromhex(said) for said in found["said"]])

@@ -129,7 +129,13 @@ def _number(r: random.Random) -> str:
     return r.choice((ascii_, f"{ascii_}.{ascii_}", f"-{ascii_},{ascii_}", _characters(r, _DIGITS, 9)))
 
 
+def _long(r: random.Random) -> str:
+    return r.choice((r.choice(_WHITE), "a", "7", "É", "字", ".")) * r.randint(100, 1100)
+
+
 def _white(r: random.Random) -> str:
+    if r.random() < 0.02:
+        return _long(r)
     run = r.choice(_WHITE) * r.randint(1, 24)
     return r.choice((run, _characters(r, _WHITE, 6), _characters(r, " \n", 8), _characters(r, _NEARLY_WHITE, 3)))
 

@@ -10,7 +10,7 @@ import json
 import random
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,13 @@ def write_tokenizer(
 ) -> Path:
     """A copy of `model`, by default a llama without tensors, that has `vocabulary` (tokens, and where it has them
     kinds, merges and scores), this general.name, and these keys of tokenizer.ggml; `kind` is its `model`."""
-    count = len(vocabulary["tokens"])
     extra = [files.entry(TOKENS, files.ARRAY, files.string_array(vocabulary["tokens"]))]
     if "kinds" in vocabulary:
-        kinds = struct.pack(f"<{count}i", *vocabulary["kinds"])
-        extra.append(files.entry(TYPES, files.ARRAY, files.array(files.INT32, count, kinds)))
+        extra.append(files.entry(TYPES, files.ARRAY, _numbers(files.INT32, "i", vocabulary["kinds"])))
     if "merges" in vocabulary:
         extra.append(files.entry(MERGES, files.ARRAY, files.string_array(vocabulary["merges"])))
     if "scores" in vocabulary:
-        scores = struct.pack(f"<{count}f", *vocabulary["scores"])
-        extra.append(files.entry(SCORES, files.ARRAY, files.array(files.FLOAT32, count, scores)))
+        extra.append(files.entry(SCORES, files.ARRAY, _numbers(files.FLOAT32, "f", vocabulary["scores"])))
     header = read_header(model) if model else None
     tensors = header.tensors if header else ()
     metadata = dict(header.metadata) if header else {"general.architecture": "llama"}
@@ -66,6 +63,10 @@ def write_tokenizer(
     if model:
         _copy_weights(model, path)
     return path
+
+
+def _numbers(kind: int, code: str, values: Sequence[float]) -> bytes:
+    return files.array(kind, len(values), struct.pack(f"<{len(values)}{code}", *values))
 
 
 def write_kind(path: Path, kind: TokenizerKind, vocabularies: Mapping[str, Mapping[str, Any]]) -> Path:

@@ -27,15 +27,17 @@ def byte_level(texts: Sequence[str], special: Mapping[str, int], size: int) -> d
 
 
 def sentencepiece(texts: Sequence[str], special: Mapping[str, int], size: int) -> dict[str, Any]:
-    """The tokens are <unk>, those of special, all bytes, and what was learnt, most likely first."""
+    """size: of what is merged from letters. The tokens are <unk>, special, all bytes, and what was learnt, most likely
+    first."""
+    texts = [text.replace("\0", "") for text in texts]  # llama.cpp reads a token up to a NUL
     pieces = list(dict.fromkeys(a + b for a, b in _merges(texts, False, size)))
     characters = sorted({c for piece in pieces for c in piece})
-    head = {"<unk>": UNKNOWN, **special}
+    head = {"<unk>": UNKNOWN, **special, **{f"<0x{byte:02X}>": BYTE for byte in range(256)}}
     found = [piece for piece in dict.fromkeys([*pieces, *characters]) if piece not in head]
     return {
-        "tokens": [*head, *(f"<0x{byte:02X}>" for byte in range(256)), *found],
-        "kinds": [*head.values(), *[BYTE] * 256, *[NORMAL] * len(found)],
-        "scores": [*[0.0] * (len(head) + 256), *(-float(i) for i in range(len(found)))],
+        "tokens": [*head, *found],
+        "kinds": [*head.values(), *[NORMAL] * len(found)],
+        "scores": [*[0.0] * len(head), *(-float(i) for i in range(len(found)))],
     }
 
 
@@ -47,6 +49,7 @@ def _merges(texts: Sequence[str], bytes_: bool, size: int) -> list[tuple[str, st
         trained.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     else:
         texts = [f"{_SPACE}{text}".replace(" ", _SPACE) for text in texts]
+        size += len({c for text in texts for c in text})  # no letter of theirs is left out
     alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet()) if bytes_ else []
     trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     trained.train_from_iterator([*texts, *texts], trainer)

@@ -1,0 +1,94 @@
+r"""The regular expressions by which byte-level BPE vocabularies cut a text, in Oniguruma's syntax, cutting as llama.cpp
+does (src/llama-vocab.cpp and src/unicode.cpp). That differs from the models' tokenizer.json in this:
+
+- Unicode's categories are those of Unicode 15; characters that came later are in none of them.
+- \p{Lu}, \p{Ll}, \p{Lt}, \p{Lm} and \p{Lo} all are \p{L}. Where an expression needs small and capital letters, only
+  A-Z and a-z are told apart; every other letter is both.
+- The letters of an apostrophe's suffix are ASCII: "'ſ" is no "'s".
+- A class that is written in characters or ranges of them has no white space beyond ASCII in it.
+"""
+
+from __future__ import annotations
+
+L, N, M, P, S = (rf"\p{{{category}}}" for category in "LNMPS")
+
+
+def _class(ranges: str) -> str:
+    """What stands between the brackets of a character class. ranges: as in "41-5A 61", hexadecimal."""
+    return "".join("-".join(rf"\x{{{end}}}" for end in part.split("-")) for part in ranges.split())
+
+
+# Letters, numbers, marks, punctuation and symbols that came with Unicode 16 and 17. A range begins and ends with one of
+# them and has no character of Unicode 15 in it.
+_LATER = _class(
+    "897 1B4E-1B4F 1B7F 1C89-1C8A 2427-2429 31E4-31E5 A7CB-A7CD A7DA-A7DC 105C0-105F3 10D40-10D8F 10EC2-10EFC "
+    "11380-113E2 116D0-116E3 11BC0-11BF9 11F5A 13460-143FA 16100-16139 16D40-16D79 18CFF 1CC00-1CEB3 1E5D0-1E5FF "
+    "1F8B2-1F8C1 1FA89-1FA8F 1FABE 1FAC6 1FADC-1FADF 1FAE9 1FBCB-1FBEF"
+)
+
+
+def of_unicode_15(expression: str) -> str:
+    """The same where \\p{L} and the other four are of a later Unicode, as in the Oniguruma of `tokenizers`."""
+    for category in (L, N, M, P, S):
+        expression = expression.replace(category, f"[{category}&&[^{_LATER}]]")
+    return expression
+
+
+SUFFIX = "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
+WHITE = r"\s+(?!\S)|\s+"
+BREAKS = rf"\s*[\r\n]+|{WHITE}"
+DIGIT, DIGITS, TRIPLE = N, f"{N}+", f"{N}{{1,3}}"
+ASCII_TRIPLE = "[0-9][0-9][0-9]"
+LINES = r"[^\n]+|\n+"
+GPT2 = rf"'(?:[stmd]|re|ve|ll)| ?{L}+| ?{N}+| ?[^\s{L}{N}]+|{WHITE}"
+
+
+def words(digits: str, *, suffix: str = f"{SUFFIX}|", word: str = f"{L}+", signs: str = "", last: str = BREAKS) -> str:
+    r"""Llama 3's expression, and others like it. signs: what are no signs, beyond white space, letters and numbers."""
+    return rf"{suffix}[^\r\n{L}{N}]?{word}|{digits}| ?[^\s{L}{N}{signs}]+[\r\n]*|{last}"
+
+
+def cased(digits: str, suffix: str = "", letters: str = L) -> str:
+    """GPT-4o's: a word begins where a capital follows a small letter."""
+    lead, upper, lower = rf"[^\r\n{L}{N}]?", f"[{letters}&&[^a-z]]", f"[{letters}&&[^A-Z]]"
+    words = f"{lead}{upper}*{lower}+{suffix}|{lead}{upper}+{lower}*{suffix}"
+    return rf"{words}|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
+
+
+def uncased(digits: str) -> str:
+    """GPT-4o's as it is written with \\p{Lu} and \\p{Ll}, which are no different here."""
+    return rf"[^\r\n{L}{N}]?[{L}{M}]+(?:{SUFFIX})?|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
+
+
+# Seed-Coder's signs do not have the line breaks after them; EXAONE's words go on after a space
+SEED_CODER = rf"{SUFFIX}|[^\r\n{L}{N}]?{L}+|{N}| ?[^\s{L}{N}\r\n]+|{BREAKS}"
+EXAONE_MOE = rf"{SUFFIX}|[^\r\n{L}{N}]?(?:{L}{M}*(?: {L}{M}*)*)+|{N}| ?[^\s{L}{N}]+[\r\n/]?|\s*[\r\n]|{WHITE}"
+JAIS2_WHITE = r"\s*[\r\n]+|" + "".join(rf"\s{{{2**i}}}(?!\S)|" for i in range(9, 1, -1)) + r"\s{1,2}(?!\S)|\s"
+# Digits in groups of three, counted from the right. What is before them goes with the first group.
+FROM_THE_RIGHT = rf"[^{N}]*+{N}{{1,3}}(?=(?:{N}{{3}})*(?!{N}))|[^{N}]++\z"
+ASCII_FROM_THE_RIGHT = "[0-9]{3}(?=(?:[0-9]{3})*(?![0-9]))"
+
+KANA_HAN = "[一-龥\u3040-ゟ゠-ヿ]+"
+YOUTU_CJK = f"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|{KANA_HAN}"
+DEEPSEEK_CJK = "[一-龥\u0800-一가-\ud7ff&&\\S]+"
+AFMOE_ASIAN = f"[一-鿿㐀-䶿豈-\ufaff\u3040-ゟ゠-ヿ･-ﾟ{_class('2F00-2FDF E40-EFF 1780-17FF 1000-109F AA60-AA7F')}"
+AFMOE_ASIAN += f"{_class('A9E0-A9FF AC00-D7AF 1100-11FF')}]+"
+
+_ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
+_DEEPSEEK_V3_WORD = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n{L}{P}{S}]?[{L}{M}]+"
+DEEPSEEK_V3 = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+[\r\n]*|{BREAKS}"
+SPARK = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+|[\r\n]|{WHITE}"
+# Letters with case, as of Unicode 6, without Georgian, mathematical and small Armenian ones
+_DEEPSEEK_LETTER = r"[\p{Lu}\p{Ll}\p{Lt}&&[^" + _class(
+    "560-588 10C7-10CD 10D0-10FF 1C80-1C8A 2D00-2D2D A790-A7FA AB30-AB68 10570-105BC 10D50-10D85 16E40-16E7F "
+    "1D400-1D7CB 1DF00-1DF2A"
+)
+DEEPSEEK_WORD = rf"\s?{_DEEPSEEK_LETTER}]]+"
+DEEPSEEK_SIGNS = "\\s?[!-/:-~！-／：-～‘-‟\u3001-。]+"
+LAST_WHITE = r"(?<!\s)\s++\z"
+
+_HAN = _class("3400-4DBF 4E00-9FFF F900-FAFF 20000-2A6DF 2A700-2EBEF 2F800-2FA1F")
+KIMI = rf"[{_HAN}]+|" + words(TRIPLE, suffix="", word=rf"[{L}&&[^{_HAN}]]+(?:{SUFFIX})?")
+BLOOM = " ?[^\\s(|.,!?…。，、।۔)]+"
+FALCON_SIGNS, DEFAULT_SIGNS = rf"[{P}\$\+<=>\^~\|`]+", rf"[{P}\$\+<=>\^~\|]+"
+CHAMELEON = ("<sentinel:[0-9]+>", "IMGIMG[A-I]{1,4}Z", r"[\t\n]|    |  ", DIGIT, rf"[{P}!-/:-@\[-`{{-~]", GPT2)
