@@ -1,5 +1,6 @@
 """`autotune run`, `bench` and `profile` on a small random model with a tokenizer, on the CPU device."""
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -76,6 +77,34 @@ def test_the_models_end_token_ends_the_text(tmp_path: Path, model: str) -> None:
     found = told("run", ending, "hello", "--max-tokens", "50")
     assert found["stopped"]
     assert found["tokens"].index(third) == len(found["tokens"]) - 1
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_an_end_of_a_turn_is_known_by_its_text_and_not_said(tmp_path: Path, model: str, kind: int) -> None:
+    before = told("run", model, "hello", "--max-tokens", "3")
+    end = before["tokens"][2]
+    vocabulary = copy.deepcopy(VOCABULARIES["gpt2"])
+    vocabulary["tokens"][4] = "<|was im_end|>"
+    vocabulary["tokens"][end], vocabulary["kinds"][end] = "<|im_end|>", kind
+    demo = write_demo_model(tmp_path / "small.demo")
+    keys = {"kind": "gpt2", "pre": "smollm", "bos_token_id": 0, "eos_token_id": 1}
+    path = str(write_tokenizer(tmp_path / "ending.gguf", vocabulary, demo, **keys))
+    found = told("run", path, "hello", "--max-tokens", "50")
+    assert (found["tokens"], found["stopped"]) == (before["tokens"], True)
+    assert found["text"] == told("run", model, "hello", "--max-tokens", "2")["text"]
+    assert told("run", path, "<|im_end|>", "--max-tokens", "1")["prompt_tokens"] == 1
+
+
+def test_a_doubled_bos_is_warned_about_in_one_line(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "bos.gguf", add_bos_token=True)
+    twice = run("run", path, "<s>hello", "--max-tokens", "1", "--json")
+    once = run("run", path, "hello", "--max-tokens", "1", "--json")
+    (line,) = [line for line in twice.stderr.splitlines() if "warning" in line]
+    assert line == (
+        "autotune: warning: the prompt begins with two BOS tokens: leave <s> out of it, since the model has it added"
+    )
+    assert "warning" not in once.stderr
+    assert json.loads(twice.stdout)["prompt_tokens"] == json.loads(once.stdout)["prompt_tokens"] + 1
 
 
 def test_a_warm_text_is_another_one(model: str) -> None:

@@ -100,7 +100,7 @@ def test_a_token_of_spaces_is_said_as_it_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Phi-3-mini-128k-instruct", "phi3", "My PHI3.5 tune"])
 def test_phi3_takes_white_space_away_after_special_tokens(name: str, tmp_path: Path) -> None:
     special = {"<|user|>": CONTROL, "<|end|>": CONTROL, "<|endoftext|>": CONTROL}
-    text = "<|user|> \n a<|end|>\n<|endoftext|>\nb<s> a"  # ids by llama.cpp, but for the unknown \n
+    text = "<|user|> \n a<|end|>\n<|endoftext|>\nb<s> a"  # ids by llama.cpp
     phi = llama(tmp_path, special, name)
     assert phi.encode(text) == [1, 3, 9, 4, 5, 6, 10, 8, 1, 6, 9]
     assert llama(tmp_path, special, "Phi-2").encode(text) == [1, 3, 6, 6, 10, 9, 4, 6, 10, 5, 6, 10, 8, 1, 6, 9]

@@ -176,6 +176,22 @@ def test_any_shard_stands_for_all(tmp_path: Path) -> None:
     assert headers[0].nbytes == sum(path.stat().st_size for path in paths)
 
 
+def test_what_a_split_model_says_is_in_its_first_shard(tmp_path: Path) -> None:
+    """Its tokenizer, too, and whichever shard is named; a first shard may have no tensors."""
+    paths = [tmp_path / f"m-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    weights = [(f"blk.{layer}.attn_q.weight", (32, 256), "Q4_K") for layer in range(3)]
+    for number, tensors in enumerate(([], weights[:1], weights[1:])):
+        split = {"split.no": number, "split.count": 3, "split.tensors.count": 3}
+        said = LLAMA | {"general.name": "whole", "llama.block_count": 3, "t.words": ["a", "bc"], "t.numbers": [3, 1]}
+        later = {"general.name": "not this", "t.words": ["x"], "llama.block_count": 77}
+        files.write_sparse_gguf(paths[number], split | (said if number == 0 else later), tensors)
+    headers = [read_header(path, keep=("t.words", "t.numbers")) for path in paths]
+    assert headers[0] == headers[1] == headers[2]
+    assert headers[0].kept == {"t.words": ("a", "bc"), "t.numbers": (3, 1)}
+    assert (headers[0].name, headers[0].metadata["llama.block_count"]) == ("whole", 3)
+    assert [(t.name[4], t.file) for t in headers[0].tensors] == [("0", 1), ("1", 2), ("2", 2)]
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     first, second, _ = write_shards(tmp_path)
     second.unlink()
