@@ -140,6 +140,7 @@ def test_a_prompt_begins_as_the_file_says(kind: str, keys: dict[str, Any], bos: 
         ("gpt2", {"pre": "llama-bpe"}, "a<s>", []),
         ("gpt2", {"pre": "smollm"}, "<s>a", []),
         ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a<end>", ["ends with two EOS tokens: leave <end> out"]),
+        ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a", []),
         ("gpt2", {}, "a", ["tokenizer.ggml.pre is missing"]),
         ("llama", {}, "<s>", ["begins with two BOS tokens"]),
         ("llama", {}, " <s>", []),
@@ -159,6 +160,11 @@ def test_a_byte_that_is_no_token_keeps_its_neighbours_apart(tmp_path: Path) -> N
     found = of_tokens(tmp_path, tokens, merges=["a c", "c d", "ac d", "c d", "a c"], kind="gpt2", pre="gpt-2")
     texts = ("acd", "abc", "aacdd", "a c")  # by llama.cpp
     assert [found.encode(text) for text in texts] == [[5], [0, 1], [0, 5, 2], [0, 1]]
+
+
+def test_a_token_without_text_is_written_as_llama_cpp_does(tmp_path: Path) -> None:
+    found = of_tokens(tmp_path, {"a": 1, "": 4}, merges=[], kind="gpt2", pre="gpt-2")
+    assert found.encode("a[EMPTY_1]a") == [0, 1, 0]
 
 
 def test_sentencepiece_merges_by_score_and_the_leftmost_of_equal_ones(tmp_path: Path) -> None:
