@@ -138,8 +138,8 @@ def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None,
     """The workloads of a GGUF file on a device, "" for any GPU. Raises HeaderError, and UsageError for an m that is no
     token bucket."""
     from autotune.workloads import workloads
-    from kernels.models.decode_step import CONTEXT
     from kernels.models.header import HeaderError, read_header
+    from kernels.models.passes import CONTEXT
 
     header = read_header(model)
     try:

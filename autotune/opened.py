@@ -13,9 +13,9 @@ from autotune.transfer import served_if_any
 from db.lookup import Lookup
 from db.records import Target
 from kernels import devices, llm, resolution
-from kernels.models.decode_step import CONTEXT
 from kernels.models.header import Header
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.passes import CONTEXT
 from kernels.resolution import STEPS
 
 # how tinygrad's backends report that there is no room: the latter two speak of "memory" then
@@ -94,7 +94,7 @@ def open_model(
         sizes=model.sizes,
         steps={step: counts[step] for step in STEPS if counts[step]},
         stale=sum(stored.is_stale(w) for w, _ in served),
-        weights_nbytes=sum(launch.nbytes(1) for launch in model.program.launches),
+        weights_nbytes=sum(launch.nbytes(1) for launch in model.program.decode.launches),
     )
 
 

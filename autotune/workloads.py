@@ -13,9 +13,9 @@ from typing import Any
 from db.codec import workload_digest, workload_to_json
 from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
-from kernels.models.decode_step import CONTEXT, PROMPT_TOKENS, decode_step, prompt_launches
 from kernels.models.header import Header, TensorInfo
-from kernels.models.launch import Launch
+from kernels.models.passes import CONTEXT, PROMPT_TOKENS, plan_passes
+from kernels.models.plan import Launch
 
 X_DTYPES = ("float32", "float16")
 
@@ -90,18 +90,20 @@ def workloads(
         raise ValueError(f"x_dtype: {x_dtype!r} is not supported; there are {', '.join(X_DTYPES)}")
     if context < 1:
         raise ValueError(f"context: {context} positions; at least 1 is needed")
-    step = decode_step(header, context, device)
+    passes = plan_passes(header, context, device)
     groups: dict[Workload, list[Launch]] = {}
     for bucket in sorted(set(m)):
         prompt = bucket >= PROMPT_TOKENS
-        for launch in prompt_launches(header, context) if prompt else step.launches:
+        for launch in (passes.prompt if prompt else passes.decode).launches:
             if prompt or bucket == 1 or not launch.decode_only:
                 groups.setdefault(launch.workload(bucket, x_dtype), []).append(launch)
     found = sorted((_together(w, launches) for w, launches in groups.items()), key=_by_bytes)
     if linears:
-        found += _plain_linears(step.launches, sorted(set(m)), x_dtype, groups)
-    notes = list(step.notes)
-    if missing := sorted({read.tensor.format for launch in step.launches for read in launch.reads} - FORMATS.keys()):
+        found += _plain_linears(passes.decode.launches, sorted(set(m)), x_dtype, groups)
+    notes = list(passes.notes)
+    if missing := sorted(
+        {read.tensor.format for launch in passes.decode.launches for read in launch.reads} - FORMATS.keys()
+    ):
         notes.append(f"no kernels yet for the format{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return ModelPlan(header.architecture, tuple(found), tuple(notes))
 
@@ -148,7 +150,9 @@ def _plain_linears(
 def _together(w: Workload, launches: Sequence[Launch]) -> ModelWorkload:
     first = launches[0]
     tensors = tuple(name for launch in launches for name in launch.tensors)
-    return ModelWorkload(w, len(launches), tensors, first.nbytes(w.m), 2 * w.m * first.products, first.cache(w.m))
+    return ModelWorkload(
+        w, len(launches), tensors, first.nbytes(w.m), 2 * w.m * first.products, first.cache_nbytes(w.m)
+    )
 
 
 def _by_bytes(found: ModelWorkload) -> tuple[int, str, str, int, int, int, str]:

@@ -25,8 +25,8 @@ from bench.apart import apart
 from bench.llm_decode import WARM, ours, tinygrad_llm
 from bench.real_models import real_model
 from kernels import devices
-from kernels.models.decode_step import decode_step
 from kernels.models.header import read_header
+from kernels.models.passes import plan_passes
 
 Row = dict[str, Any]
 MODELS = ("youtu-llm-2b", "deepseek-v2-lite", "glm-4.7-flash")
@@ -41,9 +41,9 @@ def bench(model: str, args: argparse.Namespace) -> Row:
         row: Row = {"model": model, "file_nbytes": path.stat().st_size, "written_seconds": time.perf_counter() - start}
         header = read_header(path)
         reached = min(args.ctx, args.prompt + WARM + args.tokens)
-        launches = decode_step(header, reached).launches
+        launches = plan_passes(header, reached).decode.launches
         row["layers"] = header.metadata[f"{header.architecture}.block_count"]
-        row["token_nbytes"] = sum(step.nbytes(1) + step.cache_nbytes for step in launches)
+        row["token_nbytes"] = sum(step.nbytes(1) + step.cache_nbytes(1) for step in launches)
         arguments = [str(path), "--ctx", str(args.ctx), "--prompt", str(args.prompt), "--tokens", str(args.tokens)]
         environ = {"AUTOTUNE_DB": args.db} if args.db else {}
         for name in RUNS if args.compare else ("ours",):

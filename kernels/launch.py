@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tinygrad import Tensor, UOp
 from tinygrad.uop.ops import Ops
@@ -10,7 +10,7 @@ from tinygrad.uop.ops import Ops
 from db.records import Target, Workload
 from kernels import sink
 from kernels.compiled import compiled
-from kernels.op import OUT, UPDATE
+from kernels.op import OUT, UPDATE, Operand
 from kernels.registry import operands
 from kernels.resolution import resolve
 
@@ -20,22 +20,28 @@ def kernel(workload: Workload, target: Target, device: str) -> UOp:
     return sink.kernel(workload, resolve(workload, target).schedule, sink.placeholders(workload), device)
 
 
+def empty(operand: Operand, device: str) -> Tensor:
+    """A buffer for an operand, with nothing in it that is known."""
+    return Tensor.empty(*operand.shape, dtype=operand.dtype, device=device)
+
+
 def launch(
-    workload: Workload, target: Target, device: str, read: Mapping[str, Tensor | Sequence[Tensor]], *bound: UOp
+    workload: Workload,
+    target: Target,
+    device: str,
+    read: Mapping[str, Tensor | Sequence[Tensor]],
+    *bound: UOp,
+    out: Callable[[Operand, str], Tensor] = empty,
 ) -> tuple[Tensor, ...]:
     """The operands that the kernel writes, in slot order, as they are after it.
 
     read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
-    order. bound: the kernel's Variables, bound to their values. Works inside TinyJit. A kernel is compiled when what it
-    writes is realized, if it is not `compiled` yet.
+    order. bound: the kernel's Variables, bound to their values. out: makes the buffers of role `out`. Works inside
+    TinyJit. A kernel is compiled when what it writes is realized, if it is not `compiled` yet.
     """
     given = _spread(workload, read)
     sources = [
-        Tensor.empty(*o.shape, dtype=o.dtype, device=device).uop
-        if o.role == OUT
-        else _written(given[o.name].uop)
-        if o.role != UPDATE
-        else given[o.name].uop
+        out(o, device).uop if o.role == OUT else _written(given[o.name].uop) if o.role != UPDATE else given[o.name].uop
         for o in operands(workload)
     ]
     call = compiled(kernel(workload, target, device), device).call(*sources, *bound)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from kernels.models.decode_model import Model
+from kernels.models.model import Model
 from kernels.models.rope import RopeScaling
 
 Table = npt.NDArray[np.float32]

@@ -16,14 +16,14 @@ from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
 from kernels.llm.capture import captured, seeded
-from kernels.llm.program import X_DTYPE, Program, caches_of
+from kernels.llm.program import X_DTYPE, Program
 from kernels.llm.prompt import CHUNKS, reads
+from kernels.llm.shapes import state
 from kernels.llm.weights import Weights
 from kernels.models.architectures import ARCHITECTURES
-from kernels.models.decode_model import Model
-from kernels.models.decode_step import CONTEXT, decode_step, prompt_launches
 from kernels.models.header import Header, read_header
-from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.model import Model
+from kernels.models.passes import CONTEXT, Passes, plan_passes
 from kernels.models.rope import RopeScaling
 from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
@@ -74,22 +74,25 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     @property
     def launches(self) -> int:
         """Kernels of this library that a decoded token takes."""
-        return len(self.program.step)
+        return len(self.program.decode.launches)
 
     def resolutions(self) -> list[tuple[Workload, Resolution]]:
         """What serves each launch of a decoded token."""
-        return [(w, resolve(w, self.program.target)) for w in (s.workload(1, X_DTYPE) for s in self.program.launches)]
+        launched = (launch.workload(1, X_DTYPE) for launch in self.program.decode.launches)
+        return [(w, resolve(w, self.program.target)) for w in launched]
 
     def _position(self, start_pos: int) -> UOp:
         bound: UOp = UOp.variable(START, 0, self.max_context - 1).bind(start_pos)
         return bound
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        found = self.program.run(ids, start_pos, slice(0, -1))["logits"] * self._factor
+        (row,) = self.program.run(ids, start_pos, "logits")
+        found = row * self._factor
         return (found / self._cap).tanh() * self._cap if self._cap else found
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        return self._noted(self.program.run(ids, start_pos)["next"].reshape(1), start_pos)
+        (chosen,) = self.program.run(ids, start_pos, "next")
+        return self._noted(chosen.reshape(1), start_pos)
 
     def _sample(self, ids: Tensor, start_pos: UOp, temperature: Tensor) -> Tensor:
         """From softmax(logits / temperature): the largest of logits / temperature plus Gumbel noise (Gumbel, 1954)."""
@@ -112,7 +115,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def _read(self, ids: Tensor, start_pos: UOp) -> Tensor:
         """The caches with a chunk in them; of its tokens only what the last block makes."""
-        return self.program.run(ids, start_pos)["x"].realize()
+        (residual,) = self.program.run(ids, start_pos, "residual")
+        return residual.realize()
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """float32 [vocabulary]: of the token that follows `tokens`."""
@@ -184,9 +188,9 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
     """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
     _check(header, header.files[0])
-    launches = decode_step(header, max_context).launches
-    read = {read.tensor.name: read.tensor.nbytes for step in launches for read in step.reads}
-    return Sizes(sum(read.values()), sum(o.nbytes for o in caches_of(launches).values()))
+    decode = plan_passes(header, max_context).decode
+    read = {read.tensor.name: read.tensor.nbytes for launch in decode.launches for read in launch.reads}
+    return Sizes(sum(read.values()), sum(o.nbytes for o in state(decode, X_DTYPE).values()))
 
 
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
@@ -197,18 +201,24 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     """
     header = read_header(path)
     _check(header, path)
-    model = Model.of(Hyperparameters(header), ARCHITECTURES[header.architecture], max_context)
-    _check_context(model, path)
     device = Device.canonicalize(device)
-    step = decode_step(header, max_context, device)
+    plan = plan_passes(header, max_context, device)
+    model = _known(plan, path)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
     tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
-    prompt = prompt_launches(header, max_context)
-    program = Program.load(step.launches, prompt, weights, tables, device, devices.describe_target(device))
+    sizes = [1, *(m for m in CHUNKS if m <= model.context)]
+    program = Program.load(plan, sizes, weights, tables, device, devices.describe_target(device))
     release(device)
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
+
+
+def _known(plan: Passes, path: str | Path) -> Model:
+    """The plan's model, of an architecture that `_check` knows."""
+    assert plan.model is not None
+    _check_context(plan.model, path)
+    return plan.model
 
 
 def _check(header: Header, path: str | Path) -> None:

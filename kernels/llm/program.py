@@ -2,96 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp
 
-from db.records import Target
+from db.records import Target, Workload
 from kernels.compiled import compile_all
-from kernels.launch import kernel
+from kernels.launch import empty, kernel
 from kernels.launch import launch as run_kernel
+from kernels.llm.shapes import check_shapes, state
 from kernels.llm.weights import Operands, Weights
-from kernels.models.launch import Columns, Launch
-from kernels.op import UPDATE, Operand
-from kernels.registry import operands, variables
+from kernels.models.passes import Passes
+from kernels.models.plan import Columns, Launch, Pass, Source, Value
+from kernels.op import Operand
+from kernels.registry import variables
 from kernels.upload import zeros
 
 X_DTYPE = "float32"
-Loaded = tuple[Launch, Operands]
-Values = dict[str, Tensor]
+
+
+@dataclass
+class Launched:
+    """One launch of a run, after it: the operands that it was given, and those that it wrote, in slot order. Later
+    launches take what `written` holds by then."""
+
+    launch: Launch
+    workload: Workload
+    given: Mapping[str, Tensor | Sequence[Tensor]]
+    written: list[Tensor]
+
+
+@dataclass(frozen=True)
+class LoadedPass:
+    """A pass, and what each of its launches reads from the file."""
+
+    plan: Pass
+    weights: tuple[Operands, ...]
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        return self.plan.launches
 
 
 @dataclass(frozen=True)
 class Program:
-    """Launches with their weights, caches and tables of angles, on one device.
+    """The two passes of a model with their weights, caches and tables of angles, on one device.
 
-    step: those of one token; prompt: those of many tokens at once. caches: what launches update, by name, as realized
-    buffers that live as long as the model.
+    state: the caches and tables, by label, as realized buffers that live as long as the model.
     """
 
-    step: tuple[Loaded, ...]
-    prompt: tuple[Loaded, ...]
-    caches: Mapping[str, Tensor]
-    tables: Mapping[str, Tensor]
+    decode: LoadedPass
+    prompt: LoadedPass
+    state: Mapping[str, Tensor]
     device: str
     target: Target
 
     @staticmethod
     def load(
-        step: Sequence[Launch],
-        prompt: Sequence[Launch],
+        plan: Passes,
+        sizes: Iterable[int],
         weights: Weights,
         tables: Mapping[str, Tensor],
         device: str,
         target: Target,
     ) -> Program:
-        """Puts the weights on the device, each once, and zeros into the caches."""
-        caches = {name: zeros(o.shape, o.dtype, device) for name, o in caches_of(step).items()}
-        one, many = (tuple((launch, weights.operands(launch)) for launch in launches) for launches in (step, prompt))
-        return Program(one, many, caches, tables, device, target)
+        """Puts the weights on the device, each once, and zeros into the caches.
 
-    @property
-    def launches(self) -> tuple[Launch, ...]:
-        """Of one token."""
-        return tuple(launch for launch, _ in self.step)
+        sizes: numbers of tokens that a pass will be over. Raises PlanError where a value has another shape than an
+        operand that it is taken for.
+        """
+        for m in sizes:
+            check_shapes(plan.decode if m == 1 else plan.prompt, m, X_DTYPE)
+        caches = {label: zeros(o.shape, o.dtype, device) for label, o in state(plan.decode, X_DTYPE).items()}
+        one, many = (LoadedPass(p, tuple(map(weights.operands, p.launches))) for p in (plan.decode, plan.prompt))
+        return Program(one, many, {**tables, **caches}, device, target)
+
+    def of(self, m: int) -> LoadedPass:
+        """The pass over m tokens: that of one, or that of many."""
+        return self.decode if m == 1 else self.prompt
 
     @property
     def cache_nbytes(self) -> int:
-        return sum(cache.nbytes() for cache in self.caches.values())
+        return sum(self.state[label].nbytes() for label, value in self.decode.plan.inputs.items() if value.persistent)
 
-    def run(self, ids: Tensor, start_pos: UOp, part: slice = slice(None)) -> Values:
-        """The values after the launches of `part`, for ids int32 [m] from position start_pos on. Of many tokens m is a
-        bucket, and what there is in the end is the residual "x"."""
+    def run(self, ids: Tensor, start_pos: UOp, *results: str) -> tuple[Tensor, ...]:
+        """The results of a pass, by the names that it has them under (`kernels.models.passes.Passes`), for ids int32
+        [m] from position start_pos on."""
+        wanted = [self.of(int(ids.shape[0])).plan.results[name] for name in results]
+        found: dict[Value, Tensor] = {}
+        for step in self.steps(ids, start_pos, *results):
+            found |= zip(step.launch.outputs, step.written, strict=True)
+        return tuple(found[value] for value in wanted)
+
+    def steps(
+        self,
+        ids: Tensor,
+        start_pos: UOp,
+        *results: str,
+        out: Callable[[Operand, str], Tensor] = empty,
+    ) -> Iterator[Launched]:
+        """The launches of a pass up to the last one that `results` need, each as it has been added to the graph.
+
+        out: makes the buffer of an operand that is written whole, on a device.
+        """
         m = int(ids.shape[0])
-        found = {**self.tables, **self.caches, "ids": ids}
-        for launch, weights in (self.step if m == 1 else self.prompt)[part]:
+        loaded, there = self.of(m), {**self.state, "ids": ids}
+        values = {value: there[label] for label, value in loaded.plan.inputs.items()}
+        for launch, weights in zip(loaded.plan.until(*results), loaded.weights, strict=False):
             w = launch.workload(m, X_DTYPE)
-            given = {operand: _take(found, what, m) for operand, what in launch.takes.items()}
+            inputs = {operand: _gathered(values, sources, m) for operand, sources in launch.inputs.items()}
+            given = {**inputs, **weights}
             bound = (start_pos,) if variables(w) else ()
-            written = run_kernel(w, self.target, self.device, {**given, **weights}, *bound)
-            found |= zip(launch.leaves, written, strict=True)
-        return found
+            written = run_kernel(w, self.target, self.device, given, *bound, out=out)
+            step = Launched(launch, w, given, list(written))
+            yield step
+            values |= zip(launch.outputs, step.written, strict=True)
 
     def compile(self, sizes: Iterable[int]) -> None:
         """Compiles what `run` launches for each number of tokens: all at once, not when they run."""
-        launched = (launch.workload(m, X_DTYPE) for m in sizes for launch, _ in (self.step if m == 1 else self.prompt))
+        launched = (launch.workload(m, X_DTYPE) for m in sizes for launch in self.of(m).launches)
         compile_all((kernel(w, self.target, self.device) for w in dict.fromkeys(launched)), self.device)
 
 
-def caches_of(launches: Iterable[Launch]) -> dict[str, Operand]:
-    """What launches update, by name."""
-    return {
-        str(step.takes[o.name]): o for step in launches for o in operands(step.workload(1, X_DTYPE)) if o.role == UPDATE
-    }
-
-
-def _take(values: Mapping[str, Tensor], what: str | Columns | tuple[str | Columns, ...], m: int) -> Tensor:
-    if isinstance(what, tuple):
-        parts = [_take(values, part, m).reshape(m, -1) for part in what]
-        return parts[0].cat(*parts[1:], dim=-1)
-    if isinstance(what, Columns):
-        return _take(values, what.value, m).reshape(m, -1)[:, what.start : what.stop]
-    if f"{what}.0" in values:
-        return _take(values, tuple(name for name in values if name.startswith(f"{what}.")), m)
-    return values[what]
+def _gathered(values: Mapping[Value, Tensor], sources: Sequence[Source], m: int) -> Tensor:
+    """Sources side by side: one whole value as it is, others copied out of their rows."""
+    if len(sources) == 1 and isinstance(sources[0], Value):
+        return values[sources[0]]
+    parts = [
+        values[s.value].reshape(m, -1)[:, s.start : s.stop] if isinstance(s, Columns) else values[s].reshape(m, -1)
+        for s in sources
+    ]
+    return parts[0].cat(*parts[1:], dim=-1) if len(parts) > 1 else parts[0]

@@ -16,7 +16,7 @@ from tinygrad import Tensor
 from kernels import reference
 from kernels.formats import get_format
 from kernels.models.header import Header, TensorInfo
-from kernels.models.launch import Launch, Read
+from kernels.models.plan import Launch, Read
 from kernels.packed import PackedWeight
 from kernels.upload import upload
 

@@ -16,8 +16,8 @@ from support.tokenizer_files import DATA, write_tokenizer
 from autotune.demo import CONTEXT, VOCABULARY, write_demo_model
 from kernels import defaults, devices, llm, resolution
 from kernels.devices import describe_target
-from kernels.models.decode_step import decode_step
 from kernels.models.header import read_header
+from kernels.models.passes import plan_passes
 from kernels.registry import kernel_digest
 
 VOCABULARIES = json.loads(DATA.read_text(encoding="utf-8"))["vocabularies"]
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def launches(model: str) -> int:
     """Of a token, by the plan that a sweep covers."""
-    return len(decode_step(read_header(model), CONTEXT, "CPU").launches)
+    return len(plan_passes(read_header(model), CONTEXT, "CPU").decode.launches)
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_it_tells_what_is_tuned_and_what_is_stale(
     digest: str | None,
     said: str,
 ) -> None:
-    step = next(s for s in decode_step(read_header(model), CONTEXT).launches if s.op == "gate_up")
+    step = next(s for s in plan_passes(read_header(model), CONTEXT).decode.launches if s.op == "gate_up")
     w = step.workload(1, "float32")
     schedule = next(iter(defaults.defaults(w, "CPU")))
     row = fact(workload=w, target=describe_target(device), schedule=schedule, kernel_digest=digest or kernel_digest(w))

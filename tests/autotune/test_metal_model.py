@@ -21,8 +21,8 @@ from autotune.metalsim import metal_renderer
 from autotune.tinygrad_api.sample import random_schedules
 from db.records import Outcome
 from kernels.llm import load
-from kernels.models.decode_step import decode_step
 from kernels.models.header import read_header
+from kernels.models.passes import plan_passes
 from kernels.registry import kernel_digest
 
 TOKENS = [3, 17]  # too few for a chunk, whose kernels would take as long again
@@ -66,7 +66,7 @@ def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_
     if tuned:  # as if a sweep had accepted other schedules than the defaults, for every launch of a token
         target, ren = simulate.simulated_target("Apple9"), metal_renderer("Apple9")
         rows = []
-        for w in {launch.workload(1, "float32") for launch in decode_step(read_header(path), CONTEXT).launches}:
+        for w in {launch.workload(1, "float32") for launch in plan_passes(read_header(path), CONTEXT).decode.launches}:
             drawn = random_schedules(w, ren, random.Random(str(w)))
             good = next(s for s in drawn if simulate.check("Apple9", w, s).outcome is Outcome.OK)
             rows.append(fact(workload=w, target=target, schedule=good, kernel_digest=kernel_digest(w)))

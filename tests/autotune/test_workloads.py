@@ -17,8 +17,8 @@ from autotune.demo import write_demo_model
 from autotune.workloads import ModelWorkload, Roof, plan_to_json, workloads
 from db.codec import workload_digest, workload_from_json
 from db.records import M_BUCKETS, Workload
-from kernels.models.decode_step import decode_step
 from kernels.models.header import HeaderError, read_header
+from kernels.models.passes import plan_passes
 
 DECODE_ONLY = {"rope_cache_store", "flash_decode", "flash_combine", "argmax"}
 
@@ -124,7 +124,7 @@ REQUIRED = ("block_count", "embedding_length", "attention.head_count", "attentio
 )
 def test_a_missing_key_is_one_error_that_names_it(architecture: str, key: str) -> None:
     with pytest.raises(HeaderError, match=f"a.gguf: the key {architecture}.{key} is missing"):
-        decode_step(made.model(architecture, keys={key: None}))
+        plan_passes(made.model(architecture, keys={key: None}))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_keys_that_have_a_default(key: str) -> None:
         ("llama", {"attention.head_count": (8,)}, "llama.attention.head_count has 1 items, none for layer 1"),
         ("llama", {"attention.head_count": 0}, "llama.attention.head_count is 0"),
         ("llama", {"attention.head_count": True}, "llama.attention.head_count is True"),
-        ("llama", {"block_count": 3}, "the tensor 'blk.2.attn_q.weight' is missing"),
+        ("llama", {"block_count": 3}, "the tensor 'blk.2.attn_norm.weight' is missing"),
         ("llama", {"block_count": 1 << 20}, "1048576 blocks"),
         ("llama", {"attention.layer_norm_rms_epsilon": float("nan")}, "layer_norm_rms_epsilon is nan"),
         ("llama", {"rope.dimension_count": 7}, "llama.rope.dimension_count is 7, expected an even number up to 64"),

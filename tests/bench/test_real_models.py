@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.real_models import real_model
-from kernels.models.decode_step import decode_step
 from kernels.models.header import read_header
+from kernels.models.passes import plan_passes
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -16,7 +16,7 @@ def test_a_model_is_cut_to_its_first_blocks(layers: int, tmp_path: Path) -> None
     header = read_header(real_model("smollm2-135m", tmp_path, layers))
     blocks = {t.name.split(".")[1] for t in header.tensors if t.name.startswith("blk.")}
     assert blocks == {str(i) for i in range(layers)}
-    launches = decode_step(header, 256).launches
+    launches = plan_passes(header, 256).decode.launches
     assert sum(step.op == "flash_decode" for step in launches) == layers
 
 

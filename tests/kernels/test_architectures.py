@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +11,27 @@ import pytest
 from support import synthetic_models as made
 from support.gguf_files import tensor_nbytes
 
-from kernels.models.decode_step import decode_step, prompt_launches
 from kernels.models.header import Header
-from kernels.models.launch import Launch
+from kernels.models.passes import plan_passes
+from kernels.models.plan import Launch
 
 EXPERTS = ("expert_places", "expert_tiles", "expert_product", "expert_sum")  # of a prompt
 
 
+def decode(header: Header) -> tuple[Launch, ...]:
+    return plan_passes(header).decode.launches
+
+
+def prompt(header: Header) -> tuple[Launch, ...]:
+    return plan_passes(header).prompt.launches
+
+
 def ops(header: Header) -> list[str]:
-    return [launch.op for launch in decode_step(header).launches]
+    return [launch.op for launch in decode(header)]
 
 
 def find(header: Header, op: str, **extra: int | str) -> list[Launch]:
-    return [x for x in decode_step(header).launches if x.op == op and x.extra.items() >= extra.items()]
+    return [x for x in decode(header) if x.op == op and x.extra.items() >= extra.items()]
 
 
 def first(header: Header, op: str, **extra: int | str) -> Launch:
@@ -107,7 +116,11 @@ def test_each_half_of_a_fused_weight_is_a_product_of_a_prompt() -> None:
         (made.model("qwen3moe", experts), made.model("qwen3moe")),
     ):
         fused, split = (
-            [(x.workload(32, "float32"), x.nbytes(32)) for x in prompt_launches(header) if x.leaves[0][:4] == "gate"]
+            [
+                (x.workload(32, "float32"), x.nbytes(32))
+                for x in prompt(header)
+                if re.search("gated?$", x.outputs[0].label)
+            ]
             for header in (one, two)
         )
         assert fused == split
@@ -228,7 +241,7 @@ def test_shared_experts_add_to_what_the_routed_ones_made() -> None:
 
 
 def test_a_gated_shared_expert_is_a_mixture_of_one() -> None:
-    launches = decode_step(made.model("qwen2moe")).launches
+    launches = decode(made.model("qwen2moe"))
     start = next(i for i, x in enumerate(launches) if x.tensors == ("blk.0.ffn_gate_inp_shexp.weight",))
     gate, choice, gate_up, down = launches[start : start + 4]
     assert (gate.op, gate.n, gate.k) == ("linear", 1, made.DIM)
@@ -237,8 +250,8 @@ def test_a_gated_shared_expert_is_a_mixture_of_one() -> None:
     assert (gate_up.op, gate_up.n, gate_up.extra["norm"]) == ("gate_up", made.SHARED_FFN, "none")
     assert (down.op, down.epilogue) == ("expert_linear", "add")
     assert down.extra.items() >= {"experts": 1, "used": 1, "form": "down"}.items()
-    *_, linear, weighted = prompt_launches(made.model("qwen2moe"))
-    assert (linear.op, linear.epilogue, linear.leaves) == ("linear", "none", (weighted.takes["x"],))
+    *_, linear, weighted = prompt(made.model("qwen2moe"))
+    assert (linear.op, linear.epilogue, linear.outputs) == ("linear", "none", weighted.inputs["x"])
     assert (weighted.op, weighted.epilogue, weighted.extra) == ("expert_sum", "add", {"used": 1})
 
 
@@ -272,24 +285,24 @@ def test_latent_attention_over_a_whole_kv_b() -> None:
     assert k_b.nbytes(1) == tensor_nbytes((made.HEADS, made.RANK, made.NOPE), "F16")
     assert v_b.workload(1, "float32") == find(split, "head_linear")[1].workload(1, "float32")
     assert v_b.nbytes(1) == find(split, "head_linear")[1].nbytes(1)
-    assert "attn_kv_b is split" in decode_step(header).notes[0]
+    assert "attn_kv_b is split" in plan_passes(header).notes[0]
 
 
 def test_layers_that_predict_further_tokens_are_no_part_of_a_step() -> None:
     header = made.model("glm4moe", keys={"block_count": 3, "nextn_predict_layers": 1})
     assert len(find(header, "flash_decode")) == 2
-    (note,) = decode_step(header).notes
+    (note,) = plan_passes(header).notes
     assert note.startswith("left out, layers that predict further tokens: blk.*.attn_norm.weight")
 
 
 def test_an_unknown_architecture_has_linears_and_experts() -> None:
     block = {**made.MODELS["qwen3moe"][0], "novel": (96, made.DIM), "conv": (4, 4, 4, 4)}
     header = made.model("unheard-of", block, made.EXPERT_KEYS, more={"position_embd.weight": (512, made.DIM)})
-    step = decode_step(header)
-    assert {x.op for x in prompt_launches(header)} == {"linear", *EXPERTS}
-    assert {x.op for x in step.launches} == {"linear", "expert_linear"}
-    assert {x.epilogue for x in step.launches} == {"none"}
-    linears = [x.tensors[0] for x in step.launches if x.op == "linear" and x.tensors[0].startswith("blk.0.")]
+    step = plan_passes(header)
+    assert {x.op for x in prompt(header)} == {"linear", *EXPERTS}
+    assert {x.op for x in step.decode.launches} == {"linear", "expert_linear"}
+    assert {x.epilogue for x in step.decode.launches} == {"none"}
+    linears = [x.tensors[0] for x in step.decode.launches if x.op == "linear" and x.tensors[0].startswith("blk.0.")]
     assert linears == [f"blk.0.{n}.weight" for n, s in block.items() if len(s) == 2]
     assert "'unheard-of' is unknown" in step.notes[0]
     assert all(
@@ -299,8 +312,8 @@ def test_an_unknown_architecture_has_linears_and_experts() -> None:
 
 def test_an_unknown_architecture_with_other_experts_leaves_them_out() -> None:
     block = {"ffn_up_exps": (8, 64, 64), "ffn_down_exps": (8, 64, 64), "ffn_up": (64, 64)}
-    step = decode_step(made.model("unheard-of", block, made.EXPERT_KEYS))
-    assert {x.op for x in step.launches} == {"linear"}
+    step = plan_passes(made.model("unheard-of", block, made.EXPERT_KEYS))
+    assert {x.op for x in step.decode.launches} == {"linear"}
     assert "blk.*.ffn_up_exps.weight" in step.notes[1]
 
 
@@ -308,5 +321,5 @@ def test_the_embedding_is_a_linear_only_where_it_is_tied() -> None:
     for architecture in ("llama", "unheard-of"):
         for tied in (False, True):
             header = made.model(architecture, made.MODELS["llama"][0], tied=tied)
-            heads = [x.tensors for x in decode_step(header).launches if x.n == made.VOCABULARY and x.op != "embed"]
+            heads = [x.tensors for x in decode(header) if x.n == made.VOCABULARY and x.op != "embed"]
             assert (any("token_embd.weight" in names for names in heads)) == tied

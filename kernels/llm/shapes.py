@@ -1,0 +1,58 @@
+"""Whether a plan's values have the shapes of the operands that they are taken for. Nothing is launched here."""
+
+from __future__ import annotations
+
+import math
+
+from db.records import Workload
+from kernels.models.plan import Columns, Pass, PlanError, Source, Value
+from kernels.op import OUT, UPDATE, Operand
+from kernels.registry import operands
+
+
+def check_shapes(found: Pass, m: int, x_dtype: str) -> None:
+    """Raises PlanError where, for m tokens, a value that a launch takes has another number of items or another dtype
+    than the operand, or where an operand of a launch is neither an input nor read from the file."""
+    known: dict[Value, Operand] = {}
+    of_workload: dict[Workload, tuple[Operand, ...]] = {}
+    for launch in found.launches:
+        w = launch.workload(m, x_dtype)
+        if w not in of_workload:
+            of_workload[w] = operands(w)
+        read = {part for r in launch.reads for part in r.operand.split("+")}
+        for o in of_workload[w]:
+            if o.role == OUT or o.name.partition(".")[0] in read:
+                continue
+            if o.name not in launch.inputs:
+                raise PlanError(f"{launch}: nothing is given as {o.name}")
+            _check(known, launch.inputs[o.name], o, m, str(launch))
+        written = [o for o in of_workload[w] if o.role in (OUT, UPDATE)]
+        for value, o in zip(launch.outputs, written, strict=True):
+            if value.columns is not None and m * value.columns != math.prod(o.shape):
+                raise PlanError(f"{launch}: {value} has {value.columns} columns, {o.name} the shape {o.shape}")
+            known[value] = o
+
+
+def state(found: Pass, x_dtype: str) -> dict[str, Operand]:
+    """The persistent inputs of a pass over one token, by label: the operands that they are."""
+    return {
+        value.label: o
+        for launch in found.launches
+        for o in operands(launch.workload(1, x_dtype))
+        if o.role == UPDATE
+        for value in launch.inputs[o.name]
+        if isinstance(value, Value)
+    }
+
+
+def _check(known: dict[Value, Operand], sources: tuple[Source, ...], o: Operand, m: int, who: str) -> None:
+    items = 0
+    for source in sources:
+        value = source.value if isinstance(source, Columns) else source
+        made = known.setdefault(value, o)  # of what is there before the pass: as it is first taken
+        if made.dtype != o.dtype:
+            raise PlanError(f"{who}: {value} is {made.dtype}, {o.name} must be {o.dtype}")
+        items += m * source.columns if isinstance(source, Columns) else math.prod(made.shape)
+    if items != math.prod(o.shape):
+        said = " + ".join(map(str, sources))
+        raise PlanError(f"{who}: {o.name} has the shape {o.shape}, {said} has {items} items")

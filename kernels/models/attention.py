@@ -1,0 +1,162 @@
+"""A block's attention: grouped queries over a KV cache, or multi-head latent attention (MLA). No FFN here.
+
+Facts of llama.cpp's model definitions (src/models); MLA in its absorbed form, as src/models/deepseek2.cpp has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kernels.models.builder import Builder, Heads, Latent, Projection, Rotation
+from kernels.models.header import TensorInfo
+from kernels.models.model import Model
+from kernels.models.plan import Columns, Read, Value
+from kernels.models.rope import RopeScaling
+
+
+def attention(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+    """x: the residual [m, dim] -> the residual [m, dim]"""
+    return (_latent if model.arch.mla else _grouped)(model, plan, layer, x)
+
+
+def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+    hp, block, a = model.hp, f"blk.{layer}.", heads_of(model, layer)
+    widths = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
+    norm = hp.vector(f"{block}attn_norm.weight", model.dim)
+    # q: [m, heads * head_dim], k: [m, kv_heads * head_dim], v: [m, kv_heads * value_dim]
+    q, k, v = _split(plan.rmsnorm_linear(x, norm, _qkv(model, block, widths), "qkv"), widths)
+    norms = _head_norms(model, block, a)
+    if isinstance(norms, dict):  # norms over all heads at once (olmoe) are launches of their own
+        q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
+        norms = None
+    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, layer, a), norms, layer)
+    attended = plan.flash(q_turned, k_cache, v_cache, a)  # [m, heads * value_dim]
+    return model.add_output(plan, block, x, attended, "attn_output", "attn")
+
+
+def heads_of(model: Model, layer: int) -> Heads:
+    """The sizes of a layer's attention. Raises HeaderError for those that contradict each other."""
+    hp, arch = model.hp, model.arch
+    heads = hp.integer("attention.head_count", layer=layer)
+    kv_heads = hp.integer("attention.head_count_kv", heads, layer=layer)
+    if heads % kv_heads:
+        raise hp.error(f"{heads} heads cannot share {kv_heads} kv heads evenly (layer {layer})")
+    width = model.dim // heads
+    head_dim = hp.integer("attention.key_length", width or None, layer=layer)
+    value_dim = hp.integer("attention.value_length", width or None, layer=layer)
+    wide = arch.wide_scale_layers == hp.integer("block_count")
+    scale = hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5
+    cap = hp.number("attn_logit_softcapping", arch.softcap)
+    sinks = hp.tensor(f"blk.{layer}.attn_sinks.weight")
+    if sinks is not None:
+        hp.vector(sinks.name, heads)
+    return Heads(heads, kv_heads, head_dim, value_dim, window_of(model, layer), scale, cap, sinks)
+
+
+def window_of(model: Model, layer: int) -> int:
+    """The positions that a layer sees, 0 for all. attention.sliding_window_pattern is a period, or a flag a layer."""
+    hp, period = model.hp, model.arch.window_period
+    if not period:
+        return 0
+    window = hp.integer("attention.sliding_window", model.arch.window, low=0)
+    key = "attention.sliding_window_pattern"
+    if hp.items(key) is not None:
+        return window if hp.flag(key, True, layer=layer) else 0
+    period = hp.integer(key, period, low=0)
+    return window if period == 0 or layer % period < period - 1 else 0
+
+
+def rotation(model: Model, plan: Builder, layer: int, a: Heads) -> Rotation:
+    """How a layer's heads turn: those that see a window only may turn by other angles."""
+    hp = model.hp
+    dim = hp.integer("rope.dimension_count", a.head_dim, layer=layer)
+    if dim > a.head_dim or dim % 2:
+        raise hp.error(f"{hp.name('rope.dimension_count')} is {dim}, expected an even number up to {a.head_dim}")
+    return _tables(plan, dim, model.arch.rope, local=bool(a.window and model.arch.local_rope_base))
+
+
+def _tables(plan: Builder, dim: int, mode: str, *, local: bool) -> Rotation:
+    suffix = ".local" if local else ""
+    return Rotation(dim, mode, plan.input(f"cos{suffix}"), plan.input(f"sin{suffix}"))
+
+
+def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Projection]:
+    """The weights of q, k and v: three, or one with the rows of all."""
+    if model.hp.tensor(f"{block}attn_qkv.weight") is not None:
+        return model.projections([(f"{block}attn_qkv", sum(widths))], model.dim)
+    names = (f"{block}attn_{name}" for name in ("q", "k", "v"))
+    return model.projections(list(zip(names, widths, strict=True)), model.dim)
+
+
+def _split(found: tuple[Columns, ...], widths: tuple[int, int, int]) -> tuple[Columns | Value, ...]:
+    """q, k and v, where one weight made all of them, too."""
+    if len(found) > 1:
+        return found
+    starts = (0, widths[0], widths[0] + widths[1])
+    return tuple(found[0].value[start : start + width] for start, width in zip(starts, widths, strict=True))
+
+
+def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorInfo] | dict[str, TensorInfo] | None:
+    """Norms of q and k before they turn: a pair where they are of each head, by name where they are of all heads."""
+    hp, names = model.hp, [f"{block}attn_{name}_norm.weight" for name in ("q", "k")]
+    q, k = (hp.tensor(name) for name in names)
+    if q is None and k is None:
+        return None
+    widths = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    if q is not None and k is not None and (q.shape, k.shape) == ((widths[0],), (widths[1],)) != ((a.head_dim,),) * 2:
+        return {"q": q, "k": k}
+    return hp.vector(names[0], a.head_dim), hp.vector(names[1], a.head_dim)
+
+
+def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+    """q and the compressed kv from one x; q's plain half is taken into the cache's space by attn_k_b, attention runs
+    over the compressed rows themselves, and attn_v_b takes each head's result out of it."""
+    hp, block, a = model.hp, f"blk.{layer}.", latent_of(model, layer)
+    norm = hp.vector(f"{block}attn_norm.weight", model.dim)
+    compressed, queries = hp.tensor(f"{block}attn_q_a.weight") is not None, a.heads * a.key
+    width = hp.integer("attention.q_lora_rank") if compressed else queries
+    first = [(f"{block}attn_q{'_a' * compressed}", width), (f"{block}attn_kv_a_mqa", a.row)]
+    q, kv = plan.rmsnorm_linear(x, norm, model.projections(first, model.dim), "qkv")  # kv: [m, rank + rope]
+    if compressed:
+        norm = hp.vector(f"{block}attn_q_a_norm.weight", width)
+        (q,) = plan.rmsnorm_linear(q, norm, model.projections([(f"{block}attn_q_b", queries)], width), "queries")
+    # q: [m, heads * (nope + rope)]; what follows reads columns in place, none is copied out of a row
+    kv_norm = hp.vector(f"{block}attn_kv_a_norm.weight", a.rank)
+    turn = _tables(plan, a.rope, model.arch.rope, local=False)
+    q_rope, cache = plan.mla_cache_store(q, kv, kv_norm, a, turn, layer)  # q_rope: [m, heads * rope]
+    k_b, v_b = absorbed(model, block, a)
+    q_latent = plan.head_linear(q, k_b, "q_latent", step=a.key)  # [m, heads * rank]
+    attended = plan.mla(q_latent, q_rope, cache, a)  # [m, heads * rank]
+    values = plan.head_linear(attended, v_b, "values")  # [m, heads * value]
+    return model.add_output(plan, block, x, values, "attn_output", "attn")
+
+
+def latent_of(model: Model, layer: int) -> Latent:
+    """The sizes of a layer's latent attention. Raises HeaderError for those that contradict each other."""
+    hp = model.hp
+    heads = hp.integer("attention.head_count", layer=layer)
+    rank, rope = hp.integer("attention.kv_lora_rank"), hp.integer("rope.dimension_count")
+    key = hp.integer("attention.key_length_mla", hp.integer("attention.key_length"))
+    value = hp.integer("attention.value_length_mla", hp.integer("attention.value_length"))
+    if key <= rope or rope % 2:
+        raise hp.error(f"{hp.name('rope.dimension_count')} is {rope}, expected an even number below {key}")
+    return Latent(heads, rank, key - rope, rope, value, RopeScaling.of(hp, mla=True).scores * key**-0.5)
+
+
+def absorbed(model: Model, block: str, a: Latent) -> tuple[Read, Read]:
+    """attn_k_b [heads, rank, nope] and attn_v_b [heads, value, rank].
+
+    Of an older file's attn_kv_b, rows of which are those of each head's key and then of its value, the value half is
+    picked by rows and stays as it is; the key half must be transposed, which blocks cannot be, so it becomes F16.
+    """
+    hp, both = model.hp, model.hp.tensor(f"{block}attn_kv_b.weight")
+    if both is None:
+        k_b = hp.stack(f"{block}attn_k_b.weight", (a.heads, a.rank, a.nope))
+        return Read("w", k_b), Read("w", hp.stack(f"{block}attn_v_b.weight", (a.heads, a.value, a.rank)))
+    both = hp.matrix(both.name, n=a.heads * (a.nope + a.value), k=a.rank)
+    values = both.nbytes // (a.nope + a.value) * a.value
+    shapes = (a.heads, a.rank, a.nope), (a.heads, a.value, a.rank)
+    return (
+        Read("w", replace(both, format="F16", shape=shapes[0], nbytes=2 * a.heads * a.rank * a.nope), half="keys"),
+        Read("w", replace(both, shape=shapes[1], nbytes=values), half="values"),
+    )

@@ -1,0 +1,123 @@
+"""A block's feed-forward: dense, or a mixture of experts, with shared experts or without. No attention here.
+
+Facts of llama.cpp's build_ffn and build_moe_ffn (src/llama-graph.cpp).
+"""
+
+from __future__ import annotations
+
+from kernels.models.architectures import GATINGS
+from kernels.models.builder import Builder, Experts, GateUp, Projection, Routing
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.model import Model
+from kernels.models.plan import Value
+
+
+def feed_forward(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+    """x: the residual [m, dim] -> the residual [m, dim]"""
+    block = f"blk.{layer}."
+    norm = model.hp.vector(f"{block}{model.arch.ffn_norm}.weight", model.dim)
+    if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
+        gated = plan.gate_up(x, gate_up(model, block, "ffn"), "gated", norm)  # [m, n]
+        return model.add_output(plan, block, x, gated, "ffn_down", "ffn")
+    normed = plan.rmsnorm(x, norm, "ffn_normed")  # [m, dim]
+    if not model.arch.post_norms:
+        return _mixture(model, plan, block, normed, "ffn_residual", add=x)
+    out = _mixture(model, plan, block, normed, "ffn_out", add=None)
+    return model.post_norm(plan, block, x, out, "ffn")
+
+
+def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> GateUp:
+    """The first half of a dense FFN, or of the shared experts (suffix "_shexp"). One tensor may hold both weights."""
+    hp, k = model.hp, model.dim
+    names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
+    down = hp.matrix(f"{block}{stem}_down{suffix}.weight", n=model.dim)
+    n = down.shape[1]
+    if hp.tensor(f"{names[0]}.weight") is not None:
+        gate, up = (model.projection(name, n, k) for name in names)
+    else:
+        gate = up = model.projection(names[1], 2 * n, k)
+    for projection in (gate, up):
+        if projection.bias is not None:
+            raise hp.error(f"{projection.bias.name} is a bias of a gated FFN, which no kernel adds")
+    return GateUp(gate, up, n, model.arch.act)
+
+
+def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, add: Value | None) -> Value:
+    """The experts that each token is routed to, the shared ones, and `add`: normed [m, dim] -> [m, dim]"""
+    router = model.projection(f"{block}ffn_gate_inp", k=model.dim)
+    routing = routing_of(model, block, router.n)
+    logits = plan.linear(normed, router, "router_logits")  # [m, experts]
+    ids, probs = plan.topk(logits, routing)  # [m, used] each
+    experts = experts_of(model.hp, block, model.arch.act, model.dim)
+    if experts.count != routing.experts:
+        raise model.hp.error(f"{experts.down.weight.name} has {experts.count} experts, the router {routing.experts}")
+    if model.hp.tensor(f"{block}ffn_down_shexp.weight") is None:
+        return plan.experts(normed, ids, probs, experts, name, add)
+    return _shared(model, plan, block, normed, plan.experts(normed, ids, probs, experts, "routed", add), name)
+
+
+def routing_of(model: Model, block: str, rows: int) -> Routing:
+    """How a router of so many rows chooses. Raises HeaderError for what cannot be, or is not known."""
+    hp, arch = model.hp, model.arch
+    experts, used = hp.integer("expert_count", rows), hp.integer("expert_used_count")
+    hp.matrix(f"{block}ffn_gate_inp.weight", n=experts)
+    number = hp.integer("expert_gating_func", 0, low=0)
+    if number and number not in GATINGS:
+        known = ", ".join(map(str, GATINGS))
+        raise hp.error(f"{hp.name('expert_gating_func')} is {number}, known are {known}")
+    groups = hp.integer("expert_group_count", 1, low=0)
+    taken = hp.integer("expert_group_used_count") if groups > 1 else 1
+    if groups > 1 and (experts % groups or taken > groups or used > experts // groups * taken):
+        raise hp.error(f"{used} experts cannot come from {taken} of {groups} groups of {experts} experts")
+    bias = hp.tensor(f"{block}exp_probs_b.bias")
+    return Routing(
+        experts,
+        used,
+        GATINGS.get(number, arch.gating),
+        hp.flag("expert_weights_norm", arch.normalised),
+        hp.number("expert_weights_scale", 0.0) or 1.0,
+        None if bias is None else hp.vector(bias.name, experts),
+        max(groups, 1),
+        taken,
+    )
+
+
+def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None) -> Experts:
+    """The weights of a block's experts. Raises HeaderError for shapes that contradict each other."""
+    used = hp.integer("expert_used_count")
+    down = hp.stack(f"{block}ffn_down_exps.weight", (None, dim, None))
+    experts, dim, n = down.shape
+    if used > experts:
+        raise hp.error(f"{hp.name('expert_used_count')} is {used}, {down.name} has {experts} experts")
+
+    def stacked(name: str, rows: int, columns: int) -> Projection:
+        weight = hp.stack(f"{block}{name}.weight", (experts, rows, columns))
+        bias = hp.tensor(f"{block}{name}.bias")
+        return Projection(weight, None if bias is None else hp.matrix(bias.name, n=experts, k=rows))
+
+    if hp.tensor(f"{block}ffn_gate_up_exps.weight") is not None:
+        gate = up = stacked("ffn_gate_up_exps", 2 * n, dim)
+    else:
+        gate, up = stacked("ffn_gate_exps", n, dim), stacked("ffn_up_exps", n, dim)
+    if (gate.bias is None) != (up.bias is None):
+        raise hp.error(f"only one of {gate.weight.name} and {up.weight.name} has a bias, both or none can have one")
+    return Experts(used, gate, up, stacked("ffn_down_exps", dim, n), act)
+
+
+def _shared(model: Model, plan: Builder, block: str, normed: Value, add: Value, name: str) -> Value:
+    """The experts that every token takes: normed [m, dim] -> what they make, and `add`: [m, dim]
+
+    With a gate of its own (qwen2moe), add + sigmoid(gate . x) * shared(x), it is a mixture of one expert: `topk` of one
+    by sigmoid gives its weight.
+    """
+    hp = model.hp
+    gate = hp.tensor(f"{block}ffn_gate_inp_shexp.weight")
+    weights, down = gate_up(model, block, "ffn", "_shexp"), model.projection(f"{block}ffn_down_shexp", n=model.dim)
+    if gate is None:
+        return plan.linear(plan.gate_up(normed, weights, "shared_gated"), down, name, add=add)
+    logits = plan.linear(normed, Projection(hp.vector(gate.name, model.dim)), "shared_logits")  # [m, 1]
+    ids, probs = plan.topk(logits, Routing(1, 1, "sigmoid", normalised=False, scale=1.0), "shared_")
+    gated = plan.gate_up(normed, weights, "shared_gated")
+    if down.bias is not None:
+        raise hp.error(f"{down.bias.name} is a bias of gated shared experts, which no kernel adds")
+    return plan.weighted_linear(gated, ids, probs, down.weight, name, add)

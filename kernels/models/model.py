@@ -1,0 +1,83 @@
+"""What the blocks of a model have in common: its sizes, its projections, and how a block adds to the residual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kernels.models.architectures import Architecture
+from kernels.models.builder import Builder, Projection
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.plan import Source, Value
+
+MAX_LAYERS = 1 << 12
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a known architecture.
+
+    dim: the width of the residual. context: positions that attention is built for and tuned at. logit_factor,
+    logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no launch does that, it does not
+    change which logit is largest.
+
+    `residual_scale` (granite) multiplies what each block adds. Nothing computes it: dividing the residual by it
+    instead leaves every RMSNorm as it was once `eps` is divided by its square, and the embedding's factor by itself.
+    """
+
+    hp: Hyperparameters
+    arch: Architecture
+    layers: int
+    dim: int
+    eps: float
+    context: int
+    embedding_scale: float
+    logit_factor: float
+    logit_cap: float
+
+    @staticmethod
+    def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
+        """Raises HeaderError for a key that is missing or cannot be."""
+        blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
+        if not ahead < blocks <= MAX_LAYERS:
+            raise hp.error(f"{blocks} blocks, {ahead} of which predict further tokens: from 1 to {MAX_LAYERS} can be")
+        dim = hp.integer("embedding_length")
+        residual = hp.number("residual_scale", 0.0) or 1.0
+        embedding = hp.number("embedding_scale", 0.0) or (dim**0.5 if arch.sqrt_embedding else 1.0)
+        eps = hp.number("attention.layer_norm_rms_epsilon") / residual**2
+        limit = hp.integer("context_length", context)
+        factor = 1 / (hp.number("logit_scale", 0.0) or 1.0)
+        cap = hp.number("final_logit_softcapping", arch.final_softcap)
+        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual, factor, cap)
+
+    def projection(self, name: str, n: int | None = None, k: int | None = None) -> Projection:
+        """The weight [n, k] called `name`, with its bias [n] if the file has one; None is any size."""
+        hp, weight = self.hp, self.hp.matrix(f"{name}.weight", n=n, k=k)
+        bias = hp.tensor(f"{name}.bias")
+        return Projection(weight, None if bias is None else hp.vector(bias.name, weight.shape[0]))
+
+    def projections(self, names: Sequence[tuple[str, int]], k: int) -> list[Projection]:
+        """Weights [n, k] by (name, n) that share an input. Raises HeaderError where only some of them have a bias."""
+        found = [self.projection(name, n, k) for name, n in names]
+        biased = [p.bias.name for p in found if p.bias is not None]
+        if biased and len(biased) < len(found):
+            raise self.hp.error(
+                f"{biased[0]} is a bias, but not all of {found[0].weight.name} and its fellows have one"
+            )
+        return found
+
+    def add_output(self, plan: Builder, block: str, x: Value, made: Source, name: str, which: str) -> Value:
+        """The residual with the projection `name` of what half a block made: x [m, dim], made [m, k] -> [m, dim].
+
+        which: "attn" or "ffn".
+        """
+        projection = self.projection(f"{block}{name}", n=self.dim)
+        if not self.arch.post_norms:
+            return plan.linear(made, projection, f"{which}_residual", add=x)
+        return self.post_norm(plan, block, x, plan.linear(made, projection, f"{which}_out"), which)
+
+    def post_norm(self, plan: Builder, block: str, x: Value, out: Value, which: str) -> Value:
+        """x + RMSNorm(out), [m, dim], where the architecture has a norm before it adds to the residual."""
+        name = self.arch.post_norms[("attn", "ffn").index(which)]
+        norm = self.hp.vector(f"{block}{name}.weight", self.dim)
+        return plan.rmsnorm_add(out, norm, x, f"{which}_residual")

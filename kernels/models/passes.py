@@ -1,0 +1,148 @@
+"""A model as its two passes, from a header: one token (a decode step), and many tokens of a prompt at once.
+
+A decode step ends with the greedy choice; a prompt's pass with the residual after the last block, and the caches.
+Of an architecture that is not in the table only the weights' own products are known: the passes then list a linear for
+each 2-D weight and the products of stacked experts, and a note says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
+from kernels.models.attention import attention
+from kernels.models.builder import Builder, Experts, Projection
+from kernels.models.ffn import experts_of, feed_forward
+from kernels.models.header import Header, HeaderError, TensorInfo
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.many_tokens import ManyTokens
+from kernels.models.model import Model
+from kernels.models.one_token import OneToken
+from kernels.models.plan import Pass, Value
+
+CONTEXT = 4096
+PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
+NAMES_IN_A_NOTE = 40
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_EXPERTS = re.compile(r"(blk\.(\d+)\.)ffn_down_exps\.weight")
+
+FOLDED = {  # tensors that no launch reads: name -> what becomes of them
+    r"(blk\.\d+\.)?(rope_freqs|rope_factors_long|rope_factors_short)\.weight": "folded into the table of rope angles",
+    r"blk\.\d+\.attn_rot_embd\.weight": "folded into the table of rope angles",
+}
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A model's plan. model: None of an architecture that is not known. notes are for a person: what was guessed,
+    folded, or left out.
+
+    decode: results "next" [1, 1], the likeliest token, and "logits" [1, vocabulary]. prompt: result "residual"
+    [m, dim]. Both take the token ids "ids" [m], tables of angles, and the same caches.
+    """
+
+    model: Model | None
+    decode: Pass
+    prompt: Pass
+    notes: tuple[str, ...]
+
+
+def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Passes:
+    """The launches of a model, attention at `context` positions or the model's context_length if that is less.
+
+    device: tinygrad's name of what will run them; "" is any GPU.
+
+    Raises HeaderError for a known architecture that lacks a key or a tensor, or whose shapes contradict its keys.
+    """
+    hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
+    if arch is None:
+        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (OneToken, ManyTokens))
+        said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
+        notes = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
+        return Passes(None, decode, prompt, (*notes, *_left_out(header, hp, decode)))
+    model = Model.of(hp, arch, context)
+    decode = _decode(model, OneToken(model.eps, model.context, device))
+    prompt = _prompt(model, ManyTokens(model.eps, model.context, device))
+    return Passes(model, decode, prompt, (*_remarks(model), *_left_out(header, hp, decode, model.layers)))
+
+
+def _decode(model: Model, plan: Builder) -> Pass:
+    hp, x = model.hp, _blocks(model, plan)  # x: [1, dim]
+    head = Projection(hp.matrix(TOKEN_EMBEDDING if hp.tensor(OUTPUT) is None else OUTPUT, k=model.dim), _bias(hp))
+    (logits,) = plan.rmsnorm_linear(x, hp.vector(OUTPUT_NORM, model.dim), [head], "logits")  # [1, vocabulary]
+    return plan.finished(logits=logits.value, next=plan.argmax(logits.value, head.n, "next"))
+
+
+def _bias(hp: Hyperparameters) -> TensorInfo | None:
+    bias = hp.tensor("output.bias")
+    return None if bias is None else hp.vector(bias.name, hp.need(TOKEN_EMBEDDING).shape[0])
+
+
+def _prompt(model: Model, plan: Builder) -> Pass:
+    return plan.finished(residual=_blocks(model, plan))
+
+
+def _blocks(model: Model, plan: Builder) -> Value:
+    """From the tokens' ids [m] to the residual after the last block [m, dim]."""
+    table = model.hp.matrix(TOKEN_EMBEDDING, k=model.dim)
+    x = plan.embed(plan.input("ids", 1), table, model.embedding_scale, "embedding")
+    for layer in range(model.layers):
+        with plan.layer(layer, x):
+            x = attention(model, plan, layer, x)
+            x = feed_forward(model, plan, layer, x)
+    return x
+
+
+def _remarks(model: Model) -> Iterator[str]:
+    if model.arch.mla and model.hp.tensor("blk.0.attn_kv_b.weight") is not None:
+        yield "attn_kv_b is split when the model is loaded: its key half is transposed and becomes F16"
+
+
+def _unknown(header: Header, hp: Hyperparameters, plan: Builder) -> Pass:
+    """The products of an architecture that is not in the table, each of an x of its own."""
+    tied = hp.tensor(OUTPUT) is None
+    for tensor in header.tensors:
+        if not tensor.name.endswith(".weight"):
+            continue
+        picked_only = tensor.name in LOOKUPS and not (tied and tensor.name == TOKEN_EMBEDDING)
+        if len(tensor.shape) == 2 and not picked_only:
+            plan.linear(plan.input(f"x of {tensor.name}", tensor.shape[1]), Projection(tensor), tensor.name)
+        elif match := _EXPERTS.fullmatch(tensor.name):
+            with suppress(HeaderError):  # experts of another make: they are left out, and a note says so
+                _unknown_experts(plan, experts_of(hp, match[1], "silu"), int(match[2]))
+    return plan.finished()
+
+
+def _unknown_experts(plan: Builder, experts: Experts, layer: int) -> None:
+    x = plan.input(f"x of experts {layer}", experts.sizes[0])
+    ids, probs = (plan.input(f"{what} of experts {layer}", experts.used) for what in ("ids", "probs"))
+    with plan.layer(layer):
+        plan.experts(x, ids, probs, experts, "routed", None)
+
+
+def _left_out(header: Header, hp: Hyperparameters, decode: Pass, layers: int | None = None) -> Iterator[str]:
+    """Why tensors are in no launch. layers: how many a known architecture's pass has."""
+    launched = {name for launch in decode.launches for name in launch.tensors}
+    names = [t.name for t in header.tensors if t.name not in launched]
+    for pattern, what in FOLDED.items():
+        folded = [name for name in names if re.fullmatch(pattern, name)]
+        names = [name for name in names if name not in folded]
+        if folded:
+            yield f"{what} when the model is loaded: {_list(folded)}"
+    if layers is not None:
+        ahead = [name for name in names if (match := _LAYER.match(name)) and int(match[1]) >= layers]
+        names = [name for name in names if name not in ahead]
+        if ahead:
+            yield f"left out, layers that predict further tokens: {_list(ahead)}"
+    if names:
+        yield f"left out, in no launch that is known here: {_list(names)}"
+
+
+def _list(names: Iterable[str]) -> str:
+    """Names, a layer's number as a star: "blk.*.attn_norm.weight"."""
+    found = list(dict.fromkeys(_LAYER.sub("blk.*.", name) for name in names))
+    more = len(found) - NAMES_IN_A_NOTE
+    return ", ".join(found[:NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")

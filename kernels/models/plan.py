@@ -1,0 +1,306 @@
+"""A pass over a model as launches over typed values: what each launch reads, and what it makes. No architecture here.
+
+An architecture is written as straight-line code over values: `x = builder.linear(attended, weight, add=x)`. A value is
+an object, made by one launch of one layer, with a known number of columns. Nothing is found by name, so a launch can
+only take what was handed to it; the builder refuses a value of another pass, or of a layer that has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from db.records import Workload
+from kernels.models.header import TensorInfo
+
+Extra = Mapping[str, int | str]
+
+
+class PlanError(RuntimeError):
+    """The code that plans a model contradicts itself. No file can cause this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """An array of a pass, [tokens, columns]. Two values are never equal: each is one place in one pass.
+
+    label: for people, and to find the same value in a pass over another number of tokens: "blk.3.attended". columns:
+    items of each token; None for what is no row a token (caches, tables, sorted pairs): its shape is known from the
+    operand that it is. persistent: it lives as long as the model (a cache).
+    """
+
+    label: str
+    columns: int | None = None
+    persistent: bool = False
+
+    def __getitem__(self, columns: slice) -> Columns:
+        """Some of the columns."""
+        if self.columns is None:
+            raise PlanError(f"{self.label} has no columns")
+        return Columns(self, columns.start or 0, self.columns if columns.stop is None else columns.stop)
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns start .. stop of a value [tokens, columns]."""
+
+    value: Value
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= (self.value.columns or 0):
+            raise PlanError(f"{self.value} has {self.value.columns} columns, not {self.start}..{self.stop}")
+
+    @property
+    def columns(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def whole(self) -> bool:
+        return self.columns == self.value.columns
+
+    def ends_at(self, other: Columns) -> bool:
+        """Whether the other columns are of the same value and follow these."""
+        return self.value is other.value and self.stop == other.start
+
+    def __str__(self) -> str:
+        return f"{self.value}[{self.start}:{self.stop}]"
+
+
+Source = Value | Columns
+"""What a launch can take for an operand."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor that a launch takes as `operand`, of which each token reads `picked` of `parts` equal parts: the experts
+    that it is routed to, one row of the embedding. 1 of 1: all of it.
+
+    Several of one operand are its rows, one after the other. "gate+up" is two operands, the first and the second half
+    of each matrix; "w+" is the first half alone, "+w" the second. `half`, of a tensor that holds both: whether these
+    are the rows of "keys", transposed, or "values".
+    """
+
+    operand: str
+    tensor: TensorInfo
+    picked: int = 1
+    parts: int = 1
+    half: str = ""
+
+    def nbytes(self, m: int) -> int:
+        """Bytes read for m tokens, none of which picks what another picked, as long as there is more to pick from."""
+        halves = self.operand.split("+")
+        nbytes = self.tensor.nbytes * sum(map(bool, halves)) // len(halves)
+        return nbytes // self.parts * min(m * self.picked, self.parts)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch of a pass: its op, shape and operands, for any number of tokens.
+
+    `db.records.Workload` is what a kernel is built from; a `Launch` is one before its token bucket is chosen.
+
+    layer         the block that it belongs to; None before and after all blocks
+    inputs        operand -> the value that is there, or values whose columns are put next to each other
+    outputs       what it writes, in the order of its operands
+    products      multiplications of one token
+    cache_read_nbytes, cache_written_nbytes   of the key-value cache: of all tokens together, and of each token
+    decode_only   it is of one token
+    x_dtype, out_dtype   where they are not the model's
+    """
+
+    op: str
+    format: str
+    n: int
+    k: int
+    reads: tuple[Read, ...]
+    products: int
+    inputs: Mapping[str, tuple[Source, ...]]
+    outputs: tuple[Value, ...]
+    epilogue: str = "none"
+    extra: Extra = field(default_factory=dict)
+    layer: int | None = None
+    cache_read_nbytes: int = 0
+    cache_written_nbytes: int = 0
+    decode_only: bool = False
+    x_dtype: str | None = None
+    out_dtype: str | None = None
+
+    def workload(self, m: int, x_dtype: str) -> Workload:
+        extra = tuple(sorted(self.extra.items()))
+        x, out = self.x_dtype or x_dtype, self.out_dtype or x_dtype
+        return Workload(self.op, self.format, self.n, self.k, m, x, out, self.epilogue, extra)
+
+    def nbytes(self, m: int) -> int:
+        """Bytes of weights that m tokens read."""
+        return sum(read.nbytes(m) for read in self.reads)
+
+    def cache_nbytes(self, m: int) -> int:
+        """Bytes of the key-value cache that m tokens read, all of them the same, or write."""
+        return self.cache_read_nbytes + m * self.cache_written_nbytes
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return tuple(read.tensor.name for read in self.reads)
+
+    def __str__(self) -> str:
+        return f"{self.op} -> {', '.join(map(str, self.outputs))}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The launches of a pass over one token, or over many, in order.
+
+    inputs: the values that are there before the first launch, by label: token ids, tables of angles, caches. results:
+    what the pass is run for, by name; nothing where the launches are only a list (an architecture that is not known).
+    """
+
+    launches: tuple[Launch, ...]
+    inputs: Mapping[str, Value]
+    results: Mapping[str, Value]
+
+    def until(self, *results: str) -> tuple[Launch, ...]:
+        """The launches up to the last one that these results need."""
+        wanted = {self.results[name] for name in results}
+        last = max(i for i, launch in enumerate(self.launches) if wanted & set(launch.outputs))
+        return self.launches[: last + 1]
+
+
+class PassBuilder:
+    """Collects the launches of one pass and checks each as it is added.
+
+    Every value that a launch takes must be alive: an input of the pass, or made by a launch of this layer, or carried
+    into this layer by `layer`.
+    """
+
+    def __init__(self) -> None:
+        self._launches: list[Launch] = []
+        self._inputs: dict[str, Value] = {}
+        self._alive: set[Value] = set()
+        self._labels: set[str] = set()
+        self._layer: int | None = None
+
+    def input(self, label: str, columns: int | None = None, *, persistent: bool = False) -> Value:
+        """A value that is there before the pass begins. Asked for again, it is the same one."""
+        if label in self._inputs:
+            return self._inputs[label]
+        self._inputs[label] = found = self._named(Value(label, columns, persistent))
+        return found
+
+    @contextmanager
+    def layer(self, number: int, *carried: Value) -> Iterator[None]:
+        """Launches added inside are those of a layer: of what was made before it they can take `carried` only, and
+        nothing that is made inside can be taken by a later layer, but what that one carries on."""
+        if self._layer is not None:
+            raise PlanError(f"layer {number} begins within layer {self._layer}")
+        for value in carried:
+            self._check(value, f"layer {number}")
+        self._alive, self._layer = set(carried), number
+        try:
+            yield
+        finally:
+            self._layer = None
+
+    def add(
+        self,
+        op: str,
+        format: str,
+        n: int,
+        k: int,
+        inputs: Mapping[str, Source | Sequence[Source]],
+        outputs: Mapping[str, int | None],
+        *,
+        reads: tuple[Read, ...] = (),
+        products: int = 0,
+        epilogue: str = "none",
+        extra: Extra | None = None,
+        cache_read_nbytes: int = 0,
+        cache_written_nbytes: int = 0,
+        decode_only: bool = False,
+        x_dtype: str | None = None,
+        out_dtype: str | None = None,
+    ) -> tuple[Value, ...]:
+        """Adds a launch and returns what it writes. outputs: names and columns, in the order of its operands.
+
+        Raises PlanError for a value that is not alive, or a name that this layer has already.
+        """
+        given = {operand: joined(value) for operand, value in inputs.items()}
+        for source in (s for sources in given.values() for s in sources):
+            self._check(source.value if isinstance(source, Columns) else source, op)
+        prefix = "" if self._layer is None else f"blk.{self._layer}."
+        made = tuple(self._named(Value(prefix + name, columns)) for name, columns in outputs.items())
+        self._alive.update(made)
+        self._launches.append(
+            Launch(
+                op=op,
+                format=format,
+                n=n,
+                k=k,
+                reads=reads,
+                products=products,
+                inputs=given,
+                outputs=made,
+                epilogue=epilogue,
+                extra=extra or {},
+                layer=self._layer,
+                cache_read_nbytes=cache_read_nbytes,
+                cache_written_nbytes=cache_written_nbytes,
+                decode_only=decode_only,
+                x_dtype=x_dtype,
+                out_dtype=out_dtype,
+            )
+        )
+        return made
+
+    def finished(self, **results: Value) -> Pass:
+        """The pass, which is run for `results`."""
+        for name, value in results.items():
+            self._check(value, f"the result {name!r}")
+        return Pass(tuple(self._launches), dict(self._inputs), results)
+
+    def _check(self, value: Value, who: str) -> None:
+        if value not in self._alive and self._inputs.get(value.label) is not value:
+            where = "" if self._layer is None else f" in layer {self._layer}"
+            raise PlanError(
+                f"{who}{where} takes {value}, which no launch of this layer has made and nothing carries on"
+            )
+
+    def _named(self, value: Value) -> Value:
+        if value.label in self._labels:
+            raise PlanError(f"{value.label} is made twice in one pass")
+        self._labels.add(value.label)
+        return value
+
+
+def joined(sources: Source | Sequence[Source]) -> tuple[Source, ...]:
+    """Sources side by side, with neighbouring columns of one value as one: all columns of a value are the value."""
+    found: list[Source] = []
+    for source in (sources,) if isinstance(sources, (Value, Columns)) else sources:
+        last = found.pop() if found else None
+        if isinstance(last, Columns) and isinstance(source, Columns) and last.ends_at(source):
+            source = Columns(last.value, last.start, source.stop)
+        elif last is not None:
+            found.append(last)
+        found.append(source)
+    return tuple(s.value if isinstance(s, Columns) and s.whole else s for s in found)
+
+
+def width(sources: Source | Sequence[Source]) -> int | None:
+    """Columns of sources side by side; None where one has none."""
+    counts = [source.columns for source in joined(sources)]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def whole(**tensors: TensorInfo | None) -> tuple[Read, ...]:
+    """Tensors by operand that every launch reads from end to end; None is left out."""
+    return tuple(Read(operand, tensor) for operand, tensor in tensors.items() if tensor is not None)
+
+
+def row_count(tensors: Iterable[TensorInfo]) -> int:
+    """Rows of all of them; a vector is a row."""
+    return sum(tensor.shape[0] if len(tensor.shape) > 1 else 1 for tensor in tensors)
