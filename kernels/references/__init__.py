@@ -1,6 +1,7 @@
 """The slow and obvious truth of every op, in float64 with numpy. Shares no code with the kernels that it judges.
 
-One function an op: workload, random generator -> `Case`. Not for run time: importing gguf is slow.
+Two functions an op: one draws random inputs of a workload, the other tells what the outputs are for any inputs. Not for
+run time: importing gguf is slow.
 """
 
 from __future__ import annotations
@@ -10,43 +11,52 @@ from collections.abc import Callable
 import numpy as np
 
 from db.records import Workload
-from kernels.references.attention import flash, flash_combine, mla
-from kernels.references.case import Case, InputsError
-from kernels.references.experts import expert_linear, expert_places, expert_product, expert_sum, expert_tiles
-from kernels.references.gated import gate_up, head_linear, rmsnorm_linear
-from kernels.references.linear import linear
-from kernels.references.rope import mla_cache_store, rope_cache_store
-from kernels.references.small import argmax, embed, rmsnorm
-from kernels.references.topk import topk
+from kernels.references import attention, experts, gated, linear, rope, small, topk
+from kernels.references.case import Case, Inputs, InputsError, Truths
 
-_REFERENCES: dict[str, Callable[[Workload, np.random.Generator], Case]] = {
-    "linear": linear,
-    "rmsnorm_linear": rmsnorm_linear,
-    "gate_up": gate_up,
-    "expert_linear": expert_linear,
-    "expert_places": expert_places,
-    "expert_tiles": expert_tiles,
-    "expert_product": expert_product,
-    "expert_sum": expert_sum,
-    "head_linear": head_linear,
-    "topk": topk,
-    "rope_cache_store": rope_cache_store,
-    "flash_decode": flash,
-    "flash_prefill": flash,
-    "flash_combine": flash_combine,
-    "mla_cache_store": mla_cache_store,
-    "mla_decode": mla,
-    "mla_prefill": mla,
-    "rmsnorm": rmsnorm,
-    "rmsnorm_add": rmsnorm,
-    "embed": embed,
-    "argmax": argmax,
+_Draw = Callable[[Workload, np.random.Generator], Inputs]
+_Truth = Callable[[Workload, Inputs], Truths]
+
+_REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
+    "linear": (linear.draw, linear.linear),
+    "rmsnorm_linear": (gated.draw_rmsnorm_linear, gated.rmsnorm_linear),
+    "gate_up": (gated.draw_gate_up, gated.gate_up),
+    "head_linear": (gated.draw_head_linear, gated.head_linear),
+    "expert_linear": (experts.draw_expert_linear, experts.expert_linear),
+    "expert_places": (experts.draw_expert_places, experts.expert_places),
+    "expert_tiles": (experts.draw_expert_tiles, experts.expert_tiles),
+    "expert_product": (experts.draw_expert_product, experts.expert_product),
+    "expert_sum": (experts.draw_expert_sum, experts.expert_sum),
+    "topk": (topk.draw, topk.topk),
+    "rope_cache_store": (rope.draw_rope_cache_store, rope.rope_cache_store),
+    "mla_cache_store": (rope.draw_mla_cache_store, rope.mla_cache_store),
+    "flash_decode": (attention.draw_flash, attention.flash),
+    "flash_prefill": (attention.draw_flash, attention.flash),
+    "flash_combine": (attention.draw_flash_combine, attention.flash_combine),
+    "mla_decode": (attention.draw_mla, attention.mla),
+    "mla_prefill": (attention.draw_mla, attention.mla),
+    "rmsnorm": (small.draw_rmsnorm, small.rmsnorm),
+    "rmsnorm_add": (small.draw_rmsnorm, small.rmsnorm),
+    "embed": (small.draw_embed, small.embed),
+    "argmax": (small.draw_argmax, small.argmax),
 }
 
 
 def make_case(w: Workload, seed: int = 0) -> Case:
     """Operands of a workload and its true outputs; equal for equal arguments. Raises InputsError for an op or dtype
     without a reference, FormatError for a k that is not whole blocks."""
+    draw, truth = _reference(w)
+    inputs = draw(w, np.random.default_rng((seed, w.n, w.k, w.m)))
+    planes = {name: array for of, weight in inputs.weights.items() for name, array in weight.planes(of).items()}
+    return Case({**inputs.arrays, **planes}, truth(w, inputs))
+
+
+def truths(w: Workload, inputs: Inputs) -> Truths:
+    """What a launch must write for these inputs. Raises InputsError for an op without a reference."""
+    return _reference(w)[1](w, inputs)
+
+
+def _reference(w: Workload) -> tuple[_Draw, _Truth]:
     if w.op not in _REFERENCES:
         raise InputsError(f"no inputs for the op {w.op!r}; there are {', '.join(_REFERENCES)}")
-    return _REFERENCES[w.op](w, np.random.default_rng((seed, w.n, w.k, w.m)))
+    return _REFERENCES[w.op]

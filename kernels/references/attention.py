@@ -7,27 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, InputsError, Truth
+from kernels.references.case import Array, Doubles, Inputs, InputsError, Truth, Truths
 
 _NONE = -1e30  # the logarithm of a run without positions
 
 
-def flash(w: Workload, rng: np.random.Generator) -> Case:
+def draw_flash(w: Workload, rng: np.random.Generator) -> Inputs:
     """flash_decode, and flash_prefill of many tokens."""
-    e, tokens = dict(w.extra), _tokens(w)
+    e = dict(w.extra)
     heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
     arrays = {
-        "q": _normal(rng, (*tokens, heads, w.k), w.x_dtype),
+        "q": _normal(rng, (*_tokens(w), heads, w.k), w.x_dtype),
         "k": _normal(rng, (kv_heads, max_ctx, w.k), "float16"),
         "v": _normal(rng, (kv_heads, max_ctx, int(e["v_head_dim"])), "float16"),
     }
     if e.get("sinks"):
         arrays["sinks"] = _normal(rng, (heads,), "float32")
-    k, v = ([arrays[name][head * kv_heads // heads] for head in range(heads)] for name in ("k", "v"))
-    return (_many if tokens else _one)(w, arrays, arrays["q"], k, v, arrays.get("sinks"))
+    return Inputs(arrays, position=int(e["ctx"]) - w.m)
 
 
-def mla(w: Workload, rng: np.random.Generator) -> Case:
+def flash(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
+    caches = (arrays[name].reshape(kv_heads, max_ctx, -1) for name in ("k", "v"))
+    k, v = ([cache[head * kv_heads // heads] for head in range(heads)] for cache in caches)
+    q = arrays["q"].reshape(*_tokens(w), heads, w.k)
+    return (_many if _tokens(w) else _one)(w, inputs.position, q, k, v, arrays.get("sinks"))
+
+
+def draw_mla(w: Workload, rng: np.random.Generator) -> Inputs:
     """mla_decode, and mla_prefill of many tokens."""
     e, tokens = dict(w.extra), _tokens(w)
     heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope_dim"])
@@ -36,21 +44,35 @@ def mla(w: Workload, rng: np.random.Generator) -> Case:
         "q_rope": _normal(rng, (*tokens, heads, rope), w.x_dtype),
         "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
     }
-    q = np.concatenate([arrays["q_latent"], arrays["q_rope"]], axis=-1)
-    cache = arrays["cache"]
-    return (_many if tokens else _one)(w, arrays, q, [cache] * heads, [cache[:, :rank]] * heads, None)
+    return Inputs(arrays, position=int(e["ctx"]) - w.m)
 
 
-def flash_combine(w: Workload, rng: np.random.Generator) -> Case:
+def mla(w: Workload, inputs: Inputs) -> Truths:
+    e = dict(w.extra)
+    heads, rank = int(e["heads"]), int(e["kv_lora"])
+    parts = (inputs.arrays[name].reshape(*_tokens(w), heads, -1) for name in ("q_latent", "q_rope"))
+    q, cache = np.concatenate([*parts], axis=-1), inputs.arrays["cache"].reshape(int(e["max_ctx"]), -1)
+    attend = _many if _tokens(w) else _one
+    return attend(w, inputs.position, q, [cache] * heads, [cache[:, :rank]] * heads, None)
+
+
+def draw_flash_combine(w: Workload, rng: np.random.Generator) -> Inputs:
     e = dict(w.extra)
     heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
     parts = rng.standard_normal((splits, heads, dim), np.float32)
     lse = (3 * rng.standard_normal((splits, heads))).astype(np.float32)
     lse[rng.random((splits, heads)) < 0.2] = _NONE
     lse[0] = np.abs(lse[0]) % 10
-    chances = np.exp2(lse.astype(np.float64))
-    out = (parts.astype(np.float64) * chances[:, :, None]).sum(0) / chances.sum(0)[:, None]
-    return Case({"parts": parts, "lse": lse}, {"out": Truth.of(out)})
+    return Inputs({"parts": parts, "lse": lse})
+
+
+def flash_combine(w: Workload, inputs: Inputs) -> Truths:
+    e = dict(w.extra)
+    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    lse = inputs.doubles("lse").reshape(splits, heads)
+    chances = np.exp2(lse - lse.max(0))
+    parts = inputs.doubles("parts").reshape(splits, heads, dim)
+    return {"out": Truth.of((parts * chances[:, :, None]).sum(0) / chances.sum(0)[:, None])}
 
 
 def _tokens(w: Workload) -> tuple[int, ...]:
@@ -77,11 +99,11 @@ def attend_rows(
     return chances @ v.astype(np.float64) / total, float((top + np.log(total)) / np.log(2))
 
 
-def _settings(w: Workload) -> tuple[int, int, float, float | None]:
-    """ctx, window, scale, softcap."""
+def _settings(w: Workload) -> tuple[int, float, float | None]:
+    """window, scale, softcap."""
     e = dict(w.extra)
     cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
-    return int(e["ctx"]), int(e.get("window", 0)), float(e.get("scale", 1)), cap
+    return int(e.get("window", 0)), float(e.get("scale", 1)), cap
 
 
 def _typical(out: Doubles) -> Doubles:
@@ -89,12 +111,10 @@ def _typical(out: Doubles) -> Doubles:
     return np.full(out.shape[:-1], out.std() + 1e-9)
 
 
-def _one(
-    w: Workload, arrays: dict[str, Array], q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
-) -> Case:
-    """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of the first
-    `ctx` positions."""
-    ctx, window, scale, cap = _settings(w)
+def _one(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+    """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of all positions
+    up to the token's own."""
+    (window, scale, cap), ctx = _settings(w), position + 1
     splits = int(dict(w.extra).get("splits", 1))
     first = max(0, ctx - window) if window else 0
     run = -(-(ctx - first) // splits)
@@ -107,18 +127,16 @@ def _one(
             rows = slice(start, stop)
             out[split, head], lse[split, head] = attend_rows(q[head], k[head][rows], v[head][rows], scale, cap, sink)
     large = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
-    return Case(arrays, {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)})
+    return {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)}
 
 
-def _many(
-    w: Workload, arrays: dict[str, Array], q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
-) -> Case:
-    """q [tokens, heads, columns]; the last token is at position ctx - 1, and each sees the last `window` positions up
-    to its own."""
-    ctx, window, scale, cap = _settings(w)
+def _many(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+    """q [tokens, heads, columns]; the first token is at `position`, and each sees the last `window` positions up to its
+    own."""
+    (window, scale, cap), ctx = _settings(w), position + len(q)
     out = np.zeros((*q.shape[:2], v[0].shape[1]))
-    own, position = np.arange(ctx - len(q), ctx)[:, None], np.arange(ctx)
-    seen = (position <= own) & (position > own - window if window else True)
+    own, there = np.arange(position, ctx)[:, None], np.arange(ctx)
+    seen = (there <= own) & (there > own - window if window else True)
     for head in range(q.shape[1]):
         scores = q[:, head].astype(np.float64) @ k[head][:ctx].astype(np.float64).T * scale
         if cap is not None:
@@ -128,4 +146,4 @@ def _many(
         chances = np.where(seen, np.exp(scores - top), 0.0)
         total = chances.sum(1, keepdims=True) + np.exp(sink - top)
         out[:, head] = chances @ v[head][:ctx].astype(np.float64) / total
-    return Case(arrays, {"out": Truth.of(out, _typical(out))})
+    return {"out": Truth.of(out, _typical(out))}

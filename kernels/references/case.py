@@ -1,22 +1,76 @@
-"""Random operands of a workload and what its outputs must be: the form of an answer, shared by every op's reference."""
+"""Operands of a workload and what its outputs must be: the forms of a question and an answer, shared by all ops."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kernels import reference
+from kernels.formats import get_format, split_planes
 from kernels.op import OUT, UPDATE, WEIGHT, Operand
+from kernels.unpack import tables
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
 
+_SLAB_WEIGHTS = 1 << 25  # dequantised at a time
+
+
 class InputsError(ValueError):
     """There are no inputs for this workload."""
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """A weight [n, k] in raw blocks: uint8 [r, row_nbytes], r <= n, whose rows then repeat."""
+
+    format: str
+    raw: npt.NDArray[np.uint8]
+    n: int
+    k: int
+
+    def rows(self, which: npt.NDArray[np.integer]) -> Doubles:
+        """Dequantised rows by their numbers [...]: float64 [..., k]"""
+        chosen = self.raw[which.reshape(-1) % len(self.raw)]
+        return (
+            reference.dequantize(chosen, self.format, (len(chosen), self.k))
+            .astype(np.float64)
+            .reshape(*which.shape, self.k)
+        )
+
+    def times(self, x: Doubles) -> tuple[Doubles, Doubles]:
+        """The first r rows times x [..., k]: [..., r]; and the norm of each of these rows: [r]"""
+        out, norms = np.empty((*x.shape[:-1], len(self.raw))), np.empty(len(self.raw))
+        step = max(1, _SLAB_WEIGHTS // self.k)
+        for start in range(0, len(self.raw), step):  # in slabs: the whole in float64 can be gigabytes
+            weight = self.rows(np.arange(start, min(start + step, len(self.raw))))
+            out[..., start : start + step] = x @ weight.T
+            norms[start : start + step] = np.linalg.norm(weight, axis=1)
+        return out, norms
+
+    def planes(self, name: str) -> dict[str, Array]:
+        """The kernel's operands of this weight: its planes, and the tables of its format."""
+        whole = split_planes(self.raw[np.arange(self.n) % len(self.raw)], self.format, (self.n, self.k))
+        arrays = zip(get_format(self.format).arrays, (*whole, *tables.arrays(self.format)), strict=True)
+        return {f"{name}.{a.name}": content for a, content in arrays}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a launch reads, by operand: arrays as they are (of `update` the content before the launch), and weights by
+    the name that their planes have in common. position: of the first token, for ops of a cache."""
+
+    arrays: Mapping[str, Array]
+    weights: Mapping[str, PackedRows] = field(default_factory=dict)
+    position: int = 0
+
+    def doubles(self, name: str) -> Doubles:
+        return self.arrays[name].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -57,13 +111,17 @@ class Truth:
         return Truth(flat, np.zeros(len(flat)), np.ones(flat.shape[1]), flat.shape[1])
 
 
+Truths = dict[str, Truth]
+"""By name, of every operand of role out or update (all of its content after the launch)."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One set of operands. arrays: by operand name, those of role `out` left out; for `update` the content before the
-    launch. truths: by name, of every operand of role out or update (all of its content after the launch)."""
+    launch."""
 
     arrays: Mapping[str, Array]
-    truths: Mapping[str, Truth]
+    truths: Truths
 
     def weight_nbytes(self, operands: tuple[Operand, ...]) -> int:
         """Bytes of the operands that a launch should find in no cache."""

@@ -2,81 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, InputsError, Truth
+from kernels.references.case import Array, Doubles, Inputs, InputsError, Truth, Truths
 from kernels.references.gated import row_norms
-from kernels.references.linear import activations, distinct_rows, finished, gated, planes
+from kernels.references.linear import activations, epilogue_inputs, finished, gated, random_rows
 
 
 def _routed(w: Workload, rng: np.random.Generator) -> tuple[int, int, Array]:
     """experts, used, and ids int32 [m, used], a token's all different. Half of the tokens use the same experts; one
     expert is not used, where there are others."""
-    extra = dict(w.extra)
-    experts, used = int(extra["experts"]), int(extra["used"])
+    experts, used = _counts(w)
     there = rng.permutation(experts)[: max(used, experts - 1)]
     ids = np.stack([there[:used] if token % 2 else rng.permutation(there)[:used] for token in range(w.m)])
     return experts, used, ids.astype(np.int32)
 
 
-def expert_linear(w: Workload, rng: np.random.Generator) -> Case:
+def _counts(w: Workload) -> tuple[int, int]:
+    """experts, used"""
     extra = dict(w.extra)
-    if extra.get("form") not in ("gate_up", "down"):
+    return int(extra["experts"]), int(extra["used"])
+
+
+def draw_expert_linear(w: Workload, rng: np.random.Generator) -> Inputs:
+    extra, biased = dict(w.extra), dict(w.extra).get("bias", 0)
+    experts, used, ids = _routed(w, rng)
+    if extra.get("form") == "gate_up":
+        arrays = {"x": activations((w.m, w.k), w.x_dtype, rng)}
+        formats = {"gate": w.format, "up": str(extra.get("up", w.format))}
+        biases = [f"{name}_bias" for name in formats] if biased else []
+    elif extra.get("form") == "down":
+        arrays = {"x": activations((w.m, used, w.k), w.x_dtype, rng)}
+        arrays |= {"probs": rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32), **epilogue_inputs(w, w.m, rng)}
+        formats, biases = {"w": w.format}, ["down_bias"] if biased else []
+    else:
         raise InputsError(f"expert_linear has the forms gate_up and down, saw {extra.get('form')!r}")
-    return _expert_gate_up(w, rng) if extra["form"] == "gate_up" else _expert_down(w, rng)
+    arrays |= {name: rng.standard_normal((experts, w.n), dtype=np.float32) for name in biases}
+    weights = {name: random_rows(format, experts * w.n, w.k, rng) for name, format in formats.items()}
+    return Inputs({**arrays, "ids": ids}, weights)
 
 
-class _Experts:
-    """Stacked weights [experts * n, k] whose distinct rows repeat, and one expert of them at a time. bias: the name of
-    an operand that each has one in."""
-
-    def __init__(self, w: Workload, name: str, format: str, bias: str | None, rng: np.random.Generator) -> None:
-        experts = int(dict(w.extra)["experts"])
-        self._n = w.n
-        raw, self._weight = distinct_rows(format, experts * w.n, w.k, rng)
-        self.arrays = planes(name, format, raw, (experts * w.n, w.k))
-        self.bias: Array | None = None
-        if bias is not None:
-            self.bias = self.arrays[bias] = rng.standard_normal((experts, w.n), dtype=np.float32)
-
-    def __call__(self, expert: int, x: Doubles) -> tuple[Doubles, Doubles]:
-        """W x + bias of one expert for x [..., k], and what is typical for it, both [..., n]."""
-        weight = self._weight[(expert * self._n + np.arange(self._n)) % len(self._weight)]
-        bias = np.zeros(self._n) if self.bias is None else self.bias[expert].astype(np.float64)
-        return x @ weight.T + bias, np.linalg.norm(weight, axis=1) * row_norms(x)[..., None] + np.abs(bias)
+def expert_linear(w: Workload, inputs: Inputs) -> Truths:
+    return (_expert_gate_up if dict(w.extra)["form"] == "gate_up" else _expert_down)(w, inputs)
 
 
-def _expert_gate_up(w: Workload, rng: np.random.Generator) -> Case:
-    extra = dict(w.extra)
-    act = str(extra.get("act", "silu"))
-    _, used, ids = _routed(w, rng)
-    x = activations((w.m, w.k), w.x_dtype, rng)
-    formats = {"gate": w.format, "up": str(extra.get("up", w.format))}
-    biases = {name: f"{name}_bias" if extra.get("bias", 0) else None for name in formats}
-    gate, up = (_Experts(w, name, format, biases[name], rng) for name, format in formats.items())
-    out, scale = np.zeros((w.m, used, w.n)), np.zeros((w.m, used))
-    for token, slot in np.ndindex(w.m, used):
-        (g, g_scale), (u, u_scale) = (e(int(ids[token, slot]), x[token].astype(np.float64)) for e in (gate, up))
-        out[token, slot] = gated(act, g, u)
-        scale[token, slot] = np.max(g_scale * (u_scale + (act == "swiglu_oai")))
-    return Case({**gate.arrays, **up.arrays, "x": x, "ids": ids}, {"out": Truth.of(out, scale)})
+def _by_expert(w: Workload, inputs: Inputs) -> Iterator[tuple[int, Array, Array]]:
+    """Each expert that is used, with the tokens and slots that chose it."""
+    _, used = _counts(w)
+    ids = inputs.arrays["ids"].reshape(w.m, used) if "ids" in inputs.arrays else np.zeros((w.m, used), np.int32)
+    for expert in np.unique(ids):
+        tokens, slots = np.nonzero(ids == expert)
+        yield int(expert), tokens, slots
 
 
-def _expert_down(w: Workload, rng: np.random.Generator) -> Case:
-    _, used, ids = _routed(w, rng)
-    x = activations((w.m, used, w.k), w.x_dtype, rng)
-    probs = rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32)
-    down = _Experts(w, "w", w.format, "down_bias" if dict(w.extra).get("bias", 0) else None, rng)
+def _product(w: Workload, inputs: Inputs, name: str, bias: str, expert: int, x: Doubles) -> tuple[Doubles, Doubles]:
+    """W x + bias of one expert for x [..., k], and what is typical for it, both [..., n]."""
+    weight = inputs.weights[name].rows(expert * w.n + np.arange(w.n))
+    added = inputs.doubles(bias).reshape(-1, w.n)[expert] if bias in inputs.arrays else np.zeros(w.n)
+    return x @ weight.T + added, np.linalg.norm(weight, axis=1) * row_norms(x)[..., None] + np.abs(added)
+
+
+def _expert_gate_up(w: Workload, inputs: Inputs) -> Truths:
+    act, x = str(dict(w.extra).get("act", "silu")), inputs.doubles("x")
+    out = np.zeros((w.m, _counts(w)[1], w.n))
+    scale = np.zeros(out.shape[:2])
+    for expert, tokens, slots in _by_expert(w, inputs):
+        (gate, gate_scale), (up, up_scale) = (
+            _product(w, inputs, name, f"{name}_bias", expert, x[tokens]) for name in ("gate", "up")
+        )
+        out[tokens, slots] = gated(act, gate, up)
+        scale[tokens, slots] = (gate_scale * (up_scale + (act == "swiglu_oai"))).max(1)
+    return {"out": Truth.of(out, scale)}
+
+
+def _expert_down(w: Workload, inputs: Inputs) -> Truths:
+    used = _counts(w)[1]
+    x, probs = inputs.doubles("x").reshape(w.m, used, w.k), inputs.doubles("probs").reshape(w.m, used)
     out, scale = np.zeros((w.m, w.n)), np.zeros((w.m, w.n))
-    for token, slot in np.ndindex(w.m, used):
-        value, typical = down(int(ids[token, slot]), x[token, slot].astype(np.float64))
-        out[token] += probs[token, slot] * value
-        scale[token] += probs[token, slot] * typical
-    case = Case({**down.arrays, "x": x, "ids": ids, "probs": probs}, {"out": Truth.of(out, scale.max(1))})
-    return finished(w, case, rng)
+    for expert, tokens, slots in _by_expert(w, inputs):
+        value, typical = _product(w, inputs, "w", "down_bias", expert, x[tokens, slots])
+        share = probs[tokens, slots, None]
+        np.add.at(out, tokens, share * value)
+        np.add.at(scale, tokens, share * typical)
+    return finished(w, inputs, Truth.of(out, scale.max(1)))
 
 
 def _sorted(ids: Array, experts: int) -> tuple[Array, Array]:
@@ -94,38 +106,62 @@ def _sorted(ids: Array, experts: int) -> tuple[Array, Array]:
     return places, tiles
 
 
-def expert_places(w: Workload, rng: np.random.Generator) -> Case:
+def draw_expert_places(w: Workload, rng: np.random.Generator) -> Inputs:
+    return Inputs({"ids": _routed(w, rng)[2].reshape(-1)})
+
+
+def expert_places(w: Workload, inputs: Inputs) -> Truths:
+    experts, used = _counts(w)
+    places, _ = _sorted(inputs.arrays["ids"].reshape(w.m, used), experts)
+    return {"places": Truth.exactly(places[None])}
+
+
+def draw_expert_tiles(w: Workload, rng: np.random.Generator) -> Inputs:
     experts, _, ids = _routed(w, rng)
-    places, _ = _sorted(ids, experts)
-    return Case({"ids": ids.reshape(-1)}, {"places": Truth.exactly(places[None])})
+    return Inputs({"places": _sorted(ids, experts)[0]})
 
 
-def expert_tiles(w: Workload, rng: np.random.Generator) -> Case:
-    experts, _, ids = _routed(w, rng)
-    places, tiles = _sorted(ids, experts)
-    return Case({"places": places}, {"tiles": Truth.exactly(tiles[None])})
+def expert_tiles(w: Workload, inputs: Inputs) -> Truths:
+    (experts, used), size = _counts(w), 32 if w.m >= 256 else 16
+    tiles = np.full((w.m * used // size + experts) * size, -1, np.int32)
+    tiles[inputs.arrays["places"].reshape(-1)] = np.arange(w.m * used)
+    return {"tiles": Truth.exactly(tiles[None])}
 
 
-def expert_product(w: Workload, rng: np.random.Generator) -> Case:
+def draw_expert_product(w: Workload, rng: np.random.Generator) -> Inputs:
     experts, used, ids = _routed(w, rng)
-    chosen, shares = ids.reshape(-1), used if dict(w.extra)["of"] == "token" else 1
-    x = activations((len(chosen) // shares, w.k), w.x_dtype, rng)
-    weights = _Experts(w, "w", w.format, "bias" if "bias" in w.epilogue else None, rng)
-    out, scale = np.zeros((len(chosen), w.n)), np.zeros(len(chosen))
-    for expert in range(experts):
-        pairs = np.flatnonzero(chosen == expert)
-        if len(pairs):
-            out[pairs], typical = weights(expert, x[pairs // shares].astype(np.float64))
-            scale[pairs] = typical.max(1)
-    _, tiles = _sorted(ids, experts)
-    case = Case({**weights.arrays, "x": x, "tiles": tiles, "ids": chosen}, {"out": Truth.of(out, scale)})
-    return finished(replace(w, epilogue="gate" if "gate" in w.epilogue else "none"), case, rng)
+    shares = used if dict(w.extra)["of"] == "token" else 1
+    arrays = {"x": activations((ids.size // shares, w.k), w.x_dtype, rng), "tiles": _sorted(ids, experts)[1]}
+    if "bias" in w.epilogue:
+        arrays["bias"] = rng.standard_normal((experts, w.n), dtype=np.float32)
+    rest = epilogue_inputs(replace(w, epilogue=w.epilogue.removeprefix("bias").lstrip("_")), ids.size, rng)
+    weight = random_rows(w.format, experts * w.n, w.k, rng)
+    return Inputs({**arrays, **rest, "ids": ids.reshape(-1)}, {"w": weight})
 
 
-def expert_sum(w: Workload, rng: np.random.Generator) -> Case:
+def expert_product(w: Workload, inputs: Inputs) -> Truths:
+    used = _counts(w)[1]
+    shares = used if dict(w.extra)["of"] == "token" else 1
+    x = inputs.doubles("x").reshape(w.m * used // shares, w.k)
+    out, scale = np.zeros((w.m * used, w.n)), np.zeros(w.m * used)
+    for expert, tokens, slots in _by_expert(w, inputs):
+        pairs = tokens * used + slots
+        out[pairs], typical = _product(w, inputs, "w", "bias", expert, x[pairs // shares])
+        scale[pairs] = typical.max(1)
+    truth = Truth.of(out, scale)
+    return finished(w, inputs, truth, bias=False) if "gate" in w.epilogue else {"out": truth}
+
+
+def draw_expert_sum(w: Workload, rng: np.random.Generator) -> Inputs:
     used = int(dict(w.extra)["used"])
     x = activations((w.m, used, w.n), w.x_dtype, rng)
     probs = rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32)
-    out = np.einsum("ts,tsn->tn", probs.astype(np.float64), x.astype(np.float64))
-    case = Case({"x": x, "probs": probs}, {"out": Truth.of(out, np.linalg.norm(probs, axis=1))})
-    return finished(w, case, rng)
+    return Inputs({"x": x, "probs": probs, **epilogue_inputs(w, w.m, rng)})
+
+
+def expert_sum(w: Workload, inputs: Inputs) -> Truths:
+    used = int(dict(w.extra)["used"])
+    x, probs = inputs.doubles("x").reshape(w.m, used, w.n), inputs.doubles("probs").reshape(w.m, used)
+    out = np.einsum("ts,tsn->tn", probs, x)
+    scale = np.sqrt((np.square(probs) * np.square(x).mean(2)).sum(1))
+    return finished(w, inputs, Truth.of(out, scale))

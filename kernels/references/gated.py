@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, Truth
-from kernels.references.linear import activations, distinct_rows, finished, gated, planes
+from kernels.references.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.references.linear import activations, epilogue_inputs, finished, gated, random_rows
 
 
 def normalised(w: Workload, x: Doubles, norm: Array) -> Doubles:
@@ -27,50 +27,58 @@ def row_norms(x: Doubles) -> Doubles:
     return norms
 
 
-def rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Case:
+def draw_rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Inputs:
     x = activations((w.m, int(dict(w.extra).get("x_row", w.k))), w.x_dtype, rng)
-    norm = _norm(w.k, rng)
-    inside = normalised(w, x[:, : w.k].astype(np.float64), norm)
-    arrays: dict[str, Array] = {"x": x, "norm": norm}
+    arrays = {"x": x, "norm": _norm(w.k, rng), **epilogue_inputs(w, w.m, rng)}
+    parts = (part.split(".") for part in str(dict(w.extra).get("parts", f"{w.format}.{w.n}")).split("+"))
+    return Inputs(arrays, {f"w{i}": random_rows(format, int(n), w.k, rng) for i, (format, n) in enumerate(parts)})
+
+
+def rmsnorm_linear(w: Workload, inputs: Inputs) -> Truths:
+    inside = normalised(w, inputs.doubles("x")[:, : w.k], inputs.arrays["norm"])
     columns, lengths = [], []
-    for i, part in enumerate(str(dict(w.extra).get("parts", f"{w.format}.{w.n}")).split("+")):
-        format, n = part.split(".")
-        raw, weight = distinct_rows(format, int(n), w.k, rng)
-        arrays |= planes(f"w{i}", format, raw, (int(n), w.k))
-        at = np.arange(int(n)) % len(raw)
-        columns.append((inside @ weight.T)[:, at])
-        lengths.append(np.linalg.norm(weight, axis=1)[at])
-    truth = Truth(np.concatenate(columns, 1), row_norms(inside), np.concatenate(lengths), w.n)
-    return finished(w, Case(arrays, {"out": truth}), rng)
+    for i in range(len(inputs.weights)):
+        weight = inputs.weights[f"w{i}"]
+        at = np.arange(weight.n) % len(weight.raw)
+        product, norms = weight.times(inside)
+        columns.append(product[:, at])
+        lengths.append(norms[at])
+    return finished(w, inputs, Truth(np.concatenate(columns, 1), row_norms(inside), np.concatenate(lengths), w.n))
 
 
-def gate_up(w: Workload, rng: np.random.Generator) -> Case:
+def draw_gate_up(w: Workload, rng: np.random.Generator) -> Inputs:
     extra = dict(w.extra)
-    x = activations((w.m, w.k), w.x_dtype, rng)
-    inside, arrays = x.astype(np.float64), {"x": x}
+    arrays = {"x": activations((w.m, w.k), w.x_dtype, rng)}
     if extra.get("norm", "none") == "rms":
         arrays["norm"] = _norm(w.k, rng)
-        inside = normalised(w, inside, arrays["norm"])
-    halves, norms = [], []
-    for name, format in (("gate", w.format), ("up", str(extra.get("up", w.format)))):
-        raw, weight = distinct_rows(format, w.n, w.k, rng)
-        arrays |= planes(name, format, raw, (w.n, w.k))
-        halves.append(inside @ weight.T)
-        norms.append(np.linalg.norm(weight, axis=1))
-    reference = gated(str(extra.get("act", "silu")), *halves)
-    return Case(arrays, {"out": Truth(reference, row_norms(inside) ** 2, norms[0] * norms[1], w.n)})
+    formats = {"gate": w.format, "up": str(extra.get("up", w.format))}
+    return Inputs(arrays, {name: random_rows(format, w.n, w.k, rng) for name, format in formats.items()})
 
 
-def head_linear(w: Workload, rng: np.random.Generator) -> Case:
+def gate_up(w: Workload, inputs: Inputs) -> Truths:
+    extra, inside = dict(w.extra), inputs.doubles("x")
+    if extra.get("norm", "none") == "rms":
+        inside = normalised(w, inside, inputs.arrays["norm"])
+    (gate, gate_norms), (up, up_norms) = (inputs.weights[name].times(inside) for name in ("gate", "up"))
+    truth = gated(str(extra.get("act", "silu")), gate, up)
+    return {"out": Truth(truth, row_norms(inside) ** 2, gate_norms * up_norms, w.n)}
+
+
+def draw_head_linear(w: Workload, rng: np.random.Generator) -> Inputs:
     extra = dict(w.extra)
     heads = int(extra["heads"])
-    step = int(extra.get("step", w.k))
-    raw, weight = distinct_rows(w.format, heads * w.n, w.k, rng)
-    wide = activations((w.m, int(extra.get("row", heads * step))), w.x_dtype, rng)
-    x = np.stack([wide[:, head * step : head * step + w.k] for head in range(heads)], 1)
+    row = int(extra.get("row", heads * int(extra.get("step", w.k))))
+    weight = random_rows(w.format, heads * w.n, w.k, rng)
+    return Inputs({"x": activations((w.m, row), w.x_dtype, rng)}, {"w": weight})
+
+
+def head_linear(w: Workload, inputs: Inputs) -> Truths:
+    extra, wide = dict(w.extra), inputs.doubles("x")
+    heads, step = int(extra["heads"]), int(extra.get("step", w.k))
     out, scale = np.zeros((w.m, heads, w.n)), np.zeros((w.m, heads))
-    for token, head in np.ndindex(w.m, heads):
-        rows = weight[(head * w.n + np.arange(w.n)) % len(weight)]
-        out[token, head] = rows @ x[token, head].astype(np.float64)
-        scale[token, head] = np.linalg.norm(rows, axis=1).max() * row_norms(x[token, head].astype(np.float64))
-    return Case({**planes("w", w.format, raw, (heads * w.n, w.k)), "x": wide}, {"out": Truth.of(out, scale)})
+    for head in range(heads):
+        rows = inputs.weights["w"].rows(head * w.n + np.arange(w.n))
+        x = wide[:, head * step : head * step + w.k]
+        out[:, head] = x @ rows.T
+        scale[:, head] = np.linalg.norm(rows, axis=1).max() * row_norms(x)
+    return {"out": Truth.of(out, scale)}

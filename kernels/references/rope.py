@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, Truth
+from kernels.references.case import Array, Doubles, Inputs, Truth, Truths
 
 _BASE = 10000.0
 
@@ -34,63 +36,76 @@ def rms_norm(row: Doubles, weight: Array, eps: float) -> Doubles:
     return normed
 
 
-def rope_cache_store(w: Workload, rng: np.random.Generator) -> Case:
+def draw_rope_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
     e = dict(w.extra)
-    heads, kv_heads, dim, max_ctx = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "max_ctx"))
-    value_dim = int(e.get("v_head_dim", dim))
-    mode, rope = str(e.get("mode", "neox")), int(e.get("rope_dim", 0))
+    kv_heads, dim, max_ctx = (int(e[name]) for name in ("kv_heads", "head_dim", "max_ctx"))
     arrays: dict[str, Array] = {
         "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
-        "v_cache": _normal(rng, (kv_heads, max_ctx, value_dim), "float16"),
+        "v_cache": _normal(rng, (kv_heads, max_ctx, int(e.get("v_head_dim", dim))), "float16"),
         "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
     }
-    arrays |= _tables(max_ctx, rope, mode, rng)
+    arrays |= _tables(max_ctx, int(e.get("rope_dim", 0)), str(e.get("mode", "neox")), rng)
     if e.get("qk_norm"):
         arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
-    start = (max_ctx - w.m) // 2
+    return Inputs(arrays, position=(max_ctx - w.m) // 2)
+
+
+def rope_cache_store(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, kv_heads, dim, max_ctx = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "max_ctx"))
+    value_dim, mode = int(e.get("v_head_dim", dim)), str(e.get("mode", "neox"))
     q = np.zeros((w.m, heads, dim))
-    k_cache, v_cache = arrays["k_cache"].astype(np.float64), arrays["v_cache"].astype(np.float64)
+    k_cache = inputs.doubles("k_cache").reshape(kv_heads, max_ctx, dim)
+    v_cache = inputs.doubles("v_cache").reshape(kv_heads, max_ctx, value_dim)
+    qkv = inputs.doubles("qkv").reshape(w.m, w.n)
     for token in range(w.m):
-        row = arrays["qkv"][token].astype(np.float64)
+        row, position = qkv[token], inputs.position + token
         for head in range(heads + kv_heads):
             x = row[head * dim : (head + 1) * dim]
             if e.get("qk_norm"):
                 x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], float(e.get("eps", "1e-6")))
-            x = _at(arrays, x, mode, start + token)
+            x = _at(arrays, x, mode, position)
             if head < heads:
                 q[token, head] = x
             else:
-                k_cache[head - heads, start + token] = x
-        v_cache[:, start + token] = row[(heads + kv_heads) * dim :].reshape(kv_heads, value_dim)
-    truths = {"q": Truth.of(q), "k_cache": Truth.of(k_cache), "v_cache": Truth.of(v_cache)}
-    return Case(arrays, truths)
+                k_cache[head - heads, position] = x
+        v_cache[:, position] = row[(heads + kv_heads) * dim :].reshape(kv_heads, value_dim)
+    return {"q": Truth.of(q), "k_cache": Truth.of(k_cache), "v_cache": Truth.of(v_cache)}
 
 
-def mla_cache_store(w: Workload, rng: np.random.Generator) -> Case:
+def draw_mla_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
     e = dict(w.extra)
     heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
-    max_ctx, mode = int(e["max_ctx"]), str(e.get("mode", "interleaved"))
+    max_ctx = int(e["max_ctx"])
     arrays: dict[str, Array] = {
         "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
         "q": _normal(rng, (w.m, int(e.get("q_row", 0)) or heads * (nope + rope)), w.x_dtype),
         "kv": _normal(rng, (w.m, int(e.get("kv_row", 0)) or rank + rope), w.x_dtype),
         "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
     }
-    arrays |= _tables(max_ctx, rope, mode, rng)
-    start = (max_ctx - w.m) // 2
+    arrays |= _tables(max_ctx, rope, str(e.get("mode", "interleaved")), rng)
+    return Inputs(arrays, position=(max_ctx - w.m) // 2)
+
+
+def mla_cache_store(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
+    mode, start = str(e.get("mode", "interleaved")), int(e.get("kv_start", 0))
+    q, rows = (inputs.doubles(name).reshape(w.m, -1) for name in ("q", "kv"))
     q_rope = np.zeros((w.m, heads, rope))
-    cache = arrays["cache"].astype(np.float64)
+    cache = inputs.doubles("cache").reshape(-1, rank + rope)
     for token in range(w.m):
+        position = inputs.position + token
         for head in range(heads):
-            of_head = arrays["q"][token, head * (nope + rope) :][nope : nope + rope].astype(np.float64)
-            q_rope[token, head] = _at(arrays, of_head, mode, start + token)
-        kv = arrays["kv"][token, int(e.get("kv_start", 0)) :][: rank + rope].astype(np.float64)
+            of_head = q[token, head * (nope + rope) :][nope : nope + rope]
+            q_rope[token, head] = _at(arrays, of_head, mode, position)
+        kv = rows[token, start:][: rank + rope]
         latent = rms_norm(kv[:rank], arrays["kv_norm"], float(e.get("eps", "1e-6")))
-        cache[start + token] = np.concatenate([latent, _at(arrays, kv[rank:], mode, start + token)])
-    return Case(arrays, {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)})
+        cache[position] = np.concatenate([latent, _at(arrays, kv[rank:], mode, position)])
+    return {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)}
 
 
-def _at(arrays: dict[str, Array], row: Doubles, mode: str, position: int) -> Doubles:
+def _at(arrays: Mapping[str, Array], row: Doubles, mode: str, position: int) -> Doubles:
     return row if mode == "none" else rotate(row, arrays["cos"][position], arrays["sin"][position], mode)
 
 

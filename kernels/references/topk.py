@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from db.records import Workload
-from kernels.references.case import Array, Case, Doubles, InputsError, Truth
+from kernels.references.case import Array, Doubles, Inputs, InputsError, Truth, Truths
 
 _TELLING = 3e-6  # a relative difference that no float32 kernel loses
 _TRIES = 200
@@ -65,22 +65,22 @@ def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
     return bool((same | (gaps > _TELLING * sizes)).all())
 
 
-def topk(w: Workload, rng: np.random.Generator) -> Case:
+def draw(w: Workload, rng: np.random.Generator) -> Inputs:
+    """Logits whose choice float32 can tell; some experts have one bias, and for some tokens one logit."""
     extra = dict(w.extra)
     experts, groups = int(extra["experts"]), int(extra.get("groups", 1))
-    twin = np.arange(experts)  # experts with one bias, and for some tokens one logit
+    twin = np.arange(experts)
     for _ in range(experts // 4):
         a, b = rng.choice(experts, 2, replace=False)
         twin[twin == twin[b]] = twin[a]
     bias = (rng.integers(0, 65, experts) / 64).astype(np.float32)[twin] if extra.get("bias") else None
     wide = None if bias is None else bias.astype(np.float64)
     logits = np.empty((w.m, experts), np.dtype(w.x_dtype))
-    ids, probs = [], []
     for token in range(w.m):
         for _attempt in range(_TRIES):
             row = (2 * rng.standard_normal(experts)).astype(w.x_dtype)
             row = row[twin] if token % 2 == 0 else row
-            found, weights, scores = choose(row.astype(np.float64), wide, extra)
+            _, _, scores = choose(row.astype(np.float64), wide, extra)
             _, alike = np.unique(
                 np.stack([row, np.zeros(experts) if wide is None else wide]), axis=1, return_inverse=True
             )
@@ -94,7 +94,12 @@ def topk(w: Workload, rng: np.random.Generator) -> Case:
         else:
             raise InputsError(f"topk: no {experts} scores that float32 tells apart in {_TRIES} tries")
         logits[token] = row
-        ids.append(found)
-        probs.append(weights)
-    arrays: dict[str, Array] = {"logits": logits} | ({} if bias is None else {"bias": bias})
-    return Case(arrays, {"ids": Truth.exactly(np.array(ids, np.int32)), "probs": Truth.of(np.array(probs))})
+    return Inputs({"logits": logits} | ({} if bias is None else {"bias": bias}))
+
+
+def topk(w: Workload, inputs: Inputs) -> Truths:
+    extra = dict(w.extra)
+    bias = inputs.doubles("bias") if extra.get("bias") else None
+    found = [choose(row, bias, extra)[:2] for row in inputs.doubles("logits").reshape(w.m, -1)]
+    ids, probs = (np.array(column) for column in zip(*found, strict=True))
+    return {"ids": Truth.exactly(ids.astype(np.int32)), "probs": Truth.of(probs)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -20,9 +19,8 @@ from autotune.tinygrad_api.lower import Program, compile_program
 from autotune.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Schedule, Workload
 from kernels import devices, reference
-from kernels.references import make_case
-from kernels.references.case import Case, Truth, outputs
-from kernels.references.linear import planes
+from kernels.references import make_case, truths
+from kernels.references.case import Case, Inputs, PackedRows, outputs
 from kernels.registry import operands as operands_of
 from kernels.registry import tuned_values
 from kernels.sink import build
@@ -49,17 +47,9 @@ def backend() -> str:
 
 def linear_case(w: Workload, raw: npt.NDArray[np.uint8], seed: int = 0) -> Case:
     """A `linear` over these rows of a weight, uint8 [n, row_nbytes]."""
-    case = make_case(w, seed)
-    weight = reference.dequantize(raw, w.format, (w.n, w.k)).astype(np.float64)
-    x = case.arrays["x"]
-    truth = Truth(
-        reference=reference.linear(raw, w.format, (w.n, w.k), x),
-        row_scale=np.linalg.norm(x.astype(np.float64), axis=1) / np.sqrt(w.k),
-        column_scale=np.linalg.norm(weight, axis=1),
-        n=w.n,
-    )
-    arrays = case.arrays | planes("w", w.format, raw, (w.n, w.k))
-    return replace(case, arrays=arrays, truths={"out": truth})
+    case, weight = make_case(w, seed), PackedRows(w.format, raw, w.n, w.k)
+    arrays = case.arrays | weight.planes("w")
+    return Case(arrays, truths(w, Inputs(case.arrays, {"w": weight})))
 
 
 def ordinary_rows(w: Workload) -> Case:
