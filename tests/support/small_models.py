@@ -1,6 +1,5 @@
 """Writes whole small models: real files with random weights of mixed formats, and twins of the same weights in F32.
 
-The weights are the same on every machine: they come from the raw bits of PCG64, whose stream numpy promises to keep.
 A twin is for a reference that rounds activations unless weights are F32. The models themselves are in `small_cases`.
 """
 
@@ -14,21 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels import reference
-from kernels.formats import get_format
 from kernels.models.header import Header
 from support import gguf_files, synthetic_models
+from support.random_weights import random_rows
 from support.synthetic_models import DENSE, PLAIN, Shape
 
 VOCABULARY = 384
-Raw = npt.NDArray[np.uint8]
-BITS = {"F32": np.float32, "F16": np.float16}
 # where their blocks fit and where they do not
 WIDE, NARROW = ("Q4_K", "Q6_K", "Q8_0", "F16"), ("Q8_0", "Q5_1", "F16", "F32")
-# standard deviations, times those that keep activations of about 1: what makes attention and routers choose
-SIZES = {"attn_q": 1.5, "attn_k.": 1.5, "ffn_gate_inp.": 2.0, "attn_output": 2.0}
 _OF_EXPERTS = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs")
 
 
@@ -72,7 +66,7 @@ class Small:
         with path.open("wb") as file:
             file.write(raw)
             for name, shape, format in tensors:
-                rows = self._rows(name, shape, format)
+                rows = random_rows(name, shape, format, tied=self.tied)
                 if twin:
                     rows = reference.dequantize(rows, format, (len(rows), shape[-1])).view(np.uint8)
                 file.write(rows.tobytes() + bytes(-rows.size % 32))
@@ -84,53 +78,3 @@ class Small:
             turns = WIDE if shape[-1] % 256 == 0 else NARROW
             return turns[zlib.crc32(re.sub(r"blk\.\d+\.", "", name).encode()) % len(turns)]
         return next((format for part, format in self.formats.items() if part in name), "Q8_0")
-
-    def _rows(self, name: str, shape: Shape, format: str) -> Raw:
-        """Raw rows of blocks: weights of variance 1 / k, norms near 1, biases and sinks near 0."""
-        n, k = int(np.prod(shape[:-1])), shape[-1]
-        if "rope_f" in name:
-            return _plain(np.linspace(1, 4, k)[None] * (1.5 if "short" in name else 1.0), format)
-        if name.endswith("norm.weight"):
-            return _plain(1 + 0.25 * _random(name, (1, k)), format)
-        if name.endswith(".bias") or "sinks" in name:
-            return _plain(0.3 * _random(name, (n, k)), format)
-        # tied, a token would say itself
-        lookup = "token_embd" in name and not self.tied
-        spread = 6.0 if name == "output.weight" else next((f for part, f in SIZES.items() if part in name), 1.0)
-        size = spread * (3.0 if self.tied and "token_embd" in name else 1.0) * (1.0 if lookup else k**-0.5)
-        return _plain(size * _random(name, (n, k)), format) if format in BITS else _blocks(name, n, k, format, size)
-
-
-def _bits(name: str, count: int) -> npt.NDArray[np.uint64]:
-    return np.random.PCG64(zlib.crc32(name.encode())).random_raw(count).astype("<u8")
-
-
-def _random(name: str, shape: Shape) -> npt.NDArray[np.float64]:
-    """Uniform numbers of mean 0 and variance 1."""
-    raw = _bits(name, int(np.prod(shape))) >> np.uint64(40)
-    return (raw.astype(np.float64) / 2**24 * 12**0.5 - 3**0.5).reshape(shape)
-
-
-def _plain(values: npt.NDArray[np.float64], format: str) -> Raw:
-    return np.ascontiguousarray(values.astype(BITS[format])).view(np.uint8).reshape(len(values), -1)
-
-
-def _blocks(name: str, n: int, k: int, format: str, size: float) -> Raw:
-    """Random bits, with all scales such that the mean is 0 and the standard deviation `size`."""
-    fmt = get_format(format)
-    shape = n, fmt.blocks(k), fmt.nbytes
-    raw = _bits(name, -(-int(np.prod(shape)) // 8)).view(np.uint8)[: int(np.prod(shape))].reshape(shape).copy()
-    scales = {plane.name: raw[:, :, plane.start : plane.stop] for plane in fmt.planes if plane.name in ("d", "dm", "e")}
-
-    def values(*chosen: float) -> npt.NDArray[np.float32]:
-        for plane, place in scales.items():
-            if plane == "e":  # MXFP4: an exponent
-                place[:] = 127 + round(np.log2(chosen[0]))
-            else:
-                place[:] = np.array(chosen[: place.shape[-1] // 2], np.float16).view(np.uint8)
-        return reference.dequantize(raw.reshape(n, -1), format, (n, k))
-
-    offset = 0.0 if "dm" not in scales else -float(values(1.0, 0.0).mean() / values(0.0, 1.0).mean())
-    scale = size / float(values(1.0, offset).std())
-    values(scale, scale * offset)
-    return raw.reshape(n, -1)
