@@ -1,8 +1,9 @@
 """What llama.cpp says of the models that the tests run: writes tests/data/llm/*.json.
 
-    pip install -e '.[dev,bench]' ; python bench/llama_reference.py [SmolLM2-135M-Instruct.Q4_1.gguf]
+    pip install -e '.[dev,bench]' ; python bench/llama_reference.py [MODEL.gguf ...]
 
-Without a model it makes those of tests/support/small_cases.py. llama.cpp runs a twin of each file whose weights are the
+Without a model it makes those of tests/support/small_cases.py. Of a real one it takes prompts of 5 to 300 tokens, in an
+order in which each shares its beginning with one before. llama.cpp runs a twin of each file whose weights are the
 same in F32, with a cache in F32: it rounds activations to 8 bits for quantised weights, and queries for a cache in F16.
 Timing is not its business.
 """
@@ -21,63 +22,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autotune.model_check import llama_cpp
+from autotune.model_check.float_twin import write_float_twin
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "llm"
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
 SHORT = PROMPT[:2]  # for a model of many layers, which take their time
-SMALL_TOKENS, REAL_TOKENS, CONTEXT = 10, 24, 256
-TEXTS = (
-    "Once upon a time",
-    "The capital of France is",
-    "def fibonacci(n):\n",
-    "<|im_start|>user\nName three fruits that are red.<|im_end|>\n<|im_start|>assistant\n",
+SMALL_TOKENS, REAL_TOKENS, CONTEXT = 10, 16, 512
+TEXT = (
+    "The harbour town had two clocks, and they never agreed. The one on the customs house was kept by the harbour "
+    "master, who set it by the sun at noon; the one on the church was kept by the baker's widow, who set it by the "
+    "smell of bread. In summer they were a quarter of an hour apart, in winter almost a whole one, and strangers who "
+    "asked for the time were told to name the purpose first. Ships left by the customs house: 6:40, 9:15, 12:00 and "
+    "17:30. Weddings, funerals and the market kept to the church.\n\n"
+    "When the railway came, the company sent an engineer with a chronometer in a padded box. He measured both clocks "
+    "for 31 days, wrote the differences in a table, and found that their mean was right to within 4 seconds. "
+    "\u00abThat cannot be,\u00bb he said to the widow. \u00abIt is what we have always done,\u00bb she answered; "
+    "\u00abone is early, one is late, and between them we know very well what time it is.\u00bb So the station got a "
+    "clock with two faces, and the line in the timetable reads to this day: trains depart at the mean of the two. "
+    "def mean(a, b):\n    return (a + b) / 2\n\n"
+    "The widow lived to be ninety. On her last morning both clocks struck seven together, and the whole town came out "
+    "into the street to find out what had gone wrong.\n"
 )
+OTHER = "Nobody in the valley remembered who had built the bridge, but everyone"
+LENGTHS = (5, 17, 18, 33, 34, 70, 150, 151, 300)  # tokens of TEXT
+TURN = "<|im_start|>user\nName three fruits that are red.<|im_end|>\n<|im_start|>assistant\n"
 
 Logits = npt.NDArray[np.float32]
-
-
-def float_twin(path: Path, twin: Path) -> None:
-    """A GGUF file with all weights dequantised to F32; its keys as they are."""
-    import gguf
-    from support import gguf_files
-
-    reader = gguf.GGUFReader(path)
-    own = [f for name, f in reader.fields.items() if not name.startswith("GGUF.")]
-    entries = [b"".join(part.tobytes() for part in field.parts) for field in own]
-    tensors = [(t.name, [int(n) for n in reversed(t.shape)], "F32") for t in reader.tensors]
-    raw, _ = gguf_files.header(entries, tensors)
-    with twin.open("wb") as file:
-        file.write(raw)
-        for t in reader.tensors:
-            data = np.ascontiguousarray(gguf.dequantize(t.data, t.tensor_type), np.float32).tobytes()
-            file.write(data + bytes(-len(data) % 32))
-
-
-def open_model(path: Path) -> Any:
-    from llama_cpp import GGML_TYPE_F32, Llama
-
-    options: dict[str, Any] = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}
-    # -1: what the file says; the package's own defaults would go before it
-    options |= dict.fromkeys(("yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"), -1.0)
-    return Llama(str(path), n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=1, logits_all=True, verbose=False, **options)
 
 
 def said(model: Any, prompt: Sequence[int], count: int) -> dict[str, Any]:
     """`count` greedy tokens after a prompt, how much likelier each is than the next likely, and some of the logits
     after the prompt and after the last token."""
-    model.reset()
-    model.eval(list(prompt))
-    tokens, margins = [], []
-    logits = [_some(model.scores[len(prompt) - 1])]
-    for _ in range(count):
-        row: Logits = model.scores[model.n_tokens - 1]
-        second, best = np.sort(row)[-2:]
-        tokens.append(int(row.argmax()))
-        margins.append(round(float(best - second), 4))
-        model.eval(tokens[-1:])
-    if tokens:
-        logits.append(_some(model.scores[model.n_tokens - 1]))
-    return {"prompt": list(prompt), "greedy": tokens, "margins": margins, "logits": logits}
+    found = llama_cpp.answer(model, list(prompt), count)
+    logits = [_some(row) for row in (found.logits if found.tokens else found.logits[:1])]
+    margins = [round(margin, 4) for margin in found.margins]
+    return {"prompt": found.prompt, "greedy": found.tokens, "margins": margins, "logits": logits}
 
 
 def _some(row: Logits) -> dict[str, Any]:
@@ -95,7 +76,7 @@ def small(folder: Path) -> dict[str, Any]:
         case.write(path)
         case.write(twin, twin=True)
         short = case.header.metadata[f"{case.architecture}.block_count"] > 8
-        model = open_model(twin)
+        model = llama_cpp.open_model(str(twin), CONTEXT)
         answer = said(model, *((SHORT, 0) if short else (PROMPT, SMALL_TOKENS)))
         model.close()
         found[name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **answer}
@@ -104,13 +85,35 @@ def small(folder: Path) -> dict[str, Any]:
     return found
 
 
+def prompts(model: Any) -> list[list[int]]:
+    """Beginnings of TEXT, among them such that go on otherwise; another text; a turn of a chat."""
+
+    def ids(text: str, first: bool = True) -> list[int]:
+        return list(model.tokenize(text.encode(), add_bos=first, special=True))
+
+    text = ids(TEXT)
+    assert len(text) >= max(LENGTHS), f"TEXT has {len(text)} tokens"
+    found = [text[:length] for length in LENGTHS]
+    found += [text[:40] + ids(OTHER, first=False), text[:40] + ids(OTHER, first=False)[:7], ids(OTHER), text[:200]]
+    return [*found, ids(TURN)]
+
+
 def real(path: Path, folder: Path) -> dict[str, Any]:
     twin = folder / "twin.gguf"
-    float_twin(path, twin)
-    model = open_model(twin)
-    found = {text: said(model, model.tokenize(text.encode(), special=True), REAL_TOKENS) for text in TEXTS}
+    write_float_twin([path], twin)
+    model = llama_cpp.open_model(str(twin), CONTEXT)
+    found = [said(model, prompt, REAL_TOKENS) for prompt in prompts(model)]
     model.close()
+    twin.unlink()
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "file": path.name, "prompts": found}
+
+
+def _write(name: str, provenance: str, found: dict[str, Any]) -> None:
+    DATA.mkdir(exist_ok=True)
+    text = json.dumps({"provenance": provenance, **found}, indent=1)
+    text = re.sub(r"\[[^\[\]]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # each on a line of its own
+    (DATA / f"{name}.json").write_text(text + "\n")
+    print(f"wrote {DATA / name}.json")
 
 
 def main() -> int:
@@ -122,15 +125,10 @@ def main() -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     provenance = f"bench/llama_reference.py with llama-cpp-python {__version__}, weights and cache in F32"
     with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            name, found = "smollm2-135m-instruct", real(Path(sys.argv[1]), Path(folder))
-        else:
-            name, found = "small", {"cases": small(Path(folder))}
-    DATA.mkdir(exist_ok=True)
-    text = json.dumps({"provenance": provenance, **found}, indent=1)
-    text = re.sub(r"\[[^\[\]]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # each on a line of its own
-    (DATA / f"{name}.json").write_text(text + "\n")
-    print(f"wrote {DATA / name}.json")
+        if not sys.argv[1:]:
+            _write("small", provenance, {"cases": small(Path(folder))})
+        for path in map(Path, sys.argv[1:]):
+            _write(path.stem.lower(), provenance, real(path, Path(folder)))
     return 0
 
 

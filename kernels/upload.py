@@ -26,6 +26,13 @@ def zeros(shape: tuple[int, ...], dtype: DType, device: str) -> Tensor:
     return _filled(out, np.broadcast_to(np.zeros(1, np.uint8), out.nbytes()))
 
 
+def overwrite(tensor: Tensor, array: npt.NDArray[np.generic]) -> None:
+    """Puts `array`, of its dtype and size, into the buffer of a realized Tensor."""
+    if array.nbytes != tensor.nbytes():
+        raise ValueError(f"{array.nbytes} bytes for a buffer of {tensor.nbytes()}")
+    _filled(tensor, array)
+
+
 def release(device: str) -> None:
     """Frees what uploads to a device left for the next ones, as tinygrad's allocators do for arrays of each size."""
     allocator = Device[device].allocator
@@ -34,7 +41,7 @@ def release(device: str) -> None:
 
 
 def _filled(out: Tensor, array: npt.NDArray[np.generic]) -> Tensor:
-    """`out`, which no memory was allocated for, with the bytes of `array`."""
+    """`out`, a whole buffer, with the bytes of `array`."""
     if not array.size:
         return out
     # OpenCL takes only memory that may be written; a mapped file may not be

@@ -25,7 +25,6 @@ from kernels.models.header import Header, read_header
 from kernels.models.model import Model
 from kernels.models.passes import CONTEXT, Passes, plan_passes
 from kernels.models.rope import RopeScaling
-from kernels.ops.attend import START
 from kernels.resolution import Resolution, resolve
 from kernels.upload import release, upload, zeros
 
@@ -62,7 +61,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     burst = BURST
 
     def __init__(self, program: Program, model: Model, sizes: Sizes) -> None:
-        self.program, self.max_context, self.sizes = program, model.context, sizes
+        self.program, self.max_context, self.sizes = program, program.context, sizes
         self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
@@ -81,13 +80,13 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         launched = (launch.workload(1, X_DTYPE) for launch in self.program.decode.launches)
         return [(w, resolve(w, self.program.target)) for w in launched]
 
-    def _position(self, start_pos: int) -> UOp:
-        bound: UOp = UOp.variable(START, 0, self.max_context - 1).bind(start_pos)
-        return bound
-
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
         (row,) = self.program.run(ids, start_pos, "logits")
-        found = row * self._factor
+        return self.finished(row)
+
+    def finished(self, logits: Tensor) -> Tensor:
+        """The logits that the model means, of those that its last launch makes: multiplied, and bounded with tanh."""
+        found = logits * self._factor
         return (found / self._cap).tanh() * self._cap if self._cap else found
 
     def _choose(self, ids: Tensor, start_pos: UOp) -> Tensor:
@@ -118,10 +117,14 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         (residual,) = self.program.run(ids, start_pos, "residual")
         return residual.realize()
 
-    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """float32 [vocabulary]: of the token that follows `tokens`."""
-        start_pos = self._prefill(tokens, self._greedy)
-        row = self._logits(self._ids(tokens[-1:]), self._position(start_pos))
+    def logits(self, tokens: list[int], *, at_once: bool = True) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary]: of the token that follows `tokens`.
+
+        at_once: whether what the caches do not hold yet may be read many tokens at a time; False reads it one by one,
+        as tokens are generated.
+        """
+        start_pos = self._prefill(tokens, self._greedy, at_once)
+        row = self._logits(self._ids(tokens[-1:]), self.program.position(start_pos))
         found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
         self._cached_tokens = list(tokens)
         return found
@@ -129,7 +132,11 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     def _ids(self, tokens: list[int]) -> Tensor:
         return upload(np.array(tokens, np.int32), self.program.device)
 
-    def _prefill(self, tokens: list[int], step: Step) -> int:
+    def forget(self) -> None:
+        """From now on the caches hold nothing: the next prompt is read from its beginning."""
+        self._cached_tokens = []
+
+    def _prefill(self, tokens: list[int], step: Step, at_once: bool = True) -> int:
         """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position.
 
         step: the decode step that will go on from there. What it chooses here is not used.
@@ -138,14 +145,18 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
             raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
         start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._cached_tokens = self._cached_tokens[:start_pos]
-        plan = reads(start_pos, end, self.max_context, self._fill[CHUNKS[-1]].captured is not None)
+        plan = self.reads(start_pos, end) if at_once else [(position, 1) for position in range(start_pos, end)]
         self._compile({1, *(size for _, size in plan)})
         for at, size in plan:
             ids = tokens[at : min(at + size, end)]
             padded = self._ids(ids + [0] * (size - len(ids)))
-            (self._fill[size] if size > 1 else step)(padded, self._position(at))
+            (self._fill[size] if size > 1 else step)(padded, self.program.position(at))
             self._cached_tokens = tokens[: at + len(ids)]
         return end
+
+    def reads(self, start_pos: int, end: int) -> list[tuple[int, int]]:
+        """Where a prompt is read from `start_pos` to `end`, and how many tokens at once (`kernels.llm.prompt`)."""
+        return reads(start_pos, end, self.max_context, self._fill[CHUNKS[-1]].captured is not None)
 
     def _compile(self, sizes: set[int]) -> None:
         """The kernels of passes over so many tokens, all at once, if they are not."""
@@ -171,7 +182,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
             start = time.perf_counter()
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
-                ids = step(ids, self._position(position))
+                ids = step(ids, self.program.position(position))
             # one wait for all of them: while the device is busy with a token, the next is on its way to it
             for token in self._history.numpy()[start_pos : start_pos + count].tolist():
                 self._cached_tokens = list(tokens)
@@ -209,7 +220,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
     tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
     sizes = [1, *(m for m in CHUNKS if m <= model.context)]
-    program = Program.load(plan, sizes, weights, tables, device, devices.describe_target(device))
+    program = Program.load(plan, model.context, sizes, weights, tables, device, devices.describe_target(device))
     release(device)
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 

@@ -16,6 +16,7 @@ from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
 from kernels.models.plan import Columns, Launch, Pass, Source, Value
 from kernels.op import Operand
+from kernels.ops.attend import START
 from kernels.registry import variables
 from kernels.upload import zeros
 
@@ -49,18 +50,21 @@ class LoadedPass:
 class Program:
     """The two passes of a model with their weights, caches and tables of angles, on one device.
 
-    state: the caches and tables, by label, as realized buffers that live as long as the model.
+    state: the caches and tables, by label, as realized buffers that live as long as the model. context: positions that
+    the caches have room for.
     """
 
     decode: LoadedPass
     prompt: LoadedPass
     state: Mapping[str, Tensor]
+    context: int
     device: str
     target: Target
 
     @staticmethod
     def load(
         plan: Passes,
+        context: int,
         sizes: Iterable[int],
         weights: Weights,
         tables: Mapping[str, Tensor],
@@ -76,7 +80,12 @@ class Program:
             check_shapes(plan.decode if m == 1 else plan.prompt, m, X_DTYPE)
         caches = {label: zeros(o.shape, o.dtype, device) for label, o in state(plan.decode, X_DTYPE).items()}
         one, many = (LoadedPass(p, tuple(map(weights.operands, p.launches))) for p in (plan.decode, plan.prompt))
-        return Program(one, many, {**tables, **caches}, device, target)
+        return Program(one, many, {**tables, **caches}, context, device, target)
+
+    def position(self, at: int) -> UOp:
+        """A position of the context, as launches take it."""
+        bound: UOp = UOp.variable(START, 0, self.context - 1).bind(at)
+        return bound
 
     def of(self, m: int) -> LoadedPass:
         """The pass over m tokens: that of one, or that of many."""

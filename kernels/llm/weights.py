@@ -6,7 +6,8 @@ cannot do: the halves of fused tensors are taken apart, and older files' keys of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,34 @@ Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
 _VECTORS = ("norm", "weight", "bias", "sinks")  # how the names of operands end that are float32
 
 
+@dataclass(frozen=True)
+class RawWeight:
+    """A weight [n, k] on the host: rows of blocks, uint8 [n, row_nbytes]."""
+
+    format: str
+    rows: npt.NDArray[np.uint8]
+    k: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An operand: the rows of `reads`, one after the other; of each matrix the number-th of `count` equal parts."""
+
+    operand: str
+    reads: tuple[Read, ...]
+    number: int
+    count: int
+
+    @property
+    def is_vector(self) -> bool:
+        return self.operand.endswith(_VECTORS)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal contents."""
+        return self.is_vector, self.number, self.count, *((r.tensor.name, r.half) for r in self.reads)
+
+
 class Weights:
     """Loads on demand and remembers. `nbytes`: what it has put on the device."""
 
@@ -34,40 +63,43 @@ class Weights:
         self._known: dict[tuple[object, ...], PackedWeight | Tensor] = {}
 
     def operands(self, launch: Launch) -> Operands:
-        """What a launch reads from the file, by operand."""
-        grouped: dict[str, list[Read]] = {}
-        for read in launch.reads:
-            grouped.setdefault(read.operand, []).append(read)
+        """What a launch reads from the file, by operand, on the device."""
         found: dict[str, Tensor | tuple[Tensor, ...]] = {}
-        for names, reads in grouped.items():
-            operands = names.split("+")
-            for number, operand in ((i, name) for i, name in enumerate(operands) if name):
-                loaded = self._load(operand, reads, number, len(operands))
-                found[operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
+        for part in _parts(launch):
+            loaded = self._loaded(part)
+            found[part.operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
         return found
+
+    def host(self, launch: Launch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
+        """The same on the host: weights in the file's blocks, vectors as float32."""
+        return {part.operand: self._vector(part) if part.is_vector else self._weight(part) for part in _parts(launch)}
 
     def floats(self, t: TensorInfo) -> npt.NDArray[np.float32]:
         """A tensor's values, float32, in its shape."""
         rows = self._rows(t)
         return reference.dequantize(rows, t.format, (rows.shape[0], t.shape[-1])).reshape(t.shape).astype(np.float32)
 
-    def _load(self, operand: str, reads: list[Read], number: int, count: int) -> PackedWeight | Tensor:
-        vector = operand.endswith(_VECTORS)
-        key = (vector, number, count, *((r.tensor.name, r.half) for r in reads))
-        if key not in self._known:
-            self._known[key] = found = (self._vector if vector else self._weight)(reads, number, count)
-            self.nbytes += found.nbytes if isinstance(found, PackedWeight) else found.nbytes()
-        return self._known[key]
+    def _loaded(self, part: _Part) -> PackedWeight | Tensor:
+        if part.key not in self._known:
+            if part.is_vector:
+                vector = upload(self._vector(part), self._device)
+                self._known[part.key], nbytes = vector, vector.nbytes()
+            else:
+                raw = self._weight(part)
+                weight = PackedWeight.from_blocks(raw.rows, raw.format, (len(raw.rows), raw.k), self._device)
+                self._known[part.key], nbytes = weight, weight.nbytes
+            self.nbytes += nbytes
+        return self._known[part.key]
 
-    def _vector(self, reads: list[Read], number: int, count: int) -> Tensor:
-        parts = [np.split(self.floats(r.tensor), count, axis=-1)[number].reshape(-1) for r in reads]
-        return upload(np.concatenate(parts), self._device)
+    def _vector(self, part: _Part) -> npt.NDArray[np.float32]:
+        halves = (np.split(self.floats(r.tensor), part.count, axis=-1)[part.number] for r in part.reads)
+        return np.concatenate([half.reshape(-1) for half in halves])
 
-    def _weight(self, reads: list[Read], number: int, count: int) -> PackedWeight:
-        format, k = reads[0].tensor.format, reads[0].tensor.shape[-1]
-        parts = [_part(self._half(r), r.tensor, number, count) for r in reads]
-        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]  # of a large tensor no copy
-        return PackedWeight.from_blocks(rows, format, (len(rows), k), self._device)
+    def _weight(self, part: _Part) -> RawWeight:
+        first = part.reads[0].tensor
+        found = [_matrix_part(self._half(r), r.tensor, part.number, part.count) for r in part.reads]
+        rows = np.concatenate(found) if len(found) > 1 else found[0]  # of a large tensor no copy
+        return RawWeight(first.format, rows, first.shape[-1])
 
     def _rows(self, t: TensorInfo) -> npt.NDArray[np.uint8]:
         """Raw rows of blocks, uint8 [all dimensions but the last, bytes]: the file's own, not a copy."""
@@ -89,7 +121,19 @@ class Weights:
         return turned.view(np.uint8).reshape(heads * n, -1)
 
 
-def _part(rows: npt.NDArray[np.uint8], t: TensorInfo, number: int, count: int) -> npt.NDArray[np.uint8]:
+def _parts(launch: Launch) -> Iterator[_Part]:
+    """The operands that a launch reads from the file; "gate+up" is two."""
+    grouped: dict[str, list[Read]] = {}
+    for read in launch.reads:
+        grouped.setdefault(read.operand, []).append(read)
+    for names, reads in grouped.items():
+        operands = names.split("+")
+        for number, operand in enumerate(operands):
+            if operand:
+                yield _Part(operand, tuple(reads), number, len(operands))
+
+
+def _matrix_part(rows: npt.NDArray[np.uint8], t: TensorInfo, number: int, count: int) -> npt.NDArray[np.uint8]:
     """The number-th of `count` equal parts of each matrix's rows."""
     if count == 1:
         return rows

@@ -48,13 +48,18 @@ def choose(logits: Doubles, bias: Doubles | None, extra: dict[str, int | str]) -
         outside = ~np.isin(np.arange(groups), taken)
         seen.reshape(groups, -1)[outside] = -math.inf
     ids = _best(seen, used)
+    return ids, _weights(extra, probabilities, ids), scores
+
+
+def _weights(extra: dict[str, int | str], probabilities: Doubles, ids: list[int]) -> Doubles:
+    """Those of the chosen experts, in their order."""
     probs = probabilities[ids]
-    if gating == "softmax_weight":
+    if extra["gating"] == "softmax_weight":
         probs = np.exp(probs - probs.max())
         probs /= probs.sum()
     if extra.get("norm"):
         probs = probs / max(probs.sum(), 2.0**-14)
-    return ids, probs * float(extra.get("scale", "1.0")), scores
+    return np.asarray(probs * float(extra.get("scale", "1.0")))
 
 
 def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
@@ -63,6 +68,28 @@ def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
     gaps, sizes = np.diff(scores[order]), np.maximum(terms[order][1:], terms[order][:-1])
     same = alike[order][1:] == alike[order][:-1]
     return bool((same | (gaps > _TELLING * sizes)).all())
+
+
+def nearly_chosen(w: Workload, inputs: Inputs, ids: Array) -> bool:
+    """Whether ids [m, used] differ from the choice in float64 only where float32 cannot tell the scores apart."""
+    extra = dict(w.extra)
+    bias = inputs.doubles("bias") if extra.get("bias") else None
+    size = 0.0 if bias is None else float(np.abs(bias).max())
+    for row, chosen in zip(inputs.doubles("logits").reshape(w.m, -1), ids.reshape(w.m, -1).tolist(), strict=True):
+        truly, _, scores = choose(row, bias, extra)
+        if len(set(chosen)) < len(chosen) or not 0 <= min(chosen) <= max(chosen) < len(scores):
+            return False
+        near = _TELLING * (np.abs(scores) + 2 * size)
+        if any(abs(scores[a] - scores[b]) > near[a] for a, b in zip(truly, chosen, strict=True)):
+            return False
+    return True
+
+
+def weights_of(w: Workload, inputs: Inputs, ids: Array) -> Truth:
+    """The weights [m, used] that experts have which were chosen."""
+    extra = dict(w.extra)
+    rows = zip(inputs.doubles("logits").reshape(w.m, -1), ids.reshape(w.m, -1).tolist(), strict=True)
+    return Truth.of(np.array([_weights(extra, _probabilities(str(extra["gating"]), row), ids) for row, ids in rows]))
 
 
 def draw(w: Workload, rng: np.random.Generator) -> Inputs:

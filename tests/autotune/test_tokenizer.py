@@ -1,13 +1,13 @@
 """Tokenizers out of GGUF files: llama.cpp's ids for every known kind, and text that comes in parts."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from support.real_files import SMOLLM2, needs_real_files, real_file
 from support.tokenizer_files import DATA, write_kind, write_tokenizer
 from support.tokenizer_kinds import SPECIAL, TokenizerKind
 
@@ -19,7 +19,6 @@ FACTS = json.loads(DATA.read_text(encoding="utf-8"))
 VOCABULARIES = FACTS["vocabularies"]
 KINDS = {kind["label"]: kind for kind in FACTS["kinds"]}
 KEYS = {"gpt2": {"bos_token_id": 0, "eos_token_id": 1}, "llama": {"bos_token_id": 1, "eos_token_id": 2}}
-MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
 PLAIN = [text for text in FACTS["texts"] if "<" not in text]
 
 
@@ -215,7 +214,7 @@ def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
-@pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf")
+@needs_real_files
 @pytest.mark.parametrize(
     ("text", "ids"),  # of llama-cpp-python 0.3.36
     [
@@ -228,4 +227,4 @@ def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_real_vocabulary(text: str, ids: str) -> None:
-    assert read(Path(MODEL)).encode(text) == [int(i) for i in ids.split()]
+    assert read(real_file(SMOLLM2)).encode(text) == [int(i) for i in ids.split()]

@@ -1,7 +1,6 @@
-"""A real trained model from sweep to kernels in Python: AUTOTUNE_TEST_MODEL names SmolLM2-135M-Instruct.Q4_1.gguf."""
+"""A real trained model, SmolLM2, from sweep to kernels in Python."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from typing import Any
 import pytest
 from support.command import autotune, descendants, environment, events, left_running, start
 from support.once import once
+from support.real_files import FOLDER, SMOLLM2, needs_real_files
 
-MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
+MODEL = str(Path(FOLDER) / SMOLLM2)
 SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--json")
 KILLED_AFTER = 2
 
 pytestmark = [
-    pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one"),
+    needs_real_files,
     pytest.mark.timeout(600),
 ]
 

@@ -1,17 +1,17 @@
-"""A real trained model run: AUTOTUNE_TEST_MODEL names SmolLM2-135M-Instruct.Q4_1.gguf."""
+"""A real trained model, SmolLM2, run as a user does."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
 import pytest
 from support.command import autotune, descendants, left_running, start
+from support.real_files import FOLDER, SMOLLM2, needs_real_files
 
-MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
+MODEL = str(Path(FOLDER) / SMOLLM2)
 
 pytestmark = [
-    pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one"),
+    needs_real_files,
     pytest.mark.timeout(600),
 ]
 

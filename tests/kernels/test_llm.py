@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,16 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from support import gguf_files, kernel_runs
+from support.real_files import DATA, GEMMA, SMOLLM2, needs_real_files, real_file, said
 from support.small_cases import CASES
 
 from autotune.tinygrad_api import captured
 from kernels.llm import TESTED, ModelError, Transformer, load
 from kernels.models.architectures import ARCHITECTURES
 
-DATA = Path(__file__).parents[1] / "data" / "llm"
 SAID = json.loads((DATA / "small.json").read_text())["cases"]
-REAL = json.loads((DATA / "smollm2-135m-instruct.json").read_text())
-MODEL = os.environ.get("AUTOTUNE_TEST_MODEL", "")
 CONTEXT = 64
 NEAR_TIE = 0.05
 TOLERANCE = 2e-3  # of the largest logit: keys and values are rounded to F16 here, and in llama.cpp's run to nothing
@@ -174,9 +171,10 @@ def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) ->
         load(tmp_path / "a.gguf", CONTEXT + 1)
 
 
-@pytest.mark.skipif(not MODEL, reason="set AUTOTUNE_TEST_MODEL to a GGUF file; .ci/run fetches one")
-def test_a_real_model_says_what_llama_cpp_says() -> None:
-    assert hashlib.sha256(Path(MODEL).read_bytes()).hexdigest() == REAL["sha256"], f"not {REAL['file']}"
-    model = load(MODEL, 256, kernel_runs.device().name)
-    for said in REAL["prompts"].values():
-        assert_said(model, said)
+@needs_real_files
+@pytest.mark.parametrize("name", [SMOLLM2, GEMMA])
+def test_a_real_model_says_what_llama_cpp_says(name: str) -> None:
+    """Prompts of 5 to 300 tokens in a row, each of which shares its beginning with one before."""
+    model = load(real_file(name), 512, kernel_runs.device().name)
+    for answer in said(name)["prompts"]:
+        assert_said(model, answer)

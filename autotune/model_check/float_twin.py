@@ -1,0 +1,48 @@
+"""A GGUF file's twin with the same keys and all weights dequantised to F32.
+
+llama.cpp rounds activations to 8 bits before it multiplies them by quantised weights, but not for F32 ones: a twin is
+what it can be asked about when the answer shall be that of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from kernels import reference
+
+_SPLIT = "split."
+
+
+def twin_nbytes(files: Sequence[Path]) -> int:
+    """About how large a twin is."""
+    return sum(4 * int(t.n_elements) for path in files for t in gguf.GGUFReader(path).tensors)
+
+
+def write_float_twin(files: Sequence[Path], twin: Path) -> None:
+    """Writes the twin of a model, of which `files` are all shards in order, the first with the keys."""
+    readers = [gguf.GGUFReader(path) for path in files]
+    architecture = readers[0].fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(twin, architecture)
+    for field in readers[0].fields.values():
+        if not field.name.startswith(("GGUF.", _SPLIT)) and field.name != "general.architecture":
+            kind, *items = field.types
+            writer.add_key_value(field.name, field.contents(), kind, items[-1] if items else None)
+    for reader in readers:
+        for t in reader.tensors:
+            shape = [int(size) for size in reversed(t.shape)]
+            writer.add_tensor_info(t.name, shape, np.dtype(np.float32), 4 * int(t.n_elements))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for reader in readers:
+        for t in reader.tensors:  # one at a time: all of them may not fit into memory
+            shape = [int(size) for size in reversed(t.shape)]
+            n, k = math.prod(shape[:-1]), shape[-1]
+            rows = np.ascontiguousarray(t.data).view(np.uint8).reshape(n, -1)
+            writer.write_tensor_data(reference.dequantize(rows, t.tensor_type.name, (n, k)).reshape(shape))
+    writer.close()

@@ -1,0 +1,136 @@
+"""Each launch of a model's passes against its float64 reference, on the model's own weights and activations.
+
+A pass is run launch by launch, under the schedules that are served, into buffers that hold NaN before; what each launch
+was given is read back and judged by `kernels.references`. So a launch is judged by itself: what an earlier one got
+wrong is an input of the next, not an error of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tinygrad import Tensor
+
+from autotune.validate import CANARY_NBYTES, Verdict, dtype_name, judge, poisoned
+from db.records import Outcome, Schedule, Workload
+from kernels.llm.model import Transformer
+from kernels.llm.program import Launched
+from kernels.llm.prompt import CHUNKS
+from kernels.llm.weights import RawWeight, Weights
+from kernels.models.plan import Launch
+from kernels.op import OUT, UPDATE, Operand
+from kernels.references import topk, truths
+from kernels.references.case import Inputs, PackedRows, Truth
+from kernels.registry import operands
+from kernels.resolution import resolve
+from kernels.tolerance import tolerance
+from kernels.upload import upload
+
+FIRST = 7  # tokens that are in the caches before the first pass that is judged
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LaunchCheck:
+    """The verdict on one launch, of the pass over `tokens` tokens from `position` on. step: of the lookup order, by
+    which the schedule was found."""
+
+    launch: Launch
+    workload: Workload
+    schedule: Schedule
+    step: str
+    tokens: int
+    position: int
+    verdict: Verdict
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict.outcome is Outcome.OK
+
+
+def passes(context: int) -> list[tuple[int, int]]:
+    """(position, tokens) of the passes that are judged: chunks of a prompt from each of CHUNKS, and single tokens."""
+    found, position = [], min(FIRST, context - 1)
+    for tokens in (CHUNKS[-1], 1, *reversed(CHUNKS[:-1]), 1):
+        if position + tokens <= context:
+            found.append((position, tokens))
+            position += tokens
+    return found
+
+
+def check_launches(model: Transformer, weights: Weights, tokens: Sequence[int]) -> Iterator[LaunchCheck]:
+    """Judges every launch of each of `passes` over `tokens`, in order. weights: of the model's file; tokens: at least
+    as many as the passes read. The model's caches are overwritten."""
+    judged = passes(model.max_context)
+    model.forget()
+    if judged[0][0]:
+        model.logits(list(tokens[: judged[0][0]]))
+    model.forget()
+    for position, count in judged:
+        ids = upload(np.array(tokens[position : position + count], np.int32), model.program.device)
+        result = "next" if count == 1 else "residual"
+        steps = model.program.steps(ids, model.program.position(position), result, out=_poisoned)
+        for step in steps:
+            yield _check(model, weights, step, position, count)
+
+
+def _check(model: Transformer, weights: Weights, step: Launched, position: int, count: int) -> LaunchCheck:
+    w = step.workload
+    inputs = _inputs(step, weights, position)  # before the launch: it updates caches in place
+    Tensor.realize(*step.written)
+    resolution = resolve(w, model.program.target)
+    limit = tolerance(w, resolution.schedule.variant)
+    verdict = _judged(w, inputs, [t.numpy() for t in step.written], limit)
+    return LaunchCheck(step.launch, w, resolution.schedule, resolution.step, count, position, verdict)
+
+
+def _poisoned(o: Operand, device: str) -> Tensor:
+    """A buffer of NaNs that no arithmetic makes."""
+    name = dtype_name(o)
+    data = poisoned(int(np.prod(o.shape)), name)[:-CANARY_NBYTES]
+    return upload(data.view(name).reshape(o.shape), device)
+
+
+def _inputs(step: Launched, weights: Weights, position: int) -> Inputs:
+    host, arrays, packed = weights.host(step.launch), {}, {}
+    for name, operand in host.items():
+        if isinstance(operand, RawWeight):
+            packed[name] = PackedRows(operand.format, operand.rows, len(operand.rows), operand.k)
+        else:
+            arrays[name] = operand
+    for o in operands(step.workload):
+        if o.role != OUT and o.name in step.launch.inputs:
+            given = step.given[o.name]
+            assert isinstance(given, Tensor)
+            arrays[o.name] = given.numpy().reshape(o.shape)
+    return Inputs(arrays, packed, position)
+
+
+def _judged(w: Workload, inputs: Inputs, written: Sequence[Array], limit: float) -> Verdict:
+    """The worst of the verdicts on what a launch wrote."""
+    outputs = [o for o in operands(w) if o.role in (OUT, UPDATE)]
+    after = {o.name: array for o, array in zip(outputs, written, strict=True)}
+    wanted = _same_choice(w, inputs, after, truths(w, inputs))
+    verdicts = [_verdict(o, after[o.name], wanted[o.name], limit) for o in outputs]
+    return max(verdicts, key=lambda v: (v.outcome is not Outcome.OK, v.error or 0.0))
+
+
+def _same_choice(w: Workload, inputs: Inputs, after: Mapping[str, Array], wanted: dict[str, Truth]) -> dict[str, Truth]:
+    """Of two experts whose scores float32 cannot tell apart either is right."""
+    if w.op != "topk" or not topk.nearly_chosen(w, inputs, after["ids"]):
+        return wanted
+    ids = after["ids"].reshape(w.m, -1)
+    return {"ids": Truth.exactly(ids), "probs": topk.weights_of(w, inputs, ids)}
+
+
+def _verdict(o: Operand, array: Array, truth: Truth, limit: float) -> Verdict:
+    name = dtype_name(o)
+    canaries = poisoned(0, name)
+    data = np.concatenate([np.ascontiguousarray(array).reshape(-1).view(np.uint8), canaries])
+    verdict = judge(data, name, truth, limit)
+    return verdict if verdict.outcome is Outcome.OK else replace(verdict, reason=f"{o.name}: {verdict.reason}")
