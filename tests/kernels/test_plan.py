@@ -90,9 +90,11 @@ def test_a_launch_that_takes_other_columns_is_refused() -> None:
 @pytest.mark.parametrize("device", ["", "CPU"])
 def test_values_have_the_shapes_of_their_operands(name: str, device: str) -> None:
     passes = plan_passes(CASES[name].header, 640, device)
+    assert passes.model is not None
     check_shapes(passes.decode, 1, "float32")
     for m in (32, 512):
-        check_shapes(passes.prompt, m, "float32")
+        if m <= passes.model.context:
+            check_shapes(passes.prompt, m, "float32")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in files.MODELS.glob("*.json")))
