@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune import cli_options as opt
-from autotune.cli_options import options, plan_of, say, say_line, settings, this_target
+from autotune.cli_options import options, plan_of, settings, this_target
+from autotune.cli_text import echo, say, say_line, tell
 
 if TYPE_CHECKING:
     from autotune.settings import Settings
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kernels.devices import Choice
 
 
-@click.command(short_help="Tell which lookup step serves each kernel of MODEL here.")
+@click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
 @options(opt.m, opt.ctx, opt.device, opt.db, opt.json)
 def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None, db: str | None, as_json: bool) -> int:
@@ -40,15 +41,15 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     lookup = Lookup(chosen.db)
     rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))
     for problem in lookup.problems:
-        click.echo(f"note: {problem}", err=True)
+        tell(f"note: {problem}")
     if as_json:
         say([jsonable.explained(e) for e in rows])
     else:
-        click.echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows)]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows)]))
     return 0
 
 
-@click.command(short_help="Check what is stored for this device again.")
+@click.command(cls=opt.Verb, short_help="Check what is stored for this device again.")
 @click.argument("model", required=False)
 @options(
     opt.format,
@@ -125,22 +126,18 @@ def _simulated(
 
     from autotune import simulate
     from autotune.catalogue import catalogue
-    from autotune.metalsim import ToolchainError
     from db.records import Run
     from db.store import Store
 
     if target is None:
         raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
-    try:
-        arch = simulate.parse_target(target)
-        store = Store.open(chosen.db)
-        asked = [w for w in (catalogue() if workloads is None else workloads) if not m or w.m in m]
-        todo = simulate.jobs(store, arch, asked, formats, count)
-        run = Run(str(uuid.uuid4()), "autotune verify --simulate", 0, 0.0, (("clock", "none: simulated"),))
-        found = simulate.simulate(store, run, arch, todo, chosen.workers)
-        return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
-    except (simulate.SimulateError, ToolchainError) as e:
-        raise click.UsageError(str(e)) from e
+    arch = simulate.parse_target(target)
+    store = Store.open(chosen.db)
+    asked = [w for w in (catalogue() if workloads is None else workloads) if not m or w.m in m]
+    todo = simulate.jobs(store, arch, asked, formats, count)
+    run = Run(str(uuid.uuid4()), "autotune verify --simulate", 0, 0.0, (("clock", "none: simulated"),))
+    found = simulate.simulate(store, run, arch, todo, chosen.workers)
+    return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
 
 
 def _checked(
@@ -154,21 +151,21 @@ def _checked(
     bad = count = 0
     if not as_json:
         if choice is not None:
-            click.echo(reports.choice(choice))
-        click.echo(f"target {target}\n{columns(reports.VERIFY)}")
+            echo(reports.choice(choice))
+        echo(f"target {target}\n{columns(reports.VERIFY)}")
     for checked in found:
         count, bad = count + 1, bad + (not checked.ok)
         if as_json:
             say_line("checked", **jsonable.checked(checked))
         else:
-            click.echo(reports.checked_row(checked))
+            echo(reports.checked_row(checked))
     if not as_json:
         of = f" of {total}" if total else ""
-        click.echo(f"{count}{of} schedules checked, {bad} not right" if count else "nothing is stored for this target")
+        echo(f"{count}{of} schedules checked, {bad} not right" if count else "nothing is stored for this target")
     return 1 if bad else 0
 
 
-@click.command()
+@click.command(cls=opt.Verb)
 @options(opt.device, opt.db, opt.json)
 def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     """Tell what this machine has for tuning, what is missing, and the remedy. Status 1 if tuning cannot work.
@@ -186,5 +183,5 @@ def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     if as_json:
         say(asdict(report))
     else:
-        click.echo(reports.doctor(report))
+        echo(reports.doctor(report))
     return 0 if report.ok else 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from autotune import cli_options as opt
-from autotune.cli_options import options, say, settings
+from autotune.cli_options import options, settings
+from autotune.cli_prompt import PromptVerb, prompt_text
+from autotune.cli_text import echo, say, tell
 
 if TYPE_CHECKING:
     from autotune.opened import Opened
@@ -29,7 +30,7 @@ def _warmth(_: click.Context, option: click.Parameter, given: float) -> float:
 ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cache. [4096, or the model's]")
 
 
-@click.command(short_help="Generate text with MODEL.")
+@click.command(cls=PromptVerb, short_help="Generate text with MODEL.")
 @click.argument("model")
 @click.argument("prompt", required=False)
 @options(
@@ -61,24 +62,33 @@ def run(
 ) -> int:
     """Generate text with MODEL, a GGUF file, from PROMPT on; - reads it from stdin. Text goes to stdout as it comes.
 
-    The prompt is taken as it is, without a chat template; special tokens may be written out in it. The line on stderr
-    tells how many of the kernels are tuned, and what the model takes on the device.
+    The prompt is taken as it is, without a chat template; special tokens may be written out in it. A newline at the
+    very end of stdin is dropped. A prompt that looks like an option goes after --. The line on stderr tells how many of
+    the kernels are tuned, and what the model takes on the device.
 
     \b
     Example:
       autotune run model.gguf "Once upon a time"
+      autotune run model.gguf -- "--help"
     """
     if (prompt is None) == (ids is None):
         raise click.UsageError("give a PROMPT (- reads it from stdin) or --ids, and not both")
+    from autotune.turns import advice
+
     chosen = settings(db=db, device=device)
     header = header_of(model)
     tokenizer = _tokenizer(header, needed=ids is None)
     if ids is not None:
         tokens = _ids(ids, header)
     elif tokenizer is not None and prompt is not None:
-        tokens = tokenizer.encode(sys.stdin.read() if prompt == "-" else prompt)
+        said = prompt_text(prompt)
+        tokens = tokenizer.encode(said)
+        if not tokens:
+            raise click.UsageError("the PROMPT is empty, and this model has no token to begin a text with")
         for line in tokenizer.warnings(tokens):
-            click.echo(f"autotune: warning: {line}", err=True)
+            tell(f"autotune: warning: {line}")
+        if not as_json and (how := advice(header, said)) is not None:
+            tell(f"note: {how}")
     ready = opened(model, header, chosen, ctx)
 
     from autotune import model_reports
@@ -89,14 +99,14 @@ def run(
         for piece in generation:
             text += piece
             if not as_json:
-                click.echo(piece, nl=False)
+                echo(piece, nl=False)
     finally:
         if text and not as_json:
-            click.echo()  # after Ctrl-C, too: what comes next is a line of its own
+            echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
         say({**model_reports.opened_json(ready), **model_reports.generation_json(generation, text)})
     else:
-        click.echo(model_reports.generation(generation), err=True)
+        tell(model_reports.generation(generation))
     return 0
 
 
@@ -139,5 +149,5 @@ def opened(model: str, header: Header, chosen: Settings, ctx: int | None, choice
     from autotune.session import choose
 
     ready = open_model(model, header, chosen, choice or choose(chosen), ctx)
-    click.echo(model_reports.opened(ready), err=True)
+    tell(model_reports.opened(ready))
     return ready

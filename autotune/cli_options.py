@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json as jsonlib
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from autotune.cli_text import ReaderGoneError, tell, telling, writing
 from autotune.settings import Settings
+from db.errors import AutotuneError
 
 if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
@@ -23,22 +23,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def _input_errors() -> tuple[type[Exception], ...]:
-    """What bad input or a missing device raises; imported when something was raised, since it takes a while."""
-    from autotune.compiler import CompilePoolError
-    from autotune.opened import ModelMemoryError
-    from autotune.runner import RunnerError
+def _errors() -> tuple[type[Exception], ...]:
+    """What ends a command with one line. The three that are named beside the base class are imported when something
+    was raised, since it takes a while."""
     from autotune.tokenizer import TokenizerError
-    from db.codec import CodecError
-    from db.exchange import ExchangeError
-    from db.store import StoreError
-    from kernels.devices import DeviceError
-    from kernels.hostcc import MendError
     from kernels.llm import ModelError
     from kernels.models.header import HeaderError
 
-    model = (HeaderError, ModelError, ModelMemoryError, TokenizerError)
-    return *model, StoreError, ExchangeError, CodecError, DeviceError, MendError, RunnerError, CompilePoolError
+    return AutotuneError, HeaderError, ModelError, TokenizerError
+
+
+class Verb(click.Command):
+    """A command: it prints its help before it is called, and that may fail as all writing may."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with writing():
+            return super().parse_args(ctx, args)
 
 
 class Program(click.Group):
@@ -58,18 +58,22 @@ class Program(click.Group):
         try:
             status: Any = run()
         except click.ClickException as e:
-            e.show()
+            with telling():
+                e.show()
             status = 2
         except click.Abort:  # what click makes of KeyboardInterrupt
-            click.echo("stopped", err=True)
+            tell("stopped")
             status = INTERRUPTED
-        except BrokenPipeError:  # as in `| head`: nobody reads on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still flushes when it ends
+        except ReaderGoneError:
             status = 1
-        except _input_errors() as e:
-            click.echo(f"autotune: {' '.join(str(e).split())}", err=True)
+        except _errors() as e:
+            tell(f"autotune: {' '.join(str(e).split())}")
             status = 2
         sys.exit(status)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with writing():  # of the help
+            return super().parse_args(ctx, args)
 
 
 def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[int, ...]:
@@ -126,28 +130,21 @@ def options(*given: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def settings(**given: Any) -> Settings:
-    """The environment's settings with what the command line gives. Raises UsageError naming the bad value."""
+    """The environment's settings with what the command line gives. Raises SettingError naming the bad value."""
     changes: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
-        return replace(Settings.from_environment(), **changes)
-    except ValueError as e:
-        raise click.UsageError(str(e)) from e
+    return replace(Settings.from_environment(), **changes)
 
 
 def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
-    """The workloads of a GGUF file on a device, "" for any GPU. Raises HeaderError, and UsageError for an m that is no
-    token bucket."""
+    """The workloads of a GGUF file on a device, "" for any GPU.
+
+    Raises HeaderError, and SettingError for an m that is no token bucket or a context that cannot be.
+    """
     from autotune.workloads import workloads
-    from kernels.models.header import HeaderError, read_header
+    from kernels.models.header import read_header
     from kernels.models.passes import CONTEXT
 
-    header = read_header(model)
-    try:
-        return workloads(header, m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
-    except HeaderError:
-        raise
-    except ValueError as e:
-        raise click.UsageError(str(e)) from e
+    return workloads(read_header(model), m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
 
 
 def this_target(chosen: Settings) -> Target:
@@ -158,13 +155,3 @@ def this_target(chosen: Settings) -> Target:
     choice = choose(chosen)
     devices.activate(choice)
     return devices.describe_target(choice.device)
-
-
-def say(value: Any) -> None:
-    """Prints one JSON value."""
-    click.echo(jsonlib.dumps(value, indent=2, ensure_ascii=False))
-
-
-def say_line(event: str, **value: Any) -> None:
-    """Prints one JSON object on one line, at once: more lines may take minutes."""
-    click.echo(jsonlib.dumps({"event": event, **value}, ensure_ascii=False))

@@ -9,13 +9,14 @@ import click
 
 from autotune import cli_options as opt
 from autotune.cli_model import ctx, header_of, opened
-from autotune.cli_options import options, say, settings
+from autotune.cli_options import options, settings
+from autotune.cli_text import echo, say, tell
 
 if TYPE_CHECKING:
     from kernels.devices import Choice
 
 
-@click.command(short_help="Measure tokens a second of MODEL.")
+@click.command(cls=opt.Verb, short_help="Measure tokens a second of MODEL.")
 @click.argument("model")
 @options(
     click.option("--prompt-tokens", type=click.IntRange(1), default=512, metavar="N", help="Of the prompt. [512]"),
@@ -58,18 +59,15 @@ def bench(
     from autotune.opened import context_of, vocabulary
     from autotune.rivals import RIVALS, rival
     from autotune.session import choose
-    from autotune.speed import Asked, AskedError, launches, speed
+    from autotune.speed import Asked, launches, speed
 
-    try:
-        asked = Asked(prompt_tokens, tokens, position, context_of(header, ctx), vocabulary(header))
-    except AskedError as e:
-        raise click.UsageError(str(e)) from e
+    asked = Asked(prompt_tokens, tokens, position, context_of(header, ctx), vocabulary(header))
     _note_load()
     choice = choose(chosen)
     bandwidth = _bandwidth(choice)
     others = []
     for name in RIVALS if compare else ():  # before our model takes its part of the device's memory
-        click.echo(f"measuring {name}", err=True)
+        tell(f"measuring {name}")
         others.append(rival(name, model, asked, choice))
     ready = opened(model, header, chosen, ctx, choice)
     ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
@@ -78,11 +76,11 @@ def bench(
         told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
         say({**model_reports.opened_json(ready), **told})
     else:
-        click.echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
+        echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
     return 0
 
 
-@click.command(short_help="Tell where a token's time goes, kernel by kernel.")
+@click.command(cls=opt.Verb, short_help="Tell where a token's time goes, kernel by kernel.")
 @click.argument("model")
 @options(
     click.option("--tokens", type=click.IntRange(1), default=8, metavar="N", help="To time. [8]"),
@@ -114,7 +112,7 @@ def profile(
     if as_json:
         say({**model_reports.opened_json(ready), **model_reports.profile_json(found, by, backend)})
     else:
-        click.echo(model_reports.profile(found, by, backend))
+        echo(model_reports.profile(found, by, backend))
     return 0
 
 
@@ -122,7 +120,7 @@ def _note_load() -> None:
     """A figure of a busy machine is none of the model."""
     busy, cpus = os.getloadavg()[0], os.cpu_count() or 1
     if busy > cpus / 2:
-        click.echo(f"note: this machine is busy (load {busy:.1f} on {cpus} CPUs): figures will be too low", err=True)
+        tell(f"note: this machine is busy (load {busy:.1f} on {cpus} CPUs): figures will be too low")
 
 
 def _bandwidth(choice: Choice) -> float | None:
@@ -133,5 +131,5 @@ def _bandwidth(choice: Choice) -> float | None:
         try:
             return runner.copy_bandwidth()
         except RunnerError as e:
-            click.echo(f"note: {e}", err=True)
+            tell(f"note: {e}")
             return None

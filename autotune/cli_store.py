@@ -7,10 +7,11 @@ import sys
 import click
 
 from autotune import cli_options as opt
-from autotune.cli_options import options, say, settings, this_target
+from autotune.cli_options import options, settings, this_target
+from autotune.cli_text import echo, say
 
 
-@click.command("list", short_help="List what is served, with its gains.")
+@click.command("list", cls=opt.Verb, short_help="List what is served, with its gains.")
 @options(
     opt.target,
     opt.format,
@@ -39,14 +40,14 @@ def list_(
     if as_json:
         say([jsonable.winner(w) for w in found])
     elif found:
-        click.echo(reports.winners_table(found))
+        echo(reports.winners_table(found))
     else:
         others = f"; {len(every)} for other targets (--all-targets)" if every else ""
-        click.echo(f"nothing is stored{f' for {here}' if here else ''} in {store.where}{others}")
+        echo(f"nothing is stored{f' for {here}' if here else ''} in {store.where}{others}")
     return 0
 
 
-@click.command()
+@click.command(cls=opt.Verb)
 @click.argument("digest")
 @options(opt.db, opt.json)
 def show(digest: str, db: str | None, as_json: bool) -> int:
@@ -68,11 +69,11 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
     if as_json:
         say({"served": [jsonable.winner(x) for x in served], "history": [jsonable.recorded(r) for r in rows]})
     else:
-        click.echo(reports.history(rows, served))
+        echo(reports.history(rows, served))
     return 0
 
 
-@click.command()
+@click.command(cls=opt.Verb)
 @options(
     click.option(
         "-o", "--output", default="-", metavar="FILE", help="JSON, or a store if it ends in .sqlite; - is stdout."
@@ -105,11 +106,11 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
     if as_json:
         say({"file": output, "finals": count, "runs": len(payload["runs"])})
     else:
-        click.echo(f"{count} schedules written to {output}")
+        echo(f"{count} schedules written to {output}")
     return 0
 
 
-@click.command("import", short_help="Add the results in FILE to the store.")
+@click.command("import", cls=opt.Verb, short_help="Add the results in FILE to the store.")
 @click.argument("file")
 @options(opt.db, opt.json)
 def import_(file: str, db: str | None, as_json: bool) -> int:
@@ -129,5 +130,5 @@ def import_(file: str, db: str | None, as_json: bool) -> int:
     if as_json:
         say({"new": counts.measurements, "known": counts.known, "runs": counts.runs, "store": store.where})
     else:
-        click.echo(f"{counts.measurements} rows are new, {counts.known} were known; stored in {store.where}")
+        echo(f"{counts.measurements} rows are new, {counts.known} were known; stored in {store.where}")
     return 0

@@ -12,7 +12,8 @@ import click
 
 from autotune import __version__
 from autotune import cli_options as opt
-from autotune.cli_options import INTERRUPTED, options, plan_of, say, say_line, settings
+from autotune.cli_options import INTERRUPTED, options, plan_of, settings
+from autotune.cli_text import echo, say, say_line, tell
 
 if TYPE_CHECKING:
     from autotune.settings import Settings
@@ -23,7 +24,7 @@ DEMO_BUDGET_SECONDS = 2.0
 BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
 
 
-@click.command()
+@click.command(cls=opt.Verb)
 @click.argument("model", required=False)
 @options(
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 2 s a workload, instead of MODEL."),
@@ -94,7 +95,7 @@ def sweep(
     try:
         return _sweep(plan, chosen, command, as_json)
     except KeyboardInterrupt:
-        click.echo("stopped; what was measured is stored, and the same command goes on from there", err=True)
+        tell("stopped; what was measured is stored, and the same command goes on from there")
         return INTERRUPTED
 
 
@@ -117,7 +118,7 @@ def _dry_run(plan: ModelPlan, gbps: float, tflops: float | None, as_json: bool) 
         say(plan_to_json(plan))
     else:
         roof = Roof(gbps * 1e9, None if tflops is None else tflops * 1e12)
-        click.echo("\n".join([*(f"note: {note}" for note in plan.notes), plan_table(plan, roof)]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), plan_table(plan, roof)]))
     return 0
 
 
@@ -135,14 +136,14 @@ def _sweep(plan: ModelPlan, chosen: Settings, command: str, as_json: bool) -> in
             say_line("start", **jsonable.choice(s.choice), **about)
         else:
             notes = [f"note: {note}" for note in plan.notes]
-            click.echo("\n".join([reports.choice(s.choice), f"target {s.info.target}", *notes]))
-            click.echo(heading(reports.SWEEP))
+            echo("\n".join([reports.choice(s.choice), f"target {s.info.target}", *notes]))
+            echo(heading(reports.SWEEP))
         rows = _swept(Sweep(s, plan, command), chosen.budget_seconds, as_json)
         seconds = time.monotonic() - start
         if as_json:
             say_line("summary", **jsonable.sweep_summary(rows, seconds))
         else:
-            click.echo(reports.sweep_summary(rows, seconds, s.store.where))
+            echo(reports.sweep_summary(rows, seconds, s.store.where))
     return 1 if any(row.result.status == "failed" for row in rows) else 0
 
 
@@ -158,7 +159,7 @@ def _swept(sweep: Sweep, budget_seconds: float, as_json: bool) -> list[Row]:
             if as_json:
                 say_line("workload", **jsonable.sweep_row(row))
             else:
-                click.echo(reports.sweep_row(row))
+                echo(reports.sweep_row(row))
             if row.model in sweep.todo:
                 bar.finished()
             rows.append(row)

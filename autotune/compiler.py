@@ -19,6 +19,7 @@ from tinygrad.renderer import Renderer
 from autotune.compiler_child import Answer, Setup
 from autotune.protocol import POLL_SECONDS, Child, ChildFault
 from autotune.tinygrad_api.lower import MAX_UOPS, Program, codegen_context
+from db.errors import AutotuneError
 from db.records import Outcome, Schedule, Workload
 
 START_SECONDS = 60.0
@@ -26,7 +27,7 @@ _WORKER = "autotune.compiler_child"
 _ENV = {"ALLOW_DEVICE_USAGE": "0"}
 
 
-class CompilePoolError(RuntimeError):
+class CompilePoolError(AutotuneError, RuntimeError):
     """The workers cannot run at all: the message has the last line that one printed."""
 
 

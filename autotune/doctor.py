@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db import paths
+from db.errors import StoreError
 from db.store import Store
 from kernels import clash, devices, hostcc
 
@@ -208,6 +209,6 @@ def _store(where: str | Path | None) -> StoreState:
         if file is not None and not file.exists():
             return StoreState(shown, exists=False)
         stats = Store.open(place).stats()
-    except ValueError as error:  # StoreError, or a place that names no file
+    except StoreError as error:
         return StoreState(shown, exists=True, error=str(error))
     return StoreState(stats.where, True, stats.nbytes, stats.schema, tuple(stats.rows.items()), stats.served)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from db.errors import AutotuneError
+
 MIN_GAIN = 0.01
 ALPHA = 0.05
 
 
-class SamplesError(ValueError):
+class SamplesError(AutotuneError, ValueError):
     """The samples cannot be summarised or compared."""
 
 

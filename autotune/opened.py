@@ -10,6 +10,7 @@ from typing import Any
 from autotune.explain import Stored
 from autotune.settings import Settings
 from autotune.transfer import served_if_any
+from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Target
 from kernels import devices, llm, resolution
@@ -22,7 +23,7 @@ from kernels.resolution import STEPS
 _NO_ROOM = (MemoryError, RuntimeError, OSError)
 
 
-class ModelMemoryError(ValueError):
+class ModelMemoryError(AutotuneError, ValueError):
     """The device has no room for the model. The message says what it takes, and what would take less."""
 
 

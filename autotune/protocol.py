@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from db.errors import AutotuneError
 from db.records import Outcome
 
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
@@ -38,7 +39,7 @@ importlib.import_module("autotune.protocol").attend(importlib.import_module(modu
 """
 
 
-class ChildFault(RuntimeError):
+class ChildFault(AutotuneError, RuntimeError):
     """The child hung (TIMEOUT), died or outgrew its memory limit (CRASH). It is gone when this is raised."""
 
     def __init__(self, outcome: Outcome, reason: str):

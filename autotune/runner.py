@@ -16,6 +16,7 @@ import psutil
 from autotune.protocol import Child, ChildFault
 from autotune.runner_child import DeviceInfo, Prepared, Refused, Request, Timing
 from autotune.validate import Verdict
+from db.errors import AutotuneError
 from db.records import Workload
 from kernels.devices import Choice
 
@@ -27,11 +28,11 @@ TIMEOUT_SECONDS = 30.0
 PREPARE_SECONDS = 300.0
 
 
-class RunnerError(RuntimeError):
+class RunnerError(AutotuneError, RuntimeError):
     """The device cannot be opened or prepared, or a call came out of order. No candidate is to blame."""
 
 
-class PrepareError(ValueError):
+class PrepareError(AutotuneError, ValueError):
     """There are no inputs for this workload."""
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from db.errors import SettingError
 from kernels.modes import LOOKUP_MODES, lookup_mode
 
 
@@ -27,7 +28,7 @@ def _default_workers() -> int:
 class Settings:
     """`db` and `device` are None where the defaults decide (db.paths.default_store, kernels.devices.choose_device).
 
-    Raises ValueError, also through dataclasses.replace, for a number that is out of its range.
+    Raises SettingError, also through dataclasses.replace, for a number that is out of its range.
     """
 
     db: str | None = None
@@ -41,13 +42,13 @@ class Settings:
         for _, name, _, low, high in _NUMBERS:
             _check(name, getattr(self, name), low, high)
         if self.lookup not in LOOKUP_MODES:
-            raise ValueError(f"lookup={self.lookup!r}: expected one of {', '.join(LOOKUP_MODES)}")
+            raise SettingError(f"lookup={self.lookup!r}: expected one of {', '.join(LOOKUP_MODES)}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """The settings that `environ` asks for; a variable that is unset or blank leaves its default.
 
-        Raises ValueError naming the variable and its value.
+        Raises SettingError naming the variable and its value.
         """
         given: dict[str, Any] = {}
         for variable, name, parse, low, high in _NUMBERS:
@@ -56,7 +57,7 @@ class Settings:
                     value = parse(text)
                 except ValueError:
                     kind = "whole number" if parse is int else "number"
-                    raise ValueError(f"{variable}={text!r}: expected a {kind} of {low} to {high}") from None
+                    raise SettingError(f"{variable}={text!r}: expected a {kind} of {low} to {high}") from None
                 given[name] = _check(variable, value, low, high)
         db, device = (environ.get(variable, "").strip() or None for variable in ("AUTOTUNE_DB", "DEV"))
         return cls(db=db, device=device, lookup=lookup_mode(environ), **given)
@@ -73,5 +74,5 @@ _NUMBERS: tuple[tuple[str, str, type[int] | type[float], int, int], ...] = (
 def _check(name: str, value: float, low: int, high: int) -> float:
     """`value` if it is within low..high; NaN is within nothing."""
     if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name}={value!r}: expected {low} to {high}")
+        raise SettingError(f"{name}={value!r}: expected {low} to {high}")
     return value

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autotune.metalsim import ARCHS, Launch, Result, find_toolchain, metal_renderer, run_orders
+from autotune.metalsim import ARCHS, Launch, Result, ToolchainError, find_toolchain, metal_renderer, run_orders
 from autotune.session import missing_kernel
 from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
 from autotune.tinygrad_api.sample import random_schedules
 from autotune.validate import Verdict, dtype_name, initial, judge
 from autotune.verify import Checked
+from db.errors import AutotuneError
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.defaults import defaults, heuristic
@@ -39,7 +40,7 @@ OUTCOMES = {"compile_error": Outcome.COMPILE_ERROR, "limit": Outcome.ILLEGAL, "t
 SIMULATED = "simulated"
 
 
-class SimulateError(ValueError):
+class SimulateError(AutotuneError, ValueError):
     """What was asked for cannot be simulated."""
 
 
@@ -94,9 +95,12 @@ def jobs(
 def simulate(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: int) -> Iterator[Checked]:
     """Checks all of them on `workers` processes, in order, and records each verdict as the stage VERIFY of `run`.
 
-    Raises metalsim.ToolchainError where no clang++ can compile Metal source, StoreError.
+    Raises SimulateError where no clang++ can compile Metal source, StoreError.
     """
-    find_toolchain()
+    try:
+        find_toolchain()
+    except ToolchainError as e:  # the simulator stands alone, its errors too
+        raise SimulateError(str(e)) from e
     if not todo:
         return
     store.start_run(run)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autotune.measure import median
+from db.errors import AutotuneError
 
 WARM_PROMPTS = 2  # TinyJit runs, captures, and only then replays
 WARM_TOKENS = 4
@@ -28,7 +29,7 @@ class Generates(Protocol):
     def generate(self, tokens: list[int]) -> Iterator[int]: ...
 
 
-class AskedError(ValueError):
+class AskedError(AutotuneError, ValueError):
     """What was asked for does not fit the model's context."""
 
 

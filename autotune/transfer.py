@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
+from db.errors import StoreError
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
 from db.paths import default_store, sqlite_path
-from db.store import Store, StoreError, Winner
+from db.store import Store, Winner
 
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from db.errors import AutotuneError
 from db.records import Outcome
 from kernels.op import DTYPES, UPDATE, Operand
 from kernels.references.case import Case, Truth
@@ -30,7 +31,7 @@ _BFLOAT16_MAX = 3.3895313892515355e38
 _Floats = npt.NDArray[np.float64]
 
 
-class ValidateError(ValueError):
+class ValidateError(AutotuneError, ValueError):
     """The arrays to be judged do not belong together."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.codec import workload_digest, workload_to_json
+from db.errors import SettingError
 from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
 from kernels.models.header import Header, TensorInfo
@@ -80,16 +81,16 @@ def workloads(
     that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does not launch
     it. device: tinygrad's name of what will run them; "" is any GPU.
 
-    Raises ValueError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header that
-    contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
+    Raises SettingError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header
+    that contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
     """
     if not m or (unknown := [value for value in m if value not in M_BUCKETS]):
         buckets = ", ".join(map(str, M_BUCKETS))
-        raise ValueError(f"m: {unknown if m else 'nothing'} is not a token bucket; there are {buckets}")
+        raise SettingError(f"m: {unknown if m else 'nothing'} is not a token bucket; there are {buckets}")
     if x_dtype not in X_DTYPES:
-        raise ValueError(f"x_dtype: {x_dtype!r} is not supported; there are {', '.join(X_DTYPES)}")
+        raise SettingError(f"x_dtype: {x_dtype!r} is not supported; there are {', '.join(X_DTYPES)}")
     if context < 1:
-        raise ValueError(f"context: {context} positions; at least 1 is needed")
+        raise SettingError(f"context: {context} positions; at least 1 is needed")
     passes = plan_passes(header, context, device)
     groups: dict[Workload, list[Launch]] = {}
     for bucket in sorted(set(m)):

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from db.errors import AutotuneError
 from db.records import Arg, Opt, Schedule, Target, Workload
 
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
@@ -20,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _RANGE = re.compile(r"(-?\d{1,6})(\.\d{1,6}){0,4}|opt\d{1,2}")
 
 
-class CodecError(ValueError):
+class CodecError(AutotuneError, ValueError):
     """The JSON is not a record: the message names the field and the value seen."""
 
 

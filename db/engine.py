@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
+from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
 
@@ -29,20 +30,13 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 T = TypeVar("T")
 
 
-class StoreError(ValueError):
-    """The store cannot be used as asked: the message names it, what was seen and what to do."""
-
-
 def open_engine(where: str | Path) -> Engine:
     """An engine on the store at a path or an SQLAlchemy URL, created or migrated to this version's schema.
 
     Safe against another process that opens the same store at once. Raises StoreError, having written nothing, for a
     file that is no store, a corrupt one, or one written by a newer version.
     """
-    try:
-        path = sqlite_path(where)
-    except ValueError as e:
-        raise StoreError(str(e)) from e
+    path = sqlite_path(where)
     if path is None:
         return _open_server(str(where))
     try:

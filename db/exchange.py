@@ -21,7 +21,8 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from db import codec, payload, queries, rows, schema
-from db.engine import StoreError, reported, seal, writing
+from db.engine import reported, seal, writing
+from db.errors import StoreError
 from db.inserts import insert_measurements, insert_run
 from db.payload import ExchangeError, Fact, load_json
 from db.records import Run, Target

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from db.errors import StoreError
+
 PACKAGED = Path(__file__).with_name("packaged.sqlite")
 """The read-only store that travels in the wheel."""
 
@@ -24,7 +26,7 @@ def default_store() -> str:
 def sqlite_path(where: str | Path) -> Path | None:
     """The file behind a path or an sqlite:// URL; None when `where` is the URL of another database.
 
-    Raises ValueError for a URL of SQLite that names no file (an in-memory store would be empty for every reader).
+    Raises StoreError for a URL of SQLite that names no file (an in-memory store would be empty for every reader).
     """
     scheme, is_url, rest = str(where).partition("://")
     if not is_url:
@@ -34,5 +36,5 @@ def sqlite_path(where: str | Path) -> Path | None:
     else:  # SQLAlchemy's spelling: sqlite:///relative, sqlite:////absolute, ?options after
         name = rest.partition("?")[0].removeprefix("/")
     if not name or ":memory:" in name or "\0" in name:
-        raise ValueError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
+        raise StoreError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
     return Path(name).expanduser() if name[0] == "~" else Path(name)

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from db import codec
+from db.errors import AutotuneError
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.rows import NAME, TEXT_LENGTH, Recorded
 
@@ -29,7 +30,7 @@ _RUN = {"id", "started_at", "command", "beam_width", "budget_seconds", "versions
 T = TypeVar("T")
 
 
-class ExchangeError(ValueError):
+class ExchangeError(AutotuneError, ValueError):
     """The payload is not one that was exported: the message begins with the path of the bad field."""
 
 

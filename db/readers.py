@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
 
@@ -179,7 +180,7 @@ def reader(where: str | Path) -> Reader:
     """A reader of the store at a path or an SQLAlchemy URL. Opens nothing yet."""
     try:
         path = sqlite_path(where)
-    except ValueError as e:
+    except StoreError as e:
         return Reader(str(e))
     return ServerReader(str(where)) if path is None else SqliteReader(path)
 

@@ -16,7 +16,8 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, select, text
 
 from db import codec, queries, rows, schema
-from db.engine import StoreError, open_engine, reported, writing
+from db.engine import open_engine, reported, writing
+from db.errors import StoreError
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, sqlite_path
 from db.records import Measurement, Outcome, Run, Served, Target, Workload

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from db.errors import AutotuneError
 
-class FormatError(ValueError):
+
+class FormatError(AutotuneError, ValueError):
     """The format is unknown, or a shape or an array does not fit it."""
 
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from db.errors import AutotuneError
 from db.records import Target
 from kernels import hostcc
 
@@ -39,7 +40,7 @@ _OPEN_FAILURES = (
 )
 
 
-class DeviceError(ValueError):
+class DeviceError(AutotuneError, ValueError):
     """No such device, or none that works: the message names the value seen and the remedy."""
 
 

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from db.errors import AutotuneError
 from kernels.cache import cache_folder, write_whole
 
 TINYGRAD = "0.14"  # the mend was written for this layout of tinygrad/runtime/ops_cpu.py
@@ -50,7 +51,7 @@ exec '{zig}' cc -g0 -fno-sanitize=undefined -fno-stack-protector "$@"
 """
 
 
-class MendError(ValueError):
+class MendError(AutotuneError, ValueError):
     """CPU kernels cannot run here without a compiler: the message says why and what to install."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import DType
 
+from db.errors import AutotuneError
 from db.records import Schedule, Workload
 
 Params = dict[str, int]
@@ -24,7 +25,7 @@ DTYPES: dict[str, DType] = {"float32": dtypes.float32, "float16": dtypes.float16
 OUT, UPDATE, WEIGHT, INPUT = "out", "update", "weight", "input"
 
 
-class KernelError(ValueError):
+class KernelError(AutotuneError, ValueError):
     """The workload or the schedule names something that these kernels do not have."""
 
 

@@ -29,9 +29,10 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType, Ops, graph_rewrite
 
 from db import records
+from db.errors import AutotuneError
 
 
-class ScheduleError(ValueError):
+class ScheduleError(AutotuneError, ValueError):
     """An opt does not apply to this kernel on this device."""
 
 

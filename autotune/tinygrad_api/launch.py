@@ -17,6 +17,7 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import Ops, UOp
 
 from autotune.tinygrad_api.lower import Program, one_line
+from db.errors import AutotuneError
 
 # where the seconds of a launch come from, by tinygrad device
 CLOCKS = {
@@ -32,11 +33,11 @@ CLOCKS = {
 _REFUSALS = (RuntimeError, AssertionError, MemoryError)
 
 
-class LoadError(RuntimeError):
+class LoadError(AutotuneError, RuntimeError):
     """The driver does not accept the program: too much local memory, source that it cannot compile, ..."""
 
 
-class LaunchError(RuntimeError):
+class LaunchError(AutotuneError, RuntimeError):
     """A launch failed on the device. The device may be unusable from here on; leave the process."""
 
 

@@ -23,13 +23,14 @@ from tinygrad.renderer import Renderer
 from tinygrad.renderer.isa import ISARenderer, IselContext
 from tinygrad.uop.ops import Ops, ProgramInfo, UOp, graph_rewrite
 
+from db.errors import AutotuneError
 from db.records import Outcome
 
 MAX_UOPS = 3000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class LoweringError(RuntimeError):
+class LoweringError(AutotuneError, RuntimeError):
     """The kernel did not become a program. `outcome` is what to record, the message says why in one line."""
 
     def __init__(self, outcome: Outcome, reason: str):

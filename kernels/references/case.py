@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from db.errors import AutotuneError
 from kernels import reference
 from kernels.formats import get_format, split_planes
 from kernels.op import OUT, UPDATE, WEIGHT, Operand
@@ -21,7 +22,7 @@ Doubles = npt.NDArray[np.float64]
 _SLAB_WEIGHTS = 1 << 25  # dequantised at a time
 
 
-class InputsError(ValueError):
+class InputsError(AutotuneError, ValueError):
     """There are no inputs for this workload."""
 
 

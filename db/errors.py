@@ -1,0 +1,35 @@
+"""The one base class of this project's errors, and those that several modules raise. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class AutotuneError(Exception):
+    """Something outside of this program is not as it must be: the input, a file, the device, the machine.
+
+    The message is for the user: it names the value that was seen, and the limit or the remedy. The command line prints
+    it as one line and ends with status 2. Whatever is no AutotuneError is a fault of this program.
+    """
+
+
+class SettingError(AutotuneError, ValueError):
+    """An option or an environment variable has a value that it cannot have: the message names both."""
+
+
+class StoreError(AutotuneError, ValueError):
+    """The store cannot be used as asked: the message names it, what was seen and what to do."""
+
+
+class FileError(AutotuneError):
+    """A file or a folder cannot be read or written: the message names it and says what the system said."""
+
+
+@contextmanager
+def file_errors(what: object) -> Iterator[None]:
+    """Turns OSError into FileError about `what`, the path as the user knows it."""
+    try:
+        yield
+    except OSError as e:
+        raise FileError(f"{what}: {e.strerror or e}") from e
