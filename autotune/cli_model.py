@@ -96,10 +96,11 @@ def run(
 
     generation, text = Generation(ready.model, tokenizer, tokens, max_tokens, temperature), ""
     try:
-        for piece in generation:
-            text += piece
-            if not as_json:
-                echo(piece, nl=False)
+        with ready.running():
+            for piece in generation:
+                text += piece
+                if not as_json:
+                    echo(piece, nl=False)
     finally:
         if text and not as_json:
             echo()  # after Ctrl-C, too: what comes next is a line of its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ class Program(click.Group):
             status: Any = run()
         except click.ClickException as e:
             with telling():
-                e.show()
+                e.show(sys.stderr or io.StringIO())  # click would show it on stdout where stderr is closed
             status = 2
         except click.Abort:  # what click makes of KeyboardInterrupt
             tell("stopped")
@@ -70,6 +71,12 @@ class Program(click.Group):
             tell(f"autotune: {' '.join(str(e).split())}")
             status = 2
         sys.exit(status)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as e:  # not stdout's; click would end with status 1 and say nothing
+            raise RuntimeError("a pipe to a child process broke") from e
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with writing():  # of the help

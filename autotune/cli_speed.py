@@ -70,7 +70,8 @@ def bench(
         tell(f"measuring {name}")
         others.append(rival(name, model, asked, choice))
     ready = opened(model, header, chosen, ctx, choice)
-    ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
+    with ready.running():
+        ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
         told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
@@ -107,7 +108,8 @@ def profile(
 
     from autotune import kernel_profile, model_reports
 
-    found = kernel_profile.profile(ready.model, tokens)
+    with ready.running():
+        found = kernel_profile.profile(ready.model, tokens)
     backend = ready.target.backend
     if as_json:
         say({**model_reports.opened_json(ready), **model_reports.profile_json(found, by, backend)})

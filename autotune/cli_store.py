@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from autotune import cli_options as opt
 from autotune.cli_options import options, settings, this_target
-from autotune.cli_text import echo, say
+from autotune.cli_text import UTF8, echo, read_stdin, say
 
 
 @click.command("list", cls=opt.Verb, short_help="List what is served, with its gains.")
@@ -124,7 +122,7 @@ def import_(file: str, db: str | None, as_json: bool) -> int:
     from db.exchange import import_payload
     from db.store import Store
 
-    payload = transfer.read(file, sys.stdin)
+    payload = transfer.read(file, lambda: read_stdin("the export", UTF8))
     store = Store.open(settings(db=db).db)
     counts = import_payload(store, payload)
     if as_json:

@@ -14,6 +14,7 @@ from autotune import __version__
 from autotune import cli_options as opt
 from autotune.cli_options import INTERRUPTED, options, plan_of, settings
 from autotune.cli_text import echo, say, say_line, tell
+from db.errors import file_errors
 
 if TYPE_CHECKING:
     from autotune.settings import Settings
@@ -100,13 +101,18 @@ def sweep(
 
 
 def _demo_model() -> str:
-    from platformdirs import user_cache_path
-
     from autotune.demo import write_demo_model
+    from kernels.cache import cache_folder
 
-    path = user_cache_path("tinygrad-autotune", ensure_exists=True) / f"demo-{__version__}.gguf"
+    path = cache_folder() / f"demo-{__version__}.gguf"
     if not path.exists():
-        write_demo_model(path.with_suffix(f".{os.getpid()}")).replace(path)
+        draft = path.with_suffix(f".{os.getpid()}")
+        with file_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write_demo_model(draft).replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
     return str(path)
 
 

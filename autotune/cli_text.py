@@ -78,8 +78,9 @@ def telling() -> Iterator[None]:
         _abandon(sys.stderr)
 
 
-def read_stdin(what: str) -> str:
-    """All of stdin, in its own encoding, but UTF-8 where that is ASCII. `what` is read, as the user knows it.
+def read_stdin(what: str, encoding: str | None = None) -> str:
+    """All of stdin, in this encoding, by default its own, but UTF-8 where that is ASCII. `what` is read, as the user
+    knows it.
 
     Raises TextError where stdin is closed, cannot be read, or holds no text.
     """
@@ -91,7 +92,7 @@ def read_stdin(what: str) -> str:
         data = sys.stdin.buffer.read()
     except OSError as e:
         raise TextError(f"stdin cannot be read: {e.strerror or e}") from e
-    encoding = codecs.lookup(sys.stdin.encoding or UTF8).name
+    encoding = codecs.lookup(encoding or sys.stdin.encoding or UTF8).name
     return _text(data, UTF8 if encoding == "ascii" else encoding, "stdin")
 
 

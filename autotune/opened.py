@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +29,17 @@ class ModelMemoryError(AutotuneError, ValueError):
     """The device has no room for the model. The message says what it takes, and what would take less."""
 
 
+class CacheError(AutotuneError):
+    """tinygrad's cache of compiled kernels on disk cannot be read or written."""
+
+
 @dataclass(frozen=True)
 class Opened:
-    """`model` is kernels.llm's. steps: how many launches of a token each lookup step serves. stale: how many of them
-    the store has a schedule for that was accepted for another version of the kernel's source."""
+    """`model` is kernels.llm's, of the file at `path`. steps: how many launches of a token each lookup step serves.
+    stale: how many of them the store has a schedule for that was accepted for another version of the kernel's source.
+    """
 
+    path: str
     model: Any
     choice: devices.Choice
     target: Target
@@ -43,6 +51,10 @@ class Opened:
     @property
     def launches(self) -> int:
         return sum(self.steps.values())
+
+    def running(self) -> AbstractContextManager[None]:
+        """Around what runs the model: raises ModelMemoryError where memory runs out, CacheError where the disk does."""
+        return _running(self.path, self.choice.device, self.sizes)
 
 
 def context_of(header: Header, asked: int | None) -> int:
@@ -67,28 +79,27 @@ def open_model(
 ) -> Opened:
     """Loads a model onto the device of `choice`, served from the settings' store.
 
-    Raises ModelError, HeaderError, DeviceError, ModelMemoryError.
+    Raises ModelError, HeaderError, DeviceError, ModelMemoryError, CacheError.
     """
     context = context_of(header, context)
     needed = llm.sizes(header, context)
     devices.activate(choice)
     device = choice.device
     target = devices.describe_target(device)
+    if target.backend.partition(":")[0] in devices.WITHOUT_RESULTS:
+        raise devices.DeviceError(f"DEV={device!r} computes nothing: choose another device with DEV or --device")
     resolution.serve_from(Lookup(settings.db), settings.lookup)
     room = devices.memory_nbytes(device)
     total = needed.weights_nbytes + needed.cache_nbytes
     if room and total > room:
         raise ModelMemoryError(_no_room(path, device, needed, f"the device has {room / 1e9:.1f} GB"))
-    try:
+    with _running(path, device, needed):
         model = llm.load(path, context)
-    except _NO_ROOM as e:
-        if not isinstance(e, MemoryError) and "memory" not in str(e).lower():
-            raise
-        raise ModelMemoryError(_no_room(path, device, needed, str(e) or type(e).__name__)) from e
     served = model.resolutions()
     stored = Stored(served_if_any(settings.db), target)
     counts = Counter(found.step for _, found in served)
     return Opened(
+        path=path,
         model=model,
         choice=choice,
         target=target,
@@ -97,6 +108,18 @@ def open_model(
         stale=sum(stored.is_stale(w) for w, _ in served),
         weights_nbytes=sum(launch.nbytes(1) for launch in model.program.decode.launches),
     )
+
+
+@contextmanager
+def _running(path: str, device: str, needed: llm.Sizes) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as e:  # the stores' errors are StoreErrors: this is tinygrad's own file
+        raise CacheError(devices.cache_problem(e)) from e
+    except _NO_ROOM as e:
+        if not isinstance(e, MemoryError) and "memory" not in str(e).lower():
+            raise
+        raise ModelMemoryError(_no_room(path, device, needed, str(e) or type(e).__name__)) from e
 
 
 def _no_room(path: str, device: str, needed: llm.Sizes, why: str) -> str:

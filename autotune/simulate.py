@@ -95,12 +95,16 @@ def jobs(
 def simulate(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: int) -> Iterator[Checked]:
     """Checks all of them on `workers` processes, in order, and records each verdict as the stage VERIFY of `run`.
 
-    Raises SimulateError where no clang++ can compile Metal source, StoreError.
+    Raises SimulateError where no clang++ can compile Metal source or the cache folder cannot be used, StoreError.
     """
     try:
         find_toolchain()
-    except ToolchainError as e:  # the simulator stands alone, its errors too
+        yield from _checked(store, run, arch, todo, workers)
+    except ToolchainError as e:  # the simulator stands alone, and so do its errors
         raise SimulateError(str(e)) from e
+
+
+def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: int) -> Iterator[Checked]:
     if not todo:
         return
     store.start_run(run)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from db.errors import StoreError
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
@@ -68,12 +69,13 @@ def write(payload: dict[str, Any], path: str) -> None:
         raise StoreError(f"{path}: {e.strerror}") from e
 
 
-def read(path: str, stdin: TextIO) -> object:
-    """The payload in a file; "-" is `stdin`. Raises ExchangeError, StoreError. Nothing of it is checked yet."""
+def read(path: str, stdin: Callable[[], str]) -> object:
+    """The payload in a file; of "-" that in the text that `stdin` returns. Raises ExchangeError, StoreError, and what
+    `stdin` raises. Nothing of it is checked yet."""
     if is_sqlite(path):
         return read_sqlite(path)
     try:
-        return load_json(stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+        return load_json(stdin() if path == "-" else Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise ExchangeError(f"{path}: {e.strerror}") from e
     except UnicodeDecodeError as e:

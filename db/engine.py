@@ -65,11 +65,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reported(where: object) -> Iterator[None]:
-    """Turns the database's own errors into StoreError."""
+    """Turns the database's own errors into StoreError, those of a connection without SQLAlchemy too."""
     try:
         yield
     except DBAPIError as e:
         raise StoreError(f"store {where}: {e.orig}") from e
+    except sqlite3.Error as e:
+        raise StoreError(f"store {where}: {e}") from e
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

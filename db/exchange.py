@@ -91,7 +91,8 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
     try:
         store = Store.open(draft)
         counts = import_payload(store, value)
-        seal(store.engine)
+        with reported(draft):
+            seal(store.engine)
         draft.replace(path)
     except OSError as e:
         raise StoreError(f"{path}: {e.strerror}") from e

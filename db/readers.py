@@ -106,7 +106,7 @@ class SqliteReader(Reader):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        uri = f"file:{quote(os.path.abspath(self._name))}?{options}"
+        uri = f"file:{quote(os.fsencode(os.path.abspath(self._name)))}?{options}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             row = connection.execute(REVISION).fetchone()

@@ -18,13 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernels import hostcc
-from kernels.hardware import DeviceError, describe_target, driver_version, last_level_cache_nbytes, memory_nbytes
+from kernels.hardware import (
+    DeviceError,
+    cache_problem,
+    describe_target,
+    driver_version,
+    last_level_cache_nbytes,
+    memory_nbytes,
+)
 
 __all__ = [
     "Choice",
     "DeviceError",
     "Finding",
     "activate",
+    "cache_problem",
     "choose_device",
     "describe_target",
     "driver_version",
@@ -35,6 +43,7 @@ __all__ = [
 
 GPUS = ("METAL", "AMD", "NV", "CUDA", "QCOM", "CL")
 ON_REQUEST = ("CPU", "WEBGPU", "DSP", "NULL", "PYTHON")  # these are used when DEV names them; CPU also as a fallback
+WITHOUT_RESULTS = ("NULL",)  # kernels are rendered and compiled for it, and compute nothing
 CPU_RENDERERS = {"": True, "CLANG": True, "LLVM": False, "LVP": False, "X86": False}  # name -> needs a C compiler
 
 _PROBE_SECONDS = 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -10,6 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +34,7 @@ _KERNEL = (
 _ENTRY = b"metalsim_enter_"
 
 
-class ToolchainError(RuntimeError):
+class ToolchainError(Exception):
     """This machine has no compiler that the simulator can use."""
 
 
@@ -69,12 +72,26 @@ def find_toolchain(compiler: str | None = None) -> Toolchain:
 
 def compile_metal(source: str, compiler: str | None = None) -> bytes:
     """A shared library with an entry for each kernel of `source`. MetalFault with a compile_error if it is refused;
-    ToolchainError."""
+    ToolchainError where there is no compiler, or no room for what it makes."""
     tools = find_toolchain(compiler)
     try:
         text = translate(source).text
     except TranslationError as e:
         raise MetalFault(Verdict("compile_error", str(e))) from None
+    with _room():
+        return _compiled(tools, text)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turns OSError of the cache folder into ToolchainError."""
+    try:
+        yield
+    except OSError as e:
+        raise ToolchainError(f"simulating Metal needs a cache folder ({e}). Remedy: XDG_CACHE_HOME") from e
+
+
+def _compiled(tools: Toolchain, text: str) -> bytes:
     path = _cached(_key(tools, "kernel", text), ".so")
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -98,11 +115,12 @@ def compile_metal(source: str, compiler: str | None = None) -> bytes:
 
 def library_path(library: bytes) -> Path:
     """A file with what `compile_metal` returned, which may have been made by another process."""
-    path = _cached(hashlib.sha256(library).hexdigest(), ".loaded.so")
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(library)
-        os.replace(file.name, path)
+    with _room():
+        path = _cached(hashlib.sha256(library).hexdigest(), ".loaded.so")
+        if not path.exists():
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(library)
+            os.replace(file.name, path)
     return path
 
 
@@ -130,6 +148,8 @@ def _flags(tools: Toolchain) -> tuple[str, ...]:
 def _run(tools: Toolchain, arguments: list[str], folder: str) -> None:
     done = subprocess.run([tools.path, *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
+        if (full := os.strerror(errno.ENOSPC)) in done.stderr:
+            raise OSError(errno.ENOSPC, full, folder)
         errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
         where, _, message = errors[0].partition(" error: ")
         raise MetalFault(Verdict("compile_error", message or where, where.strip(": ") if message else ""))
