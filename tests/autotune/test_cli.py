@@ -136,6 +136,7 @@ def test_a_dry_run_and_help_load_neither_tinygrad_nor_the_database(model: str, t
         (["import", "/nowhere/opts.json"], "/nowhere/opts.json"),
         (["import", "/nowhere/opts.sqlite"], "/nowhere/opts.sqlite"),
         (["import", "MODEL"], "UTF-8"),
+        (["explain", "MODEL", "--db", "sqlite://"], "names no file"),
         (["toast"], "toast"),
     ],
 )
@@ -153,6 +154,16 @@ def test_a_bad_variable_is_bad_input_too(model: str, monkeypatch: pytest.MonkeyP
     done = run("sweep", model)
     assert done.exit_code == 2
     assert "AUTOTUNE_BEAM='wide'" in done.stderr
+
+
+def test_the_demo_model_without_a_place_for_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "file"))
+    done = run("sweep", "--demo", "--dry-run")
+    assert done.exit_code == 2
+    assert "Not a directory" in done.stderr
+    assert str(tmp_path / "file") in done.stderr
 
 
 def test_an_empty_store_is_no_error(place: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,7 @@ def test_a_profile_by_op_is_a_table_with_its_clock(model: str) -> None:
         (["run", "MODEL", "hello", "--ctx", "0"], "context of 0"),
         (["run", "MODEL", "a long prompt", "--ctx", "3"], "do not fit the context of 3"),
         (["run", "MODEL", "hello", "--device", "TOASTER"], "TOASTER"),
+        (["run", "MODEL", "hello", "--device", "NULL"], "DEV='NULL' computes nothing"),
         (["run", "/nowhere/x.gguf", "hello"], "/nowhere/x.gguf"),
         (["run", "README", "hello"], "not a GGUF file"),
         (["run", "GEMMA", "hello"], "gemma2"),
@@ -237,6 +239,32 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
     assert done.exit_code == 2
     assert "does not fit on CPU" in done.stderr
     assert str(error) in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "bench", "profile"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "does not fit on CPU"), (sqlite3.OperationalError("disk I/O error"), "disk I/O error; free disk")],
+)
+def test_memory_or_disk_that_runs_out_later_is_one_line(
+    model: str, monkeypatch: pytest.MonkeyPatch, verb: str, error: Exception, said: str
+) -> None:
+    real = llm.load
+
+    def load(*arguments: Any) -> Any:
+        def generate(*_: object, **__: object) -> Any:
+            raise error
+
+        loaded = real(*arguments)
+        loaded.generate = generate
+        return loaded
+
+    monkeypatch.setattr(llm, "load", load)
+    arguments = {"run": ("hello",), "bench": ("--prompt-tokens", "3"), "profile": ()}
+    done = run(verb, model, *arguments[verb])
+    assert done.exit_code == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.output
 
 
 def test_ctrl_c_is_status_130_and_leaves_nothing_running(model: str, tmp_path: Path) -> None:

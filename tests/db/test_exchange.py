@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.full_disk import room_for
 from support.measurement_strategies import FINALS
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
@@ -282,3 +283,24 @@ def test_arbitrary_text_is_json_or_refused(text: str) -> None:
         pass
     except ValueError as e:
         assert "JSON compliant" in str(e)  # noqa: PT017  1e999 is JSON, and infinite: the fields' own checks meet it
+
+
+def test_a_disk_that_is_full_at_any_point_is_a_store_error_and_leaves_nothing(source: Store, tmp_path: Path) -> None:
+    payload, file = export_payload(source), tmp_path / "full" / "copy.sqlite"
+    file.parent.mkdir()
+
+    def fits(nbytes: int) -> bool:
+        try:
+            with room_for(nbytes):
+                write_sqlite(file, payload)
+        except StoreError:
+            assert list(file.parent.iterdir()) == []
+            return False
+        file.unlink()
+        return True
+
+    low, high = 0, 1 << 20
+    while high - low > 256:  # towards the last thing that is written
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    assert not any(fits(nbytes) for nbytes in range(low - 4096, low, 512))

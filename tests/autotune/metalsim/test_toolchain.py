@@ -70,3 +70,20 @@ def test_the_same_source_makes_the_same_library(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "cache_dir", str(tmp_path / name))
         made.append(compile_metal(SOURCE.format(1)))
     assert made[0] == made[1]
+
+
+def test_a_cache_folder_that_cannot_be_is_no_fault_of_the_source(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(module, "cache_dir", str(tmp_path / "file"))
+    with pytest.raises(ToolchainError, match=r"Not a directory.*Remedy: XDG_CACHE_HOME"):
+        compile_metal(SOURCE.format(1))
+
+
+def test_a_full_disk_is_no_fault_of_the_source(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "cache_dir", str(tmp_path / "cache"))
+    clang = fake(tmp_path, "cc", "clang version 15.0.0")
+    with open(clang, "a") as file:
+        file.write("case $* in *--version*) exit 0 ;; esac\n")
+        file.write('echo "error: unable to make temporary file: No space left on device" >&2; exit 1\n')
+    with pytest.raises(ToolchainError, match="No space left on device"):
+        compile_metal(SOURCE.format(1), clang)
