@@ -197,6 +197,13 @@ def _explicit(dev: str, environ: Mapping[str, str]) -> Choice:
     return Choice(dev, choice.reason, f"DEV=CPU is about 5 times faster: {hostcc.INSTALL}", mend=True)
 
 
+def named(device: str) -> str:
+    """`device`, as tinygrad spells it ("CUDA:1"). Raises DeviceError for a name that is none of tinygrad's devices."""
+    if device.split(":")[0].upper() not in GPUS + ON_REQUEST:
+        raise DeviceError(f"device {device!r}: no such device; expected one of {', '.join(GPUS + ON_REQUEST)}")
+    return device
+
+
 def activate(choice: Choice) -> None:
     """Make tinygrad use `choice` in this process and in those it spawns. Works before and after tinygrad's import.
 

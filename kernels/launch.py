@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tinygrad import Tensor, UOp
 from tinygrad.uop.ops import Ops
 
 from db.records import Target, Workload
-from kernels import sink
+from kernels import arguments, sink
+from kernels.arguments import ArgumentError
 from kernels.compiled import compiled
 from kernels.op import OUT, UPDATE, Operand
 from kernels.registry import operands
@@ -37,9 +39,10 @@ def launch(
 
     read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
     order. bound: the kernel's Variables, bound to their values. out: makes the buffers of role `out`. Works inside
-    TinyJit. A kernel is compiled when what it writes is realized, if it is not `compiled` yet.
+    TinyJit. A kernel is compiled when what it writes is realized, if it is not `compiled` yet. Raises ArgumentError for
+    an operand that does not fit.
     """
-    given = _spread(workload, read)
+    given = _spread(workload, read, device)
     sources = [
         out(o, device).uop if o.role == OUT else _written(given[o.name].uop) if o.role != UPDATE else given[o.name].uop
         for o in operands(workload)
@@ -57,7 +60,7 @@ def _written(u: UOp) -> UOp:
     return base if base.op is Ops.AFTER else u.contiguous()
 
 
-def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]]) -> dict[str, Tensor]:
+def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]], device: str) -> dict[str, Tensor]:
     """One tensor for each operand's name, in the operand's shape."""
     found: dict[str, Tensor] = {}
     taken: dict[str, int] = {}
@@ -66,8 +69,17 @@ def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]]) -
             continue
         group = o.name.partition(".")[0]
         value = read[group if group != o.name else o.name]
-        if not isinstance(value, Tensor):
+        if isinstance(value, list | tuple):
             at = taken.get(group, 0)
             value, taken[group] = value[at], at + 1
-        found[o.name] = value.reshape(o.shape)
+        found[o.name] = _fitting(workload.op, o, value, device).reshape(o.shape)
     return found
+
+
+def _fitting(op: str, o: Operand, value: object, device: str) -> Tensor:
+    """`value` if it can be the operand. Raises ArgumentError."""
+    given = arguments.tensor(op, o.name, value, (o.dtype,))
+    if given.numel() != math.prod(o.shape):
+        raise ArgumentError(f"{op}: {o.name} of shape {given.shape} does not fit, expected {o.shape}")
+    arguments.same_device(op, o.name, given, device)
+    return given

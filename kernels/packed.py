@@ -12,16 +12,15 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Device, Tensor, UOp, dtypes
+from tinygrad import Device, Tensor, UOp
 
 from db.records import M_BUCKETS, Target, Workload
-from kernels import devices, sink
+from kernels import arguments, devices, sink
+from kernels.arguments import FLOATS, ArgumentError
 from kernels.formats import FormatError, get_format, split_planes
 from kernels.resolution import resolve
 from kernels.unpack import tables
 from kernels.upload import upload
-
-_DTYPE_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
 
 def bucket(tokens: int) -> int:
@@ -45,19 +44,23 @@ class PackedWeight:
     ) -> PackedWeight:
         """Packs raw rows of blocks, uint8 [n, row_nbytes], as a GGUF file holds them.
 
-        Raises FormatError for a format without kernels, or rows that do not fit `shape` (n, k).
+        Raises FormatError for a format without kernels, or rows that do not fit `shape` (n, k), ArgumentError for rows
+        that are no array, DeviceError for a device that does not open.
         """
         n, k = shape
         device = Device.canonicalize(device)
+        target = devices.describe_target(devices.named(device))
         if isinstance(raw, Tensor):
             raw = raw.numpy()
+        if not isinstance(raw, np.ndarray):
+            raise ArgumentError(f"PackedWeight.from_blocks: raw is a {type(raw).__qualname__}, not an array of uint8")
         if raw.dtype != np.uint8:
             raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
         planes = [upload(plane, device) for plane in split_planes(raw, format, (n, k))]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
         sink.renderer(device)
         arrays = (*planes, *_tables(format, device))
-        return PackedWeight(format, (n, k), arrays, device, devices.describe_target(device))
+        return PackedWeight(format, (n, k), arrays, device, target)
 
     @property
     def nbytes(self) -> int:
@@ -88,26 +91,27 @@ def linear(x: Tensor, w: PackedWeight) -> Tensor:
     """x [..., k] times w [n, k] transposed: [..., n], in x's dtype (float32 or float16), summed in float32.
 
     Tokens (the product of the leading dimensions) are padded to a bucket of M_BUCKETS; more than the largest are taken
-    in pieces. One leading dimension may be symbolic: it is padded to its maximum. Raises ValueError for other dtypes,
-    another k or another device.
+    in pieces. One leading dimension may be symbolic: it is padded to its maximum. Raises ArgumentError for other
+    dtypes, another k, no tokens or another device.
     """
+    arguments.tensor("linear", "x", x, arguments.FLOAT)
+    arguments.packed("linear", w=w)
     n, k = w.shape
-    if x.dtype not in _DTYPE_NAMES:
-        raise ValueError(f"linear takes float32 or float16 activations, saw {x.dtype.name}: cast them first")
     if x.ndim < 1 or x.shape[-1] != k:
-        raise ValueError(f"linear: x of shape {x.shape} does not end in k={k} of the weight {w.shape}")
-    if x.device != w.device:
-        raise ValueError(f"linear: x is on {x.device}, the weight on {w.device}")
+        raise ArgumentError(f"linear: x of shape {x.shape} does not end in k={k} of the weight {w.shape}")
+    arguments.same_device("linear", "x", x, w.device)
     lead = x.shape[:-1]
     sizes = tuple(s if isinstance(s, int) else int(s.vmax) for s in lead)
     if sizes != lead:
         x = x.pad_to(*sizes, k)
     tokens = int(np.prod(sizes))
+    if not tokens:
+        raise ArgumentError(f"linear: x of shape {x.shape} has no tokens: at least 1 is needed")
     x = x.reshape(tokens, k)
     pieces = []
     for start in range(0, tokens, M_BUCKETS[-1]):
         piece = x[start : start + M_BUCKETS[-1]]
         m = cast(int, piece.shape[0])
-        pieces.append(_multiply(piece.pad_to(bucket(m), k), w, _DTYPE_NAMES[x.dtype])[:m])
+        pieces.append(_multiply(piece.pad_to(bucket(m), k), w, FLOATS[x.dtype])[:m])
     out = (pieces[0] if len(pieces) == 1 else pieces[0].cat(*pieces[1:])).reshape(*sizes, n)
     return out if sizes == lead else out.shrink(tuple((0, s) for s in (*lead, n)))

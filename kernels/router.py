@@ -5,13 +5,12 @@ Nothing is ever searched here. See `kernels.ops.topk` for what is computed.
 
 from __future__ import annotations
 
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor
 
 from db.records import Workload, decimal
+from kernels.arguments import FLOATS, given, sizes
 from kernels.launch import launch
 from kernels.small import target
-
-_NAMES = {dtypes.float32: "float32", dtypes.float16: "float16"}
 
 
 def topk(
@@ -29,11 +28,10 @@ def topk(
 
     gating: "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight" for a softmax of the chosen logits. bias
     [experts] is added for the choice only; norm divides probs by their sum; scale multiplies them at last; groups > 1
-    takes experts from the best used_groups of so many only. Raises ValueError for other dtypes, shapes or numbers.
+    takes experts from the best used_groups of so many only. Raises ArgumentError for other dtypes or shapes,
+    KernelError for other numbers.
     """
-    if logits.dtype not in _NAMES or logits.ndim != 2:
-        raise ValueError(f"topk takes float32 or float16 logits [m, experts], saw {logits.dtype.name} {logits.shape}")
-    m, experts = (int(size) for size in logits.shape)
+    m, experts = sizes("topk", "logits", logits, "[m, experts]")
     extra: dict[str, int | str] = {
         "experts": experts,
         "used": used,
@@ -44,8 +42,8 @@ def topk(
     }
     if groups > 1:
         extra |= {"groups": groups, "used_groups": used_groups}
-    name = _NAMES[logits.dtype]
+    name = FLOATS[logits.dtype]
     w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
-    given = {"logits": logits} | ({} if bias is None else {"bias": bias})
-    ids, probs = launch(w, target(str(logits.device)), str(logits.device), given)
+    read = {"logits": logits, **given(bias=bias)}
+    ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
     return ids, probs
