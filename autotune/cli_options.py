@@ -24,16 +24,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """What ends a command with one line. The three that are named beside the base class are imported when something
-    was raised, since it takes a while."""
-    from autotune.tokenizer import TokenizerError
-    from kernels.llm import ModelError
-    from kernels.models.header import HeaderError
-
-    return AutotuneError, HeaderError, ModelError, TokenizerError
-
-
 class Verb(click.Command):
     """A command: it prints its help before it is called, and that may fail as all writing may."""
 
@@ -67,7 +57,7 @@ class Program(click.Group):
             status = INTERRUPTED
         except ReaderGoneError:
             status = 1
-        except _errors() as e:
+        except AutotuneError as e:
             tell(f"autotune: {' '.join(str(e).split())}")
             status = 2
         sys.exit(status)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from autotune.tokenizer import ends
 from autotune.tokenizer.kinds import NORMAL
+from db.errors import AutotuneError
 from kernels.models.header import Header
 
 TOKENS, MERGES, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "merges", "scores", "token_type"))
@@ -20,7 +21,7 @@ IDS_INSTEAD = "give token ids instead: --ids 1,2,3"
 T = TypeVar("T")
 
 
-class TokenizerError(ValueError):
+class TokenizerError(AutotuneError, ValueError):
     """The file's tokenizer is missing or of an unknown kind. The message names it, and what can be done."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Device, Tensor, UOp, dtypes
 
+from db.errors import AutotuneError
 from db.records import Workload
 from kernels import devices, sink
 from kernels.llm import angles, shim
@@ -36,7 +37,7 @@ Step = Callable[[Tensor, UOp], Tensor]
 """Decodes the token in a Tensor [1] at a position: the next one."""
 
 
-class ModelError(ValueError):
+class ModelError(AutotuneError, ValueError):
     """A file is no model that can be run here. The message says why, and what can be done."""
 
 

@@ -12,6 +12,8 @@ import struct
 from pathlib import Path
 from typing import Protocol
 
+from db.errors import AutotuneError
+
 FIRST_WINDOW_NBYTES = 1 << 16
 LAST_WINDOW_NBYTES = 1 << 21
 MAX_HEADER_NBYTES = 1 << 27  # the largest tokenizers take about 20 MB
@@ -21,7 +23,7 @@ MAX_NAME_NBYTES = 4096
 _U64 = struct.Struct("<Q")
 
 
-class HeaderError(ValueError):
+class HeaderError(AutotuneError, ValueError):
     """A header cannot be read. The message has the file, the byte offset where known, what was seen, and a remedy."""
 
     def __init__(self, source: str, message: str, offset: int | None = None) -> None:
