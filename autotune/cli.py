@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from autotune import __version__, cli_check, cli_model, cli_speed, cli_store, cli_sweep
+from autotune import __version__, cli_check, cli_model, cli_speed, cli_store, cli_sweep, cli_verify
 from autotune.cli_options import Program
 
 
@@ -35,7 +35,7 @@ for _command in (
     cli_check.explain,
     cli_store.export,
     cli_store.import_,
-    cli_check.verify,
+    cli_verify.verify,
     cli_check.doctor,
     cli_model.run,
     cli_speed.bench,

@@ -12,6 +12,7 @@ from db import codec
 
 if TYPE_CHECKING:
     from autotune.explain import Explained
+    from autotune.model_check.whole import Check
     from autotune.sweep import Row
     from autotune.verify import Checked
     from db.records import Run, Schedule, Workload
@@ -142,3 +143,32 @@ def recorded(r: Recorded) -> dict[str, Any]:
 
 def run(r: Run) -> dict[str, Any]:
     return {**asdict(r), "versions": dict(r.versions)}
+
+
+def check(c: Check) -> tuple[str, dict[str, Any]]:
+    """The event and the value of a check of a whole model."""
+    from autotune.model_check import LaunchCheck, PathCheck
+
+    if isinstance(c, LaunchCheck):
+        return "launch", {
+            **_workload(c.workload),
+            "layer": c.launch.layer,
+            "outputs": [value.label for value in c.launch.outputs],
+            "tokens": c.tokens,
+            "position": c.position,
+            "schedule": _schedule(c.schedule),
+            "step": c.step,
+            "outcome": c.verdict.outcome,
+            "error": c.verdict.error,
+            "tolerance": c.verdict.tolerance,
+            "reason": c.verdict.reason,
+        }
+    if isinstance(c, PathCheck):
+        parted = c.parted and {
+            "difference": c.parted.difference,
+            "rerouted": c.parted.rerouted,
+            "rerounded": c.parted.rerounded,
+        }
+        fields = {"tokens": c.length, "path": c.path, "ok": c.ok, "difference": c.difference, "reason": c.reason}
+        return "prompt", {**fields, "parted": parted}
+    return "llama.cpp", {"tokens": c.length, "ok": c.ok, "difference": c.difference, "equal": c.equal, "sure": c.sure}

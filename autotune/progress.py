@@ -1,4 +1,4 @@
-"""The sweep's progress bar, on stderr and only on a terminal. Draws; knows nothing of tuning."""
+"""Progress bars, on stderr and only on a terminal. They draw; they know nothing of tuning."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ class Bar:
     """Counts seconds of budget, so that its ETA is right within a workload too; draws nothing if `shown` is false."""
 
     def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
-        tqdm.set_lock(threading.RLock())  # its own would be a semaphore between processes, which needs a helper process
+        _prepare()
         self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
-        tqdm.monitor_interval = 0  # no thread that redraws
         self._bar = tqdm(
             total=count * self._budget_seconds,
             disable=not shown or not count,
@@ -58,3 +57,33 @@ class Bar:
     def _move(self, seconds: float) -> None:
         target = self._done * self._budget_seconds + seconds
         self._bar.update(max(0.0, min(target, self._bar.total or target) - self._bar.n))
+
+
+class Counter:
+    """Counts steps of a known number, or further ones; draws nothing if `shown` is false."""
+
+    def __init__(self, what: str, count: int, shown: bool) -> None:
+        _prepare()
+        shape = "{percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {desc}, ETA {remaining}"
+        self._bar = tqdm(total=count, disable=not shown, file=sys.stderr, leave=False, bar_format=shape, desc=what)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.close()
+
+    def step(self) -> None:
+        """One more is done."""
+        if self._bar.total and self._bar.n >= self._bar.total:
+            self._bar.total += 1
+        self._bar.update(1)
+
+    def clear(self) -> None:
+        """Makes room for a line of output."""
+        self._bar.clear()
+
+
+def _prepare() -> None:
+    tqdm.set_lock(threading.RLock())  # its own would be a semaphore between processes, which needs a helper process
+    tqdm.monitor_interval = 0  # no thread that redraws

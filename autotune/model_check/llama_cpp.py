@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from autotune.model_check.parting import difference
 from autotune.protocol import Child
+from db.errors import AutotuneError
 from kernels.llm.model import Transformer
 
 LIMIT = 2e-2  # relative difference of the logits: a cache in F16 alone makes some 1e-3 of it
@@ -28,7 +29,7 @@ TIMEOUT_SECONDS = 3600.0
 Logits = npt.NDArray[np.float32]
 
 
-class LlamaCppError(RuntimeError):
+class LlamaCppError(AutotuneError):
     """llama.cpp is not here, or cannot run the model. The message says why and what to do."""
 
 
@@ -61,11 +62,6 @@ class LlamaCheck:
     @property
     def ok(self) -> bool:
         return self.difference <= LIMIT and self.equal == self.sure
-
-
-def prompts_of(tokens: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Prompts of each length, the first of `tokens`; each but the first of a length shares all but its end."""
-    return [list(tokens[:length]) for length in lengths]
 
 
 def check_against(model: Transformer, twin: Path, prompts: Sequence[list[int]], count: int) -> Iterator[LlamaCheck]:

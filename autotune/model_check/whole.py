@@ -1,0 +1,57 @@
+"""All checks of a model that is open, in order. Prints nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autotune.model_check.float_twin import write_float_twin
+from autotune.model_check.launches import LaunchCheck, check_launches, passes
+from autotune.model_check.llama_cpp import LlamaCheck, check_against
+from autotune.model_check.paths import PathCheck, check_paths
+from kernels.llm.model import Transformer
+from kernels.llm.weights import Weights
+from kernels.models.header import Header
+
+GREEDY_TOKENS = 16  # after each prompt that llama.cpp is asked about
+AGAINST_LENGTHS = (5, 40, 41, 150, 300)
+
+Check = LaunchCheck | PathCheck | LlamaCheck
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be checked: prompts of `lengths`, of tokens drawn by `seed`; against: also llama.cpp's answers."""
+
+    lengths: Sequence[int]
+    seed: int = 0
+    against: bool = False
+
+
+def launch_count(model: Transformer) -> int:
+    """How many launches `checks` will judge."""
+    return sum(len(model.program.of(tokens).launches) for _, tokens in passes(model.max_context))
+
+
+def checks(model: Transformer, header: Header, asked: Asked) -> Iterator[Check]:
+    """Each check when it is done. Raises LlamaCppError, ChildFault for what llama.cpp cannot do."""
+    drawn = np.random.default_rng(asked.seed).integers(0, vocabulary(model), model.max_context)
+    tokens = drawn.tolist()
+    yield from check_launches(model, Weights(header, model.program.device), tokens)
+    yield from check_paths(model, tokens, asked.lengths)
+    if asked.against:
+        lengths = [n for n in AGAINST_LENGTHS if n + GREEDY_TOKENS <= model.max_context]
+        with tempfile.TemporaryDirectory() as folder:
+            twin = Path(folder) / "twin.gguf"
+            write_float_twin([Path(name) for name in header.files], twin)
+            yield from check_against(model, twin, [tokens[:n] for n in lengths], GREEDY_TOKENS)
+
+
+def vocabulary(model: Transformer) -> int:
+    """Token ids that the model knows."""
+    embedding = model.program.decode.launches[0]
+    return embedding.n
