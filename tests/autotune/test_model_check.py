@@ -1,0 +1,182 @@
+"""A whole model is checked: right ones pass, and what differs is named, by its layer and launch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from support import gguf_files, kernel_runs
+from support.cli import run
+from support.small_cases import CASES
+
+from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
+from autotune.model_check.float_twin import write_float_twin
+from autotune.model_check.whole import Asked, checks, vocabulary
+from kernels.llm import Transformer, load
+from kernels.llm.weights import Weights
+from kernels.models.header import read_header
+
+CONTEXT = 64
+LENGTHS = (1, 2, 17, 18, 33)
+Loaded = Callable[[str], Transformer]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def written(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.gguf"
+    if not path.exists():
+        CASES[name].write(path)
+    return path
+
+
+def opened(path: Path) -> Transformer:
+    return load(path, CONTEXT, kernel_runs.device().name)
+
+
+# formats mixed within a layer; latent attention and routed experts; a gate of the shared expert; windows and norms
+@pytest.mark.parametrize("name", ["llama", "deepseek2-groups", "qwen2moe", "gemma3"])
+def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
+    path = written(folder, name)
+    found = list(checks(opened(path), read_header(path), Asked(LENGTHS)))
+    assert [c for c in found if not c.ok] == []
+    layers = {c.launch.layer for c in found if isinstance(c, LaunchCheck)}
+    assert layers >= {None, 0, 1}
+    assert {c.tokens for c in found if isinstance(c, LaunchCheck)} == {1, 32}
+    assert {(c.length, c.path) for c in found if isinstance(c, PathCheck)} >= {(18, "at once"), (33, "in pieces")}
+
+
+def test_a_launch_that_computes_with_other_weights_is_named(folder: Path) -> None:
+    """The model's own weights are judged against those of a file in which one tensor of layer 1 is another."""
+    path, other = written(folder, "llama"), folder / "changed.gguf"
+    other.write_bytes(path.read_bytes())
+    tensor = next(t for t in read_header(path).tensors if t.name == "blk.1.ffn_down.weight")
+    data = np.memmap(other, np.uint8, "r+")
+    rows = data[tensor.offset : tensor.offset + tensor.nbytes].reshape(tensor.shape[0], -1)
+    rows[:] = rows[::-1].copy()
+    data.flush()
+    model = opened(path)
+    tokens = list(range(CONTEXT))
+    wrong = [c for c in check_launches(model, Weights(read_header(other), "CPU"), tokens) if not c.ok]
+    assert {(c.launch.layer, c.launch.tensors) for c in wrong} == {(1, ("blk.1.ffn_down.weight",))}
+    assert {c.tokens for c in wrong} == {1, 32}
+    assert all("relative error" in c.verdict.reason for c in wrong)
+
+
+def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
+    """A model whose pass over many tokens has two tensors of the same shape and format changed for each other."""
+    path, other = written(folder, name), folder / f"{name}-swapped.gguf"
+    other.write_bytes(path.read_bytes())
+    data = np.memmap(other, np.uint8, "r+")
+    one, two = (t for t in read_header(path).tensors if t.name in tensors)
+    places = [slice(t.offset, t.offset + t.nbytes) for t in (one, two)]
+    data[places[0]], data[places[1]] = data[places[1]].copy(), data[places[0]].copy()
+    data.flush()
+    model = opened(path)
+    model.program = replace(model.program, prompt=opened(other).program.prompt)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "first"),
+    [
+        ("llama", ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight"), r"blk\.0\.ffn_residual differs by .*: linear of"),
+        ("llama", ("blk.0.attn_k.weight", "blk.1.attn_k.weight"), r"cache\.0\.k differs by .*, which is no rounding"),
+        ("qwen3moe", ("blk.0.ffn_gate_inp.weight", "blk.1.ffn_gate_inp.weight"), r"blk\.0\.router_logits differs"),
+    ],
+)
+def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, str], first: str, folder: Path) -> None:
+    model = swapped(folder, name, tensors)
+    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    found = list(check_paths(model, tokens, LENGTHS))
+    assert all(c.ok for c in found if c.length <= 17)  # nothing is read at once yet
+    wrong = [c for c in found if c.length == 33 and c.path == "at once"]
+    assert [c.ok for c in wrong] == [False]
+    assert re.search(first, wrong[0].reason), wrong[0].reason
+
+
+def test_a_prompt_longer_than_the_context_is_left_out(folder: Path) -> None:
+    model = opened(written(folder, "llama"))
+    assert {c.length for c in check_paths(model, [1] * CONTEXT, (2, CONTEXT, 70, 513))} == {2, CONTEXT}
+
+
+def test_a_float_twin_has_the_same_keys_and_values(folder: Path, tmp_path: Path) -> None:
+    path = written(folder, "llama")
+    write_float_twin([path], tmp_path / "twin.gguf")
+    ours, twin = gguf.GGUFReader(path), gguf.GGUFReader(tmp_path / "twin.gguf")
+
+    def keys(reader: gguf.GGUFReader) -> dict[str, object]:
+        return {name: f.contents() for name, f in reader.fields.items() if not name.startswith("GGUF.")}
+
+    assert keys(twin) == keys(ours)
+    assert [t.name for t in twin.tensors] == [t.name for t in ours.tensors]
+    for a, b in zip(ours.tensors, twin.tensors, strict=True):
+        assert b.tensor_type is gguf.GGMLQuantizationType.F32
+        assert list(a.shape) == list(b.shape)
+        assert np.array_equal(gguf.dequantize(a.data, a.tensor_type).reshape(-1), np.asarray(b.data).reshape(-1))
+
+
+def test_a_split_model_has_one_float_twin(tmp_path: Path) -> None:
+    facts = [("a.weight", (4, 32), "Q8_0"), ("b.weight", (32,), "F32")]
+    paths = []
+    for number, tensor in enumerate(facts):
+        keys = {"split.no": number, "split.count": 2, "split.tensors.count": 2}
+        head = {"general.architecture": "llama", "llama.block_count": 1} if number == 0 else {}
+        paths.append(tmp_path / f"m-0000{number + 1}-of-00002.gguf")
+        gguf_files.write_sparse_gguf(paths[-1], head | keys, [tensor])
+    write_float_twin(paths, tmp_path / "twin.gguf")
+    header = read_header(tmp_path / "twin.gguf")
+    assert {t.name: (t.shape, t.format) for t in header.tensors} == {
+        "a.weight": ((4, 32), "F32"),
+        "b.weight": ((32,), "F32"),
+    }
+    assert header.metadata["llama.block_count"] == 1
+
+
+@pytest.fixture
+def on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
+    monkeypatch.setenv("DEV", kernel_runs.device().name)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_the_command_prints_a_line_a_check(folder: Path) -> None:
+    path = str(written(folder, "llama"))
+    done = run("verify", path, "--ctx", str(CONTEXT), "--lengths", "1,18")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("launch ") for line in lines) > 10
+    assert sum(line.startswith("prompt ") for line in lines) == 5
+    assert lines[-1].endswith(" checks, 0 not right")
+    told = run("verify", path, "--ctx", str(CONTEXT), "--lengths", "2", "--json", "--seed", "5")
+    events = [json.loads(line) for line in told.stdout.splitlines()]
+    assert {e["event"] for e in events} == {"launch", "prompt", "summary"}
+    assert events[-1] == {"event": "summary", "checks": len(events) - 1, "wrong": 0, "first": None}
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--lengths", "1,x"), "expected whole numbers"),
+        (("--lengths", "0"), "a prompt has at least 1 token"),
+        (("--m", "1"), "add --schedules"),
+        (("--schedules", "--lengths", "3"), "are for a whole MODEL"),
+        (("--simulate",), "needs a --target"),
+        (("--target", "METAL:Apple9"), "METAL can be run with --simulate"),
+        (("--against", "ollama"), "is not"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(arguments: tuple[str, ...], message: str, folder: Path) -> None:
+    done = run("verify", str(written(folder, "llama")), "--ctx", str(CONTEXT), *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
