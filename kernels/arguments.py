@@ -3,6 +3,7 @@ remedy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tinygrad import Tensor, dtypes
@@ -11,7 +12,7 @@ from tinygrad.dtype import DType
 from db.errors import AutotuneError
 
 FLOATS: dict[DType, str] = {dtypes.float32: "float32", dtypes.float16: "float16"}
-FLOAT, HALF, INT = tuple(FLOATS), (dtypes.float16,), (dtypes.int32,)
+FLOAT, SINGLE, HALF, INT = tuple(FLOATS), (dtypes.float32,), (dtypes.float16,), (dtypes.int32,)
 
 
 class ArgumentError(AutotuneError, ValueError):
@@ -25,22 +26,23 @@ def tensor(op: str, name: str, value: object, expected: tuple[DType, ...] | None
             raise ArgumentError(f"{op}: {name} is a PackedWeight, where a Tensor belongs: are the arguments in order?")
         raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
     if expected is not None and value.dtype not in expected:
-        names = " or ".join(dtype.name for dtype in expected)
-        cast = f"{name}.cast(dtypes.{expected[0].name})"
-        raise ArgumentError(f"{op}: {name} is of {value.dtype.name}, expected {names}: cast it first, as in {cast}")
+        names = " or ".join(map(_dtype, expected))
+        cast = f"{name}.cast(dtypes.{_dtype(expected[0])})"
+        raise ArgumentError(f"{op}: {name} is of {_dtype(value.dtype)}, expected {names}: cast it first, as in {cast}")
     return value
 
 
 def sizes(op: str, name: str, value: object, shape: str, expected: tuple[DType, ...] | None = FLOAT) -> tuple[int, ...]:
     """The shape of a Tensor that has as many dimensions as `shape` names, "[m, k]". Raises ArgumentError for another
     number of them, for one that is 0 and for one that is symbolic."""
-    found = tensor(op, name, value, expected).shape
+    given = tensor(op, name, value, expected)
+    found, said = given.shape, shape_of(given)
     if len(found) != shape.count(",") + 1:
-        raise ArgumentError(f"{op}: {name} of shape {found} is not {shape}: reshape it first")
+        raise ArgumentError(f"{op}: {name} of shape {said} is not {shape}: reshape it first")
     if not all(isinstance(size, int) for size in found):
-        raise ArgumentError(f"{op}: {name} of shape {found} is symbolic; only kernels.linear takes such")
+        raise ArgumentError(f"{op}: {name} of shape {said} is symbolic; only kernels.linear takes such")
     if 0 in found:
-        raise ArgumentError(f"{op}: {name} of shape {found} is empty: each of {shape} must be at least 1")
+        raise ArgumentError(f"{op}: {name} of shape {said} is empty: each of {shape} must be at least 1")
     return tuple(int(size) for size in found)
 
 
@@ -53,6 +55,21 @@ def packed(op: str, **given: object) -> None:
             raise ArgumentError(f"{op}: {name} is a Tensor, where a PackedWeight belongs: are the arguments in order?")
         made = "kernels.PackedWeight.from_blocks makes one"
         raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a PackedWeight belongs: {made}")
+
+
+def shape_of(x: Tensor) -> str:
+    """Its shape on one line, "(rows, 64)" where a size is a Variable."""
+    said = [str(size) if isinstance(size, int) else size.render() for size in x.shape]
+    return f"({', '.join(said)}{',' * (len(said) == 1)})"
+
+
+def fitting(op: str, name: str, value: object, shape: tuple[int, ...], dtype: DType, device: str) -> Tensor:
+    """`value` if it is a Tensor of that dtype, on that device, with as many items as `shape`. Raises ArgumentError."""
+    found = tensor(op, name, value, (dtype,))
+    if found.numel() != math.prod(shape):
+        raise ArgumentError(f"{op}: {name} of shape {shape_of(found)} does not fit, expected {shape}")
+    same_device(op, name, found, device)
+    return found
 
 
 def same_device(op: str, name: str, value: Tensor, device: str) -> None:
@@ -71,6 +88,11 @@ def _is_packed(value: object) -> bool:
     from kernels.packed import PackedWeight  # which imports this module
 
     return isinstance(value, PackedWeight)
+
+
+def _dtype(dtype: DType) -> str:
+    """A dtype as tinygrad's `dtypes` has it, "int32": its own name is that of C."""
+    return {**FLOATS, dtypes.int32: "int32"}.get(dtype) or str(dtype).removeprefix("dtypes.")
 
 
 def _kind(value: object) -> str:

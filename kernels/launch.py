@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tinygrad import Tensor, UOp
 from tinygrad.uop.ops import Ops
 
 from db.records import Target, Workload
-from kernels import arguments, sink
-from kernels.arguments import ArgumentError
+from kernels import sink
+from kernels.arguments import fitting
 from kernels.compiled import compiled
 from kernels.op import OUT, UPDATE, Operand
 from kernels.registry import operands
@@ -72,14 +71,5 @@ def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]], d
         if isinstance(value, list | tuple):
             at = taken.get(group, 0)
             value, taken[group] = value[at], at + 1
-        found[o.name] = _fitting(workload.op, o, value, device).reshape(o.shape)
+        found[o.name] = fitting(workload.op, o.name, value, o.shape, o.dtype, device).reshape(o.shape)
     return found
-
-
-def _fitting(op: str, o: Operand, value: object, device: str) -> Tensor:
-    """`value` if it can be the operand. Raises ArgumentError."""
-    given = arguments.tensor(op, o.name, value, (o.dtype,))
-    if given.numel() != math.prod(o.shape):
-        raise ArgumentError(f"{op}: {o.name} of shape {given.shape} does not fit, expected {o.shape}")
-    arguments.same_device(op, o.name, given, device)
-    return given

@@ -98,7 +98,7 @@ def linear(x: Tensor, w: PackedWeight) -> Tensor:
     arguments.packed("linear", w=w)
     n, k = w.shape
     if x.ndim < 1 or x.shape[-1] != k:
-        raise ArgumentError(f"linear: x of shape {x.shape} does not end in k={k} of the weight {w.shape}")
+        raise ArgumentError(f"linear: x of shape {arguments.shape_of(x)} does not end in k={k} of the weight {w.shape}")
     arguments.same_device("linear", "x", x, w.device)
     lead = x.shape[:-1]
     sizes = tuple(s if isinstance(s, int) else int(s.vmax) for s in lead)
@@ -106,7 +106,7 @@ def linear(x: Tensor, w: PackedWeight) -> Tensor:
         x = x.pad_to(*sizes, k)
     tokens = int(np.prod(sizes))
     if not tokens:
-        raise ArgumentError(f"linear: x of shape {x.shape} has no tokens: at least 1 is needed")
+        raise ArgumentError(f"linear: x of shape {arguments.shape_of(x)} has no tokens: at least 1 is needed")
     x = x.reshape(tokens, k)
     pieces = []
     for start in range(0, tokens, M_BUCKETS[-1]):

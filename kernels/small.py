@@ -20,9 +20,10 @@ from kernels.packed import PackedWeight
 @functools.cache
 def target(device: str) -> Target:
     """What a device's schedules are stored for. Remembered, and so is the renderer: a captured function may not open
-    the device."""
+    the device. Raises DeviceError for one that does not open."""
+    found = devices.describe_target(devices.named(device))
     sink.renderer(device)
-    return devices.describe_target(device)
+    return found
 
 
 def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinygrad import Tensor, UOp
 
 from db.records import decimal
-from kernels.arguments import HALF, ArgumentError, given, sizes, tensor
+from kernels.arguments import HALF, ArgumentError, given, same_device, sizes, tensor
 from kernels.ops import attend
 
 Extra = dict[str, int | str]
@@ -44,6 +44,8 @@ def flash(
     if k_dim != dim or heads % kv_heads or (v_heads, v_rows) != (kv_heads, rows):
         shapes = f"q {q.shape}, k_cache {k_cache.shape}, v_cache {v_cache.shape}"
         raise ArgumentError(f"{op}: {shapes} do not fit: head_dim and max_ctx are shared, kv_heads divides heads")
+    for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
+        same_device(op, name, cache, str(q.device))
     extra: Extra = {
         "heads": heads,
         "kv_heads": kv_heads,

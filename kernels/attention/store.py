@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Tensor, UOp
+from tinygrad import Tensor, UOp, dtypes
 
 from db.records import Workload, decimal
-from kernels.arguments import FLOATS, HALF, ArgumentError, sizes
+from kernels.arguments import FLOATS, HALF, SINGLE, ArgumentError, fitting, sizes
 from kernels.attention.common import Extra, bound, ordered, pair
 from kernels.launch import launch
 from kernels.small import target
@@ -109,5 +109,7 @@ def angles(
 
 def _turned(op: str, angles: tuple[Tensor, Tensor]) -> int:
     """Columns that are rotated."""
-    cos, _ = pair(op, "angles", angles)
-    return 2 * sizes(op, "angles[0]", cos, "[max_ctx, rope_dim / 2]")[1]
+    cos, sin = pair(op, "angles", angles)
+    shape = sizes(op, "angles[0]", cos, "[max_ctx, rope_dim / 2]", SINGLE)
+    fitting(op, "angles[1]", sin, shape, dtypes.float32, str(cos.device))
+    return 2 * shape[1]

@@ -5,12 +5,13 @@ Activations are float32 or float16, summed in float32; their `m` tokens must be 
 those of a model's plan, so that a sweep of a model serves them. All raise ArgumentError for what does not fit.
 """
 
-from kernels.fused.experts import expert_down, expert_gate_up, mixture
+from kernels.fused.experts import expert_down, expert_gate_up, expert_sum, mixture
 from kernels.fused.linears import gate_up, head_linear, linear_add, linear_gate, rmsnorm_linear
 
 __all__ = [
     "expert_down",
     "expert_gate_up",
+    "expert_sum",
     "gate_up",
     "head_linear",
     "linear_add",

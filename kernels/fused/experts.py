@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
-from db.records import Workload
-from kernels.arguments import INT, ArgumentError, given, packed, sizes
-from kernels.fused.workload import epilogue, tokens, workload
+from kernels.arguments import INT, ArgumentError, fitting, given, packed, sizes
+from kernels.fused.workload import bucket, epilogue, tokens, workload
 from kernels.launch import launch
 from kernels.packed import PackedWeight
+from kernels.small import target
 
 
 def expert_gate_up(
@@ -54,6 +54,7 @@ def expert_down(
     op = "expert_down"
     packed(op, w=w)
     (used, n), k = (_used(op, ids), _rows(op, "w", w, experts)), w.shape[1]
+    _bias(op, "bias", bias, w, experts)
     m = tokens(op, x, "[m, used, k]", k)
     extra = _chosen(experts, used) | {"form": "down", "bias": int(bias is not None)}
     asked = workload("expert_linear", x, w.format, n, k, m, extra, epilogue(add=residual))
@@ -82,11 +83,14 @@ def mixture(
     op = "mixture"
     packed(op, gate=gate, up=up, down=down)
     m, used = tokens(op, x, "[m, k]", gate.shape[1]), _used(op, ids)
-    target, device, sorted_by = gate.target, gate.device, _chosen(experts, used)
+    for name, w, bias in (("gate", gate, gate_bias), ("up", up, up_bias), ("down", down, down_bias)):
+        _rows(op, name, w, experts)
+        _bias(op, f"{name}_bias", bias, w, experts)
+    sorted_by = _chosen(experts, used)
 
     def sort(op: str, **read: Tensor) -> Tensor:
-        asked = Workload(op, "F32", experts, experts, m, extra=tuple(sorted(sorted_by.items())))
-        return launch(asked, target, device, read)[0]
+        asked = workload(op, x, "F32", experts, experts, m, sorted_by)
+        return launch(asked, gate.target, gate.device, read)[0]
 
     tiles = sort("expert_tiles", places=sort("expert_places", ids=ids))
 
@@ -97,15 +101,19 @@ def mixture(
         name = epilogue(bias=bias, gate=gate)
         asked = workload("expert_product", x, w.format, n, k, m, {**sorted_by, **more, "of": of}, name)
         read = {"w": w.planes, "x": x, "tiles": tiles, "ids": ids, **given(bias=bias, gate=gate)}
-        return launch(asked, target, device, read)[0].reshape(m, used, n)
+        return launch(asked, w.target, w.device, read)[0].reshape(m, used, n)
 
-    for name, w in {"gate": gate, "up": up, "down": down}.items():
-        _rows(op, name, w, experts)
     gated = product(x, up, "token", up_bias, {"act": act}, product(x, gate, "token", gate_bias, {}))
-    each = product(gated, down, "pair", down_bias, {})
-    n = int(each.shape[-1])
-    asked = workload("expert_sum", each, "F32", n, n, m, {"used": used}, epilogue(add=residual))
-    return launch(asked, target, device, {"x": each, "probs": probs, **given(residual=residual)})[0]
+    return expert_sum(product(gated, down, "pair", down_bias, {}), probs, residual)
+
+
+def expert_sum(x: Tensor, probs: Tensor, residual: Tensor | None = None) -> Tensor:
+    """sum over used of probs float32 [m, used] * x [m, used, n], what each expert of a token made, plus residual:
+    [m, n]."""
+    m, used, n = sizes("expert_sum", "x", x, "[m, used, n]")
+    asked = workload("expert_sum", x, "F32", n, n, bucket("expert_sum", x, m), {"used": used}, epilogue(add=residual))
+    read = {"x": x, "probs": probs, **given(residual=residual)}
+    return launch(asked, target(str(x.device)), str(x.device), read)[0]
 
 
 def _chosen(experts: int, used: int) -> dict[str, int | str]:
@@ -121,3 +129,8 @@ def _rows(op: str, name: str, w: PackedWeight, experts: int) -> int:
     if experts < 1 or w.shape[0] % experts:
         raise ArgumentError(f"{op}: {name} of shape {w.shape} is not [experts * n, k] of {experts} experts")
     return w.shape[0] // experts
+
+
+def _bias(op: str, name: str, bias: Tensor | None, w: PackedWeight, experts: int) -> None:
+    if bias is not None:
+        fitting(op, name, bias, (experts, w.shape[0] // experts), dtypes.float32, w.device)

@@ -37,9 +37,9 @@ def rmsnorm_linear(
     """RMSNorm of x [m, k] (norm [k]), then every weight [n_i, k]: [m, sum of n_i], plus bias. Neighbours of one format
     must come as one weight. x may be rows [m, x_row] that are wider than k: their first k columns are meant."""
     op = "rmsnorm_linear"
+    if not isinstance(weights, list | tuple) or not weights:
+        raise ArgumentError(f"{op}: weights is {weights!r:.80}, expected a list of one PackedWeight or more")
     packed(op, **{f"weights[{i}]": w for i, w in enumerate(weights)})
-    if not weights:
-        raise ArgumentError(f"{op}: weights is empty: at least 1 is needed")
     first, n, formats = weights[0], sum(w.shape[0] for w in weights), [w.format for w in weights]
     if any(len(list(group)) > 1 for _, group in groupby(formats)):
         raise ArgumentError(f"{op}: weights have neighbours of one format among {formats}: stack them")

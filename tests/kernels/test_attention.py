@@ -138,6 +138,55 @@ def test_latent_attention():
         close(got, np.array([attend_rows(a, seen, seen[:, :rank], 0.1)[0] for a in asked]))
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_prompt_is_what_its_tokens_are_one_by_one(window):
+    """Eight tokens from position 5 on, which the caches hold already."""
+    rng, m, first = np.random.default_rng(3), 8, 5
+    q = rng.standard_normal((m, HEADS, DIM)).astype(np.float32)
+    keys, values = rng.standard_normal((2, KV_HEADS, CTX, DIM)).astype(np.float16)
+    more = {"scale": DIM**-0.5, "window": window}
+    got = attention.flash_prefill(Tensor(q), Tensor(keys), Tensor(values), first, **more).numpy()
+    for i in range(m):
+        seen = slice(max(0, first + i + 1 - (window or CTX)), first + i + 1)
+        for head in range(HEADS):
+            k, v = (cache[head * KV_HEADS // HEADS, seen].astype(np.float64) for cache in (keys, values))
+            wanted, _ = attend_rows(q[i, head].astype(np.float64), k, v, DIM**-0.5)
+            assert np.abs(got[i, head] - wanted).max() < 2e-3
+
+
+def test_a_prompt_of_latent_attention():
+    rng, m, first, heads, rank, rope = np.random.default_rng(4), 8, 2, 4, 32, 16
+    q_latent = rng.standard_normal((m, heads, rank)).astype(np.float32)
+    q_rope = rng.standard_normal((m, heads, rope)).astype(np.float32)
+    cache = rng.standard_normal((CTX, rank + rope)).astype(np.float16)
+    got = attention.mla_prefill(Tensor(q_latent), Tensor(q_rope), Tensor(cache), first, scale=0.2).numpy()
+    rows = cache.astype(np.float64)
+    for i, head in np.ndindex(m, heads):
+        seen = rows[: first + i + 1]
+        asked = np.concatenate([q_latent[i, head], q_rope[i, head]]).astype(np.float64)
+        wanted, _ = attend_rows(asked, seen, seen[:, :rank], 0.2)
+        assert np.abs(got[i, head] - wanted).max() < 2e-3
+
+
+def test_queries_and_keys_are_read_where_a_linear_left_them():
+    """q: the first columns of a row; kv: some in the midst of another. Nothing is copied out."""
+    rng, heads, rank, nope, rope = np.random.default_rng(5), 3, 24, 8, 16
+    one, row = heads * (nope + rope), rng.standard_normal((2, heads * (nope + rope) + rank + rope + 9))
+    row = row.astype(np.float32)
+    weight = Tensor(rng.uniform(0.5, 1.5, rank).astype(np.float32)).realize()
+    turn = tuple(Tensor(t).realize() for t in attention.angles(CTX, rope))
+    wide, apart = zeros(CTX, rank + rope), zeros(CTX, rank + rope)
+    both = Tensor(row).realize()
+    sizes = {"heads": heads, "head_dim": nope + rope, "kv_start": one + 4}
+    q_wide, after_wide = attention.mla_cache_store(both, both, wide, weight, turn, 7, **sizes)
+    q = Tensor(row[:, :one].reshape(2, heads, nope + rope))
+    kv = Tensor(row[:, one + 4 : one + 4 + rank + rope])
+    q_apart, after_apart = attention.mla_cache_store(q, kv, apart, weight, turn, 7)
+    assert np.array_equal(q_wide.numpy(), q_apart.numpy())
+    assert np.array_equal(after_wide.numpy(), after_apart.numpy())
+    assert np.abs(after_wide.numpy()[7:9]).min() > 0
+
+
 def test_frequency_factors():
     cos, sin = attention.angles(5, 4, 100.0, np.array([1.0, 2.0], np.float32))
     assert np.allclose(cos[3], np.cos([3.0, 3.0 / 10 / 2]))

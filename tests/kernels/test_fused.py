@@ -118,9 +118,40 @@ def test_a_linear_for_each_head():
     assert_close(fused.head_linear(Tensor(x), w).numpy(), expected)
 
 
+def test_a_linear_for_each_head_of_wider_rows():
+    """Each head reads the first K of its K + 5 columns; a row has 3 columns more than its heads."""
+    (w, dense), x = packed("Q8_0", 3 * N), values(2, 3 * (K + 5) + 3)
+    heads = x[:, : 3 * (K + 5)].reshape(2, 3, K + 5)[:, :, :K]
+    expected = np.einsum("hnk,mhk->mhn", dense.reshape(3, N, K), heads)
+    assert_close(fused.head_linear(Tensor(x), w, heads=3, step=K + 5).numpy(), expected)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_linear_behind_a_gate(act, biased):
+    (w, dense), x, gate, bias = packed("Q5_0", N), values(4, K), values(4, N), values(N)
+    expected = gated(act, gate.astype(np.float64), x @ dense.T + bias * biased)
+    got = fused.linear_gate(Tensor(x), w, Tensor(gate), act, Tensor(bias) if biased else None)
+    assert_close(got.numpy(), expected)
+
+
+def test_a_norm_reads_the_first_columns_of_wider_rows():
+    (w, dense), x, norm = packed("Q4_0", N), values(2, K + 7), values(K)
+    got = fused.rmsnorm_linear(Tensor(x), Tensor(norm), [w], 1e-5).numpy()
+    assert_close(got, normed(x[:, :K], norm, 1e-5) @ dense.T)
+
+
+@pytest.mark.parametrize("used", [1, USED])
+def test_a_weighted_sum_of_experts(used):
+    x, probs, residual = values(8, used, N), values(8, used), values(8, N)
+    expected = np.einsum("mu,mun->mn", probs.astype(np.float64), x)
+    assert_close(fused.expert_sum(Tensor(x), Tensor(probs)).numpy(), expected)
+    assert_close(fused.expert_sum(Tensor(x), Tensor(probs), Tensor(residual)).numpy(), expected + residual)
+
+
 def test_what_is_refused():
     w, _ = packed("Q8_0", N)
     with pytest.raises(ValueError, match="m one of"):
         fused.gate_up(Tensor(values(3, K)), w, w)
-    with pytest.raises(ValueError, match="cast them first"):
+    with pytest.raises(ValueError, match="cast it first"):
         fused.linear_add(Tensor(values(1, K)).bfloat16(), w)

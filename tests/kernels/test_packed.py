@@ -128,7 +128,7 @@ def test_threads_get_the_same_answer(raw, weight):
     ("x", "message"),
     [
         (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast them first"),
-        (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "saw int"),
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "x is of int32"),
         (lambda: Tensor.zeros(2, K + 1), "does not end in k=64"),
         (lambda: Tensor.zeros(K, 2), "does not end in k=64"),
         (lambda: Tensor(1.0, dtype=dtypes.float32), "does not end in k=64"),
