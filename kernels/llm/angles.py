@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.models.model import Model
-from kernels.models.rope import RopeScaling
+from kernels.models.rope import RopeScaling, rope_base, rope_dim
 
 Table = npt.NDArray[np.float32]
 
@@ -22,58 +22,45 @@ def tables(model: Model, max_ctx: int, factors: Mapping[str, Table]) -> dict[str
     """cos and sin [max_ctx, rope_dim / 2], by the names that launches take them; `.local` where there are such layers.
 
     factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known,
-    factors of another width, or a base of frequencies that is none.
+    factors of another width or that cannot be divided by, or a base of frequencies that is none.
     """
     hp, arch = model.hp, model.arch
-    width = model.dim // hp.integer("attention.head_count")
-    rope_dim = hp.integer("rope.dimension_count", hp.integer("attention.key_length", width))
-    base = _base(model, "rope.freq_base", 10000.0)
-    found = dict(zip(("cos", "sin"), _scaled(model, max_ctx, rope_dim, base, factors), strict=True))
+    width, scaling = rope_dim(hp), RopeScaling.of(hp, arch.mla)
+    if not arch.rotates:
+        shape = max_ctx, width // 2
+        return {"cos": np.ones(shape, np.float32), "sin": np.zeros(shape, np.float32)}
+    own = _factors(model, factors, max_ctx > (scaling.original or max_ctx), width // 2)
+    found = dict(zip(("cos", "sin"), _table(max_ctx, width, rope_base(hp), scaling, own), strict=True))
     if arch.local_rope_base:
-        local = _base(model, "rope.freq_base_swa", arch.local_rope_base)
-        turns = _turns(max_ctx, _frequencies(rope_dim, local))
-        found |= {"cos.local": np.cos(turns).astype(np.float32), "sin.local": np.sin(turns).astype(np.float32)}
+        local = _table(max_ctx, width, arch.local_rope_base, scaling if arch.local_scaling else scaling.off, own)
+        found |= zip(("cos.local", "sin.local"), local, strict=True)
     return found
 
 
-def _base(model: Model, key: str, default: float) -> float:
-    base = model.hp.number(key, default)
-    if base <= 1:
-        raise model.hp.error(f"{model.hp.name(key)} is {base}, expected a number above 1")
-    return base
-
-
-def _frequencies(rope_dim: int, base: float) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = base ** (-np.arange(0, rope_dim, 2) / rope_dim)
-    return found
-
-
-def _turns(max_ctx: int, frequencies: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.arange(max_ctx)[:, None] * frequencies
-
-
-def _scaled(
-    model: Model, max_ctx: int, rope_dim: int, base: float, factors: Mapping[str, Table]
-) -> tuple[Table, Table]:
-    scaling, frequencies = RopeScaling.of(model.hp, model.arch.mla), _frequencies(rope_dim, base)
-    original = scaling.original or max_ctx
-    if (own := _factors(factors, max_ctx > original)) is not None:
-        if len(own) != rope_dim // 2:
-            raise model.hp.error(f"{len(own)} rope factors for {rope_dim // 2} frequencies")
-        frequencies = frequencies / own
+def _table(max_ctx: int, width: int, base: float, scaling: RopeScaling, factors: Table | None) -> tuple[Table, Table]:
+    frequencies: npt.NDArray[np.float64] = base ** (-np.arange(0, width, 2) / width)
+    if factors is not None:
+        frequencies = frequencies / factors
     if scaling.kind == "yarn":
-        kept = _kept(rope_dim, base, original, scaling)
+        kept = _kept(width, base, scaling.original or max_ctx, scaling)
         frequencies = frequencies * kept + frequencies / scaling.factor * (1.0 - kept)
     else:
         frequencies = frequencies / scaling.factor
-    turns = _turns(max_ctx, frequencies)
+    turns = np.arange(max_ctx)[:, None] * frequencies
     return (np.cos(turns) * scaling.size).astype(np.float32), (np.sin(turns) * scaling.size).astype(np.float32)
 
 
-def _factors(factors: Mapping[str, Table], long: bool) -> Table | None:
+def _factors(model: Model, factors: Mapping[str, Table], long: bool, count: int) -> Table | None:
     for name in ("rope_freqs.weight", f"rope_factors_{'long' if long else 'short'}.weight"):
         if name in factors:
-            return factors[name]
+            found = factors[name]
+            if found.shape != (count,):
+                raise model.hp.error(f"{name} has the shape {found.shape}, expected ({count},)")
+            if not (np.isfinite(found) & (found != 0)).all():
+                raise model.hp.error(
+                    f"{name} holds {found[~np.isfinite(found) | (found == 0)][0]}, frequencies are divided by it"
+                )
+            return found
     return None
 
 

@@ -25,7 +25,6 @@ from kernels.models.architectures import ARCHITECTURES
 from kernels.models.header import Header, read_header
 from kernels.models.model import Model
 from kernels.models.passes import CONTEXT, Passes, plan_passes
-from kernels.models.rope import RopeScaling
 from kernels.resolution import Resolution, resolve
 from kernels.upload import release, upload, zeros
 
@@ -215,7 +214,7 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     _check(header, path)
     device = Device.canonicalize(device)
     plan = plan_passes(header, max_context, device)
-    model = _known(plan, path)
+    model = _known(plan)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
     factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
@@ -226,10 +225,9 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
 
 
-def _known(plan: Passes, path: str | Path) -> Model:
+def _known(plan: Passes) -> Model:
     """The plan's model, of an architecture that `_check` knows."""
     assert plan.model is not None
-    _check_context(plan.model, path)
     return plan.model
 
 
@@ -241,10 +239,3 @@ def _check(header: Header, path: str | Path) -> None:
         )
     if any("://" in name for name in header.files):
         raise ModelError(f"{path}: download the file first, its weights are read from the disk")
-
-
-def _check_context(model: Model, path: str | Path) -> None:
-    """mistral3's queries grow with the logarithm of their position, from the end of the original context on."""
-    limit = RopeScaling.of(model.hp, model.arch.mla).original or model.context
-    if model.hp.number("attention.temperature_scale", 0.0) and model.context > limit:
-        raise ModelError(f"{path}: attention of this model changes beyond {limit} positions: ask for no more context")

@@ -6,7 +6,7 @@ norms of q and k, experts, attention sinks) is seen in the tensors and is no col
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TOKEN_EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"  # a model without one is tied: its token embedding is its output linear too
@@ -24,31 +24,41 @@ class Architecture:
     """One architecture.
 
     rope                which items of a head turn together: i and i + half ("neox") or 2i and 2i + 1 ("interleaved")
+    rotates             whether q and k are rotated at all
+    rotation_switch     rope.scaling.finetuned=false means that nothing is rotated; elsewhere the key has no effect
+    sections            with rope.dimension_sections, items of a head turn together as in "neox"
     mla                 attention over a compressed cache (multi-head latent attention)
     act                 the FFN's activation
     ffn_norm            the norm before the FFN
     post_norms          norms of a block's two outputs before they are added to the residual, none if empty
     window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
-    local_rope_base     of layers that see a window only, 0 if it is that of all layers
+    local_rope_base     of layers that see a window only, 0 if it is that of all layers; default of rope.freq_base_swa
+    local_scaling       rope.scaling is for layers that see a window only, too
     window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
     final_softcap       the default of final_logit_softcapping
     gating, normalised  the defaults of expert_gating_func and expert_weights_norm
+    sigmoid_models      (layers, vocabulary) of models whose files may lack the key, and whose gating is sigmoid
     sqrt_embedding      token embeddings are multiplied by sqrt(embedding_length)
     wide_scale_layers   with so many layers, attention's scale is that of embedding_length / head_count, not of a head
     """
 
     rope: str = NEOX
+    rotates: bool = True
+    rotation_switch: bool = False
+    sections: bool = False
     mla: bool = False
     act: str = "silu"
     ffn_norm: str = "ffn_norm"
     post_norms: tuple[str, ...] = ()
     window_period: int = 0
     local_rope_base: float = 0.0
+    local_scaling: bool = True
     window: int = 0
     softcap: float = 0.0
     final_softcap: float = 0.0
     gating: str = "softmax"
     normalised: bool = False
+    sigmoid_models: tuple[tuple[int, int], ...] = ()
     sqrt_embedding: bool = False
     wide_scale_layers: int = 0
 
@@ -60,15 +70,16 @@ ARCHITECTURES = {
     "llama": _LLAMA,  # with experts: mixtral
     "mistral": _LLAMA,  # converters write most Mistral models as llama
     "mistral3": _LLAMA,
-    "granite": _LLAMA,
+    "granite": replace(_LLAMA, rotation_switch=True),
     "granitemoe": _LLAMA,
     "qwen2": Architecture(),
     "qwen2moe": Architecture(),
     "qwen3": Architecture(),
     "qwen3moe": Architecture(normalised=True),
-    "deepseek2": Architecture(INTERLEAVED, mla=True),
-    "glm4": Architecture(INTERLEAVED, post_norms=_POST_NORMS),
-    "glm4moe": Architecture(ffn_norm="post_attention_norm", gating="sigmoid"),
+    # GLM-4.7-Flash, with and without its layer that predicts further tokens
+    "deepseek2": Architecture(INTERLEAVED, mla=True, sigmoid_models=((47, 154880), (48, 154880))),
+    "glm4": Architecture(INTERLEAVED, sections=True, post_norms=_POST_NORMS),
+    "glm4moe": Architecture(sections=True, ffn_norm="post_attention_norm", gating="sigmoid"),
     "gemma2": Architecture(
         act="gelu",
         post_norms=_POST_NORMS,
@@ -85,6 +96,7 @@ ARCHITECTURES = {
         sqrt_embedding=True,
         window_period=6,
         local_rope_base=1e4,
+        local_scaling=False,
         wide_scale_layers=62,
     ),
     "phi3": Architecture(),

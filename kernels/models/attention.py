@@ -29,7 +29,7 @@ def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     if isinstance(norms, dict):  # norms over all heads at once (olmoe) are launches of their own
         q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
         norms = None
-    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, layer, a), norms, layer)
+    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, a), norms, layer)
     attended = plan.flash(q_turned, k_cache, v_cache, a)  # [m, heads * value_dim]
     return model.add_output(plan, block, x, attended, "attn_output", "attn")
 
@@ -41,9 +41,9 @@ def heads_of(model: Model, layer: int) -> Heads:
     kv_heads = hp.integer("attention.head_count_kv", heads, layer=layer)
     if heads % kv_heads:
         raise hp.error(f"{heads} heads cannot share {kv_heads} kv heads evenly (layer {layer})")
-    width = model.dim // heads
-    head_dim = hp.integer("attention.key_length", width or None, layer=layer)
-    value_dim = hp.integer("attention.value_length", width or None, layer=layer)
+    width = model.dim // hp.integer("attention.head_count", layer=0)  # of every layer, as llama.cpp has it
+    head_dim = hp.integer("attention.key_length", width or None)
+    value_dim = hp.integer("attention.value_length", width or None)
     wide = arch.wide_scale_layers == hp.integer("block_count")
     scale = hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5
     cap = hp.number("attn_logit_softcapping", arch.softcap)
@@ -66,10 +66,10 @@ def window_of(model: Model, layer: int) -> int:
     return window if period == 0 or layer % period < period - 1 else 0
 
 
-def rotation(model: Model, plan: Builder, layer: int, a: Heads) -> Rotation:
+def rotation(model: Model, plan: Builder, a: Heads) -> Rotation:
     """How a layer's heads turn: those that see a window only may turn by other angles."""
     hp = model.hp
-    dim = hp.integer("rope.dimension_count", a.head_dim, layer=layer)
+    dim = hp.integer("rope.dimension_count", a.head_dim)
     if dim > a.head_dim or dim % 2:
         raise hp.error(f"{hp.name('rope.dimension_count')} is {dim}, expected an even number up to {a.head_dim}")
     return _tables(plan, dim, model.arch.rope, local=bool(a.window and model.arch.local_rope_base))

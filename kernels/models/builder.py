@@ -60,6 +60,10 @@ class GateUp:
     def fused(self) -> bool:
         return self.gate.weight is self.up.weight
 
+    @property
+    def biased(self) -> bool:
+        return self.gate.bias is not None or self.up.bias is not None
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -219,6 +223,14 @@ class Builder(PassBuilder):
             epilogue="_".join(terms) or "none", extra={"act": act} if act else {},
         )  # fmt: skip
         return out
+
+    def gate_then_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None) -> Value:
+        """As `gate_up`, by a launch for the norm and one for each weight, which may have a bias."""
+        x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
+        gate, up, n = weights.gate, weights.up, weights.n
+        halves = ("w+", "+w") if weights.fused else ("w", "w")
+        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", operand=halves[0], n=n)
+        return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
 
     def rope_cache_store(
         self,

@@ -36,9 +36,8 @@ def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> GateUp:
         gate, up = (model.projection(name, n, k) for name in names)
     else:
         gate = up = model.projection(names[1], 2 * n, k)
-    for projection in (gate, up):
-        if projection.bias is not None:
-            raise hp.error(f"{projection.bias.name} is a bias of a gated FFN, which no kernel adds")
+        if up.bias is not None:
+            raise hp.error(f"{up.bias.name} is a bias of a weight that has the rows of two, which no kernel adds")
     return GateUp(gate, up, n, model.arch.act)
 
 
@@ -59,7 +58,7 @@ def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, 
 def routing_of(model: Model, block: str, rows: int) -> Routing:
     """How a router of so many rows chooses. Raises HeaderError for what cannot be, or is not known."""
     hp, arch = model.hp, model.arch
-    experts, used = hp.integer("expert_count", rows), hp.integer("expert_used_count")
+    experts, used = hp.integer("expert_count", rows), hp.integer("expert_used_count", layer=0)
     hp.matrix(f"{block}ffn_gate_inp.weight", n=experts)
     number = hp.integer("expert_gating_func", 0, low=0)
     if number and number not in GATINGS:
@@ -84,7 +83,7 @@ def routing_of(model: Model, block: str, rows: int) -> Routing:
 
 def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None) -> Experts:
     """The weights of a block's experts. Raises HeaderError for shapes that contradict each other."""
-    used = hp.integer("expert_used_count")
+    used = hp.integer("expert_used_count", layer=0)
     down = hp.stack(f"{block}ffn_down_exps.weight", (None, dim, None))
     experts, dim, n = down.shape
     if used > experts:

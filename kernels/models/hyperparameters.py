@@ -1,12 +1,14 @@
 """A model's hyper-parameters by GGUF key, checked: the header is somebody else's file.
 
-Keys and their defaults are those of gguf.constants.Keys and of llama.cpp's loader. A value may be an array with one
-item a layer.
+Keys and their defaults are those of gguf.constants.Keys and of llama.cpp's loader. Which keys may be arrays with one
+item a layer is the caller's knowledge: only where a layer is asked for is an array accepted.
 """
 
 from __future__ import annotations
 
-from kernels.models.header import Header, HeaderError, TensorInfo
+from collections.abc import Mapping
+
+from kernels.models.header import Header, HeaderError, Omitted, TensorInfo, Value
 
 MAX_INTEGER = 1 << 31
 TINY, HUGE = 1e-12, 1e12
@@ -19,6 +21,29 @@ class Hyperparameters:
         self._header = header
         self._tensors = {t.name: t for t in header.tensors}
 
+    @property
+    def architecture(self) -> str:
+        return self._header.architecture
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor of the file, by name."""
+        return self._tensors
+
+    @property
+    def own(self) -> Mapping[str, Value]:
+        """The keys under the architecture's name, without it: "rope.freq_base"."""
+        start = self.name("")
+        return {key.removeprefix(start): v for key, v in self._header.metadata.items() if key.startswith(start)}
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows, as llama.cpp counts them: by the key, by the tokenizer, by the embedding."""
+        tokens = self._header.metadata.get("tokenizer.ggml.tokens")
+        kept = self._header.kept.get("tokenizer.ggml.tokens")
+        counted = len(kept) if kept else tokens.length if isinstance(tokens, Omitted) else 0
+        return self.integer("vocab_size", counted or self.need("token_embd.weight").shape[0])
+
     def error(self, message: str) -> HeaderError:
         return HeaderError(self._header.files[0], message)
 
@@ -26,30 +51,30 @@ class Hyperparameters:
         """The key with the architecture before it, as the file has it."""
         return f"{self._header.architecture}.{key}"
 
-    def integer(self, key: str, default: int | None = None, *, layer: int = 0, low: int = 1) -> int:
-        """An integer in [low, 2^31); without a default the key must be there."""
+    def integer(self, key: str, default: int | None = None, *, layer: int | None = None, low: int = 1) -> int:
+        """An integer in [low, 2^31); without a default the key must be there. layer: of an array the item of it."""
         value = self._value(key, default, layer)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value < MAX_INTEGER:
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected a whole number from {low} on")
         return value
 
-    def number(self, key: str, default: float | None = None, *, layer: int = 0) -> float:
+    def number(self, key: str, default: float | None = None) -> float:
         """0, or a positive number whose square is one too."""
-        value = self._value(key, default, layer)
+        value = self._value(key, default)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected a number")
         if value != 0 and not TINY <= value <= HUGE:  # not finite, too
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected 0 or a number from {TINY} to {HUGE}")
         return float(value)
 
-    def flag(self, key: str, default: bool, *, layer: int = 0) -> bool:
+    def flag(self, key: str, default: bool, *, layer: int | None = None) -> bool:
         value = self._value(key, default, layer)
         if value not in (0, 1):
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected true or false")
         return bool(value)
 
     def text(self, key: str, default: str) -> str:
-        value = self._value(key, default, 0)
+        value = self._value(key, default)
         if not isinstance(value, str):
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected a string")
         return value
@@ -87,12 +112,16 @@ class Hyperparameters:
             raise self.error(f"{name} has the shape {found.shape}, the rest of the header asks for ({wanted})")
         return found
 
-    def _value(self, key: str, default: object, layer: int) -> object:
+    def _value(self, key: str, default: object, layer: int | None = None) -> object:
         value = self._header.metadata.get(self.name(key), default)
         if value is None:
             raise self.error(f"the key {self.name(key)} is missing: convert the model again with a current llama.cpp")
-        if isinstance(value, tuple):
-            if layer >= len(value):
-                raise self.error(f"{self.name(key)} has {len(value)} items, none for layer {layer}")
-            return value[layer]
-        return value
+        if not isinstance(value, tuple):
+            return value
+        if layer is None:
+            raise self.error(
+                f"{self.name(key)} is an array of {len(value)} values, expected one value: convert the model again"
+            )
+        if len(value) != (layers := self.integer("block_count")):
+            raise self.error(f"{self.name(key)} has {len(value)} items, expected one for each of {layers} layers")
+        return value[layer]

@@ -42,11 +42,7 @@ class ManyTokens(Builder):
         return tuple(found)
 
     def gate_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None = None) -> Value:
-        x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
-        gate, up, n = weights.gate, weights.up, weights.n
-        halves = ("w+", "+w") if weights.fused else ("w", "w")
-        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", operand=halves[0], n=n)
-        return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
+        return self.gate_then_up(x, weights, name, norm)
 
     def attention(
         self, kind: str, inputs: Mapping[str, Source], a: Heads, row: int, extra: dict[str, int | str]

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from kernels.models.architectures import Architecture
 from kernels.models.builder import Builder, Projection
+from kernels.models.check_keys import check_context, check_keys
+from kernels.models.check_tensors import check_tensors
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.plan import Source, Value
+from kernels.models.rope import check_rotation
+from kernels.models.variants import resolved
 
 MAX_LAYERS = 1 << 12
 
@@ -37,18 +41,27 @@ class Model:
 
     @staticmethod
     def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
-        """Raises HeaderError for a key that is missing or cannot be."""
+        """Raises HeaderError for a key that is missing, cannot be, or asks for something that is not done here."""
+        check_keys(hp)
         blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
         if not ahead < blocks <= MAX_LAYERS:
             raise hp.error(f"{blocks} blocks, {ahead} of which predict further tokens: from 1 to {MAX_LAYERS} can be")
+        layers = blocks - ahead
+        arch = resolved(hp, arch, layers)
+        check_tensors(hp, arch, layers)
         dim = hp.integer("embedding_length")
         residual = hp.number("residual_scale", 0.0) or 1.0
         embedding = hp.number("embedding_scale", 0.0) or (dim**0.5 if arch.sqrt_embedding else 1.0)
         eps = hp.number("attention.layer_norm_rms_epsilon") / residual**2
-        limit = hp.integer("context_length", context)
+        if not 0 < eps < 1:
+            key = hp.name("attention.layer_norm_rms_epsilon")
+            raise hp.error(f"{key} by the square of residual_scale is {eps:g}, expected a number between 0 and 1")
+        context = min(context, hp.integer("context_length", context))
+        check_rotation(hp, arch.mla)
+        check_context(hp, arch, context)
         factor = 1 / (hp.number("logit_scale", 0.0) or 1.0)
         cap = hp.number("final_logit_softcapping", arch.final_softcap)
-        return Model(hp, arch, blocks - ahead, dim, eps, min(context, limit), embedding / residual, factor, cap)
+        return Model(hp, arch, layers, dim, eps, context, embedding / residual, factor, cap)
 
     def projection(self, name: str, n: int | None = None, k: int | None = None) -> Projection:
         """The weight [n, k] called `name`, with its bias [n] if the file has one; None is any size."""

@@ -53,6 +53,8 @@ class OneToken(Builder):
         return tuple(found)
 
     def gate_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None = None) -> Value:
+        if weights.biased:
+            return self.gate_then_up(x, weights, name, norm)
         gate, up, n = weights.gate, weights.up, weights.n
         expect(x, k := gate.k, "gate_up.x")
         extra: dict[str, int | str] = {"up": up.weight.format, "act": weights.act, "norm": "rms" if norm else "none"}

@@ -8,13 +8,15 @@ each 2-D weight and the products of stacked experts, and a note says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
 from kernels.models.attention import attention
 from kernels.models.builder import Builder, Experts, Projection
+from kernels.models.check_keys import ignored_keys
+from kernels.models.check_tensors import left_out, listed
 from kernels.models.ffn import experts_of, feed_forward
 from kernels.models.header import Header, HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
@@ -25,14 +27,7 @@ from kernels.models.plan import Pass, Value
 
 CONTEXT = 4096
 PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
-NAMES_IN_A_NOTE = 40
-_LAYER = re.compile(r"blk\.(\d+)\.")
 _EXPERTS = re.compile(r"(blk\.(\d+)\.)ffn_down_exps\.weight")
-
-FOLDED = {  # tensors that no launch reads: name -> what becomes of them
-    r"(blk\.\d+\.)?(rope_freqs|rope_factors_long|rope_factors_short)\.weight": "folded into the table of rope angles",
-    r"blk\.\d+\.attn_rot_embd\.weight": "folded into the table of rope angles",
-}
 
 
 @dataclass(frozen=True)
@@ -55,18 +50,26 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
 
     device: tinygrad's name of what will run them; "" is any GPU.
 
-    Raises HeaderError for a known architecture that lacks a key or a tensor, or whose shapes contradict its keys.
+    Raises HeaderError for a known architecture that lacks a key or a tensor, whose shapes contradict its keys, or that
+    asks for something that is not done here.
     """
     hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
     if arch is None:
         decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (OneToken, ManyTokens))
         said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
         notes = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
-        return Passes(None, decode, prompt, (*notes, *_left_out(header, hp, decode)))
+        if left := hp.tensors.keys() - _read_by(decode):
+            notes.append(f"left out, in no launch that is known here: {listed(t for t in hp.tensors if t in left)}")
+        return Passes(None, decode, prompt, tuple(notes))
     model = Model.of(hp, arch, context)
     decode = _decode(model, OneToken(model.eps, model.context, device))
     prompt = _prompt(model, ManyTokens(model.eps, model.context, device))
-    return Passes(model, decode, prompt, (*_remarks(model), *_left_out(header, hp, decode, model.layers)))
+    left = left_out(hp, model.layers, _read_by(decode))
+    return Passes(model, decode, prompt, (*_remarks(model), *left, *ignored_keys(hp)))
+
+
+def _read_by(plan: Pass) -> set[str]:
+    return {name for launch in plan.launches for name in launch.tensors}
 
 
 def _decode(model: Model, plan: Builder) -> Pass:
@@ -121,28 +124,3 @@ def _unknown_experts(plan: Builder, experts: Experts, layer: int) -> None:
     ids, probs = (plan.input(f"{what} of experts {layer}", experts.used) for what in ("ids", "probs"))
     with plan.layer(layer):
         plan.experts(x, ids, probs, experts, "routed", None)
-
-
-def _left_out(header: Header, hp: Hyperparameters, decode: Pass, layers: int | None = None) -> Iterator[str]:
-    """Why tensors are in no launch. layers: how many a known architecture's pass has."""
-    launched = {name for launch in decode.launches for name in launch.tensors}
-    names = [t.name for t in header.tensors if t.name not in launched]
-    for pattern, what in FOLDED.items():
-        folded = [name for name in names if re.fullmatch(pattern, name)]
-        names = [name for name in names if name not in folded]
-        if folded:
-            yield f"{what} when the model is loaded: {_list(folded)}"
-    if layers is not None:
-        ahead = [name for name in names if (match := _LAYER.match(name)) and int(match[1]) >= layers]
-        names = [name for name in names if name not in ahead]
-        if ahead:
-            yield f"left out, layers that predict further tokens: {_list(ahead)}"
-    if names:
-        yield f"left out, in no launch that is known here: {_list(names)}"
-
-
-def _list(names: Iterable[str]) -> str:
-    """Names, a layer's number as a star: "blk.*.attn_norm.weight"."""
-    found = list(dict.fromkeys(_LAYER.sub("blk.*.", name) for name in names))
-    more = len(found) - NAMES_IN_A_NOTE
-    return ", ".join(found[:NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from support.small_models import Small
-from support.synthetic_models import DIM, EXPERT_FFN, EXPERTS, HEADS, MODELS, NOPE, Q_RANK, RANK, ROPE, VALUE, Shape
+from support.synthetic_models import (
+    DIM,
+    EXPERT_FFN,
+    EXPERTS,
+    FFN,
+    HEADS,
+    MODELS,
+    NOPE,
+    Q_RANK,
+    RANK,
+    ROPE,
+    SHARED,
+    VALUE,
+    Shape,
+)  # fmt: skip
 
 HEAD, KV = 32, 64
 _SHAPES: Mapping[str, Shape] = {
@@ -29,6 +43,12 @@ _LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
 _LONG = {"rope.scaling.original_context_length": 32, "rope.scaling.attn_factor": 1.19}
 _FACTORS: Mapping[str, Shape] = {f"rope_factors_{which}.weight": (HEAD // 2,) for which in ("long", "short")}
 _TURNS = {"rope.dimension_count": HEAD}
+_SECTIONS = {"rope.dimension_sections": (2, 1, 1, 0)}
+_LOCAL = {"rope.freq_base_swa": 300.0}
+_STILL = {"rope.scaling.finetuned": False}
+_FFN_BIASES: Mapping[str, Shape] = {
+    "attn_output.bias": (DIM,), "ffn_gate.bias": (FFN,), "ffn_up.bias": (FFN,), "ffn_down.bias": (DIM,),
+}  # fmt: skip
 _GRANITE = {"embedding_scale": 3.0, "residual_scale": 0.6, "attention.scale": 0.3, "logit_scale": 2.5}
 
 _QUERY: Mapping[str, Shape] = {
@@ -82,6 +102,8 @@ CASES = {
     "llama-yarn": _case("llama", _YARN),
     "llama-biases": _case("llama", like="qwen2"),
     "llama-experts": _case("llama", _MIXTURE, like="qwen3moe", without=("attn_q_norm", "attn_k_norm")),
+    "llama-ffn-biases": _case("llama", extra=_FFN_BIASES),
+    "llama-long": _case("llama", _YARN | _LONG | {"rope.scaling.type": "longrope"}, more=_FACTORS),
     "mistral3": _case(
         "mistral3",
         _YARN
@@ -100,9 +122,17 @@ CASES = {
     "deepseek2-yarn-only": _latent(_YARN),
     "deepseek2-groups": _latent(_GROUPS, **{"exp_probs_b.bias": (EXPERTS,)}),
     "glm4": _case("glm4", {"rope.dimension_count": HEAD // 2}),
+    "deepseek2-linear": _latent(_LINEAR | {"rope.scaling.attn_factor": 1.1, "rope.scaling.yarn_log_multiplier": 0.05}),
+    "glm4-sections": _case("glm4", _SECTIONS | {"rope.dimension_count": HEAD // 2}),
+    "glm4moe-sections": _case("glm4moe", _SIGMOID | _SECTIONS | {"rope.dimension_count": HEAD // 2}, dense=1),
     "glm4moe": _case("glm4moe", _SIGMOID | {"rope.dimension_count": HEAD // 2}, dense=1),
     "gemma2": _case("gemma2", {"attention.sliding_window": 16}, tied=True),
     "gemma3": _case("gemma3", _LINEAR | {"attention.sliding_window": 16}, tied=True),
+    "gemma2-local": _case("gemma2", _LINEAR | _LOCAL | {"attention.sliding_window": 16}, tied=True),
+    "gemma3-local": _case("gemma3", _YARN | _LOCAL | {
+        "attention.sliding_window": 16, "block_count": 2, "attention.sliding_window_pattern": (True, False),
+        "rope.scaling.attn_factor": 1.2, "final_logit_softcapping": 9.0,
+    }, tied=True),
     "phi3": _case("phi3", _TURNS),
     "phi3-long": _case("phi3", _TURNS | _LONG, more=_FACTORS),
     "phi3-short": _case("phi3", _TURNS, more=_FACTORS),
@@ -110,6 +140,9 @@ CASES = {
         "attn_q_norm": (DIM,), "attn_k_norm": (DIM,), "attn_k": (DIM, DIM), "attn_v": (DIM, DIM),
     }),
     "gpt-oss": _case("gpt-oss", _YARN | {"attention.sliding_window": 16}, formats={"_exps": "MXFP4"}),
+    "gpt-oss-local": _case("gpt-oss", _YARN | _LOCAL | {"attention.sliding_window": 16}, formats={"_exps": "MXFP4"}),
     "granite": _case("granite", _GRANITE),
+    "granite-still": _case("granite", _GRANITE | _STILL | {"rope.scaling.attn_factor": 1.5}),
     "granitemoe": _case("granitemoe", _MIXTURE | _GRANITE | {"expert_shared_feed_forward_length": 256}),
+    "granitemoe-turns": _case("granitemoe", _MIXTURE | _GRANITE | _STILL, without=tuple(SHARED)),
 }  # fmt: skip

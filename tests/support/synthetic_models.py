@@ -65,7 +65,7 @@ LATENT_KEYS = {
     "attention.key_length_mla": NOPE + ROPE,
     "attention.value_length_mla": VALUE,
     "rope.dimension_count": ROPE,
-    "leading_dense_block_count": 1,
+    "leading_dense_block_count": 0,
 }
 LATENT = {
     "attn_norm": (DIM,),
@@ -80,7 +80,7 @@ LATENT = {
 # architecture -> the tensors of a block, and keys beside KEYS
 MODELS: dict[str, tuple[Mapping[str, Shape], Mapping[str, Any]]] = {
     "llama": (ATTENTION | FFN_NORM | DENSE, {}),
-    "mistral": (ATTENTION | FFN_NORM | DENSE, {"attention.sliding_window": 1024}),
+    "mistral": (ATTENTION | FFN_NORM | DENSE, {}),
     "mistral3": (ATTENTION | FFN_NORM | DENSE, {}),
     "qwen2": (ATTENTION | BIASES | FFN_NORM | DENSE, {}),
     "qwen3": (ATTENTION | HEAD_NORMS | FFN_NORM | DENSE, {}),
@@ -112,8 +112,10 @@ MODELS: dict[str, tuple[Mapping[str, Shape], Mapping[str, Any]]] = {
         ATTENTION | FFN_NORM | DENSE,
         {"embedding_scale": 12.0, "residual_scale": 0.25, "attention.scale": 0.015625, "logit_scale": 8.0},
     ),
-    "granitemoe": (ATTENTION | FFN_NORM | ROUTED | SHARED, EXPERT_KEYS),
+    "granitemoe": (ATTENTION | FFN_NORM | ROUTED | SHARED, EXPERT_KEYS | {"logit_scale": 6.0}),
 }
+
+TIED, UNTIED = ("gemma2",), ("qwen2moe", "olmoe", "gpt-oss")  # llama.cpp has them only so
 
 
 def model(
@@ -132,7 +134,7 @@ def model(
     chosen = {**KEYS, **known_keys, **(keys or {})}
     metadata = {f"{architecture}.{key}": value for key, value in chosen.items() if value is not None}
     tensors: dict[str, Shape] = {"token_embd.weight": (vocabulary, DIM), "output_norm.weight": (DIM,)}
-    if not tied:
+    if not tied and architecture not in TIED:
         tensors["output.weight"] = (vocabulary, DIM)
     for layer in range(chosen["block_count"] if isinstance(chosen["block_count"], int) else LAYERS):
         for name, shape in (known_block if block is None else block).items():

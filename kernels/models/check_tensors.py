@@ -1,0 +1,132 @@
+"""Holds the tensors of a header against the table of known ones: each is read by a launch, folded into something else,
+left out for a reason, or refused by name. Raises HeaderError, which names the tensor or the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+
+from kernels.models.architectures import Architecture
+from kernels.models.header import HeaderError, TensorInfo
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.known_tensors import AHEAD, FACTORS, FOLDED, FREQUENCIES, IGNORED, READ, REFUSED, Tensor, rows
+from kernels.models.rope import rope_dim
+
+NAMES_IN_A_NOTE = 40
+ROUTER = "ffn_gate_inp"
+LEAD = "leading_dense_block_count"
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_OF_EXPERTS = re.compile("_exps|_shexp|exp_probs|ffn_gate_inp")
+_NOTES = {
+    FOLDED: "folded into the table of rope angles when the model is loaded",
+    IGNORED: "left out, without an effect on logits",
+}
+
+
+def check_tensors(hp: Hyperparameters, arch: Architecture, layers: int) -> None:
+    """What a file must have and must not, before its launches are known. layers: those that decode."""
+    for name, tensor in hp.tensors.items():
+        if not _ahead(hp, name, layers):
+            found = _row(hp, name)
+            if found is None:
+                raise _unread(hp, tensor)
+            if found.status == REFUSED:
+                raise hp.error(f"the tensor {name!r} of shape {tensor.shape}: {found.why}; use llama.cpp")
+    for layer in range(layers):
+        _check_layer(hp, layer)
+    for name, tensor in hp.tensors.items():
+        if not _ahead(hp, name, layers) and (shape := _expected(hp, name)) not in (None, tensor.shape):
+            raise hp.error(f"{name} has the shape {tensor.shape}, the rest of the header asks for {shape}")
+
+
+def _check_layer(hp: Hyperparameters, layer: int) -> None:
+    """A router where the keys say so, the tensors that a layer cannot do without, and both norms of q and k or none."""
+    block = f"blk.{layer}."
+    routed = f"{block}{ROUTER}.weight" in hp.tensors
+    lead = hp.integer(LEAD, 0, low=0)
+    asked = hp.integer("expert_count", int(routed), low=0) > 0 and layer >= lead
+    if routed != asked:
+        keys = f"{hp.name('expert_count')} and {hp.name(LEAD)} ({lead})" if lead else hp.name("expert_count")
+        does = "has" if routed else "has not"
+        raise hp.error(f"layer {layer} {does} a router, {block}{ROUTER}.weight, and {keys} say otherwise")
+    for row in rows(hp.architecture):
+        if row.required and (routed or not _OF_EXPERTS.search(row.name)):
+            for name in row.names:
+                hp.need(name.replace("blk.N.", block))
+    one, other = (f"{block}attn_{which}_norm.weight" for which in ("q", "k"))
+    if (one in hp.tensors) != (other in hp.tensors):
+        raise hp.error(f"there is only one of {one} and {other}: norms of both or of none are done here")
+
+
+def _expected(hp: Hyperparameters, name: str) -> tuple[int, ...] | None:
+    """The shape of a vector whose size the launches do not check; None for what is checked elsewhere."""
+    if name.endswith(".bias") and (weight := hp.tensor(f"{name.removesuffix('bias')}weight")) is not None:
+        return weight.shape[:-1]
+    match = _LAYER.match(name)
+    if name.endswith("exp_probs_b.bias") and match:
+        router = hp.tensor(f"{match[0]}{ROUTER}.weight")
+        return None if router is None else router.shape[:1]
+    if name.endswith("attn_sinks.weight") and match:
+        return (hp.integer("attention.head_count", layer=int(match[1])),)
+    if name == FREQUENCIES or name.startswith("rope_factors_"):
+        return (rope_dim(hp) // 2,)
+    return None
+
+
+def left_out(hp: Hyperparameters, layers: int, read: Collection[str]) -> Iterator[str]:
+    """Notes for a person: why tensors are in no launch. read: those that are in one. layers: those that decode."""
+    found: dict[str, list[str]] = {}
+    for name in hp.tensors:
+        if name not in read:
+            found.setdefault(_why(hp, name, layers), []).append(name)
+    return (f"{why}: {listed(names)}" for why, names in found.items())
+
+
+def _why(hp: Hyperparameters, name: str, layers: int) -> str:
+    if _ahead(hp, name, layers):
+        return "left out, layers that predict further tokens"
+    found = _row(hp, name)
+    if found is None or found.status == READ or (found.status == FOLDED and not _folds(hp, found.name)):
+        raise _unread(hp, hp.tensors[name])
+    return _NOTES[found.status]
+
+
+def _row(hp: Hyperparameters, name: str) -> Tensor | None:
+    """What the table says of a tensor."""
+    return _first(hp.architecture, _LAYER.sub("blk.N.", name))
+
+
+@lru_cache(maxsize=1 << 10)
+def _first(architecture: str, name: str) -> Tensor | None:
+    """The first of the architecture's rows that is of the name."""
+    return next((row for row in rows(architecture) if row.matches(name)), None)
+
+
+def _folds(hp: Hyperparameters, name: str) -> bool:
+    """Whether rope.scaling.type is that with which llama.cpp loads these factors of frequencies."""
+    return hp.architecture == "phi3" or (name == FACTORS) == (hp.text("rope.scaling.type", "linear") == "longrope")
+
+
+def _unread(hp: Hyperparameters, tensor: TensorInfo) -> HeaderError:
+    match = _LAYER.match(tensor.name)
+    if match and int(match[1]) >= (blocks := hp.integer("block_count")):
+        return hp.error(f"the tensor {tensor.name!r} is of a layer beyond {hp.name('block_count')}, which is {blocks}")
+    return hp.error(
+        f"the tensor {tensor.name!r} of shape {tensor.shape} is no part of a model of {hp.architecture} as it is known "
+        "here: its answer would not be what the file asks for; use llama.cpp, or convert the model again"
+    )
+
+
+def _ahead(hp: Hyperparameters, name: str, layers: int) -> bool:
+    """Whether a tensor is of a layer that predicts further tokens."""
+    match = _LAYER.match(name)
+    return hp.architecture in AHEAD and match is not None and layers <= int(match[1]) < hp.integer("block_count")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names, a layer's number as a star: "blk.*.attn_norm.weight"."""
+    found = list(dict.fromkeys(_LAYER.sub("blk.*.", name) for name in names))
+    more = len(found) - NAMES_IN_A_NOTE
+    return ", ".join(found[:NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")
