@@ -8,10 +8,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
-from kernels.models.architectures import Architecture
 from kernels.models.header import HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.known_tensors import AHEAD, FACTORS, FOLDED, FREQUENCIES, IGNORED, READ, REFUSED, Tensor, rows
+from kernels.models.known_tensors import AHEAD, FACTORS, FOLDED, IGNORED, READ, REFUSED, Tensor, rows
 from kernels.models.rope import rope_dim
 
 NAMES_IN_A_NOTE = 40
@@ -25,54 +24,33 @@ _NOTES = {
 }
 
 
-def check_tensors(hp: Hyperparameters, arch: Architecture, layers: int) -> None:
+def check_tensors(hp: Hyperparameters, layers: int) -> None:
     """What a file must have and must not, before its launches are known. layers: those that decode."""
     for name, tensor in hp.tensors.items():
         if not _ahead(hp, name, layers):
             found = _row(hp, name)
             if found is None:
                 raise _unread(hp, tensor)
+            if found.status == FOLDED:
+                hp.vector(name, rope_dim(hp) // 2)
             if found.status == REFUSED:
                 raise hp.error(f"the tensor {name!r} of shape {tensor.shape}: {found.why}; use llama.cpp")
     for layer in range(layers):
         _check_layer(hp, layer)
-    for name, tensor in hp.tensors.items():
-        if not _ahead(hp, name, layers) and (shape := _expected(hp, name)) not in (None, tensor.shape):
-            raise hp.error(f"{name} has the shape {tensor.shape}, the rest of the header asks for {shape}")
 
 
 def _check_layer(hp: Hyperparameters, layer: int) -> None:
-    """A router where the keys say so, the tensors that a layer cannot do without, and both norms of q and k or none."""
+    """A router where the keys say so, and the tensors that a layer cannot do without."""
     block = f"blk.{layer}."
     routed = f"{block}{ROUTER}.weight" in hp.tensors
-    lead = hp.integer(LEAD, 0, low=0)
-    asked = hp.integer("expert_count", int(routed), low=0) > 0 and layer >= lead
-    if routed != asked:
-        keys = f"{hp.name('expert_count')} and {hp.name(LEAD)} ({lead})" if lead else hp.name("expert_count")
-        does = "has" if routed else "has not"
-        raise hp.error(f"layer {layer} {does} a router, {block}{ROUTER}.weight, and {keys} say otherwise")
+    count, lead = hp.integer("expert_count", int(routed), low=0), hp.integer(LEAD, 0, low=0)
+    if routed != (count > 0 and layer >= lead):
+        said = f"{hp.name('expert_count')} is {count}" + (f" and {hp.name(LEAD)} is {lead}" if lead else "")
+        raise hp.error(f"layer {layer} has {'a' if routed else 'no'} router, {block}{ROUTER}.weight, but {said}")
     for row in rows(hp.architecture):
         if row.required and (routed or not _OF_EXPERTS.search(row.name)):
             for name in row.names:
                 hp.need(name.replace("blk.N.", block))
-    one, other = (f"{block}attn_{which}_norm.weight" for which in ("q", "k"))
-    if (one in hp.tensors) != (other in hp.tensors):
-        raise hp.error(f"there is only one of {one} and {other}: norms of both or of none are done here")
-
-
-def _expected(hp: Hyperparameters, name: str) -> tuple[int, ...] | None:
-    """The shape of a vector whose size the launches do not check; None for what is checked elsewhere."""
-    if name.endswith(".bias") and (weight := hp.tensor(f"{name.removesuffix('bias')}weight")) is not None:
-        return weight.shape[:-1]
-    match = _LAYER.match(name)
-    if name.endswith("exp_probs_b.bias") and match:
-        router = hp.tensor(f"{match[0]}{ROUTER}.weight")
-        return None if router is None else router.shape[:1]
-    if name.endswith("attn_sinks.weight") and match:
-        return (hp.integer("attention.head_count", layer=int(match[1])),)
-    if name == FREQUENCIES or name.startswith("rope_factors_"):
-        return (rope_dim(hp) // 2,)
-    return None
 
 
 def left_out(hp: Hyperparameters, layers: int, read: Collection[str]) -> Iterator[str]:

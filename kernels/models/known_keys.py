@@ -66,7 +66,7 @@ COMMON: Mapping[str, Key] = {
     "attention.head_count_kv": _done("heads of k and v; as many as of q if not given", LAYERS),
     "attention.key_length": _done("the width of a head of q and k; embedding_length / head_count if not given"),
     "attention.value_length": _done("the width of a head of v; embedding_length / head_count if not given"),
-    "attention.layer_norm_rms_epsilon": _done("of every norm"),
+    "attention.layer_norm_rms_epsilon": _done("of every norm", never=(0,)),
     "rope.dimension_count": _done("items of a head that turn; all if not given"),
     "rope.freq_base": _done("the base of frequencies, 10000 if not given"),
     "rope.scaling.type": _done("none, linear, yarn or longrope; linear if not given"),
@@ -79,7 +79,7 @@ COMMON: Mapping[str, Key] = {
     "expert_group_count": _done("groups of experts, of which the best are kept"),
     "expert_group_used_count": _done("how many groups are kept"),
     "nextn_predict_layers": Key(
-        REFUSED, "llama.cpp skips the tensors of layers that predict further tokens elsewhere only", (0,)
+        REFUSED, "llama.cpp skips layers that predict further tokens in other architectures only", (0,)
     ),
     "attention.causal": Key(REFUSED, "attention to later tokens, as encoders have it, is not done here", (True,)),
     "rope.scaling.alpha": Key(REFUSED, "llama.cpp scales the base of frequencies by it for HunYuan only", (0, 1)),
@@ -128,6 +128,10 @@ _SCALES = {
     "embedding_scale": _done("multiplies embeddings"),
     "attention.scale": _done("multiplies q.k in place of 1 / sqrt(key_length)"),
 }
+_GEMMA = {
+    **_DENSE,
+    "embedding_scale": Key(REFUSED, "llama.cpp's gemma scales embeddings by sqrt(embedding_length) always", (0,)),
+}
 _WINDOW = {
     "attention.sliding_window": _done("positions that some layers see", never=(0,)),
     "attention.sliding_window_pattern": _done("which layers see a window: a period, or a flag a layer", LAYERS),
@@ -168,6 +172,9 @@ OWN: Mapping[str, Mapping[str, Key]] = {
     "deepseek2": {
         **_LEAD, **_ROUTER, **_NEXTN,
         "vocab_size": _done("with 47 or 48 layers 154880 is GLM-4.7-Flash, whose gating is sigmoid if no key says it"),
+        "attention.head_count_kv": _idle("the compressed kv is the same for all heads", LAYERS),
+        "attention.key_length": _done("a head of q and k where no attention.key_length_mla is given"),
+        "attention.value_length": _done("a head of v where no attention.value_length_mla is given"),
         "attention.q_lora_rank": _done("the width of a compressed q"),
         "attention.kv_lora_rank": _done("the width of the compressed kv"),
         "attention.key_length_mla": _done("the width of a head of q and k before compression"),
@@ -179,12 +186,12 @@ OWN: Mapping[str, Mapping[str, Key]] = {
     "glm4": {**_DENSE, **_NEXTN, **_SECTIONS},
     "glm4moe": {**_LEAD, **_ROUTER, **_NEXTN, **_SECTIONS},
     "gemma2": {
-        **_DENSE, **_WINDOW,
+        **_GEMMA, **_WINDOW,
         "attn_logit_softcapping": _done("bounds q.k with tanh, 50 if not given", never=(0,)),
         "final_logit_softcapping": _done("bounds logits with tanh, 30 if not given", never=(0,)),
     },
     "gemma3": {
-        **_DENSE, **_WINDOW,
+        **_GEMMA, **_WINDOW,
         "attention.sliding_window": _done("positions that some layers see; without it all see everything"),
         "final_logit_softcapping": _done("bounds logits with tanh, not done if not given"),
     },

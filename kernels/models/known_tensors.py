@@ -23,6 +23,8 @@ POSTED = tuple(name for name in ALL if ARCHITECTURES[name].post_norms)
 FFN_NORMED = tuple(name for name in ALL if ARCHITECTURES[name].ffn_norm == "ffn_norm")
 AHEAD = ("deepseek2", "glm4", "glm4moe")  # the last layers may predict further tokens: all their tensors are left out
 SHARING = ("qwen2moe", "deepseek2", "glm4moe")
+NOT_TIED = tuple(name for name in ALL if name not in ("gemma2", "qwen2moe", "olmoe", "gpt-oss"))
+SPLIT = tuple(name for name in ALL if name not in ("phi3", "glm4", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"))
 NORMED_HEADS = ("qwen3", "qwen3moe", "gemma3", "olmoe")
 
 
@@ -60,7 +62,7 @@ TENSORS = (
     Tensor("output_norm.weight", ALL, READ, "the last norm", True),
     Tensor("output.weight", ("qwen2moe", "olmoe", "gpt-oss"), READ, "the output linear", True),
     Tensor("output.weight", ("gemma2",), REFUSED, "llama.cpp's gemma2 always takes token_embd for its output linear"),
-    Tensor("output.weight", ALL, READ, "the output linear"),
+    Tensor("output.weight", NOT_TIED, READ, "the output linear"),
     Tensor("output.bias", ("qwen2",), READ, "added to logits"),
     Tensor("blk.N.attn_norm.weight", ALL, READ, "the norm before attention", True),
     Tensor("blk.N.attn_{q,k,v}.weight", GROUPED, READ, "or attn_qkv, which has the rows of all"),
@@ -82,12 +84,13 @@ TENSORS = (
     Tensor("blk.N.post_attention_norm.weight", (*POSTED, "glm4moe", "gpt-oss"), READ, "the norm after attention", True),
     Tensor("blk.N.post_ffw_norm.weight", POSTED, READ, "the norm after the FFN", True),
     Tensor("blk.N.ffn_norm.weight", FFN_NORMED, READ, "the norm before the FFN", True),
-    Tensor("blk.N.ffn_{gate,up,down}.weight", ALL, READ, "a dense FFN; without gate, up has the rows of both"),
+    Tensor("blk.N.ffn_{up,down}.weight", ("phi3", "glm4"), READ, "a dense FFN; up has the rows of gate, too", True),
+    Tensor("blk.N.ffn_{gate,up,down}.weight", SPLIT, READ, "a dense FFN, where a layer has no router"),
     Tensor("blk.N.ffn_{gate,up,down}.bias", LLAMAS, READ, "added to their products"),
     Tensor("blk.N.ffn_gate_inp.weight", MIXTURES, READ, "the router"),
     Tensor("blk.N.ffn_gate_inp.bias", ("gpt-oss",), READ, "added to the router's logits", True),
     Tensor("blk.N.ffn_{gate,up,down}_exps.weight", MIXTURES, READ, "the experts"),
-    Tensor("blk.N.ffn_gate_up_exps.weight", MIXTURES, READ, "gate and up of the experts in one"),
+    Tensor("blk.N.ffn_gate_up_exps.weight", MIXTURES[:-1], READ, "gate and up of the experts in one"),
     Tensor("blk.N.ffn_{gate,up,down}_exps.bias", ("gpt-oss",), READ, "added to their products", True),
     Tensor("blk.N.exp_probs_b.bias", ("glm4moe",), READ, "added to choose experts, not to weigh them", True),
     Tensor("blk.N.exp_probs_b.bias", ("deepseek2",), READ, "added to choose experts, not to weigh them"),

@@ -48,7 +48,7 @@ class Model:
             raise hp.error(f"{blocks} blocks, {ahead} of which predict further tokens: from 1 to {MAX_LAYERS} can be")
         layers = blocks - ahead
         arch = resolved(hp, arch, layers)
-        check_tensors(hp, arch, layers)
+        check_tensors(hp, layers)
         dim = hp.integer("embedding_length")
         residual = hp.number("residual_scale", 0.0) or 1.0
         embedding = hp.number("embedding_scale", 0.0) or (dim**0.5 if arch.sqrt_embedding else 1.0)

@@ -57,15 +57,15 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
     if arch is None:
         decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (OneToken, ManyTokens))
         said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
-        notes = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
+        remarks = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
         if left := hp.tensors.keys() - _read_by(decode):
-            notes.append(f"left out, in no launch that is known here: {listed(t for t in hp.tensors if t in left)}")
-        return Passes(None, decode, prompt, tuple(notes))
+            remarks.append(f"left out, in no launch that is known here: {listed(t for t in hp.tensors if t in left)}")
+        return Passes(None, decode, prompt, tuple(remarks))
     model = Model.of(hp, arch, context)
     decode = _decode(model, OneToken(model.eps, model.context, device))
     prompt = _prompt(model, ManyTokens(model.eps, model.context, device))
-    left = left_out(hp, model.layers, _read_by(decode))
-    return Passes(model, decode, prompt, (*_remarks(model), *left, *ignored_keys(hp)))
+    notes = *_remarks(model), *left_out(hp, model.layers, _read_by(decode)), *ignored_keys(hp)
+    return Passes(model, decode, prompt, notes)
 
 
 def _read_by(plan: Pass) -> set[str]:

@@ -1,0 +1,372 @@
+"""What a file asks for by its keys: done, refused by name, or without an effect, as the tables say of every key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import synthetic_models as made
+
+from kernels.llm import angles
+from kernels.models.architectures import ARCHITECTURES
+from kernels.models.check_keys import row
+from kernels.models.foreign_keys import CHANGES, PARTS
+from kernels.models.header import Header, HeaderError, Omitted
+from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.known_keys import COMMON, EQUAL, IMPLEMENTED, IRRELEVANT, LAYERS, ONE, OWN, REFUSED, Key
+from kernels.models.model import Model
+from kernels.models.passes import plan_passes
+from kernels.registry import variants
+
+LLAMA_CPP_KEYS = (Path(__file__).parents[1] / "data" / "llama_cpp_keys.txt").read_text().split()
+CONTEXT = 64
+
+Row = tuple[str, str, Key]
+ROWS: list[Row] = [
+    (name, key, found)
+    for name in OWN
+    for key in {**PARTS, **CHANGES, **COMMON, **OWN[name]}
+    if (found := row(name, key)) is not None
+]
+
+
+def that(status: str) -> list[Any]:
+    return [pytest.param(*found, id=f"{found[0]}-{found[1]}") for found in ROWS if found[2].status == status]
+
+
+def with_key(architecture: str, key: str, value: Any, found: Key | None = None) -> Header:
+    beside = {"rope.scaling.type": found.kind} if found is not None and found.kind else {}
+    return made.rekeyed(made.model(architecture), {**beside, key: value})
+
+
+def asked(header: Header, context: int = CONTEXT) -> list[Any]:
+    """All that depends on keys: the launches of a token, the tables of angles, the factor and the bound of logits."""
+    hp = Hyperparameters(header)
+    model = Model.of(hp, ARCHITECTURES[header.architecture], context)
+    launches = [
+        (x.workload(1, "float32"), x.tensors, [(operand, *map(str, values)) for operand, values in x.inputs.items()])
+        for x in plan_passes(header, context).decode.launches
+    ]
+    tables = {name: table.tobytes() for name, table in angles.tables(model, model.context, {}).items()}
+    return [launches, tables, model.logit_factor, model.logit_cap]
+
+
+@pytest.mark.parametrize("key", LLAMA_CPP_KEYS)
+def test_every_key_of_llama_cpp_is_in_a_table(key: str) -> None:
+    assert all(row(name, key) is not None for name in OWN)
+
+
+def test_tables_have_only_keys_of_llama_cpp() -> None:
+    assert {key for _, key, _ in ROWS} == set(LLAMA_CPP_KEYS)
+
+
+def saying_something(found: Key) -> Iterator[Any]:
+    """Values of other kinds that a refused key may have."""
+    for value in (7, 0.37, True, False, -3, "odd", float("nan"), Omitted("string", 1 << 20)):
+        if value not in found.neutral and not (
+            found.window and isinstance(value, int) and value in (0, 7, True, False)
+        ):
+            yield value
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), that(REFUSED))
+def test_a_refused_key_is_named(architecture: str, key: str, found: Key) -> None:
+    for value in saying_something(found):
+        with pytest.raises(
+            HeaderError, match=rf"^a\.gguf: {architecture}\.{key} is .*{re.escape(found.why)}; use llama\.cpp, or gguf"
+        ):
+            plan_passes(with_key(architecture, key, value, found))
+    if found.kind:  # without that scaling it says nothing
+        assert asked(with_key(architecture, key, 0.37)) == asked(made.model(architecture))
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), that(REFUSED))
+def test_a_refused_key_may_say_nothing(architecture: str, key: str, found: Key) -> None:
+    header = made.model(architecture)
+    beside = {"rope.scaling.type": found.kind} if found.kind else {}
+    for value in (Hyperparameters(header).own.get(found.same_as),) if found.same_as else found.neutral:
+        if value is not None:
+            changed = made.rekeyed(header, {**beside, key: value})
+            assert asked(changed) == asked(made.rekeyed(header, beside))
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), that(IRRELEVANT))
+def test_an_irrelevant_key_changes_nothing(architecture: str, key: str, found: Key) -> None:
+    before = asked(made.model(architecture))
+    for value in (7, 0.37, True, "odd", Omitted("string", 1 << 20)):
+        assert asked(with_key(architecture, key, value)) == before
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), [found for found in ROWS if found[2].never])
+def test_a_value_with_which_nothing_can_be_computed_is_named(architecture: str, key: str, found: Key) -> None:
+    for value in found.never:
+        asked_for = (0,) * made.LAYERS if key == "deepstack_mapping" else value
+        with pytest.raises(HeaderError, match=rf"{architecture}\.{key} is .*with which nothing can be computed"):
+            plan_passes(with_key(architecture, key, asked_for))
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), [found for found in ROWS if found[2].required])
+def test_a_key_that_llama_cpp_needs_is_needed(architecture: str, key: str, found: Key) -> None:
+    with pytest.raises(HeaderError, match=rf"the key {architecture}\.{key} is missing"):
+        plan_passes(made.model(architecture, keys={key: None}))
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), [found for found in ROWS if found[2].values == ONE])
+def test_an_array_is_not_its_first_item(architecture: str, key: str, found: Key) -> None:
+    header = made.model(architecture)
+    one = Hyperparameters(header).own.get(key, 1)
+    for value in ((one, one), (one,), ()):
+        with pytest.raises(
+            HeaderError, match=rf"{architecture}\.{key} is an array of {len(value)} values, expected one"
+        ):
+            plan_passes(with_key(architecture, key, value))
+    with pytest.raises(HeaderError, match=rf"{architecture}\.{key} is an array of 2000 values"):
+        plan_passes(with_key(architecture, key, Omitted("float32", 2000)))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "found"), [found for found in ROWS if found[2].values in (LAYERS, EQUAL)]
+)
+def test_an_array_of_another_length_than_the_layers_is_refused(architecture: str, key: str, found: Key) -> None:
+    header = made.model(architecture)
+    one, layers = Hyperparameters(header).own.get(key, 1), Hyperparameters(header).integer("block_count")
+    for count in (1, layers - 1, layers + 1):
+        if count != layers:
+            with pytest.raises(
+                HeaderError, match=rf"{architecture}\.{key} is an array of {count} values, expected one for"
+            ):
+                plan_passes(with_key(architecture, key, (one,) * count))
+    if key in Hyperparameters(header).own:
+        assert asked(with_key(architecture, key, (one,) * layers)) == asked(header)
+
+
+def test_layers_with_different_numbers_of_experts_are_refused() -> None:
+    with pytest.raises(HeaderError, match=r"olmoe.expert_used_count is \(2, 1\): layers that differ in it"):
+        plan_passes(with_key("olmoe", "expert_used_count", (2, 1)))
+
+
+def test_heads_are_as_wide_as_the_first_layer_says() -> None:
+    """Where no key says it, and layers have different numbers of heads: llama.cpp divides by the first one's."""
+    keys = {"attention.key_length": None, "attention.value_length": None, "attention.head_count": (8, 4)}
+    head = made.DIM // 8
+    shapes = {"attn_q": (8 * head, made.DIM), "attn_k": (2 * head, made.DIM), "attn_v": (2 * head, made.DIM)}
+    block = {**made.MODELS["llama"][0], **shapes, "attn_output": (made.DIM, 8 * head)}
+    more = {"blk.1.attn_q.weight": (4 * head, made.DIM), "blk.1.attn_output.weight": (made.DIM, 4 * head)}
+    header = made.model("llama", block, keys, more=more)
+    found = [x.extra["head_dim"] for x in plan_passes(header).decode.launches if x.op == "flash_decode"]
+    assert found == [head, head]
+    tables = angles.tables(Model.of(Hyperparameters(header), ARCHITECTURES["llama"], CONTEXT), CONTEXT, {})
+    assert tables["cos"].shape == (CONTEXT, head // 2)
+
+
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
+# key -> another value than made-up models have, and what it needs beside it
+FLIPS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "block_count": (1, {}),
+    "context_length": (40, {}),
+    "embedding_length": (128, {}),
+    "attention.head_count": (4, {}),
+    "attention.head_count_kv": (4, {}),
+    "attention.key_length": (32, {}),
+    "attention.value_length": (48, {}),
+    "attention.key_length_mla": (64, {}),
+    "attention.value_length_mla": (64, {}),
+    "attention.kv_lora_rank": (32, {}),
+    "attention.layer_norm_rms_epsilon": (0.25, {}),
+    "rope.dimension_count": (8, {}),
+    "rope.freq_base": (77.0, {}),
+    "rope.scaling.type": ("none", {"rope.scaling.factor": 4.0}),
+    "rope.scaling.factor": (3.0, {}),
+    "rope.scale_linear": (3.0, {}),
+    "rope.scaling.attn_factor": (1.25, {}),
+    "rope.scaling.original_context_length": (16, YARN),
+    "rope.scaling.yarn_beta_fast": (2.0, YARN | {"rope.scaling.original_context_length": 64}),
+    "rope.scaling.yarn_beta_slow": (0.25, YARN | {"rope.scaling.original_context_length": 64}),
+    "rope.scaling.yarn_log_multiplier": (0.7, YARN),
+    "rope.scaling.finetuned": (False, {}),
+    "rope.dimension_sections": ((3, 2, 3, 0), {}),
+    "rope.freq_base_swa": (77.0, {}),
+    "expert_count": (4, {}),
+    "expert_used_count": (1, {}),
+    "expert_group_count": (4, {"expert_group_used_count": 2}),
+    "expert_group_used_count": (1, {"expert_group_count": 4, "expert_group_used_count": 2}),
+    "expert_gating_func": (4, {}),
+    "expert_weights_norm": (0, {"expert_weights_norm": 1}),
+    "expert_weights_scale": (1.75, {}),
+    "leading_dense_block_count": (1, {}),
+    "nextn_predict_layers": (1, {}),
+    "vocab_size": (154880, {"block_count": 47, "expert_gating_func": None, "vocab_size": 1024}),
+    "attention.sliding_window": (16, {}),
+    "attention.sliding_window_pattern": (1, {"attention.sliding_window": 16}),
+    "attention.temperature_scale": (
+        0.1,
+        {"rope.scaling.original_context_length": 32, "attention.temperature_length": 32},
+    ),
+    "attention.temperature_length": (32, {"attention.temperature_scale": 0.1, "attention.temperature_length": 64}),
+    "attention.scale": (0.5, {}),
+    "attn_logit_softcapping": (20.0, {}),
+    "final_logit_softcapping": (20.0, {}),
+    "logit_scale": (3.0, {}),
+    "residual_scale": (0.5, {}),
+    "embedding_scale": (5.0, {}),
+}
+_OLD = {
+    "attention.key_length": made.NOPE + made.ROPE,
+    "attention.value_length": made.VALUE,
+    "attention.key_length_mla": None,
+    "attention.value_length_mla": None,
+}
+OF_DEEPSEEK2: Mapping[str, Mapping[str, Any]] = {"attention.key_length": _OLD, "attention.value_length": _OLD}
+BY_TENSORS = {"attention.q_lora_rank"}  # the width of tensors that the made-up model has not: below
+NO_EFFECT = {("glm4moe", "rope.dimension_sections")}  # its pairs are those of M-RoPE anyway
+
+
+def effect(architecture: str, keys: Mapping[str, Any]) -> Any:
+    """What a header with these keys makes, or why it is refused."""
+    try:
+        return asked(made.model(architecture, keys=keys))
+    except HeaderError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("architecture", "key", "found"), that(IMPLEMENTED))
+def test_an_implemented_key_changes_what_is_made(architecture: str, key: str, found: Key) -> None:
+    if key in BY_TENSORS:
+        return
+    value, beside = FLIPS[key]
+    if architecture == "deepseek2":
+        beside = {**beside, **OF_DEEPSEEK2.get(key, {})}
+    before, after = effect(architecture, beside), effect(architecture, {**beside, key: value})
+    assert isinstance(before, list), before
+    idle = key.startswith("expert_") and "ffn_gate_inp" not in made.MODELS[architecture][0]
+    assert (after == before) == ((idle and key != "expert_count") or (architecture, key) in NO_EFFECT)
+
+
+def test_the_width_of_a_compressed_q_is_that_of_its_tensors() -> None:
+    width = made.HEADS * (made.NOPE + made.ROPE)
+    block = {name: shape for name, shape in made.MODELS["deepseek2"][0].items() if name != "attn_q"}
+    block |= {"attn_q_a": (made.Q_RANK, made.DIM), "attn_q_a_norm": (made.Q_RANK,), "attn_q_b": (width, made.Q_RANK)}
+    assert plan_passes(made.model("deepseek2", block, {"attention.q_lora_rank": made.Q_RANK}))
+    for keys, said in (
+        ({"attention.q_lora_rank": 32}, "attn_q_a.weight has the shape"),
+        ({}, "q_lora_rank is missing"),
+    ):
+        with pytest.raises(HeaderError, match=said):
+            plan_passes(made.model("deepseek2", block, keys))
+
+
+def test_keys_that_nobody_knows_are_in_a_note() -> None:
+    header = made.rekeyed(made.model("llama"), {"odd": 5, "rope.odd": "x", "ssm.state_size": 4})
+    assert asked(header) == asked(made.model("llama"))
+    assert plan_passes(header).notes == (
+        "keys of parts that llama has not, ignored: llama.ssm.state_size",
+        "keys that neither llama.cpp nor this library knows, ignored: llama.odd, llama.rope.odd",
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "limit"),
+    [
+        ("llama", {"attention.sliding_window": 512}, 512),
+        ("qwen2", {"attention.sliding_window": 4095}, 4095),
+        ("mistral3", {"attention.temperature_scale": 0.1, "rope.scaling.original_context_length": 300}, 300),
+        ("deepseek2", {"attention.temperature_scale": 0.1, "attention.temperature_length": 100}, 100),
+    ],
+)
+def test_a_key_that_works_beyond_a_position_bounds_the_context(
+    architecture: str, keys: Mapping[str, Any], limit: int
+) -> None:
+    header, plain = made.model(architecture, keys=keys), made.model(architecture)
+    assert asked(header, limit)[0] == asked(plain, limit)[0]
+    for context in (limit + 1, 4096):
+        with pytest.raises(HeaderError, match=f"beyond {limit} positions: ask for no more context than that"):
+            plan_passes(header, context)
+
+
+@pytest.mark.parametrize(("layers", "vocabulary", "gating"), [
+    (47, 154880, "sigmoid"), (48, 154880, "sigmoid"),
+    (46, 154880, "softmax"), (47, 154879, "softmax"), (2, 1024, "softmax"),
+])  # fmt: skip
+@pytest.mark.parametrize("said_by", ["key", "tokenizer", "embedding"])
+def test_glm_4_7_flash_is_known_by_its_shape(layers: int, vocabulary: int, gating: str, said_by: str) -> None:
+    keys = {"block_count": layers, "expert_gating_func": None, "vocab_size": vocabulary if said_by == "key" else None}
+    header = made.model("deepseek2", keys=keys, vocabulary=vocabulary if said_by == "embedding" else made.VOCABULARY)
+    if said_by == "tokenizer":
+        header = made.replace(
+            header, metadata={**header.metadata, "tokenizer.ggml.tokens": Omitted("string", vocabulary)}
+        )
+    assert {x.extra["gating"] for x in plan_passes(header).decode.launches if x.op == "topk"} == {gating}
+    given = made.rekeyed(header, {"expert_gating_func": 1})
+    assert {x.extra["gating"] for x in plan_passes(given).decode.launches if x.op == "topk"} == {"softmax"}
+
+
+def test_a_layer_more_that_predicts_tokens_does_not_hide_the_model() -> None:
+    keys = {"block_count": 48, "nextn_predict_layers": 1, "expert_gating_func": None, "vocab_size": 154880}
+    assert {
+        x.extra["gating"] for x in plan_passes(made.model("deepseek2", keys=keys)).decode.launches if x.op == "topk"
+    } == {"sigmoid"}
+
+
+def test_no_rotation_leaves_q_and_k_as_they_are() -> None:
+    keys = {"rope.scaling.finetuned": False, "rope.scaling.attn_factor": 1.5}
+    for architecture, still in (("granite", True), ("granitemoe", False), ("llama", False)):
+        header = made.model(architecture, keys=keys)
+        model = Model.of(Hyperparameters(header), ARCHITECTURES[architecture], CONTEXT)
+        tables = angles.tables(model, CONTEXT, {})
+        assert (bool((tables["cos"] == 1).all()), not tables["sin"].any()) == (still, still)
+        assert tables["cos"].shape == tables["sin"].shape == (CONTEXT, made.HEAD // 2)
+
+
+@pytest.mark.parametrize("sections", [(1, 2, 3), (1, 2, 3, 0, 0), (1, -2, 3, 0), (2.5, 1.0, 1.0, 0.0), (2, 1, 1, 4), 8])
+def test_sections_that_are_not_done_are_refused(sections: Any) -> None:
+    with pytest.raises(HeaderError, match=r"glm4.rope.dimension_sections is .*(expected four sizes|a fourth section)"):
+        plan_passes(with_key("glm4", "rope.dimension_sections", sections))
+
+
+def test_without_two_sections_rotation_is_as_usual() -> None:
+    for sections in ((0, 0, 0, 0), (8, 0, 8, 8), 0):
+        assert asked(with_key("glm4", "rope.dimension_sections", sections)) == asked(made.model("glm4"))
+
+
+def test_the_newer_name_of_a_factor_goes_before_the_older() -> None:
+    both = {"rope.scaling.factor": 0.0, "rope.scale_linear": 8.0}
+    assert asked(made.model("llama", keys=both)) == asked(made.model("llama"))
+    assert asked(made.model("llama", keys={"rope.scale_linear": 8.0})) == asked(
+        made.model("llama", keys={"rope.scaling.factor": 8.0})
+    )
+
+
+SCALARS = st.one_of(
+    st.integers(-3, 1 << 33), st.integers(0, 9), st.floats(), st.floats(width=32), st.booleans(), st.text(max_size=9),
+    st.sampled_from(["none", "linear", "yarn", "longrope"]),
+)  # fmt: skip
+ITEMS = st.one_of(st.integers(-1, 9), st.floats(width=32), st.booleans())
+ANYTHING = st.one_of(
+    SCALARS,
+    st.lists(ITEMS, max_size=8).map(tuple),
+    st.tuples(ITEMS, ITEMS),
+    st.builds(Omitted, st.sampled_from(["string", "int32", "array"]), st.integers(0, 1 << 40)),
+)
+CHOSEN = st.dictionaries(st.sampled_from([*LLAMA_CPP_KEYS, "odd"]), ANYTHING, min_size=1, max_size=4)
+
+
+@given(st.sampled_from(sorted(OWN)), CHOSEN)
+@settings(max_examples=400, deadline=None)
+def test_whatever_keys_say_they_are_done_or_refused(architecture: str, keys: Mapping[str, Any]) -> None:
+    header = made.rekeyed(made.model(architecture), keys)
+    try:
+        plan = plan_passes(header, CONTEXT)
+        with np.errstate(over="ignore"):
+            assert asked(header)
+    except HeaderError:
+        return
+    context = Model.of(Hyperparameters(header), ARCHITECTURES[architecture], CONTEXT).context
+    for launches, m in ((plan.decode.launches, 1), (plan.prompt.launches, 32)):
+        for workload in {x.workload(m, "float32") for x in launches if m <= context}:
+            assert variants(workload)
