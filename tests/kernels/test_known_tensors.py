@@ -244,9 +244,7 @@ def test_a_vector_of_another_size_is_refused(architecture: str, name: str, shape
 
 def test_one_norm_of_two_is_refused() -> None:
     block = {name: shape for name, shape in made.MODELS["glm4moe"][0].items() if name != "attn_k_norm"}
-    with pytest.raises(
-        HeaderError, match=r"the tensor 'blk.0.attn_k_norm.weight' is missing"
-    ):
+    with pytest.raises(HeaderError, match=r"the tensor 'blk.0.attn_k_norm.weight' is missing"):
         plan_passes(made.model("glm4moe", block))
 
 
