@@ -10,6 +10,7 @@ Each file is loaded by a process of its own, for an assertion of llama.cpp ends 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
+CHILD_SECONDS = 60
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
 # keys without which a model of an architecture is another, or none; their effect is that of llama.cpp's shape checks
 STRUCTURE = ("block_count", "embedding_length", "head_count", "key_length", "value_length", "lora_rank", "expert_count")
@@ -75,7 +77,9 @@ def logits(case: Any, keys: Mapping[str, Any], folder: Path) -> np.ndarray[Any, 
     path, out = folder / "a.gguf", folder / "a.npy"
     out.unlink(missing_ok=True)
     replace(case, keys={**case.keys, **keys}).write(path, twin=True)
-    subprocess.run([sys.executable, __file__, "--child", str(path), str(out)], capture_output=True, check=False)
+    command = [sys.executable, __file__, "--child", str(path), str(out)]
+    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # the backtrace of an assertion takes a fork that may never end
+    subprocess.run(command, capture_output=True, check=False, env=quiet, timeout=CHILD_SECONDS)
     return np.load(out) if out.exists() else None
 
 
