@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 CHILD_SECONDS = 60
+CONTEXT = 64
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
 # keys without which a model of an architecture is another, or none; their effect is that of llama.cpp's shape checks
 STRUCTURE = ("block_count", "embedding_length", "head_count", "key_length", "value_length", "lora_rank", "expert_count")
@@ -64,9 +65,9 @@ WITH: Mapping[str, Mapping[str, Any]] = {  # what a key needs beside it
 
 
 def child(path: str, out: str) -> int:
-    import llama_reference
+    from autotune.model_check.llama_cpp import open_model
 
-    model = llama_reference.open_model(Path(path))
+    model = open_model(path, CONTEXT)
     model.eval(list(PROMPT))
     np.save(out, np.array(model.scores[len(PROMPT) - 1]))
     return 0
@@ -99,7 +100,9 @@ def tried(architecture: str, case: Any, folder: Path) -> Iterator[tuple[str, str
     from kernels.models.known_keys import COMMON, OWN
 
     known = {**COMMON, **OWN[architecture]}
-    bases: dict[str, Any] = {}
+    bases: dict[str, Any] = {"{}": logits(case, {}, folder)}
+    if bases["{}"] is None:
+        sys.exit(f"{architecture}: llama.cpp does not even load the model without another key")
 
     def does(keys: Mapping[str, Any], beside: Mapping[str, Any]) -> str:
         if str(beside) not in bases:
