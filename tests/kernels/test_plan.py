@@ -16,6 +16,8 @@ from kernels.models.one_token import OneToken
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Columns, Pass, PassBuilder, PlanError, Value, joined, width
 
+CONTEXT = 64  # of a small model all that it allows
+
 
 def builder() -> PassBuilder:
     return PassBuilder()
@@ -89,12 +91,10 @@ def test_a_launch_that_takes_other_columns_is_refused() -> None:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("device", ["", "CPU"])
 def test_values_have_the_shapes_of_their_operands(name: str, device: str) -> None:
-    passes = plan_passes(CASES[name].header, 640, device)
-    assert passes.model is not None
+    passes = plan_passes(CASES[name].header, CONTEXT, device)
     check_shapes(passes.decode, 1, "float32")
-    for m in (32, 512):
-        if m <= passes.model.context:
-            check_shapes(passes.prompt, m, "float32")
+    check_shapes(passes.prompt, 32, "float32")
+    check_shapes(passes.prompt, CONTEXT, "float32")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in files.MODELS.glob("*.json")))

@@ -1,0 +1,61 @@
+"""Models at their real shapes, with the formats that real files mix: every launch and every path is right.
+
+Random weights, four layers of every kind that a model has. The narrower half of the twelve models is checked on the
+device under test; `python -m bench.model_paths` checks all of them, with longer prompts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import gguf_files, kernel_runs
+from support.full_models import write_full_model
+
+from autotune.model_check.paths import LENGTHS
+from autotune.model_check.whole import Asked, checks
+from kernels.llm import load
+from kernels.models.header import read_header
+
+LAYERS, CONTEXT = 4, 128
+NARROW = ("smollm2-135m", "qwen3-0.6b")
+WIDER = ("gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
+WIDEST = ("deepseek-v2-lite", "glm-4.7-flash", "gpt-oss-20b", "llama-3.1-8b", "llama-3.2-3b", "qwen3-8b")
+MIXED = {  # of attn_v and ffn_down: what a file of one format would not show
+    "smollm2-135m": {"Q8_0", "Q5_0", "Q6_K", "Q4_K"},
+    "llama-3.2-1b": {"Q4_K", "Q6_K"},
+}
+
+
+def names() -> list[object]:
+    found: list[object] = list(NARROW)
+    found += [pytest.param(name, marks=pytest.mark.slow) for name in WIDER]
+    return found + [pytest.param(name, marks=pytest.mark.nightly) for name in WIDEST]
+
+
+def test_they_are_the_models_of_the_data() -> None:
+    assert sorted((*NARROW, *WIDER, *WIDEST)) == sorted(path.stem for path in gguf_files.MODELS.glob("*.json"))
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", names())
+def test_a_model_of_mixed_formats_is_right_on_every_path(name: str, tmp_path: Path) -> None:
+    path = write_full_model(name, tmp_path / "model.gguf", LAYERS)
+    header = read_header(path)
+    model = load(path, CONTEXT, kernel_runs.device().name)
+    lengths = [length for length in LENGTHS if length <= CONTEXT]
+    wrong = [check for check in checks(model, header, Asked(lengths)) if not check.ok]
+    path.unlink()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_the_layers_that_are_kept_mix_formats(name: str, tmp_path: Path) -> None:
+    header = read_header(write_full_model(name, tmp_path / "model.gguf", LAYERS))
+    formats = [
+        {t.name.split(".")[2]: t.format for t in header.tensors if t.name.startswith(f"blk.{layer}.")}
+        for layer in range(LAYERS)
+    ]
+    assert {f[name] for f in formats for name in ("attn_v", "ffn_down")} == MIXED[name]
+    fused = [f["attn_q"] == f["attn_k"] == f["attn_v"] for f in formats]
+    assert any(mixed and after for mixed, after in zip([not f for f in fused], fused[1:], strict=False))
