@@ -96,13 +96,15 @@ def line(row: Row) -> str:
     for kind in KINDS:
         figures = row.get(kind, {})
         out += f"{1e6 * figures.get('seconds', math.nan):>12.1f}{figures.get('gflops', math.nan):>10.0f}"
+        out += f"{figures.get('error', math.nan):>9.0e}"
     chosen: Row = row.get("tuned") or row.get("default") or row["heuristic"]
     return f"{out}  {chosen['schedule']['variant']}"
 
 
 def table(report: Row) -> str:
-    head = f"{'weight':<20}{'tokens':>6}" + "".join(f"{kind:>12}{'GFLOP/s':>10}" for kind in KINDS) + "  variant"
-    return "\n".join([head, *map(line, report["rows"]), "times in µs"])
+    kinds = "".join(f"{kind:>12}{'GFLOP/s':>10}{'error':>9}" for kind in KINDS)
+    head = f"{'weight':<20}{'tokens':>6}{kinds}  variant"
+    return "\n".join([head, *map(line, report["rows"]), "times in µs; errors ||out - ref|| / ||ref||"])
 
 
 def main() -> None:

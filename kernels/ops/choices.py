@@ -169,9 +169,8 @@ def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     return (*groups, *locals_, Schedule(name, params, ()))
 
 
-# how much of the summed loop, and how many tokens, one instruction of a backend's tensor core takes
-_DEPTHS = {"CUDA": 16, "NV": 16, "METAL": 8}
 _MANY_RESULTS = 1 << 20
+_BODY = 128  # instructions of tensor cores in a loop's body; with 192 ptxas ran out of an H100's registers
 
 
 def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
@@ -181,20 +180,20 @@ def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
     more loads under way."""
     if "tc" not in variants or device not in tc.DEVICES:
         return ()
-    depth = _DEPTHS[device.split(":")[0]]
-    whole = tc.unrolled(r.formats[0], depth)
     few = r.loops[0] <= 64 and math.prod(r.loops) * r.n < _MANY_RESULTS
     sizes = itertools.product(
-        (4 * whole, 2 * whole, whole) if few else (max(whole, 2), whole),
-        [tiles for tiles in (4, 2, 1) if tiles * depth <= r.loops[0]],
+        (4, 2, 1) if few else (1,),
+        [tiles for tiles in (4, 2, 1) if tiles * tc.depth(device) <= r.loops[0]],
         (1,) if few else (4, 2, 1),
         (4, 2, 1),
     )
     found = []
-    for unroll, tokens, rows, warps in sizes:
-        tile = (("UNROLL", unroll, "2"), ("UPCAST", tokens, "0"), ("UPCAST", rows, "1"), ("LOCAL", warps, "1"))
+    for more, tokens, rows, warps in sizes:
+        if tc.instructions(r.formats[0], device) * more * tokens * rows > _BODY:
+            continue
+        tile = (("UPCAST", tokens, "0"), ("UPCAST", rows, "1"), ("LOCAL", warps, "1"))
         opts = tuple(Opt(op, None, size, loop) for op, size, loop in tile if size > 1)
-        found.append(Schedule("tc", (), (Opt("TC", 0, (-1, 0, 1)), *opts)))
+        found.append(Schedule("tc", (), (*tc.opts(r.formats[0], device, more), *opts)))
     return tuple(found)
 
 

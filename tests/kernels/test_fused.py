@@ -83,7 +83,7 @@ def test_many_tokens_of_a_mixture(m, choice):
     got = fused.mixture(
         Tensor(x), Tensor(ids), Tensor(probs), *(w for w, _ in weights), EXPERTS, "gelu", Tensor(residual)
     )
-    # where there are tensor cores, many tokens are multiplied as halves
+    # where there are tensor cores, many tokens are multiplied in parts
     limit = max(tc.TOLERANCES.values()) if backend() in tc.DEVICES else 1e-5
     assert_close(got.numpy(), together("gelu", dense, x, ids, probs, residual), limit)
 

@@ -64,7 +64,7 @@ def test_any_leading_dims_and_more_tokens_than_the_largest_bucket(raw, weight, l
     x = tokens(*lead)
     out = kernels.linear(Tensor(x), weight)
     assert out.dtype == dtypes.float32
-    close(out.numpy(), raw, x, 1e-3 if len(x.reshape(-1, K)) > 8 and backend() in tc.DEVICES else 1e-5)
+    close(out.numpy(), raw, x, 2e-5 if len(x.reshape(-1, K)) > 8 and backend() in tc.DEVICES else 1e-5)
 
 
 def test_float16_in_float16_out(raw, weight):
