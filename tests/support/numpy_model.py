@@ -1,0 +1,117 @@
+"""A whole model in numpy: the launches that are planned for it, each by the reference of its op, in float64.
+
+No kernel is compiled, so that what a plan means can be held against llama.cpp in a second. Caches are not rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kernels.llm import angles
+from kernels.llm.shapes import state
+from kernels.llm.weights import RawWeight, Weights
+from kernels.models.header import read_header
+from kernels.models.passes import plan_passes
+from kernels.models.plan import Columns, Launch, Pass, Source, Value
+from kernels.op import OUT, UPDATE
+from kernels.references import truths
+from kernels.references.case import Array, Doubles, Inputs, PackedRows
+from kernels.registry import operands
+
+DTYPE = "float32"  # that the launches are planned for
+
+
+@dataclass(frozen=True)
+class _Weight(PackedRows):
+    """A weight that is dequantised once, not for every token."""
+
+    doubles: list[Doubles] = field(default_factory=list)
+
+    def _all(self) -> Doubles:
+        if not self.doubles:
+            self.doubles.append(super().rows(np.arange(len(self.raw))))
+        return self.doubles[0]
+
+    def rows(self, which: Array) -> Doubles:
+        return self._all()[which % len(self.raw)]
+
+    def times(self, x: Doubles) -> tuple[Doubles, Doubles]:
+        return x @ self._all().T, np.linalg.norm(self._all(), axis=1)
+
+
+class NumpyModel:
+    """The model of a GGUF file, with empty caches of `context` positions. device: that its passes are planned for."""
+
+    def __init__(self, path: Path, context: int, device: str = "CPU") -> None:
+        header = read_header(path)
+        self.passes = plan_passes(header, context, device)
+        model = self.passes.model
+        assert model is not None
+        self._weights, self._read = Weights(header, "CPU"), {}
+        self._factor, self._cap = model.logit_factor, model.logit_cap
+        factors = {t.name: self._weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
+        caches = {label: np.zeros(o.shape) for label, o in state(self.passes.decode, DTYPE).items()}
+        self._state: dict[str, Array] = {**angles.tables(model, model.context, factors), **caches}
+
+    def logits(self, tokens: Sequence[int], sizes: Sequence[int], start: int = 0) -> Doubles:
+        """Of the token that follows, [vocabulary]. sizes: how many of `tokens` each pass reads, first to last; the
+        last is 1. start: the position of the first of them."""
+        assert sum(sizes) == len(tokens)
+        for size in sizes:
+            row, start, tokens = self._pass(tokens[:size], start), start + size, tokens[size:]
+        row = row.reshape(-1) * self._factor
+        return np.tanh(row / self._cap) * self._cap if self._cap else row
+
+    def _pass(self, ids: Sequence[int], position: int) -> Doubles:
+        """The logits that a pass over one token ends with, or the residual of one over many."""
+        found, result = (self.passes.decode, "logits") if len(ids) == 1 else (self.passes.prompt, "residual")
+        there = {**self._state, "ids": np.array(ids, np.int32)}
+        values = {value: there[label] for label, value in found.inputs.items()}
+        for launch in found.until(result):
+            values |= self._launch(launch, values, len(ids), position)
+        self._keep(found, values)
+        return values[found.results[result]]
+
+    def _launch(self, launch: Launch, values: dict[Value, Array], m: int, position: int) -> dict[Value, Array]:
+        w = launch.workload(m, DTYPE)
+        arrays, weights = self._host(launch)
+        given = {operand: _gathered(values, sources, m) for operand, sources in launch.inputs.items()}
+        shapes = {o.name: o.shape for o in operands(w)}
+        given = {name: array.reshape(shapes.get(name, array.shape)) for name, array in given.items()}
+        wanted = truths(w, Inputs({**arrays, **given}, weights, position))
+        made = {}
+        for value, o in zip(launch.outputs, (o for o in operands(w) if o.role in (OUT, UPDATE)), strict=True):
+            rows = wanted[o.name].rows(0, wanted[o.name].m)[0].reshape(o.shape)
+            made[value] = rows.astype(np.int32) if o.dtype.name == "int" else rows
+            if o.role == UPDATE:  # the cache that it was given is what it wrote
+                (cache,) = launch.inputs[o.name]
+                made |= {cache: made[value]} if isinstance(cache, Value) else {}
+        return made
+
+    def _host(self, launch: Launch) -> tuple[dict[str, Array], dict[str, PackedRows]]:
+        if id(launch) not in self._read:
+            arrays, weights = {}, {}
+            for name, found in self._weights.host(launch).items():
+                if isinstance(found, RawWeight):
+                    weights[name] = _Weight(found.format, found.rows, len(found.rows), found.k)
+                else:
+                    arrays[name] = found
+            self._read[id(launch)] = arrays, weights
+        return self._read[id(launch)]
+
+    def _keep(self, found: Pass, values: dict[Value, Array]) -> None:
+        self._state |= {label: values[value] for label, value in found.inputs.items() if value.persistent}
+
+
+def _gathered(values: dict[Value, Array], sources: Sequence[Source], m: int) -> Array:
+    """Sources side by side."""
+    if len(sources) == 1 and isinstance(sources[0], Value):
+        return values[sources[0]]
+    return np.concatenate([
+        values[s.value].reshape(m, -1)[:, s.start : s.stop] if isinstance(s, Columns) else values[s].reshape(m, -1)
+        for s in sources
+    ], axis=1)  # fmt: skip
