@@ -1,0 +1,142 @@
+"""How a model is fed, continued and read out, with a program in the place of its launches that recalls every token."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from support import kernel_runs, recalling_program, synthetic_models
+from support.recalling_program import RecallingProgram, following, logits_after
+from tinygrad import Tensor
+
+from kernels.llm import Sizes, Transformer
+from kernels.models.passes import plan_passes
+
+CONTEXT = 80
+
+
+def transformer(architecture: str = "llama", context: int = CONTEXT, **keys: object) -> Transformer:
+    model = plan_passes(synthetic_models.model(architecture, keys=keys)).model
+    return Transformer(RecallingProgram(context, kernel_runs.device().name), model, Sizes(0, 0))
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return transformer()
+
+
+def prompt(length: int, step: int = 37) -> list[int]:
+    return [(step * i + 11) % recalling_program.VOCABULARY for i in range(length)]
+
+
+def generated(model: Transformer, tokens: list[int], count: int, temperature: float = 0.0) -> list[int]:
+    return list(itertools.islice(model.generate(list(tokens), temperature=temperature), count))
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 10, 18, 33, 34, 41, 64, 65, CONTEXT - 1, CONTEXT])
+def test_every_token_of_a_prompt_is_read_where_it_stands(length: int, model: Transformer) -> None:
+    tokens = prompt(length)
+    model.forget()
+    assert generated(model, tokens, 3) == following(tokens, 3)[: CONTEXT - length + 1]
+    model.forget()
+    assert np.array_equal(model.logits(tokens), logits_after(tokens))
+    assert np.array_equal(model.logits(tokens, at_once=False), logits_after(tokens))
+
+
+def test_a_long_prompt_is_read_in_chunks_of_both_sizes() -> None:
+    model, tokens = transformer(context=600), prompt(512 + 32 + 9)
+    assert [size for _, size in model.reads(0, len(tokens) - 1)] == [512, 32, 32]
+    assert generated(model, tokens, 2) == following(tokens, 2)
+
+
+@pytest.mark.parametrize("first", [9, 20, 33, 41])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_pads_a_chunk_is_no_part_of_the_prompt(first: int, at_once: bool, model: Transformer) -> None:
+    """A prompt that goes on with the tokens that padding is made of, whatever they are."""
+    for pad in (0, prompt(first)[-1]):
+        model.forget()
+        model.logits(prompt(first))
+        tokens = [*prompt(first), *[pad] * 8, 5]
+        assert model.get_start_pos(tokens) == first
+        assert np.array_equal(model.logits(tokens, at_once=at_once), logits_after(tokens))
+
+
+@pytest.mark.parametrize("shared", [0, 1, 20, 32, 33, 40])
+def test_a_prompt_shares_what_was_read_before_it(shared: int, model: Transformer) -> None:
+    before = prompt(41)
+    tokens = [*before[:shared], *(token + 1 for token in prompt(44)[shared:])]
+    model.forget()
+    model.logits(before)
+    assert model.get_start_pos(tokens) == shared
+    assert generated(model, tokens, 3) == following(tokens, 3)
+
+
+def test_the_last_token_of_a_prompt_is_read_again(model: Transformer) -> None:
+    """The logits after it are wanted, and they are not kept."""
+    tokens = prompt(20)
+    model.logits(tokens)
+    assert model.get_start_pos(tokens) == 19
+    assert model.get_start_pos(tokens[:10]) == 9
+    assert np.array_equal(model.logits(tokens[:10]), logits_after(tokens[:10]))
+
+
+def test_what_was_generated_is_read_but_the_last_of_it(model: Transformer) -> None:
+    tokens = prompt(12)
+    model.forget()
+    after = list(itertools.islice(model.generate(tokens), 5))
+    assert tokens == prompt(12) + after
+    assert model.get_start_pos([*tokens, 1]) == 16
+    longer = [*tokens, 1, 2]
+    assert generated(model, longer, 4) == following(longer, 4)
+
+
+def test_a_text_that_is_left_early_and_taken_up_again(model: Transformer) -> None:
+    """The device is several tokens ahead of who reads them."""
+    for count in range(1, 12):
+        model.forget()
+        tokens = prompt(10)
+        list(itertools.islice(model.generate(tokens), count))
+        other = [*tokens[:-1], (tokens[-1] + 1) % recalling_program.VOCABULARY, 7, 8]
+        assert generated(model, other, 3) == following(other, 3)
+
+
+def test_what_is_forgotten_is_read_again(model: Transformer) -> None:
+    tokens = prompt(20)
+    model.logits(tokens)
+    assert model.get_start_pos(tokens) == 19
+    model.forget()
+    assert model.get_start_pos(tokens) == 0
+
+
+def test_a_text_fills_the_context_to_its_end(model: Transformer) -> None:
+    tokens = prompt(CONTEXT - 5)
+    model.forget()
+    assert list(model.generate(list(tokens))) == following(tokens, 6)
+
+
+def test_a_cold_sample_is_the_likeliest_token(model: Transformer) -> None:
+    for length in (5, 40):
+        tokens = prompt(length)
+        model.forget()
+        assert generated(model, tokens, 4, temperature=1e-3) == following(tokens, 4)
+
+
+def test_logits_are_multiplied_and_bounded_as_the_header_says() -> None:
+    logits = np.linspace(-40, 40, 17, dtype=np.float32)
+    device = kernel_runs.device().name
+    for architecture, keys, wanted in (
+        ("llama", {}, logits),
+        ("granite", {"logit_scale": 2.5}, logits / 2.5),
+        ("gemma2", {"final_logit_softcapping": 12.0}, 12 * np.tanh(logits / 12)),
+        ("gemma2", {}, 30 * np.tanh(logits / 30)),
+    ):
+        model = transformer(architecture, **keys)
+        assert np.allclose(model.finished(Tensor(logits, device=device)).numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_sampled_and_given_logits_are_those_that_the_model_means() -> None:
+    """Logits times 500 make a temperature of 20 a cold one."""
+    model, tokens = transformer("granite", logit_scale=0.002), prompt(6)
+    assert np.allclose(model.logits(tokens), logits_after(tokens) * 500, rtol=1e-5)
+    assert generated(model, tokens, 4, temperature=20.0) == following(tokens, 4)
