@@ -1,8 +1,8 @@
 """What llama.cpp says of the models that the tests run: writes tests/data/llm/*.json.
 
-    pip install -e '.[dev,bench]' ; python bench/llama_reference.py [MODEL.gguf ...]
+    pip install -e '.[dev,bench]' ; python bench/llama_reference.py [small | telling | MODEL.gguf ...]
 
-Without a model it makes those of tests/support/small_cases.py. Of a real one it takes prompts of 5 to 300 tokens, in an
+Without a model it makes those of tests/support/small_cases.py, `small` and `telling` or one of them. Of a real one it takes prompts of 5 to 300 tokens, in an
 order in which each shares its beginning with one before. llama.cpp runs a twin of each file whose weights are the
 same in F32, with a cache in F32: it rounds activations to 8 bits for quantised weights, and queries for a cache in F16.
 Timing is not its business.
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "llm"
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
 SHORT = PROMPT[:2]  # for a model of many layers, which take their time
+SMALL = ("small", "telling")
 SMALL_TOKENS, REAL_TOKENS, CONTEXT = 10, 16, 512
 TEXT = (
     "The harbour town had two clocks, and they never agreed. The one on the customs house was kept by the harbour "
@@ -67,11 +68,11 @@ def _some(row: Logits) -> dict[str, Any]:
     return {"ids": ids, "values": [round(float(row[i]), 5) for i in ids]}
 
 
-def small(folder: Path) -> dict[str, Any]:
-    from support.small_cases import CASES
+def small(which: str, folder: Path) -> dict[str, Any]:
+    from support.small_cases import CASES, TELLING
 
     found = {}
-    for name, case in CASES.items():
+    for name, case in {"small": CASES, "telling": TELLING}[which].items():
         path, twin = folder / f"{name}.gguf", folder / f"{name}.f32.gguf"
         case.write(path)
         case.write(twin, twin=True)
@@ -125,10 +126,11 @@ def main() -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     provenance = f"bench/llama_reference.py with llama-cpp-python {__version__}, weights and cache in F32"
     with tempfile.TemporaryDirectory() as folder:
-        if not sys.argv[1:]:
-            _write("small", provenance, {"cases": small(Path(folder))})
-        for path in map(Path, sys.argv[1:]):
-            _write(path.stem.lower(), provenance, real(path, Path(folder)))
+        for asked in sys.argv[1:] or SMALL:
+            if asked in SMALL:
+                _write(asked, provenance, {"cases": small(asked, Path(folder))})
+            else:
+                _write(Path(asked).stem.lower(), provenance, real(Path(asked), Path(folder)))
     return 0
 
 

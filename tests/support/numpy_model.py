@@ -16,7 +16,7 @@ from kernels.llm.shapes import state
 from kernels.llm.weights import RawWeight, Weights
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.models.plan import Columns, Launch, Pass, Source, Value
+from kernels.models.plan import Columns, Launch, Source, Value
 from kernels.op import OUT, UPDATE
 from kernels.references import truths
 from kernels.references.case import Array, Doubles, Inputs, PackedRows
@@ -57,31 +57,36 @@ class NumpyModel:
         caches = {label: np.zeros(o.shape) for label, o in state(self.passes.decode, DTYPE).items()}
         self._state: dict[str, Array] = {**angles.tables(model, model.context, factors), **caches}
 
-    def logits(self, tokens: Sequence[int], sizes: Sequence[int], start: int = 0) -> Doubles:
-        """Of the token that follows, [vocabulary]. sizes: how many of `tokens` each pass reads, first to last; the
-        last is 1. start: the position of the first of them."""
-        assert sum(sizes) == len(tokens)
-        for size in sizes:
-            row, start, tokens = self._pass(tokens[:size], start), start + size, tokens[size:]
-        row = row.reshape(-1) * self._factor
-        return np.tanh(row / self._cap) * self._cap if self._cap else row
+    def read(self, tokens: Sequence[int], sizes: Sequence[int], start: int = 0) -> tuple[Doubles, int]:
+        """The logits after `tokens`, [vocabulary], and the token that is chosen.
 
-    def _pass(self, ids: Sequence[int], position: int) -> Doubles:
-        """The logits that a pass over one token ends with, or the residual of one over many."""
-        found, result = (self.passes.decode, "logits") if len(ids) == 1 else (self.passes.prompt, "residual")
+        sizes: how many tokens each pass reads, first to last; the last is 1. start: the position of the first token.
+        """
+        assert sum(sizes) == len(tokens)
+        assert sizes[-1] == 1
+        for size in sizes:
+            results, start, tokens = self._pass(tokens[:size], start), start + size, tokens[size:]
+        row = results["logits"].reshape(-1) * self._factor
+        return np.tanh(row / self._cap) * self._cap if self._cap else row, int(results["next"].item())
+
+    def _pass(self, ids: Sequence[int], position: int) -> dict[str, Array]:
+        """The results of a pass over one token or many."""
+        found = self.passes.decode if len(ids) == 1 else self.passes.prompt
         there = {**self._state, "ids": np.array(ids, np.int32)}
         values = {value: there[label] for label, value in found.inputs.items()}
-        for launch in found.until(result):
+        for launch in found.until(*found.results):
             values |= self._launch(launch, values, len(ids), position)
-        self._keep(found, values)
-        return values[found.results[result]]
+        self._state |= {label: values[value] for label, value in found.inputs.items() if value.persistent}
+        return {name: values[value] for name, value in found.results.items()}
 
     def _launch(self, launch: Launch, values: dict[Value, Array], m: int, position: int) -> dict[Value, Array]:
         w = launch.workload(m, DTYPE)
         arrays, weights = self._host(launch)
         given = {operand: _gathered(values, sources, m) for operand, sources in launch.inputs.items()}
         shapes = {o.name: o.shape for o in operands(w)}
-        given = {name: array.reshape(shapes.get(name, array.shape)) for name, array in given.items()}
+        taken = shapes.keys() | {name.partition(".")[0] for name in shapes}
+        assert arrays.keys() | weights.keys() <= taken, f"{launch} reads what its kernel does not take"
+        given = {name: array.reshape(shapes[name]) for name, array in given.items() if name in shapes}
         wanted = truths(w, Inputs({**arrays, **given}, weights, position))
         made = {}
         for value, o in zip(launch.outputs, (o for o in operands(w) if o.role in (OUT, UPDATE)), strict=True):
@@ -102,9 +107,6 @@ class NumpyModel:
                     arrays[name] = found
             self._read[id(launch)] = arrays, weights
         return self._read[id(launch)]
-
-    def _keep(self, found: Pass, values: dict[Value, Array]) -> None:
-        self._state |= {label: values[value] for label, value in found.inputs.items() if value.persistent}
 
 
 def _gathered(values: dict[Value, Array], sources: Sequence[Source], m: int) -> Array:

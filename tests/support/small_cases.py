@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from support.small_models import Small
+from support.small_models import VOCABULARY, Small
 from support.synthetic_models import (
     DIM,
     EXPERT_FFN,
@@ -145,4 +145,46 @@ CASES = {
     "granite-still": _case("granite", _GRANITE | _STILL | {"rope.scaling.attn_factor": 1.5}),
     "granitemoe": _case("granitemoe", _MIXTURE | _GRANITE | {"expert_shared_feed_forward_length": 256}),
     "granitemoe-turns": _case("granitemoe", _MIXTURE | _GRANITE | _STILL, without=tuple(SHARED)),
+}  # fmt: skip
+
+_WIDER: Mapping[str, Shape] = {
+    "attn_q": (2 * DIM, DIM), "attn_k": (2 * KV, DIM), "attn_v": (2 * KV, DIM), "attn_output": (DIM, 2 * DIM),
+}  # fmt: skip
+_WIDE = {"attention.key_length": 2 * HEAD, "attention.value_length": 2 * HEAD}
+_EPS = {"attention.layer_norm_rms_epsilon": 0.05}
+
+# keys with values that no default equals, each large enough to be seen within the first 40 positions
+TELLING = {
+    "llama": _case("llama", _EPS | _WIDE | {"rope.freq_base": 300.0, "rope.scale_linear": 2.5}, extra=_WIDER),
+    "mistral3": _case("mistral3", _EPS | {
+        "rope.freq_base": 600.0, "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0,
+        "rope.scaling.original_context_length": 512, "rope.scaling.yarn_log_multiplier": 0.4,
+        "rope.scaling.yarn_beta_fast": 9.0, "rope.scaling.yarn_beta_slow": 3.0,
+    }),
+    "qwen2": _case("qwen2", _EPS, more={"output.bias": (VOCABULARY,)}),
+    "qwen3": _case("qwen3", _EPS | _WIDE | {"rope.freq_base": 500.0},
+                   extra=_WIDER | {"attn_q_norm": (2 * HEAD,), "attn_k_norm": (2 * HEAD,)}),
+    "deepseek2": _latent(_EPS | _SIGMOID | {
+        "rope.freq_base": 700.0, "expert_weights_norm": False, "expert_used_count": 3,
+        "expert_group_count": 2, "expert_group_used_count": 1,
+    }, **{"exp_probs_b.bias": (EXPERTS,)}),
+    "glm4": _case("glm4", _EPS | {"rope.dimension_count": HEAD // 4, "rope.freq_base": 200.0}),
+    "glm4moe": _case("glm4moe", _EPS | {"rope.dimension_count": HEAD // 2, "rope.freq_base": 200.0}, dense=1),
+    "granite": _case("granite", _EPS | _GRANITE),
+    "gemma2": _case("gemma2", _EPS | _WIDE | {
+        "rope.freq_base": 400.0, "attention.sliding_window": 4,
+        "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0,
+    }, tied=True, extra=_WIDER),
+    "gemma2-27b": _case(  # llama.cpp knows it by its layers
+        "gemma2", _WIDE | {"attention.sliding_window": 4, "block_count": 46}, tied=True, extra=_WIDER,
+    ),
+    "gemma3": _case("gemma3", _EPS | {
+        "rope.freq_base": 500.0, "attention.sliding_window": 4, "attention.sliding_window_pattern": 3,
+        "block_count": 4,
+    }, tied=True),
+    "phi3": _case("phi3", _TURNS | {"rope.scaling.original_context_length": 512, "rope.freq_base": 300.0},
+                  more=_FACTORS),
+    "gpt-oss": _case("gpt-oss", _EPS | _YARN | {
+        "rope.freq_base": 2000.0, "attention.sliding_window": 4, "expert_used_count": 3,
+    }, formats={"_exps": "MXFP4"}),
 }  # fmt: skip
