@@ -2,9 +2,10 @@
 
     pip install -e '.[dev,bench]' ; python bench/llama_reference.py [small | telling | MODEL.gguf ...]
 
-Without a model it makes those of tests/support/small_cases.py, `small` and `telling` or one of them. Of a real one it takes prompts of 5 to 300 tokens, in an
-order in which each shares its beginning with one before. llama.cpp runs a twin of each file whose weights are the
-same in F32, with a cache in F32: it rounds activations to 8 bits for quantised weights, and queries for a cache in F16.
+Without a model it makes those of tests/support/small_cases.py, `small` and `telling` or one of them. Of a real one it
+takes prompts of 5 to 300 tokens, in an order in which each shares its beginning with one before. llama.cpp runs a twin
+of each file whose weights are the same in F32, with a cache in F32: it rounds activations to 8 bits for quantised
+weights, and queries for a cache in F16.
 Timing is not its business.
 """
 

@@ -109,6 +109,22 @@ def test_what_is_forgotten_is_read_again(model: Transformer) -> None:
     assert model.get_start_pos(tokens) == 0
 
 
+@pytest.mark.parametrize("length", [20, 41])
+def test_what_was_not_read_before_a_failure_is_read_after_it(length: int, model: Transformer) -> None:
+    """The device fails where the prompt's last token is to be read, after a chunk with padding."""
+    model.forget()
+    model.logits(prompt(9))  # so that a chunk is there
+    model.forget()
+    tokens = prompt(length)
+    model.program.lost_at = length - 1
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        next(model.generate(list(tokens)))
+    model.program.lost_at = None
+    for longer in ([*tokens[:-1], *[0] * 9, 5], [*tokens, 5, 6]):
+        assert model.get_start_pos(longer) == length - 1
+    assert generated(model, longer, 3) == following(longer, 3)
+
+
 def test_a_text_fills_the_context_to_its_end(model: Transformer) -> None:
     tokens = prompt(CONTEXT - 5)
     model.forget()
@@ -120,6 +136,17 @@ def test_a_cold_sample_is_the_likeliest_token(model: Transformer) -> None:
         tokens = prompt(length)
         model.forget()
         assert generated(model, tokens, 4, temperature=1e-3) == following(tokens, 4)
+
+
+def test_hot_samples_follow_the_probabilities(model: Transformer) -> None:
+    tokens, temperature, count = prompt(9), 2.0, 400
+    chances = np.exp(logits_after(tokens).astype(np.float64) / temperature)
+    chances /= chances.sum()
+    drawn = [generated(model, tokens, 1, temperature)[0] for _ in range(count)]
+    found = np.bincount(drawn, minlength=len(chances)) / count
+    best = np.argsort(-chances)[:5]
+    # five standard deviations
+    assert (np.abs(found - chances)[best] < 5 * np.sqrt(chances[best] * (1 - chances[best]) / count)).all()
 
 
 def test_logits_are_multiplied_and_bounded_as_the_header_says() -> None:

@@ -40,12 +40,14 @@ def logits_after(tokens: Sequence[int]) -> np.ndarray:
 
 
 class RecallingProgram:
-    """context: at least 32 positions. compiled: the numbers of tokens that were asked to be compiled."""
+    """context: at least 32 positions. compiled: the numbers of tokens that were asked to be compiled. lost_at: a
+    position where the device fails."""
 
     def __init__(self, context: int, device: str) -> None:
         self.context, self.device, self.target = context, device, describe_target(device)
         self.decode = SimpleNamespace(launches=())
         self.compiled: set[int] = set()
+        self.lost_at: int | None = None
         self._kept = zeros((context,), dtypes.int32, device)
         self._at = upload(np.arange(context, dtype=np.int32), device)
         self._words = upload(np.arange(VOCABULARY, dtype=np.int32), device)
@@ -53,6 +55,8 @@ class RecallingProgram:
         Tensor.realize(self._kept, self._at, self._words, *self._below.values())
 
     def position(self, at: int) -> UOp:
+        if at == self.lost_at:
+            raise RuntimeError("the device is gone")
         return UOp.variable(START, 0, self.context - 1).bind(at)
 
     def compile(self, sizes: set[int]) -> None:

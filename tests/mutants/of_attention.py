@@ -1,0 +1,143 @@
+"""Faults in attention: windows, scales, caps, sinks, norms of q and k."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, in_parts, said, told
+from .places import ARCHITECTURES, ATTENTION, BUILDER, HYPERPARAMETERS, MANY, ONE
+
+WINDOW_KEY = 'window = hp.integer("attention.sliding_window", model.arch.window, low=0)'
+
+MUTANTS = (
+    Mutant("a window is one position too wide", ATTENTION, WINDOW_KEY, f"{WINDOW_KEY} + 1", told("gemma2")),
+    Mutant("a window is one position too narrow", ATTENTION, WINDOW_KEY, f"{WINDOW_KEY} - 1", told("gpt-oss")),
+    Mutant("no layer has a window", ATTENTION, "    if not period:\n", "    if True:\n", said("gpt-oss")),
+    Mutant(
+        "every layer has a window",
+        ATTENTION,
+        "layer % period < period - 1",
+        "layer % period < period",
+        told("gemma3"),
+    ),
+    Mutant(
+        "the first layer of a period sees all, not the last",
+        ATTENTION,
+        "layer % period < period - 1",
+        "layer % period > 0",
+        told("gemma2"),
+    ),
+    Mutant(
+        "the key of the period is ignored",
+        ATTENTION,
+        "period = hp.integer(key, period, low=0)",
+        "period = period",
+        told("gemma3"),
+    ),
+    Mutant(
+        "the flags of layers with a window are inverted",
+        ATTENTION,
+        "return window if hp.flag(key, True, layer=layer) else 0",
+        "return 0 if hp.flag(key, True, layer=layer) else window",
+        said("gemma3-local"),
+    ),
+    Mutant(
+        "the flag of the first layer counts for all",
+        HYPERPARAMETERS,
+        "return value[layer]",
+        "return value[0]",
+        said("gemma3-local"),
+    ),
+    Mutant("the attention launch is told of no window", BUILDER, '"window": a.window', '"window": 0', told("gemma2")),
+    Mutant(
+        "attention.scale is ignored",
+        ATTENTION,
+        'hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5',
+        "(width if wide else head_dim) ** -0.5",
+        said("granite"),
+    ),
+    Mutant(
+        "the scale of q.k is of the residual's width by heads",
+        ATTENTION,
+        "(width if wide else head_dim) ** -0.5",
+        "width ** -0.5",
+        told("llama"),
+    ),
+    Mutant(
+        "gemma2's 46 layers scale q.k by a head's width",
+        ATTENTION,
+        'wide = arch.wide_scale_layers == hp.integer("block_count")',
+        "wide = False",
+        told("gemma2-27b"),
+    ),
+    Mutant(
+        "attention.key_length is ignored",
+        ATTENTION,
+        'head_dim = hp.integer("attention.key_length", width or None)',
+        "head_dim = width",
+        told("qwen3"),
+    ),
+    Mutant(
+        "attn_logit_softcapping is ignored",
+        ATTENTION,
+        'hp.number("attn_logit_softcapping", arch.softcap)',
+        "arch.softcap",
+        told("gemma2"),
+    ),
+    Mutant("gemma2's default cap of q.k is none", ARCHITECTURES, "softcap=50.0,\n        f", "f", said("gemma2")),
+    Mutant(
+        "sinks are not found",
+        ATTENTION,
+        "    if sinks is not None:\n",
+        "    sinks = None\n    if sinks is not None:\n",
+        said("gpt-oss"),
+    ),
+    Mutant(
+        "a decode step has no sinks",
+        ONE,
+        "reads=whole(sinks=a.sinks), products=products",
+        "reads=(), products=products",
+        said("gpt-oss"),
+    ),
+    Mutant("a prompt has no sinks", MANY, "reads=whole(sinks=a.sinks)", "reads=()", said("gpt-oss")),
+    Mutant(
+        "norms of q and k are swapped",
+        BUILDER,
+        "q_norm=norms[0], k_norm=norms[1]",
+        "q_norm=norms[1], k_norm=norms[0]",
+        said("qwen3"),
+    ),
+    Mutant(
+        "q and k are not normalised",
+        BUILDER,
+        '"qk_norm": int(norms is not None)',
+        '"qk_norm": 0',
+        said("qwen3"),
+    ),
+    Mutant(
+        "heads are normalised with an eps of 1e-6",
+        BUILDER,
+        '        if norms is not None:\n            extra["eps"] = decimal(self.eps)',
+        '        if norms is not None:\n            extra["eps"] = decimal(1e-6)',
+        told("qwen3"),
+    ),
+    Mutant(
+        "norms over all heads of q and k are left out",
+        ATTENTION,
+        '        q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))\n',
+        "",
+        said("olmoe"),
+    ),
+    Mutant(
+        "a context in parts is summed without the parts' sizes",
+        ONE,
+        '{"parts": out, "lse": lse}, {"attended": n}, products=2 * n * count,',
+        '{"parts": out, "lse": out}, {"attended": n}, products=2 * n * count,',
+        in_parts("qwen3"),
+    ),
+    Mutant(
+        "a context in parts is attended with other heads",
+        ONE,
+        '"v_head_dim": a.value_dim, "splits": count}\n',
+        '"v_head_dim": a.value_dim * 2, "splits": count // 2}\n',
+        in_parts("deepseek2"),
+    ),
+)

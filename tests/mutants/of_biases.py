@@ -1,0 +1,87 @@
+"""Biases that are left out, or of something else."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, said, told
+from .places import BUILDER, FFN, MANY, MODEL, ONE, PASSES
+
+MUTANTS = (
+    Mutant(
+        "the biases of q, k and v are left out",
+        MODEL,
+        "Projection(weight, None if bias is None else hp.vector(bias.name, weight.shape[0]))",
+        "Projection(weight)",
+        said("qwen2"),
+    ),
+    Mutant(
+        "a prompt's biases of q, k and v are in the reverse order",
+        BUILDER,
+        '*(Read("bias", bias) for bias in found)',
+        '*(Read("bias", bias) for bias in reversed(found))',
+        said("qwen2"),
+    ),
+    Mutant(
+        "a decode step's biases of q, k and v are in the reverse order",
+        ONE,
+        '*(Read("bias", bias) for bias in biases))',
+        '*(Read("bias", bias) for bias in reversed(biases)))',
+        said("qwen2"),
+    ),
+    Mutant(
+        "a linear's epilogue forgets the bias", BUILDER, '["bias"] if found else []', "[]", said("llama-ffn-biases")
+    ),
+    Mutant(
+        "a decode step's epilogue forgets the bias",
+        ONE,
+        'epilogue="bias" if biases else "none"',
+        'epilogue="none"',
+        said("qwen2"),
+    ),
+    Mutant(
+        "the bias of ffn_gate is left out",
+        BUILDER,
+        "[gate.weight], [gate.bias]",
+        "[gate.weight], [None]",
+        said("llama-ffn-biases"),
+    ),
+    Mutant(
+        "the bias of ffn_up is left out",
+        BUILDER,
+        "[up.weight], [up.bias]",
+        "[up.weight], [None]",
+        said("llama-ffn-biases"),
+    ),
+    Mutant(
+        "the biases of ffn_down and attn_output are left out",
+        MODEL,
+        'projection = self.projection(f"{block}{name}", n=self.dim)',
+        'projection = Projection(self.projection(f"{block}{name}", n=self.dim).weight)',
+        said("llama-ffn-biases"),
+    ),
+    Mutant(
+        "the bias of the logits is left out", PASSES, 'bias = hp.tensor("output.bias")', "bias = None", told("qwen2")
+    ),
+    Mutant(
+        "the router's bias is left out",
+        FFN,
+        'plan.linear(normed, router, "router_logits")',
+        'plan.linear(normed, Projection(router.weight), "router_logits")',
+        said("gpt-oss"),
+    ),
+    Mutant(
+        "the biases of experts are left out",
+        FFN,
+        "Projection(weight, None if bias is None else hp.matrix(bias.name, n=experts, k=rows))",
+        "Projection(weight)",
+        said("gpt-oss"),
+    ),
+    Mutant(
+        "a prompt's experts take each other's biases of gate and up",
+        MANY,
+        'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
+        "        up = e.gate if e.fused else e.up\n",
+        'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
+        "        up = e.gate if e.fused else Projection(e.up.weight, e.gate.bias)\n",
+        said("gpt-oss"),
+    ),
+)

@@ -1,0 +1,51 @@
+"""Faults in multi-head latent attention."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, said, told
+from .places import ATTENTION, BUILDER
+
+MUTANTS = (
+    Mutant(
+        "latent attention's scale is of the compressed row",
+        ATTENTION,
+        "scores * key**-0.5",
+        "scores * (rank + rope) ** -0.5",
+        said("deepseek2"),
+    ),
+    Mutant(
+        "heads of latent attention are as wide as their plain half",
+        BUILDER,
+        "        return self.nope + self.rope\n",
+        "        return self.nope\n",
+        said("deepseek2"),
+    ),
+    Mutant(
+        "the compressed kv is read from the start of the row, where q is",
+        BUILDER,
+        '"kv_start": kv_start',
+        '"kv_start": 0',
+        said("deepseek2"),
+    ),
+    Mutant(
+        "plain halves of q follow each other without the rotated ones",
+        ATTENTION,
+        'plan.head_linear(q, k_b, "q_latent", step=a.key)',
+        'plan.head_linear(q[: a.heads * a.nope], k_b, "q_latent")',
+        said("deepseek2"),
+    ),
+    Mutant(
+        "latent attention's eps is 1e-6",
+        BUILDER,
+        '            "max_ctx": self.context,\n            "eps": decimal(self.eps),',
+        '            "max_ctx": self.context,\n            "eps": decimal(1e-6),',
+        told("deepseek2"),
+    ),
+    Mutant(
+        "a compressed q is normalised with the norm of the layer",
+        ATTENTION,
+        'norm = hp.vector(f"{block}attn_q_a_norm.weight", width)',
+        'norm = hp.vector(f"{block}attn_norm.weight", model.dim)',
+        said("deepseek2"),
+    ),
+)

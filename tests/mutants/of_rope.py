@@ -1,0 +1,157 @@
+"""Faults in the angles that q and k turn by, and in which of their items turn. YaRN is in `of_yarn`."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, said, told
+from .places import ANGLES, ARCHITECTURES, ATTENTION, ROPE, VARIANTS
+
+MUTANTS = (
+    Mutant(
+        "llama 3's rope_freqs is ignored",
+        ANGLES,
+        """("rope_freqs.weight", f"rope_factors_{'long' if long else 'short'}.weight")""",
+        """(f"rope_factors_{'long' if long else 'short'}.weight",)""",
+        said("llama-tied"),
+    ),
+    Mutant(
+        "long and short frequency factors are swapped",
+        ANGLES,
+        "'long' if long else 'short'",
+        "'short' if long else 'long'",
+        said("phi3-long", "phi3-short"),
+    ),
+    Mutant(
+        "the long factors are taken at the original context too",
+        ANGLES,
+        "max_ctx > (scaling.original or max_ctx)",
+        "max_ctx >= (scaling.original or max_ctx)",
+        told("phi3"),
+    ),
+    Mutant(
+        "frequencies are multiplied by the factors",
+        ANGLES,
+        "frequencies = frequencies / factors",
+        "frequencies = frequencies * factors",
+        said("llama-tied"),
+    ),
+    Mutant("rope.freq_base is ignored", ANGLES, "rope_base(hp), scaling, own", "10000.0, scaling, own", told("llama")),
+    Mutant(
+        "the local base of frequencies is ignored",
+        ANGLES,
+        "arch.local_rope_base, scaling if",
+        "rope_base(hp), scaling if",
+        said("gemma3-local"),
+    ),
+    Mutant(
+        "gemma3's default local base is that of all layers",
+        ARCHITECTURES,
+        "        local_rope_base=1e4,\n",
+        "        local_rope_base=0.0,\n",
+        told("gemma3"),
+    ),
+    Mutant(
+        "rope.freq_base_swa is ignored",
+        VARIANTS,
+        "local = rope_base(hp, LOCAL_BASE, local)",
+        "local = local or 10000.0",
+        said("gemma2-local", "gpt-oss-local"),
+    ),
+    Mutant(
+        "every layer turns by the local base",
+        ATTENTION,
+        "local=bool(a.window and model.arch.local_rope_base)",
+        "local=bool(model.arch.local_rope_base)",
+        told("gemma3"),
+    ),
+    Mutant(
+        "no layer turns by the local base",
+        ATTENTION,
+        """suffix = ".local" if local else \"\"""",
+        """suffix = \"\"""",
+        said("gemma3-local"),
+    ),
+    Mutant(
+        "gemma3's local layers are scaled too",
+        ANGLES,
+        "scaling if arch.local_scaling else scaling.off",
+        "scaling",
+        said("gemma3"),
+    ),
+    Mutant(
+        "local layers without scaling lose attn_factor too",
+        ROPE,
+        'kind="none", factor=1.0, size=self.own',
+        'kind="none", factor=1.0, size=1.0',
+        said("gemma3-local"),
+    ),
+    Mutant(
+        "the factor of linear scaling is ignored",
+        ANGLES,
+        "    else:\n        frequencies = frequencies / scaling.factor",
+        "    else:\n        frequencies = frequencies / 1.0",
+        said("llama-linear"),
+    ),
+    Mutant(
+        "the older key of the factor is ignored",
+        ROPE,
+        '("rope.scaling.factor", "rope.scale_linear")',
+        '("rope.scaling.factor",)',
+        told("llama"),
+    ),
+    Mutant(
+        "rope.scaling.attn_factor is ignored",
+        ROPE,
+        'hp.number("rope.scaling.attn_factor", 1.0),',
+        "1.0,",
+        said("phi3-long", "llama-long"),
+    ),
+    Mutant(
+        "rope.dimension_count is ignored: the whole head turns",
+        ATTENTION,
+        'dim = hp.integer("rope.dimension_count", a.head_dim)',
+        "dim = a.head_dim",
+        said("glm4"),
+    ),
+    Mutant(
+        "half of a head turns, by a table of whole heads' angles",
+        ANGLES,
+        "base ** (-np.arange(0, width, 2) / width)",
+        "base ** (-np.arange(0, width, 2) / (2 * width))",
+        said("glm4"),
+    ),
+    Mutant(
+        "llama's items turn in halves, not side by side",
+        ARCHITECTURES,
+        "_LLAMA = Architecture(INTERLEAVED, normalised=True)",
+        "_LLAMA = Architecture(NEOX, normalised=True)",
+        said("llama"),
+    ),
+    Mutant(
+        "qwen's items turn side by side, not in halves",
+        ARCHITECTURES,
+        "    rope: str = NEOX\n",
+        "    rope: str = INTERLEAVED\n",
+        said("qwen2"),
+    ),
+    Mutant(
+        "rope.dimension_sections does not change which items turn together",
+        VARIANTS,
+        "rope=NEOX if arch.sections and has_sections(hp) else arch.rope",
+        "rope=arch.rope",
+        said("glm4-sections"),
+    ),
+    Mutant(
+        "rope.scaling.finetuned is ignored: granite always turns",
+        VARIANTS,
+        'not arch.rotation_switch or hp.flag("rope.scaling.finetuned", True)',
+        "True",
+        said("granite-still"),
+    ),
+    Mutant(
+        "granitemoe heeds rope.scaling.finetuned as granite does",
+        ARCHITECTURES,
+        '"granitemoe": _LLAMA',
+        '"granitemoe": replace(_LLAMA, rotation_switch=True)',
+        said("granitemoe-turns"),
+    ),
+)

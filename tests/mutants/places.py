@@ -1,0 +1,20 @@
+"""The files that mutants are of."""
+
+from __future__ import annotations
+
+ARCHITECTURES = "kernels/models/architectures.py"
+ATTENTION = "kernels/models/attention.py"
+BUILDER = "kernels/models/builder.py"
+FFN = "kernels/models/ffn.py"
+HYPERPARAMETERS = "kernels/models/hyperparameters.py"
+MANY = "kernels/models/many_tokens.py"
+MODEL = "kernels/models/model.py"
+ONE = "kernels/models/one_token.py"
+PASSES = "kernels/models/passes.py"
+ROPE = "kernels/models/rope.py"
+VARIANTS = "kernels/models/variants.py"
+ANGLES = "kernels/llm/angles.py"
+PROGRAM = "kernels/llm/program.py"
+PROMPT = "kernels/llm/prompt.py"
+TRANSFORMER = "kernels/llm/model.py"
+WEIGHTS = "kernels/llm/weights.py"
