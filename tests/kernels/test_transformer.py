@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from support import kernel_runs, recalling_program, synthetic_models
-from support.recalling_program import RecallingProgram, following, logits_after
+from support.recalling_program import RecallingProgram, following, logits_after, next_token
 from tinygrad import Tensor
 
 from kernels.llm import Sizes, Transformer
@@ -139,14 +139,18 @@ def test_a_cold_sample_is_the_likeliest_token(model: Transformer) -> None:
 
 
 def test_hot_samples_follow_the_probabilities(model: Transformer) -> None:
-    tokens, temperature, count = prompt(9), 2.0, 400
-    chances = np.exp(logits_after(tokens).astype(np.float64) / temperature)
+    """Each token of a text is drawn by itself: how far it is from the likeliest one is known."""
+    temperature, texts, length = 1.0, 15, 64
+    chances = np.exp(-np.arange(recalling_program.VOCABULARY) / temperature)
     chances /= chances.sum()
-    drawn = [generated(model, tokens, 1, temperature)[0] for _ in range(count)]
-    found = np.bincount(drawn, minlength=len(chances)) / count
-    best = np.argsort(-chances)[:5]
+    found = np.zeros(len(chances))
+    for _ in range(texts):
+        tokens = prompt(9)
+        for token in generated(model, tokens, length, temperature):
+            found[(token - next_token(tokens)) % len(chances)] += 1 / (texts * length)
+            tokens.append(token)
     # five standard deviations
-    assert (np.abs(found - chances)[best] < 5 * np.sqrt(chances[best] * (1 - chances[best]) / count)).all()
+    assert (np.abs(found - chances) < 5 * np.sqrt(chances * (1 - chances) / (texts * length)))[:5].all()
 
 
 def test_logits_are_multiplied_and_bounded_as_the_header_says() -> None:
