@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,14 @@ def tolerance(case: Small) -> float:
     return HALVES if any("attn_kv_b" in tensor for tensor in case.block) else TOLERANCE
 
 
+def opened(case: Small, said: Mapping[str, Any], folder: Path, context: int, device: str = "CPU") -> NumpyModel:
+    path = folder / "a.gguf"
+    case.write(path)
+    known = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert known == said["sha256"], "make the data anew: bench/llama_reference.py"
+    return NumpyModel(path, context, device)
+
+
 def assert_said(model: NumpyModel, case: Small, said: Mapping[str, Any]) -> None:
     """The logits after the prompt, and those after what llama.cpp says then; all but the last token in two chunks."""
     done, near = 0, tolerance(case)
@@ -47,19 +56,16 @@ def assert_said(model: NumpyModel, case: Small, said: Mapping[str, Any]) -> None
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_plan_means_what_llama_cpp_says(name: str, tmp_path: Path) -> None:
-    CASES[name].write(tmp_path / "a.gguf")
-    assert_said(NumpyModel(tmp_path / "a.gguf", CONTEXT), CASES[name], SAID[name])
+    assert_said(opened(CASES[name], SAID[name], tmp_path, CONTEXT), CASES[name], SAID[name])
 
 
 @pytest.mark.parametrize("name", TELLING)
 def test_keys_that_are_no_defaults_mean_what_llama_cpp_says(name: str, tmp_path: Path) -> None:
-    TELLING[name].write(tmp_path / "a.gguf")
-    assert_said(NumpyModel(tmp_path / "a.gguf", LONG), TELLING[name], TOLD[name])
+    assert_said(opened(TELLING[name], TOLD[name], tmp_path, LONG), TELLING[name], TOLD[name])
 
 
 @pytest.mark.parametrize("name", ["qwen3", "deepseek2", "gpt-oss"])
 def test_a_context_in_parts_is_the_same_as_a_whole_one(name: str, tmp_path: Path) -> None:
-    TELLING[name].write(tmp_path / "a.gguf")
-    model = NumpyModel(tmp_path / "a.gguf", LONG, device="")
+    model = opened(TELLING[name], TOLD[name], tmp_path, LONG, device="")
     assert any(launch.op == "flash_combine" for launch in model.passes.decode.launches)
     assert_said(model, TELLING[name], TOLD[name])
