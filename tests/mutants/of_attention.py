@@ -127,13 +127,6 @@ MUTANTS = (
         said("olmoe"),
     ),
     Mutant(
-        "a context in parts is summed without the parts' sizes",
-        ONE,
-        '{"parts": out, "lse": lse}, {"attended": n}, products=2 * n * count,',
-        '{"parts": out, "lse": out}, {"attended": n}, products=2 * n * count,',
-        in_parts("qwen3"),
-    ),
-    Mutant(
         "a context in parts is attended with other heads",
         ONE,
         '"v_head_dim": a.value_dim, "splits": count}\n',

@@ -29,9 +29,9 @@ MUTANTS = (
     ),
     Mutant(
         "plain halves of q follow each other without the rotated ones",
-        ATTENTION,
-        'plan.head_linear(q, k_b, "q_latent", step=a.key)',
-        'plan.head_linear(q[: a.heads * a.nope], k_b, "q_latent")',
+        BUILDER,
+        '"step": step, "row"',
+        '"step": k, "row"',
         said("deepseek2"),
     ),
     Mutant(

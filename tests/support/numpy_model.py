@@ -60,14 +60,26 @@ class NumpyModel:
     def read(self, tokens: Sequence[int], sizes: Sequence[int], start: int = 0) -> tuple[Doubles, int]:
         """The logits after `tokens`, [vocabulary], and the token that is chosen.
 
-        sizes: how many tokens each pass reads, first to last; the last is 1. start: the position of the first token.
+        sizes: how many tokens each pass reads, first to last. start: the position of the first token.
         """
         assert sum(sizes) == len(tokens)
-        assert sizes[-1] == 1
         for size in sizes:
             results, start, tokens = self._pass(tokens[:size], start), start + size, tokens[size:]
+        if "residual" in results:
+            results = self._head(results["residual"])
         row = results["logits"].reshape(-1) * self._factor
         return np.tanh(row / self._cap) * self._cap if self._cap else row, int(results["next"].item())
+
+    def _head(self, residual: Array) -> dict[str, Array]:
+        """What a decode step ends with, after the last row of a prompt's residual [m, dim]."""
+        found = self.passes.decode
+        last = [launch for launch in found.launches if launch.layer is None and "ids" not in launch.inputs]
+        (x,) = last[0].inputs["x"]
+        assert isinstance(x, Value)
+        values = {x: residual[-1:]}
+        for launch in last:
+            values |= self._launch(launch, values, 1, 0)
+        return {name: values[value] for name, value in found.results.items()}
 
     def _pass(self, ids: Sequence[int], position: int) -> dict[str, Array]:
         """The results of a pass over one token or many."""
