@@ -1,4 +1,4 @@
-"""What `load` puts on the device is what the file has: weights as their launches take them, and tables of angles."""
+"""What `load` puts on the device is what the file has, and launches take it as planned: weights, angles, columns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import kernel_runs
 from support.small_cases import CASES, HEAD
+from tinygrad import Tensor, dtypes
 
 from kernels.llm import load
 from kernels.llm.weights import RawWeight, Weights
@@ -44,3 +45,20 @@ def test_a_loaded_model_turns_by_the_files_angles(name: str, low: float, tmp_pat
     size = CASES[name].keys.get("rope.scaling.attn_factor", 1.0)
     for table, wanted in (("cos", np.cos(turns)), ("sin", np.sin(turns))):
         assert np.allclose(state[table].numpy(), size * wanted, atol=1e-6)
+
+
+def test_what_a_launch_takes_from_several_places_lies_side_by_side(tmp_path: Path) -> None:
+    """olmoe's q and k are normalised by launches of their own; v is taken out of the row that all three were in."""
+    CASES["olmoe"].write(tmp_path / "a.gguf")
+    program = load(tmp_path / "a.gguf", CONTEXT, kernel_runs.device().name).program
+    made = {}
+    for step in program.steps(
+        Tensor([7], dtype=dtypes.int32, device=program.device).realize(), program.position(0), "next"
+    ):
+        if step.launch.op == "rope_cache_store":
+            break
+        made |= {
+            str(value).removeprefix("blk.0."): t for value, t in zip(step.launch.outputs, step.written, strict=True)
+        }
+    q, k, qkv = (made[name].numpy().reshape(-1) for name in ("q_normed", "k_normed", "qkv"))
+    assert np.array_equal(step.given["qkv"].numpy().reshape(-1), np.concatenate([q, k, qkv[len(q) + len(k) :]]))

@@ -41,6 +41,7 @@ def test_every_token_of_a_prompt_is_read_where_it_stands(length: int, model: Tra
     assert generated(model, tokens, 3) == following(tokens, 3)[: CONTEXT - length + 1]
     model.forget()
     assert np.array_equal(model.logits(tokens), logits_after(tokens))
+    model.forget()
     assert np.array_equal(model.logits(tokens, at_once=False), logits_after(tokens))
 
 
@@ -62,7 +63,7 @@ def test_what_pads_a_chunk_is_no_part_of_the_prompt(first: int, at_once: bool, m
         assert np.array_equal(model.logits(tokens, at_once=at_once), logits_after(tokens))
 
 
-@pytest.mark.parametrize("shared", [0, 1, 20, 32, 33, 40])
+@pytest.mark.parametrize("shared", [0, 1, 20, 32, 33, 40, 41])
 def test_a_prompt_shares_what_was_read_before_it(shared: int, model: Transformer) -> None:
     before = prompt(41)
     tokens = [*before[:shared], *(token + 1 for token in prompt(44)[shared:])]
@@ -140,7 +141,7 @@ def test_a_cold_sample_is_the_likeliest_token(model: Transformer) -> None:
 
 def test_hot_samples_follow_the_probabilities(model: Transformer) -> None:
     """Each token of a text is drawn by itself: how far it is from the likeliest one is known."""
-    temperature, texts, length = 1.0, 15, 64
+    temperature, texts, length = 1.25, 15, 64
     chances = np.exp(-np.arange(recalling_program.VOCABULARY) / temperature)
     chances /= chances.sum()
     found = np.zeros(len(chances))

@@ -121,8 +121,8 @@ MUTANTS = (
     Mutant(
         "the history is one position ahead",
         TRANSFORMER,
-        ".numpy()[start_pos : start_pos + count]",
-        ".numpy()[start_pos - 1 : start_pos - 1 + count]",
+        "in self._history.numpy()[start_pos",
+        "in np.roll(self._history.numpy(), 1)[start_pos",
         EVERY,
     ),
     Mutant(

@@ -6,7 +6,7 @@ from .mutant import Mutant, said
 from .places import PROGRAM, TRANSFORMER, WEIGHTS
 
 LOADED = "tests/kernels/test_loaded_weights.py::"
-REAL = ("tests/kernels/test_llm.py::test_a_model_says_what_llama_cpp_says[llama]",)
+TAKEN = (f"{LOADED}test_what_a_launch_takes_from_several_places_lies_side_by_side",)
 
 MUTANTS = (
     Mutant(
@@ -76,13 +76,13 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "columns are copied from the start of a row", PROGRAM, "[:, s.start : s.stop]", "[:, : s.stop - s.start]", REAL
+        "columns are copied from the start of a row", PROGRAM, "[:, s.start : s.stop]", "[:, : s.stop - s.start]", TAKEN
     ),
     Mutant(
         "sources side by side are in the reverse order",
         PROGRAM,
         "return parts[0].cat(*parts[1:], dim=-1)",
         "return parts[-1].cat(*parts[-2::-1], dim=-1)",
-        REAL,
+        TAKEN,
     ),
 )
