@@ -34,15 +34,20 @@ def generated(model: Transformer, tokens: list[int], count: int, temperature: fl
     return list(itertools.islice(model.generate(list(tokens), temperature=temperature), count))
 
 
+def read_other(model: Transformer) -> None:
+    """Leaves other tokens at all positions, and nothing that counts as read."""
+    model.logits(prompt(CONTEXT, step=29))
+    model.forget()
+
+
 @pytest.mark.parametrize("length", [1, 2, 9, 10, 18, 33, 34, 41, 64, 65, CONTEXT - 1, CONTEXT])
 def test_every_token_of_a_prompt_is_read_where_it_stands(length: int, model: Transformer) -> None:
     tokens = prompt(length)
-    model.forget()
+    read_other(model)
     assert generated(model, tokens, 3) == following(tokens, 3)[: CONTEXT - length + 1]
-    model.forget()
-    assert np.array_equal(model.logits(tokens), logits_after(tokens))
-    model.forget()
-    assert np.array_equal(model.logits(tokens, at_once=False), logits_after(tokens))
+    for at_once in (True, False):
+        read_other(model)
+        assert np.array_equal(model.logits(tokens, at_once=at_once), logits_after(tokens))
 
 
 def test_a_long_prompt_is_read_in_chunks_of_both_sizes() -> None:

@@ -137,7 +137,7 @@ MUTANTS = (
         TRANSFORMER,
         "while start_pos < self.max_context:",
         "while start_pos < self.max_context - 1:",
-        fed("test_a_text_fills_the_context_to_its_end"),
+        EVERY,
     ),
     Mutant("chunks are read beyond the room", PROMPT, "start + m <= room", "start <= room", SIZES),
     Mutant("a chunk is read for one token fewer", PROMPT, "m // 2 + 1", "m // 2", SIZES),

@@ -71,8 +71,8 @@ MUTANTS = (
         't.name.startswith("rope_f")',
         't.name.startswith("ropef")',
         (
-            f"{LOADED}test_a_loaded_model_turns_by_the_files_angles[llama-tied]",
-            f"{LOADED}test_a_loaded_model_turns_by_the_files_angles[phi3-long]",
+            f"{LOADED}test_a_loaded_model_turns_by_the_files_angles[llama-tied-1.0]",
+            f"{LOADED}test_a_loaded_model_turns_by_the_files_angles[phi3-long-1.0]",
         ),
     ),
     Mutant(
