@@ -26,8 +26,8 @@ def model() -> Transformer:
     return transformer()
 
 
-def prompt(length: int, step: int = 37) -> list[int]:
-    return [(step * i + 11) % recalling_program.VOCABULARY for i in range(length)]
+def prompt(length: int) -> list[int]:
+    return [(37 * i + 11) % recalling_program.VOCABULARY for i in range(length)]
 
 
 def generated(model: Transformer, tokens: list[int], count: int, temperature: float = 0.0) -> list[int]:
@@ -36,7 +36,7 @@ def generated(model: Transformer, tokens: list[int], count: int, temperature: fl
 
 def read_other(model: Transformer) -> None:
     """Leaves other tokens at all positions, and nothing that counts as read."""
-    model.logits(prompt(CONTEXT, step=29))
+    model.logits([token + 1 for token in prompt(CONTEXT)])
     model.forget()
 
 
