@@ -81,6 +81,14 @@ def test_one_element_that_drowns_in_the_norm_is_found():
     assert "(0, 77)" in verdict.reason
 
 
+@pytest.mark.parametrize(("off", "outcome"), [(9e-4, Outcome.OK), (1.1e-3, Outcome.WRONG_RESULT)])
+def test_an_element_of_an_outlier_may_be_off_by_a_rounding_and_no_product_left_out(off, outcome):
+    ref = np.ones((1, 1_000_000))
+    out = ref.copy()
+    out[0, 5] += off  # more than eight tolerances; of the whole it is less than one
+    assert judge(written(out), "float32", truth_of(ref), 1e-5).outcome is outcome
+
+
 def test_a_row_of_zero_scales_must_be_zero():
     ref, norms = np.array([[1.0, 0.0]]), [1.0, 0.0]
     assert judge(written(ref), "float32", truth_of(ref, norms), 1e-5).outcome is Outcome.OK
