@@ -49,7 +49,11 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     not apply, or without the one that the variant must have.
     """
     ren = renderer(Device.DEFAULT) if ren is None else ren
-    return _scheduled(_body(w, schedule, registry.backend(ren)), schedule, ren)
+    if (device := registry.backend(ren)) == "CPU:X86":
+        from kernels import x86_loops
+
+        x86_loops.mend()
+    return _scheduled(_body(w, schedule, device), schedule, ren)
 
 
 def _body(w: Workload, schedule: Schedule, device: str) -> UOp:

@@ -23,9 +23,6 @@ from kernels.ops.topk_pairs import pairs
 from kernels.ops.topk_team import solo, solo_params, team, team_params
 from kernels.ops.topk_warp import warp, warp_params
 
-# tinygrad 0.14's X86 assembler loses a jump target (KeyError '.LOOP_OUT_1') in the loops of `pairs` with groups
-_MANY_LOOPS = LOCAL_DEVICES | {"CPU", "CPU:LLVM"}
-
 
 def _variants(w: Workload) -> dict[str, Variant]:
     r = Routing.of(w)
@@ -33,7 +30,6 @@ def _variants(w: Workload) -> dict[str, Variant]:
         "pairs": Variant(
             lambda w, _, args, __: pairs(Routing.of(w), args),
             lambda w: ({},),
-            None if r.groups == 1 else _MANY_LOOPS,
             # with groups there are so many loops that tinygrad takes ten seconds to lower it: no search starts there
             schedulable=r.groups == 1,
         ),

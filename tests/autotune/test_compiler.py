@@ -32,7 +32,7 @@ def children(but=frozenset()):
 
 @pytest.fixture(scope="module")
 def pool():
-    with CompilePool(faulty_renderer(), 2, timeout_seconds=3.0, memory_limit_nbytes=900 * MiB) as pool:
+    with CompilePool(faulty_renderer(), 2, timeout_seconds=60.0, memory_limit_nbytes=900 * MiB) as pool:
         yield pool
 
 
@@ -109,13 +109,14 @@ def test_a_fault_costs_its_own_job_only(pool, fault, outcome, reason):
 
 
 def test_a_job_that_hangs_is_ended_in_time(pool):
-    compile_all(pool, (workload(), schedule()), (workload(64), schedule()))  # the workers are up
-    start = time.monotonic()
-    hung, good = compile_all(pool, (workload(N_OF["hang"]), schedule()), (workload(128), schedule()))
-    assert time.monotonic() - start < 5
-    assert hung.outcome is Outcome.TIMEOUT
-    assert 3.0 <= hung.seconds < 4
-    assert good.outcome is Outcome.OK
+    jobs = [
+        Job("hang", workload(N_OF["hang"]), schedule(), timeout_seconds=2.0),
+        Job("good", workload(128), schedule()),
+    ]
+    done = {c.key: c for c in pool.compile(jobs)}
+    assert done["hang"].outcome is Outcome.TIMEOUT
+    assert 2.0 <= done["hang"].seconds < 20  # of the 60 that other jobs have
+    assert done["good"].outcome is Outcome.OK
 
 
 def test_stopping_early_leaves_nothing_running_and_the_pool_usable(pool):
@@ -130,8 +131,8 @@ def test_a_deadline_ends_what_hangs_sooner(pool):
     compile_all(pool, (workload(), schedule()), (workload(64), schedule()))
     start = time.monotonic()
     jobs = [Job("quick", workload(), schedule()), Job("hang", workload(N_OF["hang"]), schedule())]
-    assert [c.key for c in pool.compile(jobs, start + 1.0)] == ["quick"]
-    assert 1.0 <= time.monotonic() - start < 2
+    assert [c.key for c in pool.compile(jobs, start + 5.0)] == ["quick"]
+    assert 5.0 <= time.monotonic() - start < 25
     assert list(pool.compile(jobs, start)) == []
     assert compile_all(pool, (workload(), schedule()))[0].outcome is Outcome.OK
 

@@ -109,7 +109,7 @@ def test_every_served_schedule_is_validated_and_no_slower_than_the_heuristic(swe
 def test_a_second_sweep_does_nothing(swept: Swept) -> None:
     again = events(autotune(*SWEEP, db=swept.db))
     assert {r["status"] for r in results(again)} == {"known"}
-    assert again[-1]["elapsed_seconds"] < 5  # some 1.5 s on two idle cores
+    assert again[-1]["elapsed_seconds"] < 30  # some 1.5 s on two idle cores; the first takes minutes
 
 
 def test_list_and_explain_show_them(swept: Swept) -> None:

@@ -163,16 +163,16 @@ def test_a_missing_driver_is_seen_without_a_process(monkeypatch, device):
 
 
 @pytest.mark.parametrize(
-    ("program", "detail"),
+    ("program", "seconds", "detail"),
     [
-        ("import os; os.abort()", "does not work: exit -6"),
-        ("raise RuntimeError('no such engine')", "does not work: RuntimeError: no such engine"),
-        ("import time; time.sleep(60)", "did not compute 2 * [1, 2, 3] within 1 s"),
+        ("import os; os.abort()", 60, "does not work: exit -6"),
+        ("raise RuntimeError('no such engine')", 60, "does not work: RuntimeError: no such engine"),
+        ("import time; time.sleep(60)", 1, "did not compute 2 * [1, 2, 3] within 1 s"),
     ],
 )
-def test_a_device_that_fails_in_its_own_way(monkeypatch, program, detail):
+def test_a_device_that_fails_in_its_own_way(monkeypatch, program, seconds, detail):
     monkeypatch.setattr(devices, "_PROBE", program)
-    monkeypatch.setattr(devices, "_PROBE_SECONDS", 1)
+    monkeypatch.setattr(devices, "_PROBE_SECONDS", seconds)
     assert devices.probe_device("WEBGPU") == Finding(False, detail)
 
 

@@ -113,17 +113,17 @@ def test_weights_are_never_read(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(header.tensors), peak < 4e6) == (5 * len(tensors), True)
-    start = time.perf_counter()
+    start = time.process_time()
     read_header(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_a_large_tokenizer_is_walked_fast(tmp_path: Path) -> None:
     nbytes = files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS, extra=files.llama3_tokenizer())
     assert nbytes > 7_800_000
-    start = time.perf_counter()
+    start = time.process_time()
     header = read_header(tmp_path / "a.gguf")
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert header.metadata["tokenizer.ggml.merges"] == Omitted("string", 280147)
     assert header.metadata["tokenizer.ggml.token_type"] == Omitted("int32", 128256)
     assert header.tensors[0].offset == nbytes
@@ -149,9 +149,9 @@ def test_what_is_no_array_is_not_kept_as_one(tmp_path: Path) -> None:
 
 def test_a_large_tokenizer_is_kept_in_a_second(tmp_path: Path) -> None:
     files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS, extra=files.llama3_tokenizer())
-    start = time.perf_counter()
+    start = time.process_time()
     header = read_header(tmp_path / "a.gguf", keep=("tokenizer.ggml.tokens", "tokenizer.ggml.merges"))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert [len(header.kept[f"tokenizer.ggml.{name}"]) for name in ("tokens", "merges")] == [128256, 280147]
 
 

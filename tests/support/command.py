@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from support.interrupts import sigint
 
 ROOT = Path(__file__).parents[2]
 AUTOTUNE = (sys.executable, "-m", "autotune.cli")
@@ -29,15 +32,17 @@ def autotune(*arguments: str, db: Path, status: int = 0) -> str:
     return done.stdout
 
 
-def start(*arguments: str, db: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*AUTOTUNE, *arguments],
-        env=environment(db),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=db.parent,
-    )
+def start(*arguments: str, db: Path, interrupt: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """`interrupt`: what SIGINT does to it, SIG_IGN as in a script's background."""
+    with sigint(interrupt):
+        return subprocess.Popen(
+            [*AUTOTUNE, *arguments],
+            env=environment(db),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=db.parent,
+        )
 
 
 def events(text: str) -> list[dict[str, Any]]:
