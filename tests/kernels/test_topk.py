@@ -141,9 +141,9 @@ def test_one_launch_whatever_the_router_does():
 
 
 def test_with_groups_no_search_starts_from_the_pairs():
-    for device in ("CPU", "CPU:X86"):
-        assert not variants(routing(32, 4, **GROUPED), device)["pairs"].schedulable
-        assert variants(routing(32, 4), device)["pairs"].schedulable
+    for name in ("CPU", "CPU:X86"):
+        assert not variants(routing(32, 4, **GROUPED), name)["pairs"].schedulable
+        assert variants(routing(32, 4), name)["pairs"].schedulable
 
 
 @pytest.mark.parametrize(
