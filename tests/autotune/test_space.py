@@ -1,12 +1,12 @@
 """The space of schedules: its children apply, differ, keep to the limits, and compute rightly, however drawn."""
 
 import itertools
-import os
 import random
 import re
 
 import pytest
 from support.kernel_runs import MAX_UOPS, case_of, device, run, schedule
+from support.random_schedules import counts
 from support.renderers import CL, METAL, THREADED
 from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
@@ -21,8 +21,6 @@ from kernels.schedule import apply_opts
 from kernels.sink import build
 
 RENDERERS = {"CL": CL, "METAL": METAL, "CPU": THREADED}
-# schedules tried for each format; a thorough run takes 20 or more
-SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "2"))
 NARROW = {"words": 1, "lanes": 1}
 
 
@@ -52,17 +50,18 @@ def drawn(found, rng, depth):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_random_schedules_compute_rightly(format):
+@counts(2)
+def test_random_schedules_compute_rightly(format, count):
     """On the device under test, against float64. Sizes with many divisors, and some that only padding fits."""
     rng, ren = random.Random(format), device().renderer
     tried = 0
-    while tried < SCHEDULES:
+    while tried < count:
         blocks = rng.choice((2, 3, 4))
         k = rng.choice((62, 96, 31 * 16)) if get_format(format).block == 1 else blocks * get_format(format).block
         w = Workload("linear", format, rng.choice((24, 31, 60)), k, rng.choice((1, 3, 4)))
         case = case_of(w, seed=tried)
         path = drawn(Space(w, ren, Limits.of(ren, w)), rng, 4)
-        for found in path[-2:][: SCHEDULES - tried]:
+        for found in path[-2:][: count - tried]:
             verdict = run(w, found, case)
             assert verdict.outcome is Outcome.OK, f"{w} {found}: {verdict.reason}"
             tried += 1

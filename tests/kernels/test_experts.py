@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.emulated import run_emulated
 from support.kernel_runs import MAX_UOPS, backend, case_of, compiled, run_program
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.renderers import METAL
 from support.warp_emulator import COMPILER, CUDASource
 
@@ -67,18 +67,20 @@ def test_under_the_default(w):
 
 
 @all_workloads
-def test_random_schedules(w):
-    assert_random_schedules(w, 2, 1e-5 if w.x_dtype == "float32" else 1e-3)
+@counts(1, 2)
+def test_random_schedules(w, count):
+    assert_random_schedules(w, count, 1e-5 if w.x_dtype == "float32" else 1e-3)
 
 
 @pytest.mark.parametrize("op", ["expert_places", "expert_tiles", "expert_product", "expert_sum"])
-def test_many_random_schedules_of_each_op(op):
+@counts()
+def test_many_random_schedules_of_each_op(op, count):
     sizes = {"experts": 4, "used": 2}
     w = {
         "expert_product": workload(op, "Q4_0", 24, 96, 32, "bias_gate", act="silu", of="token", **sizes),
         "expert_sum": workload(op, "F32", 24, 24, 32, "add", used=2),
     }.get(op, workload(op, "F32", 4, 4, 32, **sizes))
-    assert_random_schedules(w, COUNT, 1e-5)
+    assert_random_schedules(w, count, 1e-5)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")

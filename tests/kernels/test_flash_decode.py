@@ -7,7 +7,7 @@ import pytest
 from support.attention_workloads import combine, flash
 from support.emulated import run_emulated
 from support.kernel_runs import backend, case_of, compiled, device, run, run_program
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
@@ -59,8 +59,9 @@ def test_under_the_heuristic(name):
 
 
 @pytest.mark.parametrize("name", ["sinks", "narrow values"])
-def test_under_random_schedules(name):
-    assert_random_schedules(WORKLOADS[name], COUNT // 2, ELEMENT)
+@counts(1, 10)
+def test_under_random_schedules(name, count):
+    assert_random_schedules(WORKLOADS[name], count, ELEMENT)
 
 
 def test_the_last_default_applies_everywhere():
@@ -122,8 +123,9 @@ def test_combine(w):
             assert_right(w, schedule, 2e-6)
 
 
-def test_combine_under_random_schedules():
-    assert_random_schedules(combine(heads=4, dim=24, splits=8), COUNT, 2e-6)
+@counts()
+def test_combine_under_random_schedules(count):
+    assert_random_schedules(combine(heads=4, dim=24, splits=8), count, 2e-6)
 
 
 def test_a_run_without_positions_counts_for_nothing():

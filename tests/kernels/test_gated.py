@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.emulated import run_emulated
 from support.kernel_runs import backend, run, schedule
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Workload
@@ -70,19 +70,21 @@ def test_under_the_default(w):
 
 
 @quick_workloads
-def test_random_schedules(w):
-    assert_random_schedules(w, min(COUNT, 2), 1e-5)
+@counts(1, 2)
+def test_random_schedules(w, count):
+    assert_random_schedules(w, count, 1e-5)
 
 
 @pytest.mark.parametrize("op", ["rmsnorm_linear", "gate_up", "expert_linear", "head_linear"])
-def test_many_random_schedules_of_each_op(op):
+@counts()
+def test_many_random_schedules_of_each_op(op, count):
     w = {
         "rmsnorm_linear": workload("rmsnorm_linear", "Q4_0", 24, 96, 2, parts="Q4_0.16+Q8_0.8", **EPS),
         "gate_up": workload("gate_up", "Q4_0", 24, 96, 2, act="silu", norm="rms", up="Q8_0", **EPS),
         "expert_linear": workload("expert_linear", "Q4_0", 24, 96, 2, form="down", experts=4, used=2),
         "head_linear": workload("head_linear", "Q4_0", 24, 96, 2, heads=4),
     }[op]
-    assert_random_schedules(w, COUNT, 1e-5)
+    assert_random_schedules(w, count, 1e-5)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")

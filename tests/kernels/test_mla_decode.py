@@ -6,7 +6,7 @@ import pytest
 from support.attention_workloads import mla
 from support.emulated import run_emulated
 from support.kernel_runs import backend, compiled, run, run_program
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
@@ -42,8 +42,9 @@ def test_under_the_heuristic(name):
     assert_right(WORKLOADS[name], defaults.untuned(WORKLOADS[name]))
 
 
-def test_under_random_schedules():
-    assert_random_schedules(mla(rank=16, rope=8, ctx=50, splits=2), COUNT, ELEMENT)
+@counts()
+def test_under_random_schedules(count):
+    assert_random_schedules(mla(rank=16, rope=8, ctx=50, splits=2), count, ELEMENT)
 
 
 def test_one_program_serves_every_position():

@@ -7,7 +7,7 @@ import pytest
 from support.attention_workloads import flash_many, mla_many
 from support.emulated import run_emulated
 from support.kernel_runs import backend, compiled, run, run_program
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
@@ -64,8 +64,9 @@ def test_under_the_heuristic(name):
 
 
 @pytest.mark.parametrize("name", ["sinks", "narrow values", "latent"])
-def test_under_random_schedules(name):
-    assert_random_schedules(WORKLOADS[name], COUNT // 2, ELEMENT)
+@counts(1, 10)
+def test_under_random_schedules(name, count):
+    assert_random_schedules(WORKLOADS[name], count, ELEMENT)
 
 
 @pytest.mark.parametrize("variant", ["plain", "default"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.attention_workloads import mla_store, rope_store
 from support.kernel_runs import backend, compiled, run, run_program
-from support.random_schedules import COUNT, assert_random_schedules
+from support.random_schedules import assert_random_schedules, counts
 from support.renderers import CL, METAL
 
 from db.records import Outcome, Workload
@@ -56,8 +56,9 @@ def test_under_the_heuristic(name):
 
 
 @pytest.mark.parametrize("w", [rope_store(kv_heads=1, dim=16, qk_norm=1), mla_store(rank=32, rope=8, nope=4)])
-def test_under_random_schedules(w):
-    assert_random_schedules(w, COUNT, ELEMENT)
+@counts()
+def test_under_random_schedules(w, count):
+    assert_random_schedules(w, count, ELEMENT)
 
 
 @pytest.mark.parametrize("name", ["interleaved", "latent"])

@@ -13,6 +13,7 @@ import pytest
 from support.kernel_runs import MAX_UOPS, arrays, case_of, judged, linear_case, ordinary_rows, schedule
 from support.metal_runs import RENDERER, metal_kernel, needs_toolchain
 from support.nvrtc import nvrtc
+from support.random_schedules import counts
 from support.renderers import CL, METAL
 from tinygrad.helpers import Target
 from tinygrad.renderer import Renderer
@@ -34,8 +35,6 @@ from kernels.tolerance import tolerance
 
 TC = Opt("TC", 0, (-1, 0, 1))
 ARCHS = {"METAL": "METAL", "CUDA": "sm_80"}
-# random schedules of each format on each device; a thorough run takes 20
-SCHEDULES = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "1"))
 TYPICAL = ("Q4_K", "Q6_K", "Q8_0", "Q4_0", "F16", "IQ4_XS")
 
 
@@ -130,11 +129,12 @@ def test_what_is_done_to_a_result_emulated(device):
 
 @pytest.mark.parametrize("device", ARCHS)
 @pytest.mark.parametrize("format", TYPICAL)
-def test_random_schedules_emulated(device, format):
+@counts()
+def test_random_schedules_emulated(device, format, count):
     rng, ren = random.Random(f"{device}{format}"), PythonRenderer(device)
     w = workload(format, 16, {1: rng.choice((48, 63)), 32: 2}.get(get_format(format).block, 1), rng.choice((32, 33)))
     space = Space(w, ren, Limits(body=100))
-    for _ in range(SCHEDULES):
+    for _ in range(count):
         # unrolled: the interpreter is slow to unpack all and choose then
         here = schedule("tc", {}, tc.opts(format, device))
         for _ in range(rng.randint(1, 3)):

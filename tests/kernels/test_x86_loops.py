@@ -11,7 +11,7 @@ from kernels import hostcc, x86_loops
 
 pytestmark = pytest.mark.skipif(hostcc.machine() != "x86_64", reason="the X86 renderer is for x86_64")
 
-# Loops after registers were allotted. 2 and 4 have one register and clear it by one instruction, since both come after a
+# Loops after registers were allotted. 2 and 4 have one register and clear it by one instruction, as both come after a
 # loop in rbx; 4 is within 2, as it may be where the counter of 2 waits on the stack.
 NESTED = """
 from tinygrad import dtypes

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections.abc import Iterator
+
+import pytest
 
 from autotune.tinygrad_api import sample
 from db.records import Outcome, Schedule, Workload
 from kernels.registry import get_op
 from support.kernel_runs import case_of, device, run
 
-COUNT = int(os.environ.get("AUTOTUNE_TEST_SCHEDULES", "20"))
+
+def counts(few: int = 1, many: int = 20) -> pytest.MarkDecorator:
+    """Runs a test with `few` random schedules, as argument `count`, and at night with `many`."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.nightly)])
 
 
 def random_schedules(w: Workload, rng: random.Random, opts: int = 3) -> Iterator[Schedule]:
