@@ -59,8 +59,9 @@ def simulated(path: Path, db: Path) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @needs_toolchain
-@pytest.mark.parametrize("tuned", [pytest.param(False, marks=pytest.mark.slow), True], ids=["untuned", "tuned"])
+@pytest.mark.parametrize("tuned", [False, True], ids=["untuned", "tuned"])
 def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     if tuned:  # as if a sweep had accepted other schedules than the defaults, for every launch of a token

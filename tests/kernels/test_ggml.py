@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.kernel_runs import device
+from support.tiers import few_of
 
 from bench.ggml_numerics import LIMIT, Ggml, compare, library_path
 from kernels.formats import FORMATS
@@ -14,7 +15,7 @@ PATH = Path(os.environ["AUTOTUNE_TEST_GGML"]) if "AUTOTUNE_TEST_GGML" in os.envi
 
 
 @pytest.mark.skipif(PATH is None, reason="llama-cpp-python is not installed")
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in ("Q4_0", "Q6_K", "IQ4_XS")))
 def test_against_ggml(format):
     device()
     rows = compare(Ggml(PATH), format, n=3, edge_rows=14, k=256, tokens=(1,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,13 @@ ROWS: list[Row] = [
 ]
 
 
-def that(status: str) -> list[Any]:
-    return [pytest.param(*found, id=f"{found[0]}-{found[1]}") for found in ROWS if found[2].status == status]
+def that(status: str, few: Collection[str] = OWN) -> list[Any]:
+    """The rows of a status; those that are not of a `few` architectures are slow."""
+    return [
+        pytest.param(*found, id=f"{found[0]}-{found[1]}", marks=() if found[0] in few else pytest.mark.slow)
+        for found in ROWS
+        if found[2].status == status
+    ]
 
 
 def with_key(architecture: str, key: str, value: Any, found: Key | None = None) -> Header:
@@ -96,7 +101,7 @@ def test_a_refused_key_may_say_nothing(architecture: str, key: str, found: Key) 
             assert asked(changed) == asked(made.rekeyed(header, beside))
 
 
-@pytest.mark.parametrize(("architecture", "key", "found"), that(IRRELEVANT))
+@pytest.mark.parametrize(("architecture", "key", "found"), that(IRRELEVANT, few=("llama", "gemma3")))
 def test_an_irrelevant_key_changes_nothing(architecture: str, key: str, found: Key) -> None:
     before = asked(made.model(architecture))
     for value in (7, 0.37, True, "odd", Omitted("string", 1 << 20)):

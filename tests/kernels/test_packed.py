@@ -127,7 +127,7 @@ def test_threads_get_the_same_answer(raw, weight):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast them first"),
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast it first"),
         (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "x is of int32"),
         (lambda: Tensor.zeros(2, K + 1), "does not end in k=64"),
         (lambda: Tensor.zeros(K, 2), "does not end in k=64"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.emulated import run_emulated
 from support.kernel_runs import backend, device, run, schedule
-from support.random_schedules import random_schedules
+from support.random_schedules import counts, random_schedules
 from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
@@ -75,16 +75,17 @@ def test_under_the_heuristic(w):
 
 
 @pytest.mark.parametrize(
-    ("w", "count"),
+    "w",
     [
-        (norm(96, 3), 20),
-        (norm(64, 2, "rmsnorm_add", heads=2), 20),
-        (largest(96, 3), 20),
-        (lookup("Q4_0", 7, 2, 4), 12),
-        (lookup("F16", 7, 2, 3), 8),
+        norm(96, 3),
+        norm(64, 2, "rmsnorm_add", heads=2),
+        largest(96, 3),
+        lookup("Q4_0", 7, 2, 4),
+        lookup("F16", 7, 2, 3),
     ],
     ids=str,
 )
+@counts(4)
 def test_random_schedules(w, count):
     found = random_schedules(w, random.Random(str(w)), opts=2)
     for _ in range(count):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support.emulated import run_emulated
 from support.kernel_runs import backend, compiled, device, run, schedule
-from support.random_schedules import random_schedules
+from support.random_schedules import counts, random_schedules
+from support.tiers import few_of
 from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
@@ -44,6 +45,8 @@ WORKLOADS = (
     routing(32, 4, 3, "softmax", **GROUPED),
 )
 
+TYPICAL = (WORKLOADS[0], WORKLOADS[4], WORKLOADS[5], WORKLOADS[8], WORKLOADS[12])
+
 
 def assert_right(w, schedule):
     verdict = run(w, schedule)
@@ -58,7 +61,7 @@ def test_under_every_default(w):
             assert_right(w, choice)
 
 
-@pytest.mark.parametrize("w", [w for w in WORKLOADS if w.n <= 64], ids=str)
+@pytest.mark.parametrize("w", few_of([w for w in WORKLOADS if w.n <= 64], lambda w: w in TYPICAL), ids=str)
 def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, written_for(device().renderer)):
         assert_right(w, choice)
@@ -67,16 +70,19 @@ def test_under_the_heuristic(w):
 @pytest.mark.parametrize(
     "w", [routing(16, 4, 3, norm=1), routing(12, 3, 4, "softmax_weight"), routing(24, 2, 2, bias=1)]
 )
-def test_random_schedules(w):
+@counts(2)
+def test_random_schedules(w, count):
     found = random_schedules(w, random.Random(str(w)), opts=2)
-    for _ in range(7):
+    for _ in range(count):
         assert_right(w, next(found))
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize(
     ("w", "variant"),
-    [(w, v) for w in WORKLOADS for v in ("warp", "team") if v in variants(w, "CUDA")],
+    few_of(
+        [(w, v) for w in WORKLOADS for v in ("warp", "team") if v in variants(w, "CUDA")], lambda a: a[0] in TYPICAL
+    ),
     ids=str,
 )
 def test_emulated(w, variant, tmp_path):
