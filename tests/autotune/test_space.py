@@ -8,6 +8,7 @@ import pytest
 from support.kernel_runs import MAX_UOPS, case_of, device, run, schedule
 from support.random_schedules import counts
 from support.renderers import CL, METAL, THREADED
+from support.tiers import few_of
 from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
 
@@ -49,7 +50,7 @@ def drawn(found, rng, depth):
     return path
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in ("Q4_0", "Q4_K", "IQ3_S", "F16")))
 @counts(2)
 def test_random_schedules_compute_rightly(format, count):
     """On the device under test, against float64. Sizes with many divisors, and some that only padding fits."""

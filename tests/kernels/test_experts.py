@@ -7,6 +7,7 @@ from support.emulated import run_emulated
 from support.kernel_runs import MAX_UOPS, backend, case_of, compiled, run_program
 from support.random_schedules import assert_random_schedules, counts
 from support.renderers import METAL
+from support.tiers import few_of
 from support.warp_emulator import COMPILER, CUDASource
 
 from autotune.tinygrad_api.lower import compile_program
@@ -45,6 +46,10 @@ WORKLOADS = {
     "weighted": workload("expert_sum", "F32", 64, 64, 4, "add", used=1),
 }
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
+SLOW = ("of the token", "of the pair", "of large tiles", "as gpt-oss", "of halves")
+few_workloads = pytest.mark.parametrize(
+    "w", few_of(WORKLOADS.values(), lambda w: w not in [WORKLOADS[name] for name in SLOW]), ids=WORKLOADS.keys()
+)
 
 
 def assert_right(w, choice):
@@ -55,7 +60,7 @@ def assert_right(w, choice):
         assert verdict.outcome is Outcome.OK, f"{choice}: {verdict.reason}"
 
 
-@all_workloads
+@few_workloads
 def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, backend()):
         assert_right(w, choice)
@@ -66,7 +71,7 @@ def test_under_the_default(w):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@all_workloads
+@few_workloads
 @counts(1, 2)
 def test_random_schedules(w, count):
     assert_random_schedules(w, count, 1e-5 if w.x_dtype == "float32" else 1e-3)
@@ -84,7 +89,7 @@ def test_many_random_schedules_of_each_op(op, count):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", sorted(WORKLOADS.keys() - {"sum"}))
+@pytest.mark.parametrize("name", few_of(sorted(WORKLOADS.keys() - {"sum"}), lambda name: name not in SLOW[:3]))
 def test_the_default_of_a_gpu_emulated(name, tmp_path):
     """With as many tokens as there are in a chunk of a prompt, which its threads can share out."""
     w = replace(WORKLOADS[name], m=512 if "large" in name else 32)

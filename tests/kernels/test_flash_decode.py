@@ -8,6 +8,7 @@ from support.attention_workloads import combine, flash
 from support.emulated import run_emulated
 from support.kernel_runs import backend, case_of, compiled, device, run, run_program
 from support.random_schedules import assert_random_schedules, counts
+from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
@@ -46,12 +47,18 @@ def assert_right(w, schedule, element=ELEMENT):
     assert verdict.max_element_error <= element
 
 
-@pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS)
-def test_under_the_default(w):
+FEW = ("one position", "group of 4", "long", "window", "sinks", "narrow values", "all")
+
+
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
+def test_under_the_default(name):
+    w = WORKLOADS[name]
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@pytest.mark.parametrize("name", ["one position", "group of 4", "long", "window"])
+@pytest.mark.parametrize(
+    "name", few_of(["one position", "group of 4", "long", "window"], lambda name: name in FEW[2:4])
+)
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):
         assert choice.opts is None
@@ -92,7 +99,12 @@ def test_one_program_serves_every_position(variant):
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("variant", ["warp", "team"])
-@pytest.mark.parametrize("name", ["one position", "group of 7", "narrow values", "narrow and long", "window", "all"])
+@pytest.mark.parametrize(
+    "name",
+    few_of(
+        ["one position", "group of 7", "narrow values", "narrow and long", "window", "all"], lambda name: name == "all"
+    ),
+)
 def test_emulated(name, variant, tmp_path):
     w = WORKLOADS[name]
     few = [p for p in variants(w, "CUDA")[variant].params(w) if p["heads"] <= 2]  # the others are long to compile
@@ -103,7 +115,7 @@ def test_emulated(name, variant, tmp_path):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", ["sinks alone", "narrowest", "narrow", "all"])
+@pytest.mark.parametrize("name", few_of(["sinks alone", "narrowest", "narrow", "all"], lambda name: name == "narrow"))
 def test_a_warp_s_lanes_past_the_last_column_add_nothing(name, tmp_path):
     """Where lanes are left over, and where a single one has the last columns."""
     first = defaults.defaults(WORKLOADS[name], "CUDA")[0]

@@ -6,6 +6,7 @@ import pytest
 from support.emulated import run_emulated
 from support.kernel_runs import backend, run, schedule
 from support.random_schedules import assert_random_schedules, counts
+from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Workload
@@ -47,9 +48,10 @@ WORKLOADS = {
     "heads of wider rows": workload("head_linear", "Q8_0", 19, 64, heads=3, step=80, row=300),
 }
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
-# two formats in long rows take as long to lower as all others together; what is special about them is in the warps
-quick_workloads = pytest.mark.parametrize(
-    "w", [pytest.param(w, id=n, marks=[pytest.mark.slow] * (n == "long parts")) for n, w in WORKLOADS.items()]
+# one of each op; what is special about long rows is in the warps
+FEW = ("bias, times a gate", "norm", "three parts, bias", "no norm", "experts of gpt-oss", "down of one", "heads")
+few_workloads = pytest.mark.parametrize(
+    "w", few_of(WORKLOADS.values(), lambda w: w in [WORKLOADS[name] for name in FEW]), ids=WORKLOADS.keys()
 )
 
 
@@ -58,7 +60,7 @@ def assert_right(w, schedule):
     assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"
 
 
-@quick_workloads
+@few_workloads
 def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, backend()):
         assert_right(w, choice)
@@ -69,7 +71,7 @@ def test_under_the_default(w):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@quick_workloads
+@few_workloads
 @counts(1, 2)
 def test_random_schedules(w, count):
     assert_random_schedules(w, count, 1e-5)
@@ -88,7 +90,7 @@ def test_many_random_schedules_of_each_op(op, count):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
 def test_warps_emulated(name, tmp_path):
     w = WORKLOADS[name]
     found = variants(w, "CUDA")["warp"].params(w)

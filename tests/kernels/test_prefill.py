@@ -8,6 +8,7 @@ from support.attention_workloads import flash_many, mla_many
 from support.emulated import run_emulated
 from support.kernel_runs import backend, compiled, run, run_program
 from support.random_schedules import assert_random_schedules, counts
+from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
@@ -46,24 +47,24 @@ def assert_right(w, schedule):
     assert verdict.max_element_error <= ELEMENT
 
 
-# what others show in part
-MORE = ("group of 1", "wide window", "softcap", "narrowest", "latent, odd")
+# what the others show in part
+FEW = ("one token", "odd count", "long", "window", "sinks", "all", "deepseek")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in MORE else n for n in WORKLOADS])
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
 def test_under_the_default(name):
     w = WORKLOADS[name]
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@pytest.mark.parametrize("name", [pytest.param("odd count", marks=pytest.mark.slow), "wide window", "latent"])
+@pytest.mark.parametrize("name", few_of(["odd count", "wide window", "latent"], lambda name: name == "wide window"))
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):
         assert choice.opts is None
         assert_right(WORKLOADS[name], choice)
 
 
-@pytest.mark.parametrize("name", ["sinks", "narrow values", "latent"])
+@pytest.mark.parametrize("name", few_of(["sinks", "narrow values", "latent"], lambda name: name == "sinks"))
 @counts(1, 10)
 def test_under_random_schedules(name, count):
     assert_random_schedules(WORKLOADS[name], count, ELEMENT)
@@ -85,7 +86,9 @@ def test_one_program_serves_every_position(variant):
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("variant", ["warp", "team"])
-@pytest.mark.parametrize("name", ["from the start", "odd count", "window", "all", "latent, odd"])
+@pytest.mark.parametrize(
+    "name", few_of(["from the start", "odd count", "window", "all", "latent, odd"], lambda name: name == "all")
+)
 def test_emulated(name, variant, tmp_path):
     w = WORKLOADS[name]
     # the others are long to compile
@@ -98,7 +101,7 @@ def test_emulated(name, variant, tmp_path):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", ["group of 7", "narrowest", "deepseek"])
+@pytest.mark.parametrize("name", few_of(["group of 7", "narrowest", "deepseek"], lambda name: name != "deepseek"))
 def test_the_default_of_a_gpu_emulated(name, tmp_path):
     schedule = defaults.defaults(WORKLOADS[name], "CUDA")[0]
     assert schedule.variant == "warp"
