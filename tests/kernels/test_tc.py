@@ -15,6 +15,7 @@ from support.metal_runs import RENDERER, metal_kernel, needs_toolchain
 from support.nvrtc import nvrtc
 from support.random_schedules import counts
 from support.renderers import CL, METAL
+from support.tiers import few_of
 from tinygrad.helpers import Target
 from tinygrad.renderer import Renderer
 from tinygrad.runtime import ops_python
@@ -71,7 +72,7 @@ def assert_right(w, found, ren, case=None):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", TYPICAL)
+@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f in ("Q4_K", "Q8_0")))
 def test_the_first_default_emulated(device, format):
     n, blocks, m = {"F16": (9, 50, 33), "Q4_0": (17, 2, 33)}.get(format, (8, 1, 32))
     w, ren = workload(format, n, blocks, m), PythonRenderer(device)
@@ -128,7 +129,7 @@ def test_what_is_done_to_a_result_emulated(device):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", TYPICAL)
+@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f in ("Q4_K", "Q8_0")))
 @counts()
 def test_random_schedules_emulated(device, format, count):
     rng, ren = random.Random(f"{device}{format}"), PythonRenderer(device)
