@@ -50,7 +50,9 @@ def drawn(found, rng, depth):
     return path
 
 
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in ("Q4_0", "Q4_K", "IQ3_S", "F16")))
+@pytest.mark.parametrize(
+    "format", few_of(FORMATS, lambda f: f in ("Q4_0", "Q4_K", "IQ3_S", "F16"), pytest.mark.nightly)
+)
 @counts(2)
 def test_random_schedules_compute_rightly(format, count):
     """On the device under test, against float64. Sizes with many divisors, and some that only padding fits."""

@@ -48,7 +48,9 @@ WORKLOADS = {
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
 SLOW = ("of the token", "of the pair", "of large tiles", "as gpt-oss", "of halves")
 few_workloads = pytest.mark.parametrize(
-    "w", few_of(WORKLOADS.values(), lambda w: w not in [WORKLOADS[name] for name in SLOW]), ids=WORKLOADS.keys()
+    "w",
+    few_of(WORKLOADS.values(), lambda w: w not in [WORKLOADS[name] for name in SLOW], pytest.mark.nightly),
+    ids=WORKLOADS.keys(),
 )
 
 

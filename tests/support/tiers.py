@@ -1,4 +1,4 @@
-"""Parameters of a test of which plain pytest takes a few of each kind, and `.ci/run` all."""
+"""Parameters of a test of which plain pytest takes a few of each kind, and `.ci/run` or the nightly run all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 
-def few_of(items: Iterable[Any], few: Callable[[Any], bool]) -> list[Any]:
-    """The items as parameters, tuples as several; those that are not `few` are marked slow."""
+def few_of(
+    items: Iterable[Any], few: Callable[[Any], bool], rest: pytest.MarkDecorator = pytest.mark.slow
+) -> list[Any]:
+    """The items as parameters, tuples as several; those that are not `few` are marked with `rest`."""
     found = []
     for item in items:
         values = item if isinstance(item, tuple) else (item,)
-        found.append(pytest.param(*values, marks=() if few(item) else pytest.mark.slow))
+        found.append(pytest.param(*values, marks=() if few(item) else rest))
     return found
