@@ -46,7 +46,7 @@ def opened(path: Path) -> Transformer:
 
 # formats mixed within a layer; latent attention and routed experts; a gate of the shared expert; windows and norms
 @pytest.mark.parametrize(
-    "name", few_of(["llama", "deepseek2-groups", "qwen2moe", "gemma3"], lambda name: name in ("llama", "qwen2moe"))
+    "name", few_of(["llama", "deepseek2-groups", "qwen2moe", "gemma3"], lambda name: name == "qwen2moe")
 )
 def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
     path = written(folder, name)

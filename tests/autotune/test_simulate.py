@@ -47,6 +47,7 @@ def test_the_catalogue_has_every_op_and_format_and_a_kernel_for_each() -> None:
     assert [w for w in found if missing_kernel(w)] == []
 
 
+@pytest.mark.slow
 @needs_toolchain
 def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
     for w in catalogue():

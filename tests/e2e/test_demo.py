@@ -68,12 +68,12 @@ def test_in_the_background_ctrl_c_is_ignored_and_kill_keeps_what_was_measured(tm
         if event["event"] == "start":
             process.send_signal(signal.SIGINT)
         done += event["event"] == "workload"
-        if done == 2:
+        if done:
             break
     children = descendants(process)
     process.terminate()
     process.communicate(timeout=30)
-    assert (done, process.returncode) == (2, -signal.SIGTERM)
+    assert (done, process.returncode) == (1, -signal.SIGTERM)
     assert children
     assert left_running(children) == []
     assert len(json.loads(autotune("list", "--json", db=db))) >= done

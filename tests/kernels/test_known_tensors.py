@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,10 +51,15 @@ INSTEAD: list[tuple[Shapes, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-def that(status: str, *, required: bool = False) -> list[Any]:
-    """(architecture, name) of the tensors of the table."""
+def that(status: str, *, required: bool = False, few: Collection[str] = ARCHITECTURES) -> list[Any]:
+    """(architecture, name) of the tensors of the table; those that are not of a `few` architectures are slow."""
     return [
-        pytest.param(architecture, name, id=f"{architecture}-{name}")
+        pytest.param(
+            architecture,
+            name,
+            id=f"{architecture}-{name}",
+            marks=() if architecture in few else pytest.mark.slow,
+        )
         for architecture in ARCHITECTURES
         for row in rows(architecture)
         if row.status == status and row.required >= required
@@ -101,7 +106,7 @@ def _of(architecture: str, key: str) -> bool:
     return any(row.matches(full) and row.status == READ for row in rows(architecture))
 
 
-@pytest.mark.parametrize(("architecture", "name"), that(READ))
+@pytest.mark.parametrize(("architecture", "name"), that(READ, few=("llama", "gemma3", "deepseek2", "qwen3moe")))
 def test_launches_read_what_the_table_says(architecture: str, name: str) -> None:
     header = having(architecture, name)
     assert of_layer(name) in {t.name for t in header.tensors}

@@ -68,7 +68,7 @@ def test_float16_activations(format):
     assert_right(w, defaults.untuned(w))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in (*TYPICAL, "Q4_0", "Q8_0", "Q6_K")))
 def test_under_the_first_default_that_applies(format):
     m = 1 if format in TYPICAL else 3
     w = workload(format, 66, 2, m, "float16" if m == 3 else "float32")

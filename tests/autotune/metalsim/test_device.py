@@ -69,6 +69,7 @@ def test_a_jit_with_a_symbolic_length_and_copies_both_ways():
     """)
 
 
+@pytest.mark.slow
 def test_groups_local_memory_and_beam():
     run("""
         assert np.allclose(Tensor(a).softmax().numpy(), np.exp(a) / np.exp(a).sum(1, keepdims=True), rtol=1e-4)
