@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from autotune import cli_options as opt
 from autotune.cli_options import options, plan_of, settings, this_target
 from autotune.cli_text import echo, say, tell
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")

@@ -116,12 +116,17 @@ def _whole_model(
     as_json: bool,
 ) -> int:
     from autotune.model_check import LENGTHS
-    from autotune.model_check.whole import Asked
-    from autotune.opened import open_model
+    from autotune.model_check.whole import AGAINST_CONTEXT, Asked
+    from autotune.opened import context_of, open_model
     from autotune.session import choose
     from kernels.models.header import read_header
 
     header = read_header(model)
+    context = context_of(header, ctx)
+    if lengths and max(lengths) > context:
+        raise click.UsageError(f"--lengths: a prompt of {max(lengths)} tokens does not fit the context of {context}")
+    if against and context < AGAINST_CONTEXT:
+        raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {context}")
     choice = _simulated_metal(target) if simulate else choose(chosen)
     opened = open_model(model, header, chosen, choice, ctx)
     refuse_other(target, opened.target)

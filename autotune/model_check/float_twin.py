@@ -7,15 +7,36 @@ what it can be asked about when the answer shall be that of the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gguf
 import numpy as np
 
+from db.errors import FileError, file_errors
 from kernels import reference
 
 _SPLIT = "split."
+
+
+@contextmanager
+def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
+    """The twin of a model in the system's temporary folder, for as long as the context lasts. Raises FileError where
+    that folder has no room for it or cannot be written."""
+    with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
+        folder = tempfile.TemporaryDirectory()
+    with folder as name:
+        needed, free = twin_nbytes(files), shutil.disk_usage(name).free
+        if needed > free:
+            room = f"the weights in F32 take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+            raise FileError(f"{name}: {room}: set TMPDIR to a folder on a larger disk")
+        twin = Path(name) / "twin.gguf"
+        with file_errors(twin):
+            write_float_twin(files, twin)
+        yield twin
 
 
 def twin_nbytes(files: Sequence[Path]) -> int:
@@ -24,7 +45,7 @@ def twin_nbytes(files: Sequence[Path]) -> int:
 
 
 def write_float_twin(files: Sequence[Path], twin: Path) -> None:
-    """Writes the twin of a model, of which `files` are all shards in order, the first with the keys."""
+    """Writes the twin of a model, of which `files` are all shards in order, the first with the keys. Raises OSError."""
     readers = [gguf.GGUFReader(path) for path in files]
     architecture = readers[0].fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(twin, architecture)
@@ -36,6 +57,16 @@ def write_float_twin(files: Sequence[Path], twin: Path) -> None:
         for t in reader.tensors:
             shape = [int(size) for size in reversed(t.shape)]
             writer.add_tensor_info(t.name, shape, np.dtype(np.float32), 4 * int(t.n_elements))
+    try:
+        _write(writer, readers)
+    except OSError:
+        with suppress(OSError):  # what is still buffered cannot be written either
+            writer.close()
+        raise
+    writer.close()
+
+
+def _write(writer: gguf.GGUFWriter, readers: Sequence[gguf.GGUFReader]) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -45,4 +76,3 @@ def write_float_twin(files: Sequence[Path], twin: Path) -> None:
             n, k = math.prod(shape[:-1]), shape[-1]
             rows = np.ascontiguousarray(t.data).view(np.uint8).reshape(n, -1)
             writer.write_tensor_data(reference.dequantize(rows, t.tensor_type.name, (n, k)).reshape(shape))
-    writer.close()

@@ -79,10 +79,15 @@ def check_against(model: Transformer, twin: Path, prompts: Sequence[list[int]], 
         yield LlamaCheck(len(answer.prompt), off, equal, answer.sure)
 
 
-def answers(twin: Path, prompts: Sequence[list[int]], count: int, context: int) -> Iterator[Answer]:
-    """llama.cpp's answers to each prompt. Raises LlamaCppError, ChildFault."""
+def check_installed() -> None:
+    """Raises LlamaCppError where llama.cpp is not here."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise LlamaCppError("llama-cpp-python is not installed: pip install 'tinygrad-autotune[bench]'")
+
+
+def answers(twin: Path, prompts: Sequence[list[int]], count: int, context: int) -> Iterator[Answer]:
+    """llama.cpp's answers to each prompt. Raises LlamaCppError, ChildFault."""
+    check_installed()
     child = Child(__name__)
     try:
         child.send((str(twin), context))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from autotune.model_check.float_twin import write_float_twin
+from autotune.model_check.float_twin import temporary_twin
 from autotune.model_check.launches import LaunchCheck, check_launches, passes
-from autotune.model_check.llama_cpp import LlamaCheck, check_against
+from autotune.model_check.llama_cpp import LlamaCheck, check_against, check_installed
 from autotune.model_check.paths import PathCheck, check_paths
 from kernels.llm.model import Transformer
 from kernels.llm.weights import Weights
@@ -19,6 +18,7 @@ from kernels.models.header import Header
 
 GREEDY_TOKENS = 16  # after each prompt that llama.cpp is asked about
 AGAINST_LENGTHS = (5, 40, 41, 150, 300)
+AGAINST_CONTEXT = min(AGAINST_LENGTHS) + GREEDY_TOKENS  # positions that one of these prompts takes
 
 Check = LaunchCheck | PathCheck | LlamaCheck
 
@@ -38,16 +38,17 @@ def launch_count(model: Transformer) -> int:
 
 
 def checks(model: Transformer, header: Header, asked: Asked) -> Iterator[Check]:
-    """Each check when it is done. Raises LlamaCppError, ChildFault for what llama.cpp cannot do."""
+    """Each check when it is done. Raises LlamaCppError, ChildFault for what llama.cpp cannot do, FileError where the
+    disk has no room for the weights in F32."""
+    if asked.against:
+        check_installed()
     drawn = np.random.default_rng(asked.seed).integers(0, vocabulary(model), model.max_context)
     tokens = drawn.tolist()
     yield from check_launches(model, Weights(header, model.program.device), tokens)
     yield from check_paths(model, tokens, asked.lengths)
     if asked.against:
         lengths = [n for n in AGAINST_LENGTHS if n + GREEDY_TOKENS <= model.max_context]
-        with tempfile.TemporaryDirectory() as folder:
-            twin = Path(folder) / "twin.gguf"
-            write_float_twin([Path(name) for name in header.files], twin)
+        with temporary_twin([Path(name) for name in header.files]) as twin:
             yield from check_against(model, twin, [tokens[:n] for n in lengths], GREEDY_TOKENS)
 
 

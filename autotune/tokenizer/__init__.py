@@ -13,6 +13,7 @@ from autotune.tokenizer.sentencepiece import SentencePiece
 from autotune.tokenizer.specials import strips
 from autotune.tokenizer.text import Decoder, Tokenizer
 from autotune.tokenizer.vocabulary import ARRAYS, IDS_INSTEAD, TOKENS, TokenizerError
+from kernels.models.architectures import TOKEN_EMBEDDING
 from kernels.models.header import Header
 
 __all__ = ["ARRAYS", "IDS_INSTEAD", "Decoder", "Tokenizer", "TokenizerError", "tokenizer"]
@@ -28,7 +29,19 @@ def tokenizer(header: Header) -> Tokenizer:
         raise TokenizerError(f"{where}: {what}, known are {', '.join(map(str, _MODELS))}: {IDS_INSTEAD}")
     if TOKENS not in header.kept:
         raise TokenizerError(f"{where}: {TOKENS} is missing: {IDS_INSTEAD}")
+    _check_size(header)
     return Tokenizer(_MODELS[model](header), strips(header), _remarks(header))
+
+
+def _check_size(header: Header) -> None:
+    """Raises TokenizerError where the model has no embedding for some of the tokens."""
+    count = len(header.kept[TOKENS])
+    rows = next((t.shape[0] for t in header.tensors if t.name == TOKEN_EMBEDDING), count)
+    if count > rows:
+        raise TokenizerError(
+            f"{header.files[0]}: {TOKENS} has {count} tokens and {TOKEN_EMBEDDING} {rows} rows: convert the model "
+            f"again, or {IDS_INSTEAD}"
+        )
 
 
 def _remarks(header: Header) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 from support import gguf_files, kernel_runs
 from support.cli import run
+from support.full_disk import room_for
 from support.small_cases import CASES
 from support.tiers import few_of
 
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
-from autotune.model_check.float_twin import write_float_twin
+from autotune.model_check.float_twin import temporary_twin, write_float_twin
 from autotune.model_check.whole import Asked, checks, vocabulary
+from db.errors import FileError
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
@@ -112,10 +115,45 @@ def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, 
     model = swapped(folder, name, tensors)
     tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
     found = list(check_paths(model, tokens, LENGTHS))
-    assert all(c.ok for c in found if c.length <= 17)  # nothing is read at once yet
+    assert all(c.ok for c in found if c.length <= 2)  # nothing of them is read at once
+    assert not any(c.ok for c in found if c.length == 17 and c.path == "at once")
     wrong = [c for c in found if c.length == 33 and c.path == "at once"]
     assert [c.ok for c in wrong] == [False]
     assert re.search(first, wrong[0].reason), wrong[0].reason
+
+
+@pytest.mark.parametrize("lengths", [(33,), (5, 33)])
+def test_a_token_that_is_skipped_after_a_cached_prefix_is_found(
+    lengths: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each launch is right, and what another path left in the caches would hide that one is missing. Of two lengths the
+    longer is read token by token after the shorter."""
+    model = opened(written(folder, "llama"))
+    cached = model.get_start_pos
+    monkeypatch.setattr(model, "get_start_pos", lambda ids: cached(ids) and min(cached(ids) + 1, len(ids) - 1))
+    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    found = list(check_paths(model, tokens, lengths))
+    wrong = {(c.length, c.path): c.reason for c in found if not c.ok}
+    assert (33, "in pieces") in wrong
+    reasons = [reason for (_, path), reason in wrong.items() if path == "at once"]
+    assert [reason.partition(" differ")[0] for reason in reasons] == [
+        "token by token, the captured passes" for _ in lengths[1:]
+    ]
+
+
+@pytest.mark.parametrize("change", [{"scale": "2"}, {"gating": "sigmoid"}, {"norm": 0}])
+def test_another_rule_of_routing_is_no_near_tie(change: dict[str, int | str], folder: Path) -> None:
+    """Each path's choice is right by its own rule, and the pass over many tokens has another rule."""
+    model = opened(written(folder, "qwen3moe"))
+    loaded = model.program.prompt
+    launches = tuple(
+        replace(launch, extra={**launch.extra, **change}) if launch.op == "topk" else launch
+        for launch in loaded.launches
+    )
+    model.program = replace(model.program, prompt=replace(loaded, plan=replace(loaded.plan, launches=launches)))
+    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    (wrong,) = [c for c in check_paths(model, tokens, (33,)) if c.path == "at once"]
+    assert re.search(r"blk\.0\.(ids|probs).*, token by token$", wrong.reason), wrong.reason
 
 
 def test_a_prompt_longer_than_the_context_is_left_out(folder: Path) -> None:
@@ -156,6 +194,20 @@ def test_a_split_model_has_one_float_twin(tmp_path: Path) -> None:
     assert header.metadata["llama.block_count"] == 1
 
 
+def test_a_float_twin_without_room_is_an_error(folder: Path) -> None:
+    path = written(folder, "llama")
+    with room_for(1000), pytest.raises(FileError, match=r"twin\.gguf: File too large"), temporary_twin([path]):
+        pass
+
+
+def test_a_float_twin_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    rows = shutil.disk_usage(tmp_path).free // (32 * 256)
+    gguf_files.write_sparse_gguf(path, {"general.architecture": "llama"}, [("a.weight", (rows, 32 * 256), "TQ1_0")])
+    with pytest.raises(FileError, match="GB are free: set TMPDIR"), temporary_twin([path]):
+        pass
+
+
 @pytest.fixture
 def on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
@@ -183,6 +235,8 @@ def test_the_command_prints_a_line_a_check(folder: Path) -> None:
     [
         (("--lengths", "1,x"), "expected whole numbers"),
         (("--lengths", "0"), "a prompt has at least 1 token"),
+        (("--lengths", "2,65"), "a prompt of 65 tokens does not fit the context of 64"),
+        (("--against", "llama.cpp", "--ctx", "20"), "needs a context of at least 21 tokens, not 20"),
         (("--m", "1"), "add --schedules"),
         (("--schedules", "--lengths", "3"), "are for a whole MODEL"),
         (("--simulate",), "needs a --target"),

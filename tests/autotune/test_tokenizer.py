@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from support.gguf_files import write_sparse_gguf
 from support.real_files import SMOLLM2, needs_real_files, real_file
 from support.tokenizer_files import DATA, write_kind, write_tokenizer
 from support.tokenizer_kinds import SPECIAL, TokenizerKind
@@ -206,6 +207,15 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], said: str, 
     present = {key: value for key, value in vocabulary.items() if value is not None}
     with pytest.raises(TokenizerError, match=said):
         read(write_tokenizer(tmp_path / "a.gguf", present, kind="gpt2", pre="gpt-2"))
+
+
+def test_more_tokens_than_embeddings_are_refused(tmp_path: Path) -> None:
+    write_sparse_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, [("token_embd.weight", (2, 32), "F32")])
+    vocabulary = {"tokens": ["a", "b", "ab"], "merges": ["a b"]}
+    path = write_tokenizer(tmp_path / "a.gguf", vocabulary, tmp_path / "m.gguf", kind="gpt2", pre="gpt-2")
+    with pytest.raises(TokenizerError, match=r"tokens has 3 tokens and token_embd\.weight 2 rows: convert") as e:
+        read(path)
+    assert "--ids 1,2,3" in str(e.value)
 
 
 def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
