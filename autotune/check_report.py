@@ -41,14 +41,13 @@ def path(check: PathCheck) -> str:
     result = "right" if check.ok else f"wrong: {check.reason}"
     if check.ok and check.parted is not None:
         p = check.parted
-        said = f"{p.rerouted} near-ties of experts, {p.rerounded} roundings in the cache fell otherwise"
-        result = f"right: {said}; with the same ones the difference is {exponent(p.difference)}"
+        said = f"{p.rerouted} near-ties of experts and {p.rerounded} roundings in the cache were decided otherwise"
+        result = f"right: {said}; decided alike, no value differs by more than {exponent(p.difference)}"
     return line(CHECKS, ("prompt", check.path, str(check.length), "", off, result))
 
 
 def against(check: LlamaCheck) -> str:
-    tokens = f"{check.equal} of {check.sure} greedy tokens equal"
-    result = tokens if check.ok else f"wrong: {tokens}"
+    result = f"right: {check.equal} greedy tokens equal" if check.ok else f"wrong: {check.reason}"
     return line(
         CHECKS, ("llama.cpp", "logits and greedy tokens", str(check.length), "", exponent(check.difference), result)
     )
@@ -60,4 +59,4 @@ def first(check: Check) -> str:
         return where(check)
     if isinstance(check, PathCheck):
         return f"a prompt of {check.length}, {check.path}: {check.reason}"
-    return f"a prompt of {check.length} against llama.cpp"
+    return f"a prompt of {check.length} against llama.cpp: {check.reason}"

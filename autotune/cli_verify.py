@@ -77,10 +77,11 @@ def verify(
 ) -> int:
     """Check that MODEL computes what its weights say, under the schedules that are served on this device.
 
-    Every launch is judged against a float64 reference, on the model's own weights. A prompt that is read at once must
-    give the logits of the same prompt read token by token, for each of --lengths. Status 1 if anything is wrong: the
-    last line names the first layer and launch that differs. With --simulate, METAL is simulated: the same is done by
-    the Metal source of all kernels, on this machine's CPU.
+    Every launch is judged against a float64 reference, on the model's own weights. A prompt that is read at once, or
+    in two pieces, must give the logits of the same prompt read token by token, for each of --lengths. That the launches
+    are the right ones for this architecture is checked by --against only. Status 1 if anything is wrong: the last line
+    names the first layer and launch that differs. With --simulate, the Metal source of all kernels is what is checked,
+    on this machine's CPU.
 
     Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
     two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are

@@ -171,4 +171,5 @@ def check(c: Check) -> tuple[str, dict[str, Any]]:
         }
         fields = {"tokens": c.length, "path": c.path, "ok": c.ok, "difference": c.difference, "reason": c.reason}
         return "prompt", {**fields, "parted": parted}
-    return "llama.cpp", {"tokens": c.length, "ok": c.ok, "difference": c.difference, "equal": c.equal, "sure": c.sure}
+    same = {"difference": c.difference, "equal": c.equal, "sure": c.sure}
+    return "llama.cpp", {"tokens": c.length, "ok": c.ok, **same, "reason": c.reason}

@@ -61,7 +61,17 @@ class LlamaCheck:
 
     @property
     def ok(self) -> bool:
-        return self.difference <= LIMIT and self.equal == self.sure
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, "" if nothing is."""
+        found = []
+        if not self.difference <= LIMIT:
+            found.append(f"the logits differ by {self.difference:.1e}, more than {LIMIT:g}")
+        if self.equal < self.sure:
+            found.append(f"greedy token {self.equal + 1} of {self.sure} is another")
+        return ", ".join(found)
 
 
 def check_against(model: Transformer, twin: Path, prompts: Sequence[list[int]], count: int) -> Iterator[LlamaCheck]:

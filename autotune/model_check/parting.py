@@ -52,9 +52,9 @@ class Parting:
     """Two paths of one prompt, launch by launch.
 
     logits: of the path that is checked, with its own decisions; single: of the prompt read token by token. difference:
-    of the logits, relative, with the same decisions made. rerouted: choices of experts, of a token and layer each, that
-    the checked path made otherwise; rerounded: numbers in the caches. first: the first value that differs by more than
-    LIMIT, and its launch; "" if none does.
+    with the same decisions made, that of the value which differs most, relative. rerouted: choices of experts, of a
+    token and layer each, that the checked path made otherwise; rerounded: numbers in the caches. first: the first value
+    that differs by more than LIMIT, and its launch; "" if none does.
     """
 
     logits: Logits
@@ -73,12 +73,14 @@ def parting(model: Transformer, tokens: list[int], readings: Sequence[Reading]) 
 
 
 def difference(found: Array, expected: Array) -> float:
-    """||found - expected|| / ||expected||; infinity for other shapes, and where a number is none."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """||found - expected|| / ||expected|| of the row [..., columns] that differs most: a row of large numbers does not
+    hide another. Infinity for other shapes, and where a number is not finite."""
+    if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return math.inf
-    off = float(np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64)))
-    size = float(np.linalg.norm(expected.astype(np.float64)))
-    return off / size if size else math.inf if off else 0.0
+    off = np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64), axis=-1)
+    size = np.linalg.norm(expected.astype(np.float64), axis=-1)
+    relative = np.divide(off, size, out=np.where(off > 0, math.inf, 0.0), where=size > 0)
+    return float(relative.max())
 
 
 class _Comparison:
@@ -94,7 +96,7 @@ class _Comparison:
         self._first = ""
 
     def parting(self, readings: Sequence[Reading]) -> Parting:
-        logits, off = self._unchanged(readings), math.inf
+        logits, largest = self._unchanged(readings), 0.0
         for r in readings:
             rows = {label: values[r.position : r.position + len(r.ids)] for label, values in self._wanted.items()}
             for step in self._steps(r):
@@ -106,9 +108,10 @@ class _Comparison:
                 for value, tensor in zip(step.launch.outputs, step.written, strict=True):
                     if value.label in rows and step.launch.op != "topk":
                         off = difference(tensor.numpy().reshape(r.size, -1)[: len(r.ids)], rows[value.label])
+                        largest = max(largest, off)
                         if off > LIMIT:
                             self._note(f"{value.label} differs by {off:.1e}: {step.launch.op} of {len(r.ids)} tokens")
-        return Parting(logits, self._single, off, self._rerouted, self._rerounded, self._first)
+        return Parting(logits, self._single, largest, self._rerouted, self._rerounded, self._first)
 
     @property
     def _single(self) -> Logits:

@@ -74,7 +74,9 @@ def _read_by(plan: Pass) -> set[str]:
 
 def _decode(model: Model, plan: Builder) -> Pass:
     hp, x = model.hp, _blocks(model, plan)  # x: [1, dim]
-    head = Projection(hp.matrix(TOKEN_EMBEDDING if hp.tensor(OUTPUT) is None else OUTPUT, k=model.dim), _bias(hp))
+    table = hp.matrix(TOKEN_EMBEDDING, k=model.dim)
+    weight = table if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, n=table.shape[0], k=model.dim)
+    head = Projection(weight, _bias(hp))
     (logits,) = plan.rmsnorm_linear(x, hp.vector(OUTPUT_NORM, model.dim), [head], "logits")  # [1, vocabulary]
     return plan.finished(logits=logits.value, next=plan.argmax(logits.value, head.n, "next"))
 

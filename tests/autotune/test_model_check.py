@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -18,8 +19,11 @@ from support.full_disk import room_for
 from support.small_cases import CASES
 from support.tiers import few_of
 
+from autotune.check_report import against
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
 from autotune.model_check.float_twin import temporary_twin, write_float_twin
+from autotune.model_check.llama_cpp import LlamaCheck
+from autotune.model_check.parting import difference
 from autotune.model_check.whole import Asked, checks, vocabulary
 from db.errors import FileError
 from kernels.llm import Transformer, load
@@ -154,6 +158,29 @@ def test_another_rule_of_routing_is_no_near_tie(change: dict[str, int | str], fo
     tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
     (wrong,) = [c for c in check_paths(model, tokens, (33,)) if c.path == "at once"]
     assert re.search(r"blk\.0\.(ids|probs).*, token by token$", wrong.reason), wrong.reason
+
+
+def test_a_row_of_large_numbers_does_not_hide_another() -> None:
+    expected = np.array([[1e6, 1e6], [1.0, 1.0], [0.0, 0.0]])
+    assert difference(expected, expected) == 0
+    assert difference(np.add(expected, [[0, 0], [0, 1], [0, 0]]), expected) == pytest.approx(0.5**0.5)
+    assert difference(np.add(expected, [[0, 0], [0, 0], [0, 1]]), expected) == math.inf
+    assert difference(expected, np.where(expected > 1, np.nan, expected)) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("off", "equal", "reason"),
+    [
+        (1e-3, 16, ""),
+        (0.5, 16, "the logits differ by 5.0e-01, more than 0.02"),
+        (1e-3, 2, "greedy token 3 of 16 is another"),
+        (math.nan, 2, "the logits differ by nan, more than 0.02, greedy token 3 of 16 is another"),
+    ],
+)
+def test_what_differs_from_llama_cpp_is_told(off: float, equal: int, reason: str) -> None:
+    check = LlamaCheck(5, off, equal, 16)
+    assert (check.ok, check.reason) == (not reason, reason)
+    assert (reason or "right: 16 greedy tokens equal") in against(check)
 
 
 def test_a_prompt_longer_than_the_context_is_left_out(folder: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support import synthetic_models as made
 from support.gguf_files import tensor_nbytes
 
-from kernels.models.header import Header
+from kernels.models.header import Header, HeaderError
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Launch
 
@@ -55,6 +56,14 @@ def changed(architecture: str, keys: Mapping[str, Any], *without: str, **shapes:
 )
 def test_rope_pairs(architecture: str, mode: str) -> None:
     assert first(made.model(architecture), "rope_cache_store").extra["mode"] == mode
+
+
+def test_the_output_linear_has_a_row_for_each_token() -> None:
+    header = made.model("llama")
+    tensors = tuple(replace(t, shape=(7, t.shape[1])) if t.name == "output.weight" else t for t in header.tensors)
+    assert tensors != header.tensors
+    with pytest.raises(HeaderError, match=r"output\.weight has the shape \(7, "):
+        plan_passes(replace(header, tensors=tensors))
 
 
 def test_part_of_a_head_turns() -> None:
