@@ -34,7 +34,7 @@ ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cac
 @click.argument("model")
 @click.argument("prompt", required=False)
 @options(
-    click.option("--max-tokens", type=click.IntRange(1), default=128, metavar="N", help="Stop after as many. [128]"),
+    click.option("--max-tokens", type=click.IntRange(1), default=128, metavar="N", help="Stop after N tokens. [128]"),
     click.option(
         "--temperature",
         type=float,

@@ -94,7 +94,7 @@ json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 format = click.option("--format", "formats", metavar="TYPE", multiple=True, help="Only this GGML type; repeatable.")
 target = click.option("--target", metavar="TEXT", help="Only targets whose name contains TEXT, such as M3.")
 workers = click.option(
-    "--workers", type=int, metavar="N", help="Compilers at work. [env: AUTOTUNE_WORKERS; one a CPU thread]"
+    "--workers", type=int, metavar="N", help="Compiler processes. [env: AUTOTUNE_WORKERS; one a CPU thread]"
 )
 m = click.option(
     "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."

@@ -32,8 +32,15 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     opt.m,
     opt.ctx,
     opt.linears,
-    click.option("--budget", type=float, metavar="SECONDS", help="Search a workload. [env: AUTOTUNE_BUDGET; 20]"),
-    click.option("--beam", type=int, metavar="N", help="Schedules kept a step. [env: AUTOTUNE_BEAM; 4]"),
+    click.option(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="Seconds of search for each workload. [env: AUTOTUNE_BUDGET; 20]",
+    ),
+    click.option(
+        "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
+    ),
     opt.workers,
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
     click.option(

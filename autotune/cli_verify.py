@@ -41,9 +41,17 @@ def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tu
     click.option(
         "--against", type=click.Choice(["llama.cpp"]), help="Compare with llama.cpp on the same weights, too."
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of the prompts' tokens. [0]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Seed that the prompts' tokens are drawn with. [0]",
+    ),
     opt.ctx,
-    click.option("--schedules", is_flag=True, help="Check schedules one by one on random inputs, MODEL's only."),
+    click.option(
+        "--schedules", is_flag=True, help="Check schedules one by one on random inputs: only those of MODEL, if given."
+    ),
     opt.format,
     opt.m,
     click.option("--defaults", is_flag=True, help="Check the hand-chosen schedules of the stored workloads too."),
