@@ -24,8 +24,8 @@ _POISON = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _INTEGERS = ("int32",)
-# One element may be off by this many tolerances, about the largest of 10^6 normal errors, or by ELEMENT_FLOOR if that is
-# more: a real model's inputs have outliers, of which the rounding of a single product shows. One product that is left
+# One element may be off by this many tolerances, about the largest of 10^6 normal errors, or by ELEMENT_FLOOR if that
+# is more: the inputs of a real model have outliers, of which the rounding of a single product shows. One product left
 # out of k shows as about 1 / sqrt(k), which is 8e-3 for k = 14336.
 ELEMENT_SLACK, ELEMENT_FLOOR = 8.0, 1e-3
 _SLAB = 1 << 22

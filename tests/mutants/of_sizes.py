@@ -80,8 +80,8 @@ MUTANTS = (
     Mutant(
         "an untied model's logits are of its embedding",
         PASSES,
-        "TOKEN_EMBEDDING if hp.tensor(OUTPUT) is None else OUTPUT",
-        "TOKEN_EMBEDDING",
+        "weight = table if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, n=table.shape[0], k=model.dim)",
+        "weight = table",
         said("llama"),
     ),
     Mutant(
