@@ -175,6 +175,7 @@ def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) ->
 
 
 @needs_real_files
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", [SMOLLM2, GEMMA])
 def test_a_real_model_says_what_llama_cpp_says(name: str) -> None:
     """Prompts of 5 to 300 tokens in a row, each of which shares its beginning with one before."""
