@@ -66,6 +66,7 @@ def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
                 assert program.uop.arg.globals == tuple(range(len(operands(w)))), w
 
 
+@pytest.mark.slow
 @needs_toolchain
 def test_what_is_right_is_recorded_and_never_served(tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"

@@ -145,8 +145,8 @@ MUTATIONS = {
     "a mask on the wrong side": ("norm", "(lidx0<18)", "(lidx0<19)", WRONG),
     "a clamp left out": ("norm", "((alu1<-100)?-100:alu1)", "alu1", "out_of_bounds"),
     "matrix elements swapped": ("tensor", "= b[0]", "= b[1]", WRONG),
-    "lanes of a matrix mistaken": ("tensor", "((lidx0>>1)&3)", "(lidx0&3)", WRONG),
-    "a sum not carried on": ("tensor", "((*(buf0+3))+", "(", WRONG),
+    "lanes of a matrix mistaken": ("tensor", "(alu0<<2)+(alu1<<1)", "(alu1<<2)+(alu0<<1)", WRONG),
+    "a product left out of the sum": ("tensor", "(wmma30.x+", "(", WRONG),
     "matrices multiplied by some lanes": (
         "tensor",
         "simdgroup_multiply_accumulate(mat_c, mat_a, mat_b, mat_c);",
