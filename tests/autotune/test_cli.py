@@ -1,7 +1,6 @@
 """The command line without a search: help, dry run, bad input, the store's commands. Sweeps are in tests/e2e."""
 
 import json
-import re
 import os
 import re
 import subprocess
