@@ -59,4 +59,4 @@ def advice(header: Header, prompt: str) -> str | None:
         return None
     example = turn(header)
     how = f"with the markers of its {TEMPLATE}" if example is None else "$'" + example.replace("\n", r"\n") + "'"
-    return f"this is an instruct model, which only continues a plain prompt; to get an answer write its turn: {how}"
+    return f"this is an instruct model, which only continues a plain prompt; for an answer write the prompt as a chat turn: {how}"
