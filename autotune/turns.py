@@ -59,4 +59,5 @@ def advice(header: Header, prompt: str) -> str | None:
         return None
     example = turn(header)
     how = f"with the markers of its {TEMPLATE}" if example is None else "$'" + example.replace("\n", r"\n") + "'"
-    return f"this is an instruct model, which only continues a plain prompt; for an answer write the prompt as a chat turn: {how}"
+    what = "this is an instruct model, which only continues a plain prompt"
+    return f"{what}; for an answer write the prompt as a chat turn: {how}"
