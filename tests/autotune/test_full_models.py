@@ -1,7 +1,7 @@
 """Models at their real shapes, with the formats that real files mix: every launch and every path is right.
 
-Random weights, four layers of every kind that a model has. The narrower half of the twelve models is checked on the
-device under test; `python -m bench.model_paths` checks all of them, with longer prompts.
+Random weights, four layers of every kind that a model has. `.ci/run` checks the narrower half of the twelve
+models, `.ci/run nightly` the others; `python -m bench.model_paths` checks all of them, with longer prompts.
 """
 
 from __future__ import annotations
@@ -18,27 +18,23 @@ from kernels.llm import load
 from kernels.models.header import read_header
 
 LAYERS, CONTEXT = 4, 128
-NARROWEST = ("smollm2-135m",)
-NARROW = ("qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
+NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
 WIDE = ("deepseek-v2-lite", "glm-4.7-flash", "gpt-oss-20b", "llama-3.1-8b", "llama-3.2-3b", "qwen3-8b")
+MODELS = (*NARROW, *WIDE)
 MIXED = {  # of attn_v and ffn_down: what a file of one format would not show
     "smollm2-135m": {"Q8_0", "Q5_0", "Q6_K", "Q4_K"},
     "llama-3.2-1b": {"Q4_K", "Q6_K"},
 }
 
 
-def names() -> list[object]:
-    found: list[object] = list(NARROWEST)
-    found += [pytest.param(name, marks=pytest.mark.slow) for name in NARROW]
-    return found + [pytest.param(name, marks=pytest.mark.nightly) for name in WIDE]
-
-
 def test_they_are_the_models_of_the_data() -> None:
-    assert sorted((*NARROWEST, *NARROW, *WIDE)) == sorted(path.stem for path in gguf_files.MODELS.glob("*.json"))
+    assert sorted(MODELS) == sorted(path.stem for path in gguf_files.MODELS.glob("*.json"))
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in NARROW else pytest.mark.nightly) for name in MODELS]
+)
 def test_a_model_of_mixed_formats_is_right_on_every_path(name: str, tmp_path: Path) -> None:
     path = write_full_model(name, tmp_path / "model.gguf", LAYERS)
     header = read_header(path)

@@ -84,7 +84,7 @@ def test_a_right_program_is_right_on_two_seeds_and_takes_time(runner, good):
     ("format", "n", "k", "m", "x_dtype", "out_dtype"),
     [
         ("Q8_0", 1, 32, 1, "float32", "float32"),
-        ("Q6_K", 1025, 256, 2, "float32", "float32"),
+        pytest.param("Q6_K", 1025, 256, 2, "float32", "float32", marks=pytest.mark.slow),
         ("F32", 33, 7, 3, "float16", "float32"),
         ("Q4_1", 64, 96, 1, "float32", "float16"),
     ],

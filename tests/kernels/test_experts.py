@@ -119,7 +119,7 @@ def test_experts_that_can_be_in_use_count_as_moved():
 
 
 @pytest.mark.parametrize(("format", "n", "k"), [("Q4_K", 1408, 2048), ("Q8_0", 2048, 1408), ("MXFP4", 2880, 2880)])
-@pytest.mark.parametrize("m", [32, 512])
+@pytest.mark.parametrize("m", few_of([32, 512], lambda m: m == 32))
 def test_defaults_at_real_sizes(format, n, k, m):
     w = workload("expert_product", format, n, k, m, "gate", of="token", act="silu", experts=64, used=6)
     found = default(w, METAL)

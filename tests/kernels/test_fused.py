@@ -49,7 +49,7 @@ def test_rmsnorm_and_parts_of_two_formats():
         fused.rmsnorm_linear(Tensor(x), Tensor(norm), [a, a], 1e-5)
 
 
-@pytest.mark.parametrize("act", ["silu", "gelu"])
+@pytest.mark.parametrize("act", few_of(["silu", "gelu"], lambda act: act == "gelu"))
 def test_gate_and_up(act):
     (g, gate), (u, up), x, norm = packed("Q4_0", N), packed("Q8_0", N), values(1, K), values(K)
     inside = normed(x, norm, 1e-6)

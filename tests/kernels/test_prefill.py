@@ -48,7 +48,7 @@ def assert_right(w, schedule):
 
 
 # what the others show in part
-FEW = ("one token", "window", "sinks", "all", "deepseek")
+FEW = ("one token", "sinks", "all", "deepseek")
 
 
 @pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))

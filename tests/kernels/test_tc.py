@@ -229,7 +229,7 @@ def test_a_sum_that_tc_itself_pads_comes_out_right(format, opts):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL))
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL[:2]))
 def test_loops_stay_whole_and_one_way_to_begin(device, format):
     """tinygrad splits a loop where it sees a remainder of it; then there is none of 16 to put on a tensor core."""
     ren = PythonRenderer(device)
@@ -275,7 +275,7 @@ def test_all_that_the_search_is_offered_is_on_tensor_cores():
 
 @pytest.mark.parametrize(
     ("format", "m"),
-    few_of([("Q4_K", 32), ("Q8_0", 32), ("Q6_K", 512), ("F16", 512)], lambda a: a[0] in ("Q8_0", "F16")),
+    few_of([("Q4_K", 32), ("Q8_0", 32), ("Q6_K", 512), ("F16", 512)], lambda a: a[0] == "F16"),
 )
 def test_defaults_at_real_sizes(format, m):
     w = Workload("linear", format, 4096, 4096, m)
