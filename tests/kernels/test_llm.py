@@ -69,11 +69,15 @@ def assert_said(model: Transformer, said: Mapping[str, Any]) -> None:
 
 
 FEW = ("llama", "qwen2moe", "deepseek2", "phi3-long")
+SLOW = ("llama-experts", "mistral3", "qwen3moe", "deepseek2-groups", "glm4moe", "gemma3-local", "gpt-oss", "granitemoe")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+def tier(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """What each plan means is tested of all of them by `test_numpy_model`, always."""
+    return () if name in FEW else (pytest.mark.slow,) if name in SLOW else (pytest.mark.nightly,)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=tier(name)) for name in CASES])
 def test_a_model_says_what_llama_cpp_says(name: str, loaded: Load) -> None:
     assert_said(loaded(name), SAID[name])
 

@@ -41,7 +41,7 @@ CASES = [*((f, SMALL) for f in BLOCKED), *((f, s) for f in ("Q5_0", "Q4_K", "IQ3
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize(
     ("format", "shape"),
-    few_of(CASES, lambda case: case in [("Q4_K", SMALL), ("IQ3_S", SMALL), ("Q4_K", SHAPES[2])]),
+    few_of(CASES, lambda case: case in [("Q4_K", SMALL), ("IQ3_S", SMALL), ("Q4_K", SHAPES[2])], pytest.mark.nightly),
     ids=[f"{f}-{s[:3]}-{s[3]['staged']}" for f, s in CASES],
 )
 def test_emulated(format, shape, tmp_path):
