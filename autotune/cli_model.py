@@ -27,7 +27,7 @@ def _warmth(_: click.Context, option: click.Parameter, given: float) -> float:
     return given
 
 
-ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cache. [4096, or the model's]")
+ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cache, the model's limit at most. [4096]")
 
 
 @click.command(cls=PromptVerb, short_help="Generate text with MODEL.")

@@ -81,6 +81,18 @@ def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) ->
         raise click.BadParameter(f"{', '.join(given)!r}: expected whole numbers, as in 1,8", param=option) from None
 
 
+def ggml_types(_: click.Context, option: click.Parameter, given: str | Sequence[str] | None) -> Any:
+    """One GGML type or several, as `kernels.formats` spells them; in what case they are given does not matter."""
+    from kernels.formats import FormatError, get_format
+
+    try:
+        if given is None or isinstance(given, str):
+            return given and get_format(given.upper()).name
+        return tuple(get_format(name.upper()).name for name in given)
+    except FormatError as e:
+        raise click.BadParameter(str(e), param=option) from None
+
+
 def positive(_: click.Context, option: click.Parameter, given: float | None) -> float | None:
     """An amount of something; click's own ranges have NaN in them."""
     if given is not None and not 0 < given < math.inf:
@@ -91,7 +103,14 @@ def positive(_: click.Context, option: click.Parameter, given: float | None) -> 
 db = click.option("--db", metavar="PLACE", help="Store: a path or SQLAlchemy URL. [env: AUTOTUNE_DB]")
 device = click.option("--device", metavar="DEV", help="tinygrad device, such as METAL, CUDA or CPU. [env: DEV]")
 json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-format = click.option("--format", "formats", metavar="TYPE", multiple=True, help="Only this GGML type; repeatable.")
+format = click.option(
+    "--format",
+    "formats",
+    metavar="TYPE",
+    multiple=True,
+    callback=ggml_types,
+    help="Only this GGML type; repeatable.",
+)
 target = click.option("--target", metavar="TEXT", help="Only targets whose name contains TEXT, such as M3.")
 workers = click.option(
     "--workers", type=int, metavar="N", help="Compiler processes. [env: AUTOTUNE_WORKERS; one a CPU thread]"
@@ -105,7 +124,7 @@ ctx = click.option(
     "--ctx",
     type=int,
     metavar="N",
-    help="Positions that attention is tuned at. [4096, or the model's]",
+    help="Positions that attention is tuned at, the model's limit at most. [4096]",
 )
 
 linears = click.option(

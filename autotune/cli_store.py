@@ -78,7 +78,7 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
     ),
     opt.target,
     click.option("--op", metavar="OP", help="Only this op."),
-    click.option("--format", "format_", metavar="TYPE", help="Only this GGML type."),
+    click.option("--format", "format_", metavar="TYPE", callback=opt.ggml_types, help="Only this GGML type."),
     opt.db,
     opt.json,
 )

@@ -170,7 +170,9 @@ def _open_server(url: str) -> Engine:
     try:
         engine = create_engine(url)
     except (ArgumentError, NoSuchModuleError, ImportError) as e:
-        raise StoreError(f"store URL cannot be used: {e}") from e  # not the URL itself: it may hold a password
+        raise StoreError(
+            f"store URL cannot be used: {e}; give a path, or a URL as in postgresql+psycopg://host/name"
+        ) from e  # not the URL itself: it may hold a password
     shown = engine.url.render_as_string()
     with reported(shown), engine.begin() as connection:
         if engine.dialect.name == "postgresql":

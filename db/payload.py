@@ -180,7 +180,10 @@ def _object(value: object, path: str, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ExchangeError(f"{path}: expected an object, saw {value!r:.100}")
     for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys)):
-        _check(not names, path, sorted(map(str, names)), f"{what}")
+        if names:
+            raise ExchangeError(
+                f"{path}: {', '.join(sorted(map(str, names))):.100} {what}: not as `autotune export` writes it"
+            )
     return value
 
 

@@ -102,7 +102,11 @@ class Store:
             between = digest.between(prefix, prefix + "g")  # "g" sorts after every hex digit
             found = connection.execute(select(digest).where(between).order_by(digest).limit(5)).scalars().all()
             if len(found) != 1:
-                seen = f"several begin with it: {', '.join(d[:16] for d in found)}" if found else "none begins with it"
+                seen = (
+                    f"several begin with it: {', '.join(d[:16] for d in found)}"
+                    if found
+                    else "none begins with it; `autotune list --all-targets` shows all"
+                )
                 raise StoreError(f"no one workload of digest {prefix!r}: {seen}")
             return tuple(
                 rows.recorded(tuple(r)) for r in connection.execute(text(queries.HISTORY), {"workload": found[0]})

@@ -25,8 +25,8 @@ def tokenizer(header: Header) -> Tokenizer:
     """The tokenizer of a file whose header was read with keep=ARRAYS. Raises TokenizerError."""
     where, model = header.files[0], header.metadata.get("tokenizer.ggml.model")
     if model not in _MODELS:
-        what = "has no tokenizer" if model is None else f"has a tokenizer of the kind {model!r}"
-        raise TokenizerError(f"{where}: {what}, known are {', '.join(map(str, _MODELS))}: {IDS_INSTEAD}")
+        kind = f"has a tokenizer of the kind {model!r}, known are {', '.join(map(str, _MODELS))}"
+        raise TokenizerError(f"{where}: {'has no tokenizer' if model is None else kind}: {IDS_INSTEAD}")
     if TOKENS not in header.kept:
         raise TokenizerError(f"{where}: {TOKENS} is missing: {IDS_INSTEAD}")
     _check_size(header)

@@ -66,7 +66,9 @@ def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS,
             wanted = () if number else keep
             shard = first if name == str(source) else _read_file(name, timeout_seconds, wanted)
         except HeaderError as error:
-            raise HeaderError(str(source), f"shard {number + 1} of {count} cannot be read: {error}") from error
+            raise HeaderError(
+                str(source), f"shard {number + 1} of {count}, which belongs beside it, cannot be read: {error}"
+            ) from error
         seen = shard.metadata.get("split.no"), shard.metadata.get("split.count")
         if seen != (number, count):
             raise HeaderError(name, f"(split.no, split.count) is {seen}, its name says {(number, count)}: rename it")
