@@ -94,7 +94,7 @@ def examine(
         choice = devices.choose_device(environ, lambda name, _: findings[name])
     except devices.DeviceError as error:
         choice = None
-        problems.append(Problem(str(error), "set DEV to a device listed as ok, or unset it", fatal=True))
+        problems.append(Problem(str(error), "the devices listed as ok are those that DEV may name", fatal=True))
     compilers = _compilers(environ)
     findings |= _cpu_findings(environ, probe)
     state = _store(store)

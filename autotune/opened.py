@@ -63,8 +63,6 @@ def context_of(header: Header, asked: int | None) -> int:
     Raises ModelError, also for a model that cannot be run.
     """
     asked = CONTEXT if asked is None else asked
-    if asked < 1:
-        raise llm.ModelError(f"a context of {asked} tokens: at least 1 is needed")
     llm.sizes(header, asked)
     return min(asked, Hyperparameters(header).integer("context_length", asked))
 

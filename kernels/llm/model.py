@@ -142,7 +142,9 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         step: the decode step that will go on from there. What it chooses here is not used.
         """
         if not 0 < len(tokens) <= self.max_context:
-            raise ModelError(f"{len(tokens)} tokens do not fit the context of {self.max_context}: give more, or fewer")
+            raise ModelError(
+                f"{len(tokens)} tokens do not fit the context of {self.max_context}: give a longer one, or fewer"
+            )
         start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._cached_tokens = self._cached_tokens[:start_pos]
         plan = self.reads(start_pos, end) if at_once else [(position, 1) for position in range(start_pos, end)]
@@ -198,7 +200,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
 def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
     """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
-    _check(header, header.files[0])
+    _check(header, header.files[0], max_context)
     decode = plan_passes(header, max_context).decode
     read = {read.tensor.name: read.tensor.nbytes for launch in decode.launches for read in launch.reads}
     return Sizes(sum(read.values()), sum(o.nbytes for o in state(decode, X_DTYPE).values()))
@@ -207,11 +209,12 @@ def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
     """The model of a GGUF file, on tinygrad's default device or `device`.
 
-    max_context: positions of the cache, at most the model's own; schedules are tuned for the default. Raises ModelError
-    for an architecture outside of TESTED, HeaderError for a file that cannot be read or contradicts itself.
+    max_context: positions of the cache, 2 or more, at most the model's own; schedules are tuned for the default. Raises
+    ModelError for fewer and for an architecture outside of TESTED, HeaderError for a file that cannot be read or
+    contradicts itself.
     """
     header = read_header(path)
-    _check(header, path)
+    _check(header, path, max_context)
     device = Device.canonicalize(device)
     plan = plan_passes(header, max_context, device)
     model = _known(plan)
@@ -231,7 +234,9 @@ def _known(plan: Passes) -> Model:
     return plan.model
 
 
-def _check(header: Header, path: str | Path) -> None:
+def _check(header: Header, path: str | Path, max_context: int) -> None:
+    if max_context < 2:  # tinygrad cannot schedule a cache of one position
+        raise ModelError(f"a context of {max_context} tokens: at least 2 are needed, one to read and one to write")
     if header.architecture not in TESTED:
         raise ModelError(
             f"{path}: the architecture {header.architecture!r} is not among those that were run beside llama.cpp: "
