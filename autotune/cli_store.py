@@ -91,7 +91,10 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
     """
     from autotune import transfer
     from db.store import Store
+    from kernels.registry import get_op
 
+    if op is not None:
+        get_op(op)
     if as_json and output == "-":
         raise click.UsageError("stdout has the export itself: --json reports on one that goes to a file (-o)")
     store = Store.open(settings(db=db).db)
