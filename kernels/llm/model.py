@@ -15,14 +15,17 @@ from tinygrad import Device, Tensor, UOp, dtypes
 from db.errors import AutotuneError
 from db.records import Workload
 from kernels import devices, sink
+from kernels.arguments import ArgumentError
+from kernels.formats import FORMATS
 from kernels.llm import angles, shim
 from kernels.llm.capture import captured, seeded
 from kernels.llm.program import X_DTYPE, Program
 from kernels.llm.prompt import CHUNKS, reads
 from kernels.llm.shapes import state
+from kernels.llm.tokens import check_temperature, token_ids
 from kernels.llm.weights import Weights
-from kernels.models.architectures import ARCHITECTURES
-from kernels.models.header import Header, read_header
+from kernels.models.architectures import ARCHITECTURES, TOKEN_EMBEDDING
+from kernels.models.header import Header, TensorInfo, read_header
 from kernels.models.model import Model
 from kernels.models.passes import CONTEXT, Passes, plan_passes
 from kernels.resolution import Resolution, resolve
@@ -52,7 +55,8 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
 
     One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by
-    TinyJit, so that a token is one call that replays all launches. Not for several threads at once.
+    TinyJit, so that a token is one call that replays all launches. Not for several threads at once. Several texts may
+    be generated in turn: each reads again what another one has overwritten in the caches.
 
     burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
     where they take BURST_SECONDS. 1 for none.
@@ -64,7 +68,9 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self.program, self.max_context, self.sizes = program, program.context, sizes
         self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
+        self._vocabulary = model.hp.need(TOKEN_EMBEDDING).shape[0]
         self._cached_tokens: list[int] = []
+        self._reader: object = None  # who read last: the caches hold what it read
         self._greedy, self._sampled = captured(self._choose), captured(self._sample)
         self._fill = {m: captured(self._read) for m in CHUNKS}
         self._compiled: set[int] = set()
@@ -122,7 +128,10 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
         at_once: whether what the caches do not hold yet may be read many tokens at a time; False reads it one by one,
         as tokens are generated.
+
+        Raises ModelError for no tokens, or more than the context holds, ArgumentError for what is no token.
         """
+        tokens = token_ids(tokens, self._vocabulary)
         start_pos = self._prefill(tokens, self._greedy, at_once)
         row = self._logits(self._ids(tokens[-1:]), self.program.position(start_pos))
         found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
@@ -134,6 +143,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     def forget(self) -> None:
         """From now on the caches hold nothing: the next prompt is read from its beginning."""
+        self._reader = None
         self._cached_tokens = []
 
     def _prefill(self, tokens: list[int], step: Step, at_once: bool = True) -> int:
@@ -146,6 +156,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
                 f"{len(tokens)} tokens do not fit the context of {self.max_context}: give a longer one, or fewer"
             )
         start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
+        self._reader = None
         self._cached_tokens = self._cached_tokens[:start_pos]
         plan = self.reads(start_pos, end) if at_once else [(position, 1) for position in range(start_pos, end)]
         self._compile({1, *(size for _, size in plan)})
@@ -174,25 +185,38 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     def generate(self, tokens: list[int], chunk_size: int = 0, temperature: float = 0.0) -> Iterator[int]:
         """Tokens that follow, without end before the context's; each is appended to `tokens`. chunk_size is not used.
 
-        temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds.
+        temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds,
+        ArgumentError for what is no list of tokens or no temperature.
         """
+        if not isinstance(tokens, list):
+            raise ArgumentError(f"tokens is a {type(tokens).__name__}, expected a list, to which tokens are appended")
+        check_temperature(temperature)
         step = self._warm(temperature) if temperature > 0 else self._greedy
-        start_pos = self._prefill(tokens, step)
-        ids = self._ids(tokens[-1:])
+        known, reader = token_ids(tokens, self._vocabulary), object()
+        ids = self._begun(known, step, reader)
         count = 1
-        while start_pos < self.max_context:
-            start = time.perf_counter()
+        while len(known) <= self.max_context:
+            if self._reader is not reader:
+                ids = self._begun(known, step, reader)
+            start, start_pos = time.perf_counter(), len(known) - 1
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
                 ids = step(ids, self.program.position(position))
             # one wait for all of them: while the device is busy with a token, the next is on its way to it
             for token in self._history.numpy()[start_pos : start_pos + count].tolist():
-                self._cached_tokens = list(tokens)
-                start_pos += 1
+                if self._reader is reader:
+                    self._cached_tokens = list(known)
+                known.append(token)
                 tokens.append(token)
                 yield token
             ahead = int(BURST_SECONDS * count / (time.perf_counter() - start))
             count = min(self.burst, 1 << max(0, ahead.bit_length() - 1))
+
+    def _begun(self, tokens: list[int], step: Step, reader: object) -> Tensor:
+        """The last of `tokens`, to go on from, once the caches hold all before it."""
+        self._prefill(tokens, step)
+        self._reader = reader
+        return self._ids(tokens[-1:])
 
     def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
@@ -200,8 +224,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
 def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
     """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
-    _check(header, header.files[0], max_context)
-    decode = plan_passes(header, max_context).decode
+    decode = _planned(header, header.files[0], max_context).decode
     read = {read.tensor.name: read.tensor.nbytes for launch in decode.launches for read in launch.reads}
     return Sizes(sum(read.values()), sum(o.nbytes for o in state(decode, X_DTYPE).values()))
 
@@ -210,22 +233,40 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     """The model of a GGUF file, on tinygrad's default device or `device`.
 
     max_context: positions of the cache, 2 or more, at most the model's own; schedules are tuned for the default. Raises
-    ModelError for fewer and for an architecture outside of TESTED, HeaderError for a file that cannot be read or
-    contradicts itself.
+    ModelError for fewer, for an architecture outside of TESTED and for a tensor whose format has no kernels,
+    HeaderError for a file that cannot be read or contradicts itself.
     """
     header = read_header(path)
-    _check(header, path, max_context)
     device = Device.canonicalize(device)
-    plan = plan_passes(header, max_context, device)
+    plan = _planned(header, path, max_context, device)
     model = _known(plan)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
     weights = Weights(header, device)
-    factors = {t.name: weights.floats(t) for t in header.tensors if t.name.startswith("rope_f")}
+    factors = {t.name: weights.floats(t) for t in _factors(header)}
     tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
     sizes = [1, *(m for m in CHUNKS if m <= model.context)]
     program = Program.load(plan, model.context, sizes, weights, tables, device, devices.describe_target(device))
     release(device)
     return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
+
+
+def _planned(header: Header, path: str | Path, max_context: int, device: str = "") -> Passes:
+    """The model's passes, once it is known that they can be run. Raises as `load` does."""
+    _check(header, path, max_context)
+    plan = plan_passes(header, max_context, device)
+    read = (read.tensor for launch in plan.decode.launches for read in launch.reads)
+    for tensor in (*read, *_factors(header)):
+        if tensor.format not in FORMATS:
+            raise ModelError(
+                f"{path}: no kernels for {tensor.format}, the format of {tensor.name}: quantise the model otherwise, "
+                f"there are {', '.join(FORMATS)}"
+            )
+    return plan
+
+
+def _factors(header: Header) -> list[TensorInfo]:
+    """The tensors of frequency factors."""
+    return [t for t in header.tensors if t.name.startswith("rope_f")]
 
 
 def _known(plan: Passes) -> Model:
@@ -235,8 +276,9 @@ def _known(plan: Passes) -> Model:
 
 
 def _check(header: Header, path: str | Path, max_context: int) -> None:
-    if max_context < 2:  # tinygrad cannot schedule a cache of one position
-        raise ModelError(f"a context of {max_context} tokens: at least 2 are needed, one to read and one to write")
+    # tinygrad cannot schedule a cache of one position
+    if isinstance(max_context, bool) or not isinstance(max_context, int) or max_context < 2:
+        raise ModelError(f"a context of {max_context!r} tokens: at least 2 are needed, one to read and one to write")
     if header.architecture not in TESTED:
         raise ModelError(
             f"{path}: the architecture {header.architecture!r} is not among those that were run beside llama.cpp: "

@@ -10,7 +10,7 @@ from kernels.models.builder import Builder, Projection
 from kernels.models.check_keys import check_context, check_keys
 from kernels.models.check_tensors import check_tensors
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.plan import Source, Value
+from kernels.models.plan import Source, Value, width
 from kernels.models.rope import check_rotation
 from kernels.models.variants import resolved
 
@@ -84,7 +84,7 @@ class Model:
 
         which: "attn" or "ffn".
         """
-        projection = self.projection(f"{block}{name}", n=self.dim)
+        projection = self.projection(f"{block}{name}", n=self.dim, k=width(made))
         if not self.arch.post_norms:
             return plan.linear(made, projection, f"{which}_residual", add=x)
         return self.post_norm(plan, block, x, plan.linear(made, projection, f"{which}_out"), which)

@@ -238,9 +238,11 @@ def test_whatever_predicts_further_tokens_is_left_out(architecture: str) -> None
         ("glm4moe", "blk.0.exp_probs_b.bias", (EXPERTS - 1,), "(8)"),
         ("qwen2", "blk.0.attn_q.bias", (made.KV,), "(512)"),
         ("qwen3", "blk.0.attn_q_norm.weight", (HEAD - 1,), "(64)"),
+        ("llama", "blk.1.attn_output.weight", (DIM, 2 * made.HEADS * HEAD), "(256, 512)"),
+        ("gemma3", "blk.0.attn_output.weight", (DIM, HEAD), "(256, 512)"),
     ],
 )
-def test_a_vector_of_another_size_is_refused(architecture: str, name: str, shape: made.Shape, wanted: str) -> None:
+def test_a_tensor_of_another_size_is_refused(architecture: str, name: str, shape: made.Shape, wanted: str) -> None:
     header = made.model(architecture, more={name: shape})
     with pytest.raises(HeaderError) as refused:
         plan_passes(header)

@@ -17,9 +17,9 @@ from support.real_files import DATA, GEMMA, SMOLLM2, needs_real_files, real_file
 from support.small_cases import CASES
 
 from autotune.tinygrad_api import captured
-from kernels.llm import TESTED, ModelError, Transformer, load
+from kernels.llm import TESTED, ModelError, Transformer, load, sizes
 from kernels.models.architectures import ARCHITECTURES
-from kernels.models.header import HeaderError
+from kernels.models.header import HeaderError, read_header
 
 SAID = json.loads((DATA / "small.json").read_text())["cases"]
 CONTEXT = 64
@@ -176,6 +176,28 @@ def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) ->
         HeaderError, match=r"temperature_scale: .* changes beyond 64 positions: ask for no more context"
     ):
         load(tmp_path / "a.gguf", CONTEXT + 1)
+
+
+@pytest.mark.parametrize("context", [0, -1, 1.5, True, None, "64"])
+def test_a_context_that_cannot_be_is_refused(context: Any, tmp_path: Path) -> None:
+    CASES["llama"].write(tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match=r"a context of .* tokens, a whole number from 1 on is needed"):
+        load(tmp_path / "a.gguf", context)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token_embd.weight", "output_norm.weight", "blk.1.attn_k.weight", "blk.1.ffn_norm.weight", "rope_freqs.weight"],
+)
+@pytest.mark.parametrize("format", ["I32", "F64"])
+def test_a_tensor_whose_format_has_no_kernels_is_named(name: str, format: str, tmp_path: Path) -> None:
+    header = CASES["llama-tied"].header
+    tensors = [(t.name, t.shape, format if t.name == name else "F32") for t in header.tensors]
+    keys = {"general.architecture": "llama", **header.metadata}
+    gguf_files.write_sparse_gguf(tmp_path / "a.gguf", keys, tensors)
+    for call in (load, lambda path: sizes(read_header(path))):
+        with pytest.raises(ModelError, match=f"no kernels for {format}, the format of {name}: "):
+            call(tmp_path / "a.gguf")
 
 
 @needs_real_files

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from support import kernel_runs, recalling_program, synthetic_models
 from support.recalling_program import RecallingProgram, following, logits_after, next_token
 from tinygrad import Tensor
 
-from kernels.llm import Sizes, Transformer
+from kernels.arguments import ArgumentError
+from kernels.llm import ModelError, Sizes, Transformer
 from kernels.models.passes import plan_passes
 
 CONTEXT = 80
@@ -105,6 +108,69 @@ def test_a_text_that_is_left_early_and_taken_up_again(model: Transformer) -> Non
         list(itertools.islice(model.generate(tokens), count))
         other = [*tokens[:-1], (tokens[-1] + 1) % recalling_program.VOCABULARY, 7, 8]
         assert generated(model, other, 3) == following(other, 3)
+
+
+def test_texts_that_are_generated_in_turn_do_not_mix(model: Transformer) -> None:
+    """Each reads again what another one, or logits, has overwritten: also where the device was several tokens ahead."""
+    model.forget()
+    prompts = prompt(12), prompt(9), [token + 1 for token in prompt(20)]
+    texts = [model.generate(list(tokens)) for tokens in prompts]
+    found: list[list[int]] = [[], [], []]
+    for number in (*range(3), 0, 0, 2, 1, *[0] * 20, 1, 1, 2, *[1, 2, 0] * 9):
+        found[number].append(next(texts[number]))
+        if number == 2:
+            model.logits([5, 6, len(found[2])])
+    for tokens, after in zip(prompts, found, strict=True):
+        assert after == following(tokens, len(after))
+    last = [*prompts[0], *found[0], 3]
+    assert np.array_equal(model.logits(last), logits_after(last))
+
+
+def test_a_text_that_is_forgotten_half_way_is_read_again(model: Transformer) -> None:
+    text = model.generate(prompt(12))
+    found = list(itertools.islice(text, 9))
+    read_other(model)
+    assert [*found, *itertools.islice(text, 20)] == following(prompt(12), 29)
+
+
+def test_what_a_caller_does_to_its_list_does_not_change_the_text(model: Transformer) -> None:
+    for spoil in (lambda tokens: tokens.append(1), lambda tokens: tokens.clear()):
+        model.forget()
+        tokens, found = prompt(12), []
+        for token in itertools.islice(model.generate(tokens), 20):
+            found.append(token)
+            spoil(tokens)
+        assert found == following(prompt(12), 20)
+        longer = [*prompt(12), *(t for token in found for t in (token, 1)), 7]
+        assert np.array_equal(model.logits(longer), logits_after(longer))
+
+
+@pytest.mark.parametrize("given", [[-1], [5, -1, 6], [10**6], [2**40], [1.0], [True], ["a"], [None], [[1, 2]], None, 3])
+def test_what_is_no_token_is_refused(given: Any, model: Transformer) -> None:
+    for call in (model.logits, lambda tokens: next(model.generate(tokens))):
+        with pytest.raises(ArgumentError, match=r"expected a (whole number from 0 to \d+|list)"):
+            call(given)
+
+
+def test_numpy_integers_and_other_sequences_are_tokens(model: Transformer) -> None:
+    for given in (np.array(prompt(41)), tuple(prompt(41)), list(np.array(prompt(41), np.uint8).astype(np.int64))):
+        model.forget()
+        assert np.array_equal(model.logits(given), logits_after(prompt(41)))
+    with pytest.raises(ArgumentError, match="tokens is a tuple, expected a list"):
+        next(model.generate(tuple(prompt(3))))
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf, "warm", None, True])
+def test_what_is_no_temperature_is_refused(temperature: Any, model: Transformer) -> None:
+    with pytest.raises(ArgumentError, match=r"temperature is .*, expected a finite number, 0 or more"):
+        next(model.generate(prompt(3), temperature=temperature))
+
+
+@pytest.mark.parametrize("length", [0, CONTEXT + 1])
+def test_a_prompt_that_does_not_fit_is_refused(length: int, model: Transformer) -> None:
+    for call in (model.logits, lambda tokens: next(model.generate(tokens))):
+        with pytest.raises(ModelError, match=f"{length} tokens do not fit the context of {CONTEXT}"):
+            call(prompt(length))
 
 
 def test_what_is_forgotten_is_read_again(model: Transformer) -> None:

@@ -54,8 +54,8 @@ MUTANTS = (
     Mutant(
         "the biases of ffn_down and attn_output are left out",
         MODEL,
-        'projection = self.projection(f"{block}{name}", n=self.dim)',
-        'projection = Projection(self.projection(f"{block}{name}", n=self.dim).weight)',
+        'projection = self.projection(f"{block}{name}", n=self.dim, k=width(made))',
+        'projection = Projection(self.projection(f"{block}{name}", n=self.dim, k=width(made)).weight)',
         said("llama-ffn-biases"),
     ),
     Mutant(

@@ -51,9 +51,23 @@ MUTANTS = (
     Mutant(
         "a token counts as kept before it is read",
         TRANSFORMER,
-        "self._cached_tokens = list(tokens)\n                start_pos += 1\n                tokens.append(token)",
-        "start_pos += 1\n                tokens.append(token)\n                self._cached_tokens = list(tokens)",
+        "    self._cached_tokens = list(known)\n                known.append(token)",
+        "    self._cached_tokens = [*known, token]\n                known.append(token)",
         fed("test_what_was_generated_is_read_but_the_last_of_it"),
+    ),
+    Mutant(
+        "a text goes on over caches that another one has overwritten",
+        TRANSFORMER,
+        "if self._reader is not reader:",
+        "if False:",
+        fed("test_texts_that_are_generated_in_turn_do_not_mix"),
+    ),
+    Mutant(
+        "a text counts as kept what another one has overwritten",
+        TRANSFORMER,
+        "if self._reader is reader:",
+        "if True:",
+        fed("test_texts_that_are_generated_in_turn_do_not_mix"),
     ),
     Mutant(
         "logits note no tokens",
@@ -107,8 +121,8 @@ MUTANTS = (
     Mutant(
         "a text begins with the prompt's first token",
         TRANSFORMER,
-        "        ids = self._ids(tokens[-1:])\n        count = 1",
-        "        ids = self._ids(tokens[:1])\n        count = 1",
+        "        return self._ids(tokens[-1:])",
+        "        return self._ids(tokens[:1])",
         EVERY,
     ),
     Mutant(
@@ -135,8 +149,8 @@ MUTANTS = (
     Mutant(
         "a text ends one token before the context",
         TRANSFORMER,
-        "while start_pos < self.max_context:",
-        "while start_pos < self.max_context - 1:",
+        "while len(known) <= self.max_context:",
+        "while len(known) < self.max_context:",
         EVERY,
     ),
     Mutant("chunks are read beyond the room", PROMPT, "start + m <= room", "start <= room", SIZES),

@@ -1,0 +1,31 @@
+"""What a caller gives a model to read, checked: token ids and a temperature. Knows no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from kernels.arguments import ArgumentError
+
+
+def token_ids(tokens: Iterable[Any], vocabulary: int) -> list[int]:
+    """`tokens` as Python integers. Raises ArgumentError for what is no token id below `vocabulary`."""
+    try:
+        found = list(tokens)
+    except TypeError:
+        raise ArgumentError(f"tokens is {tokens!r:.80}, expected a list of token ids, as in [1, 2, 3]") from None
+    for at, token in enumerate(found):
+        if not isinstance(token, (int, np.integer)) or isinstance(token, bool) or not 0 <= token < vocabulary:
+            raise ArgumentError(f"token {at} is {token!r:.80}, expected a whole number from 0 to {vocabulary - 1}")
+    return [int(token) for token in found]
+
+
+def check_temperature(temperature: Any) -> None:
+    """Raises ArgumentError for what is no finite number from 0 on."""
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not number or not 0 <= float(temperature) < math.inf:
+        raise ArgumentError(f"temperature is {temperature!r:.80}, expected a finite number, 0 or more")
