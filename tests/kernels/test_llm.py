@@ -181,7 +181,7 @@ def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("context", [0, -1, 1.5, True, None, "64"])
 def test_a_context_that_cannot_be_is_refused(context: Any, tmp_path: Path) -> None:
     CASES["llama"].write(tmp_path / "a.gguf")
-    with pytest.raises(ModelError, match=r"a context of .* tokens, a whole number from 1 on is needed"):
+    with pytest.raises(ModelError, match=r"a context of .* tokens: at least 2 are needed"):
         load(tmp_path / "a.gguf", context)
 
 
