@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +34,10 @@ class Verb(click.Command):
 
 
 class Program(click.Group):
-    """Commands return their exit status. Bad input ends in one line on stderr and status 2, Ctrl-C in status 130."""
+    """Commands return their exit status. Bad input ends in one line on stderr and status 2, Ctrl-C in status 130.
+
+    SIGTERM and SIGHUP end it with status 143 and 129, after temporary files and child processes are gone.
+    """
 
     def main(
         self,
@@ -46,6 +50,9 @@ class Program(click.Group):
         run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is not
+                signal.signal(number, _end)
         try:
             status: Any = run()
         except click.ClickException as e:
@@ -71,6 +78,10 @@ class Program(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with writing():  # of the help
             return super().parse_args(ctx, args)
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[int, ...]:

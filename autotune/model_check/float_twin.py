@@ -6,7 +6,9 @@ what it can be asked about when the answer shall be that of the weights.
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from db.errors import FileError, file_errors
 from kernels import reference
 
 _SPLIT = "split."
+_FOLDER = "autotune-twin-"
 
 
 @contextmanager
@@ -27,8 +30,9 @@ def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
     """The twin of a model in the system's temporary folder, for as long as the context lasts. Raises FileError where
     that folder has no room for it or cannot be written."""
     with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
-        folder = tempfile.TemporaryDirectory()
-    with folder as name:
+        _remove_abandoned()
+        folder = tempfile.TemporaryDirectory(prefix=_FOLDER)
+    with folder as name, _locked(Path(name)):
         needed, free = twin_nbytes(files), shutil.disk_usage(name).free
         if needed > free:
             room = f"the weights in F32 take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
@@ -37,6 +41,24 @@ def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
         with file_errors(twin):
             write_float_twin(files, twin)
         yield twin
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, which ends with this process, however it ends. Raises BlockingIOError if it is held."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _remove_abandoned() -> None:
+    """Removes the folders of processes that were killed: a twin is as large as the disk may be."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError), _locked(folder):  # it is somebody else's, or in use
+            shutil.rmtree(folder)
 
 
 def twin_nbytes(files: Sequence[Path]) -> int:

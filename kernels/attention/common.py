@@ -72,7 +72,10 @@ def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor) 
 
 
 def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
-    """The Variable start_pos with its value. Raises ArgumentError for one that is outside of the cache."""
+    """The Variable start_pos with its value. Raises ArgumentError for one that is outside of the cache, and for a cache
+    of one position: tinygrad takes a Variable with one value for a constant, which no compiled kernel takes."""
+    if max_ctx < 2:
+        raise ArgumentError(f"{op}: a cache of {max_ctx} positions: at least 2 are needed")
     if isinstance(start_pos, UOp):
         return start_pos
     if isinstance(start_pos, Tensor) or not isinstance(start_pos, int):

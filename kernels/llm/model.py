@@ -254,6 +254,8 @@ def _planned(header: Header, path: str | Path, max_context: int, device: str = "
     """The model's passes, once it is known that they can be run. Raises as `load` does."""
     _check(header, path, max_context)
     plan = plan_passes(header, max_context, device)
+    if _known(plan).context < 2:
+        raise ModelError(f"{path}: its context_length is {_known(plan).context}: at least 2 are needed")
     read = (read.tensor for launch in plan.decode.launches for read in launch.reads)
     for tensor in (*read, *_factors(header)):
         if tensor.format not in FORMATS:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,6 +239,67 @@ def test_a_float_twin_that_is_larger_than_the_disk_is_refused(tmp_path: Path) ->
     gguf_files.write_sparse_gguf(path, {"general.architecture": "llama"}, [("a.weight", (rows, 32 * 256), "TQ1_0")])
     with pytest.raises(FileError, match="GB are free: set TMPDIR"), temporary_twin([path]):
         pass
+
+
+HOLDS_A_TWIN = """
+import sys, time
+from pathlib import Path
+import click
+from autotune.cli_options import Program
+from autotune.model_check.float_twin import temporary_twin
+
+@click.group(cls=Program)
+def main(): pass
+
+@main.command()
+@click.argument("model")
+def hold(model):
+    with temporary_twin([Path(model)]):
+        print("held", flush=True)
+        time.sleep(60)
+
+main()
+"""
+
+
+@contextlib.contextmanager
+def holding_a_twin(model: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has written a model's twin, and waits."""
+    command = [sys.executable, "-c", HOLDS_A_TWIN, "hold", str(model)]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            assert len(list(temporary.glob("*/twin.gguf"))) == 1
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_float_twin(number: signal.Signals, folder: Path, tmp_path: Path) -> None:
+    with holding_a_twin(written(folder, "llama"), tmp_path) as process:
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_float_twin_of_a_killed_process_is_removed_and_one_in_use_is_not(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = written(folder, "llama")
+    with holding_a_twin(model, tmp_path) as killed:
+        (used,) = tmp_path.iterdir()
+        with temporary_twin([model]) as twin:
+            assert {path.name for path in tmp_path.iterdir()} == {used.name, twin.parent.name}
+        killed.kill()
+        killed.wait()
+        assert used.exists()
+        with temporary_twin([model]) as twin:
+            assert list(tmp_path.iterdir()) == [twin.parent]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

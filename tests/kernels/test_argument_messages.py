@@ -38,8 +38,8 @@ def weight(n: int, k: int = 64) -> PackedWeight:
 CACHE = (2, 9, 8)
 
 
-def attended(start_pos: Any) -> object:
-    caches = [zeros(*CACHE, dtype=dtypes.float16) for _ in range(2)]
+def attended(start_pos: Any, positions: int = 9) -> object:
+    caches = [zeros(2, positions, 8, dtype=dtypes.float16) for _ in range(2)]
     return attention.flash_decode(zeros(4, 8), *caches, start_pos, scale=1.0)
 
 
@@ -92,6 +92,7 @@ SAID: dict[str, Callable[[], object]] = {
         lambda: router.topk(2, zeros(1, 8))  # type: ignore[arg-type]
     ),
     "flash_decode: start_pos 9 with 1 tokens is outside of a cache of 9 positions": lambda: attended(9),
+    "flash_decode: a cache of 1 positions: at least 2 are needed": lambda: attended(0, 1),
     "flash_decode: start_pos is 1.5, expected an int or a bound Variable": lambda: attended(1.5),
     "rope_cache_store: angles is 3, expected a pair of Tensors": (
         lambda: attention.rope_cache_store(

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,13 @@ def test_a_context_that_cannot_be_is_refused(context: Any, tmp_path: Path) -> No
     CASES["llama"].write(tmp_path / "a.gguf")
     with pytest.raises(ModelError, match=r"a context of .* tokens: at least 2 are needed"):
         load(tmp_path / "a.gguf", context)
+
+
+def test_a_model_that_knows_one_position_is_refused(tmp_path: Path) -> None:
+    case = CASES["llama"]
+    replace(case, keys={**case.keys, "context_length": 1}).write(tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match="its context_length is 1: at least 2 are needed"):
+        load(tmp_path / "a.gguf", CONTEXT)
 
 
 @pytest.mark.parametrize(
