@@ -54,7 +54,7 @@ def test_every_kind_of_parameters_without_opts(format, variant):
             assert assert_right(w, schedule(variant, params)).max_element_error < 4e-6
 
 
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in ("Q8_0", "Q5_0", "Q4_K", "F16")))
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in ("Q8_0", "Q5_0", "Q4_K", "F16"), pytest.mark.nightly))
 def test_under_the_heuristic(format):
     choices = defaults.heuristic(w := workload(format, 77, 2, 1), backend())
     for choice in choices if format in TYPICAL else choices[:1]:

@@ -70,7 +70,7 @@ def assert_said(model: Transformer, said: Mapping[str, Any]) -> None:
 
 
 FEW = ("llama", "qwen2moe", "deepseek2", "phi3-long")
-SLOW = ("llama-experts", "mistral3", "qwen3moe", "deepseek2-groups", "glm4moe", "gemma3-local", "gpt-oss", "granitemoe")
+SLOW = ("mistral3", "deepseek2-groups", "gemma3-local", "gpt-oss")
 
 
 def tier(name: str) -> tuple[pytest.MarkDecorator, ...]:

@@ -107,7 +107,7 @@ EXPERTS = {
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("name", few_of(EXPERTS, lambda name: name == "of the token"))
+@pytest.mark.parametrize("name", few_of(EXPERTS, lambda name: name == "of the token", pytest.mark.nightly))
 def test_the_experts_of_many_tokens_emulated(device, name):
     """The default, and a random schedule."""
     w, ren = EXPERTS[name], PythonRenderer(device)
@@ -129,7 +129,7 @@ def test_what_is_done_to_a_result_emulated(device):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f in ("Q4_K", "Q8_0")))
+@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f in ("Q4_K", "Q8_0"), pytest.mark.nightly))
 @counts()
 def test_random_schedules_emulated(device, format, count):
     rng, ren = random.Random(f"{device}{format}"), PythonRenderer(device)
@@ -229,7 +229,7 @@ def test_a_sum_that_tc_itself_pads_comes_out_right(format, opts):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL[:2]))
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL[:2], pytest.mark.nightly))
 def test_loops_stay_whole_and_one_way_to_begin(device, format):
     """tinygrad splits a loop where it sees a remainder of it; then there is none of 16 to put on a tensor core."""
     ren = PythonRenderer(device)

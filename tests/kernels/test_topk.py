@@ -61,7 +61,9 @@ def test_under_every_default(w):
             assert_right(w, choice)
 
 
-@pytest.mark.parametrize("w", few_of([w for w in WORKLOADS if w.n <= 64], lambda w: w in TYPICAL), ids=str)
+@pytest.mark.parametrize(
+    "w", few_of([w for w in WORKLOADS if w.n <= 64], lambda w: w in TYPICAL, pytest.mark.nightly), ids=str
+)
 def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, written_for(device().renderer)):
         assert_right(w, choice)
@@ -81,7 +83,9 @@ def test_random_schedules(w, count):
 @pytest.mark.parametrize(
     ("w", "variant"),
     few_of(
-        [(w, v) for w in WORKLOADS for v in ("warp", "team") if v in variants(w, "CUDA")], lambda a: a[0] in TYPICAL[:3]
+        [(w, v) for w in WORKLOADS for v in ("warp", "team") if v in variants(w, "CUDA")],
+        lambda a: a[0] in TYPICAL[:3],
+        pytest.mark.nightly,
     ),
     ids=str,
 )
