@@ -95,11 +95,14 @@ def test_a_password_is_not_shown():
     assert state.error
 
 
-@pytest.mark.parametrize(("dev", "what"), [("CUDDA", "no such device"), ("WEBGPU", "WEBGPU: WEBGPU detail")])
-def test_a_dev_that_does_not_work_is_fatal(tmp_path, environ, dev, what):
+@pytest.mark.parametrize(
+    ("dev", "what", "remedy"),
+    [("CUDDA", "no such device", "that DEV may name"), ("WEBGPU", "WEBGPU: WEBGPU detail", "unset")],
+)
+def test_a_dev_that_does_not_work_is_fatal(tmp_path, environ, dev, what, remedy):
     report = examine(tmp_path, {**environ, "DEV": dev})
     assert not report.ok
-    assert any(p.fatal and what in p.what and "unset" in p.remedy for p in report.problems)
+    assert any(p.fatal and what in p.what and remedy in p.remedy for p in report.problems)
 
 
 def test_the_name_clash_is_a_problem_with_a_remedy(tmp_path, environ, monkeypatch):

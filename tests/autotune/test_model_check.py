@@ -242,11 +242,13 @@ def test_a_float_twin_that_is_larger_than_the_disk_is_refused(tmp_path: Path) ->
 
 
 HOLDS_A_TWIN = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import click
 from autotune.cli_options import Program
 from autotune.model_check.float_twin import temporary_twin
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # after nohup it would be ignored
 
 @click.group(cls=Program)
 def main(): pass

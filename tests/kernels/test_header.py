@@ -195,7 +195,7 @@ def test_what_a_split_model_says_is_in_its_first_shard(tmp_path: Path) -> None:
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     first, second, _ = write_shards(tmp_path)
     second.unlink()
-    with pytest.raises(HeaderError, match=r"shard 2 of 3 .*m-00002-of-00003\.gguf: cannot be opened: No such file"):
+    with pytest.raises(HeaderError, match=r"shard 2 of 3, .*m-00002-of-00003\.gguf: cannot be opened: No such file"):
         read_header(first)
 
 
