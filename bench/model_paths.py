@@ -38,8 +38,7 @@ def bench(name: str, folder: Path, args: argparse.Namespace) -> Row:
     start = time.perf_counter()
     path = real_model(name, folder, args.layers)
     model, header = llm.load(path, CONTEXT), read_header(path)
-    vocabulary = model.program.decode.launches[0].n
-    tokens = np.random.default_rng(args.seed).integers(0, vocabulary, CONTEXT).tolist()
+    tokens = np.random.default_rng(args.seed).integers(0, model.vocabulary, CONTEXT).tolist()
     row: Row = {"model": Path(name).stem, "launches": 0, "launch_error": 0.0, "paths": {}, "wrong": []}
     for launch in check_launches(model, Weights(header, model.program.device), tokens) if args.launches else ():
         row["launches"] += 1

@@ -42,7 +42,7 @@ def checks(model: Transformer, header: Header, asked: Asked) -> Iterator[Check]:
     disk has no room for the weights in F32."""
     if asked.against:
         check_installed()
-    drawn = np.random.default_rng(asked.seed).integers(0, vocabulary(model), model.max_context)
+    drawn = np.random.default_rng(asked.seed).integers(0, model.vocabulary, model.max_context)
     tokens = drawn.tolist()
     yield from check_launches(model, Weights(header, model.program.device), tokens)
     yield from check_paths(model, tokens, asked.lengths)
@@ -50,9 +50,3 @@ def checks(model: Transformer, header: Header, asked: Asked) -> Iterator[Check]:
         lengths = [n for n in AGAINST_LENGTHS if n + GREEDY_TOKENS <= model.max_context]
         with temporary_twin([Path(name) for name in header.files]) as twin:
             yield from check_against(model, twin, [tokens[:n] for n in lengths], GREEDY_TOKENS)
-
-
-def vocabulary(model: Transformer) -> int:
-    """Token ids that the model knows."""
-    embedding = model.program.decode.launches[0]
-    return embedding.n

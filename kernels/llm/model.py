@@ -58,6 +58,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     TinyJit, so that a token is one call that replays all launches. Not for several threads at once. Several texts may
     be generated in turn: each reads again what another one has overwritten in the caches.
 
+    vocabulary: token ids that the model knows, from 0 on.
     burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
     where they take BURST_SECONDS. 1 for none.
     """
@@ -68,7 +69,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         self.program, self.max_context, self.sizes = program, program.context, sizes
         self._factor, self._cap = model.logit_factor, model.logit_cap
         self.has_recurrent_block = False
-        self._vocabulary = model.hp.need(TOKEN_EMBEDDING).shape[0]
+        self.vocabulary = model.hp.need(TOKEN_EMBEDDING).shape[0]
         self._cached_tokens: list[int] = []
         self._reader: object = None  # who read last: the caches hold what it read
         self._greedy, self._sampled = captured(self._choose), captured(self._sample)
@@ -131,7 +132,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
         Raises ModelError for no tokens, or more than the context holds, ArgumentError for what is no token.
         """
-        tokens = token_ids(tokens, self._vocabulary)
+        tokens = token_ids(tokens, self.vocabulary)
         start_pos = self._prefill(tokens, self._greedy, at_once)
         row = self._logits(self._ids(tokens[-1:]), self.program.position(start_pos))
         found: npt.NDArray[np.float32] = row.reshape(-1).numpy()
@@ -192,7 +193,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
             raise ArgumentError(f"tokens is a {type(tokens).__name__}, expected a list, to which tokens are appended")
         check_temperature(temperature)
         step = self._warm(temperature) if temperature > 0 else self._greedy
-        known, reader = token_ids(tokens, self._vocabulary), object()
+        known, reader = token_ids(tokens, self.vocabulary), object()
         ids = self._begun(known, step, reader)
         count = 1
         while len(known) <= self.max_context:

@@ -30,7 +30,7 @@ from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_p
 from autotune.model_check.float_twin import temporary_twin, write_float_twin
 from autotune.model_check.llama_cpp import LlamaCheck
 from autotune.model_check.parting import difference
-from autotune.model_check.whole import Asked, checks, vocabulary
+from autotune.model_check.whole import Asked, checks
 from db.errors import FileError
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
@@ -123,7 +123,7 @@ def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
 )
 def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, str], first: str, folder: Path) -> None:
     model = swapped(folder, name, tensors)
-    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    tokens = [(7 * i + 3) % model.vocabulary for i in range(CONTEXT)]
     found = list(check_paths(model, tokens, LENGTHS))
     assert all(c.ok for c in found if c.length <= 2)  # nothing of them is read at once
     assert not any(c.ok for c in found if c.length == 17 and c.path == "at once")
@@ -141,7 +141,7 @@ def test_a_token_that_is_skipped_after_a_cached_prefix_is_found(
     model = opened(written(folder, "llama"))
     cached = model.get_start_pos
     monkeypatch.setattr(model, "get_start_pos", lambda ids: cached(ids) and min(cached(ids) + 1, len(ids) - 1))
-    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    tokens = [(7 * i + 3) % model.vocabulary for i in range(CONTEXT)]
     found = list(check_paths(model, tokens, lengths))
     wrong = {(c.length, c.path): c.reason for c in found if not c.ok}
     assert (33, "in pieces") in wrong
@@ -161,7 +161,7 @@ def test_another_rule_of_routing_is_no_near_tie(change: dict[str, int | str], fo
         for launch in loaded.launches
     )
     model.program = replace(model.program, prompt=replace(loaded, plan=replace(loaded.plan, launches=launches)))
-    tokens = [(7 * i + 3) % vocabulary(model) for i in range(CONTEXT)]
+    tokens = [(7 * i + 3) % model.vocabulary for i in range(CONTEXT)]
     (wrong,) = [c for c in check_paths(model, tokens, (33,)) if c.path == "at once"]
     assert re.search(r"blk\.0\.(ids|probs).*, token by token$", wrong.reason), wrong.reason
 
