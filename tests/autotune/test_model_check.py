@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from support import gguf_files, kernel_runs
 from support.cli import run
+from support.cpu_device import cpu
 from support.full_disk import room_for
 from support.small_cases import CASES
 from support.tiers import few_of
@@ -307,7 +308,7 @@ def test_a_float_twin_of_a_killed_process_is_removed_and_one_in_use_is_not(
 @pytest.fixture
 def on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
-    monkeypatch.setenv("DEV", kernel_runs.device().name)
+    monkeypatch.setenv("DEV", os.environ.get("DEV") or cpu().device)
 
 
 @pytest.mark.usefixtures("on_cpu")

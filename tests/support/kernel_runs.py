@@ -34,10 +34,13 @@ MAX_UOPS = 100_000
 
 @functools.cache
 def device() -> OpenDevice:
-    """The device under test; from then on it is tinygrad's default in this process. The environment stays as it was."""
+    """The device under test; from then on it is tinygrad's default in this process. DEV stays as it was."""
     with mock.patch.dict(os.environ):
         devices.activate(devices.choose_device() if os.environ.get("DEV") else cpu())
-        return OpenDevice()
+        found, compiler = OpenDevice(), os.environ.get("CC")
+    if compiler:
+        os.environ["CC"] = compiler  # tinygrad compiles in child processes, too, and CC may have named gcc
+    return found
 
 
 def backend() -> str:
