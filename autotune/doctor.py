@@ -19,7 +19,8 @@ from pathlib import Path
 from db import paths
 from db.errors import StoreError
 from db.store import Store
-from kernels import clash, devices, hostcc
+from kernels import clash, devices
+from kernels.tinygrad import hostcc
 
 PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
 OPTIONAL_PACKAGES = ("fsspec", "aiohttp", "huggingface-hub", "ziglang", "nvidia-cuda-nvrtc-cu12")

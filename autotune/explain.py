@@ -10,8 +10,8 @@ from autotune.workloads import ModelPlan, ModelWorkload
 from db.lookup import Lookup
 from db.records import Target, Workload
 from db.store import Winner
-from kernels.registry import kernel_digest
-from kernels.resolution import STEPS, Resolution, Resolver
+from kernels.ops.registry import kernel_digest
+from kernels.serve.resolution import STEPS, Resolution, Resolver
 
 NO_KERNEL = "no kernel"
 

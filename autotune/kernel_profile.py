@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.speed import SHORT, WARM_TOKENS
 from autotune.tinygrad_api.captured import COPY, Launched, one_at_a_time, watched
-from kernels.registry import OPS
+from kernels.ops.registry import OPS
 
 TINYGRAD = "tinygrad"  # kernels that are not ours
 

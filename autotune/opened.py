@@ -15,11 +15,12 @@ from autotune.transfer import served_if_any
 from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Target
-from kernels import devices, llm, resolution
+from kernels import devices, llm
 from kernels.models.header import Header
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.passes import CONTEXT
-from kernels.resolution import STEPS
+from kernels.serve import resolution
+from kernels.serve.resolution import STEPS
 
 # how tinygrad's backends report that there is no room: the latter two speak of "memory" then
 _NO_ROOM = (MemoryError, RuntimeError, OSError)

@@ -25,10 +25,10 @@ from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
 from autotune.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Target, Workload
 from kernels import devices
-from kernels.op import WEIGHT, Operand
-from kernels.references import make_case
-from kernels.references.case import Case, outputs
-from kernels.registry import operands, tuned_values
+from kernels.ops.case import Case, outputs
+from kernels.ops.op import WEIGHT, Operand
+from kernels.ops.references import make_case
+from kernels.ops.registry import operands, tuned_values
 
 COLD_FACTOR = 4
 COLD_LIMIT_NBYTES = 2 << 30

@@ -72,8 +72,8 @@ def session(settings: Settings) -> Iterator[Session]:
 
 def missing_kernel(w: Workload) -> str | None:
     """Why there is no kernel for a workload; None if there is one."""
-    from kernels import registry
     from kernels.formats import FormatError
+    from kernels.ops import registry
 
     try:
         return None if registry.variants(w) else "no variant has parameters for this shape"

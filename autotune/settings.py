@@ -4,7 +4,7 @@ AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platfo
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
 AUTOTUNE_BUDGET   seconds of search a workload (default 20)
 AUTOTUNE_WORKERS  compiler processes (default: one a CPU thread, at most 16)
-AUTOTUNE_LOOKUP   on, exact or off, see kernels.modes
+AUTOTUNE_LOOKUP   on, exact or off, see kernels.serve.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from db.errors import SettingError
-from kernels.modes import LOOKUP_MODES, lookup_mode
+from kernels.serve.modes import LOOKUP_MODES, lookup_mode
 
 
 def _default_workers() -> int:

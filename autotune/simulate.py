@@ -25,13 +25,13 @@ from autotune.verify import Checked
 from db.errors import AutotuneError
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
-from kernels.defaults import defaults, heuristic
-from kernels.references import make_case
-from kernels.references.case import Case, outputs
-from kernels.registry import KernelError, kernel_digest, nbytes_moved, operands, tuned_values
-from kernels.schedule import ScheduleError
-from kernels.sink import applies, build
-from kernels.tolerance import tolerance
+from kernels.ops.case import Case, outputs
+from kernels.ops.references import make_case
+from kernels.ops.registry import KernelError, kernel_digest, nbytes_moved, operands, tuned_values
+from kernels.ops.tolerance import tolerance
+from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.sink import applies, build
+from kernels.tinygrad.schedule import ScheduleError
 
 BACKEND = "METAL"
 MAX_UOPS = 100_000

@@ -16,7 +16,7 @@ from autotune.standing import Standing
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.records import Workload
-from kernels.registry import kernel_digest, nbytes_moved
+from kernels.ops.registry import kernel_digest, nbytes_moved
 
 OnProgress = Callable[[ModelWorkload, Progress], None]
 

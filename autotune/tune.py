@@ -20,10 +20,10 @@ from autotune.tinygrad_api.space import Limits, Space
 from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
-from kernels.defaults import defaults, heuristic
-from kernels.registry import backend, kernel_digest, nbytes_moved
-from kernels.sink import default
-from kernels.tolerance import tolerance
+from kernels.ops.registry import backend, kernel_digest, nbytes_moved
+from kernels.ops.tolerance import tolerance
+from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.sink import default
 
 # a probe is cut short when its first launch takes this many times the fastest so far
 PROBE_SLACK = 1.3

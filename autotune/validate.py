@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from db.errors import AutotuneError
 from db.records import Outcome
-from kernels.op import DTYPES, UPDATE, Operand
-from kernels.references.case import Case, Truth
+from kernels.ops.case import Case, Truth
+from kernels.ops.op import DTYPES, UPDATE, Operand
 
 CANARY_NBYTES = 4096
 _CANARY = 0xA5

@@ -20,10 +20,10 @@ from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
 from autotune.validate import Verdict
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
-from kernels.defaults import defaults, heuristic
-from kernels.registry import backend, kernel_digest, nbytes_moved
-from kernels.sink import applies, default
-from kernels.tolerance import tolerance
+from kernels.ops.registry import backend, kernel_digest, nbytes_moved
+from kernels.ops.tolerance import tolerance
+from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.sink import applies, default
 
 SEEDS = 2
 

@@ -34,8 +34,8 @@ from db.codec import schedule_to_json
 from db.records import Opt, Run, Schedule, Workload
 from db.store import Store
 from kernels import devices
-from kernels.defaults import heuristic
 from kernels.models.header import read_header
+from kernels.serve.defaults import heuristic
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -33,7 +33,7 @@ from db.records import Run, Workload
 from db.store import Store
 from kernels import devices
 from kernels.models.header import read_header
-from kernels.registry import nbytes_moved
+from kernels.ops.registry import nbytes_moved
 
 Row = dict[str, Any]
 PART_OF = {"flash_combine": "attention's lowering above"}

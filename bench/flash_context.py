@@ -24,9 +24,10 @@ from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
 from db.codec import schedule_to_json
 from db.records import Schedule, Workload
-from kernels import defaults, devices, sink
-from kernels.registry import backend, nbytes_moved, operands, variants
-from kernels.splits import splits as default_splits
+from kernels import devices
+from kernels.ops.attention.splits import splits as default_splits
+from kernels.ops.registry import backend, nbytes_moved, operands, variants
+from kernels.serve import defaults, sink
 
 SHORTEST = 256
 MAX_UOPS = 100_000

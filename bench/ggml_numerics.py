@@ -32,7 +32,7 @@ class GgmlError(ValueError):
 @dataclass(frozen=True)
 class Row:
     """`error` is ||out - ref|| / ||ref||, the worst over the tokens, and over the rows that ggml quantised and the rows
-    of each edge; `dequantized`: the same of `kernels.reference`'s weights against ggml's."""
+    of each edge; `dequantized`: the same of `kernels.formats.reference`'s weights against ggml's."""
 
     format: str
     variant: str
@@ -117,7 +117,7 @@ def _distance(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float
 def _worst(out: npt.NDArray[np.floating], expected: npt.NDArray[np.float64], n: int) -> float:
     """The worst of the first n columns together, and of the others by turns as EDGES has it: columns of other scales
     would hide each other's errors."""
-    from kernels.reference import EDGES
+    from kernels.formats.reference import EDGES
 
     parts = [slice(0, n), *(slice(n + i, None, len(EDGES)) for i in range(len(EDGES)))]
     return max(_distance(out[:, part], expected[:, part]) for part in parts)
@@ -127,13 +127,14 @@ def compare(
     ggml: Ggml, format: str, n: int = N, edge_rows: int = EDGE_ROWS, k: int = K, tokens: tuple[int, ...] = TOKENS
 ) -> list[Row]:
     """A Row for `kernels.linear` as it resolves here and for each variant that the default device can run. The weight
-    is n rows that ggml quantised and `edge_rows` of `kernels.reference.edge_blocks`."""
+    is n rows that ggml quantised and `edge_rows` of `kernels.formats.reference.edge_blocks`."""
     from tinygrad import Device, Tensor, UOp
 
     import kernels
     from db.records import Schedule, Workload
-    from kernels import reference, sink
-    from kernels.registry import variants
+    from kernels.formats import reference
+    from kernels.ops.registry import variants
+    from kernels.serve import sink
 
     rng = np.random.default_rng(20)
     quantized = ggml.quantize(rng.standard_normal((n, k), dtype=np.float32) * np.float32(0.05), format)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels import devices, reference
-from kernels.formats import get_format
+from kernels import devices
+from kernels.formats import get_format, reference
 
 Row = dict[str, Any]
 DISTINCT_ROWS = 1009  # more would only take longer to make
@@ -98,8 +98,8 @@ def before(case: Case) -> Callable[[Any, int], Any]:
 
 
 def after(case: Case) -> Callable[[Any, int], Any]:
-    from kernels.fused import expert_down
-    from kernels.packed import PackedWeight
+    from kernels.api.fused import expert_down
+    from kernels.api.packed import PackedWeight
 
     s = case.shape
     w = PackedWeight.from_blocks(case.raw, s.format, (s.experts * s.n, s.k))

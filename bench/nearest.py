@@ -3,8 +3,8 @@
     python bench/nearest.py --db store.sqlite
 
 Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
-take turns on the device. This decides step 4 of the lookup order (`kernels.resolution`) and how near is near enough
-(`kernels.defaults.near_enough`). Prints a table, then one JSON line.
+take turns on the device. This decides step 4 of the lookup order (`kernels.serve.resolution`) and how near is near
+enough (`kernels.serve.defaults.near_enough`). Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from db.queries import distance
 from db.records import Measurement, Schedule
 from db.store import Store
 from kernels import devices
-from kernels.defaults import defaults, near_enough
-from kernels.registry import backend, kernel_digest
-from kernels.schedule import ScheduleError
-from kernels.sink import build
+from kernels.ops.registry import backend, kernel_digest
+from kernels.serve.defaults import defaults, near_enough
+from kernels.serve.sink import build
+from kernels.tinygrad.schedule import ScheduleError
 
 ROUNDS = 24
 

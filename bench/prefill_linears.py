@@ -28,9 +28,10 @@ from bench.decode_linears import compiled, median
 from db.codec import schedule_to_json
 from db.records import Run, Schedule, Workload
 from db.store import Store
-from kernels import devices, sink
-from kernels.defaults import untuned
-from kernels.tolerance import tolerance
+from kernels import devices
+from kernels.ops.tolerance import tolerance
+from kernels.serve import sink
+from kernels.serve.defaults import untuned
 
 Row = dict[str, Any]
 SHAPES = ("Q4_K:4096:4096", "Q4_K:14336:4096", "Q6_K:4096:14336", "Q8_0:4096:4096", "F16:4096:4096")

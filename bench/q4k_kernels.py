@@ -21,11 +21,12 @@ from tinygrad.llm.gguf import ggml_data_to_tensor
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops, ProgramInfo
 
 from db.records import Schedule, Workload
-from kernels import registry, sink
+from kernels.api.packed import PackedWeight
 from kernels.formats import get_format
-from kernels.ops.rows import Step, Weight, reduce_add, step_sums
-from kernels.packed import PackedWeight
-from kernels.unpack import get_layout
+from kernels.formats.unpack import get_layout
+from kernels.ops import registry
+from kernels.ops.linear.dot import Step, Weight, reduce_add, step_sums
+from kernels.serve import sink
 
 FORMAT = "Q4_K"
 SPECIAL_THREADS = 64  # of a workgroup

@@ -35,9 +35,10 @@ from autotune.tune import Tuner
 from db.codec import schedule_to_json
 from db.records import Run, Schedule
 from db.store import Store
-from kernels import devices, reference
-from kernels.defaults import defaults
-from kernels.resolution import Resolver, resolve
+from kernels import devices
+from kernels.formats import reference
+from kernels.serve.defaults import defaults
+from kernels.serve.resolution import Resolver, resolve
 
 SIZE = 4096
 COLD_CACHES, COLD_CAP, MAX_COPIES = 4, 2 << 30, 128

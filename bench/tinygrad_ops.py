@@ -15,7 +15,7 @@ from tinygrad.llm.gguf import ggml_data_to_tensor
 
 from bench.captured import captured
 from db.records import Workload
-from kernels import reference
+from kernels.formats import reference
 
 COPIES_NBYTES = 256 << 20  # weights rotate through about this much, so that a launch finds none in a cache
 MAX_COPIES = 16

@@ -28,7 +28,7 @@ Choose = Callable[[Any, int], tuple[Any, Any]]
 
 
 def ours(logits: Any, used: int) -> tuple[Any, Any]:
-    from kernels.router import topk
+    from kernels.api.router import topk
 
     return topk(logits, used)
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels import hostcc
-from kernels.hardware import (
+from kernels.tinygrad import hostcc
+from kernels.tinygrad.hardware import (
     DeviceError,
     cache_problem,
     describe_target,

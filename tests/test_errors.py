@@ -10,7 +10,7 @@ from support.streams import call
 import autotune
 import db
 import kernels
-from autotune.cli_text import ReaderGoneError
+from autotune.cli.text import ReaderGoneError
 from db.errors import AutotuneError
 from db.store import Store
 

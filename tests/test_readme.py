@@ -12,7 +12,7 @@ from support.readme import README, with_commands
 
 from kernels.formats import FORMATS
 from kernels.models.architectures import ARCHITECTURES
-from kernels.resolution import STEPS
+from kernels.serve.resolution import STEPS
 
 TEXT = README.read_text(encoding="utf-8")
 ROOT = README.parent

@@ -19,7 +19,7 @@ import gguf
 import numpy as np
 
 from db.errors import FileError, file_errors
-from kernels import reference
+from kernels.formats import reference
 
 _SPLIT = "split."
 _FOLDER = "autotune-twin-"

@@ -1,7 +1,7 @@
 """Each launch of a model's passes against its float64 reference, on the model's own weights and activations.
 
 A pass is run launch by launch, under the schedules that are served, into buffers that hold NaN before; what each launch
-was given is read back and judged by `kernels.references`. So a launch is judged by itself: what an earlier one got
+was given is read back and judged by `kernels.ops.references`. So a launch is judged by itself: what an earlier one got
 wrong is an input of the next, not an error of it.
 """
 
@@ -22,13 +22,14 @@ from kernels.llm.program import Launched
 from kernels.llm.prompt import CHUNKS
 from kernels.llm.weights import RawWeight, Weights
 from kernels.models.plan import Launch
-from kernels.op import OUT, UPDATE, Operand
-from kernels.references import topk, truths
-from kernels.references.case import Inputs, PackedRows, Truth
-from kernels.registry import operands
-from kernels.resolution import resolve
-from kernels.tolerance import tolerance
-from kernels.upload import upload
+from kernels.ops.case import Inputs, PackedRows, Truth
+from kernels.ops.op import OUT, UPDATE, Operand
+from kernels.ops.references import truths
+from kernels.ops.registry import operands
+from kernels.ops.tolerance import tolerance
+from kernels.ops.topk import reference
+from kernels.serve.resolution import resolve
+from kernels.tinygrad.upload import upload
 
 FIRST = 7  # tokens that are in the caches before the first pass that is judged
 
@@ -122,10 +123,10 @@ def _judged(w: Workload, inputs: Inputs, written: Sequence[Array], limit: float)
 
 def _same_choice(w: Workload, inputs: Inputs, after: Mapping[str, Array], wanted: dict[str, Truth]) -> dict[str, Truth]:
     """Of two experts whose scores float32 cannot tell apart either is right."""
-    if w.op != "topk" or not topk.nearly_chosen(w, inputs, after["ids"]):
+    if w.op != "topk" or not reference.nearly_chosen(w, inputs, after["ids"]):
         return wanted
     ids = after["ids"].reshape(w.m, -1)
-    return {"ids": Truth.exactly(ids), "probs": topk.weights_of(w, inputs, ids)}
+    return {"ids": Truth.exactly(ids), "probs": reference.weights_of(w, inputs, ids)}
 
 
 def _verdict(o: Operand, array: Array, truth: Truth, limit: float) -> Verdict:

@@ -24,11 +24,11 @@ from tinygrad import Tensor
 
 from kernels.llm.model import Transformer
 from kernels.llm.program import Launched
-from kernels.op import UPDATE, Operand
-from kernels.references import topk
-from kernels.references.case import Inputs
-from kernels.registry import operands
-from kernels.upload import overwrite, upload
+from kernels.ops.case import Inputs
+from kernels.ops.op import UPDATE, Operand
+from kernels.ops.registry import operands
+from kernels.ops.topk import reference
+from kernels.tinygrad.upload import overwrite, upload
 
 LIMIT = 1e-3  # relative difference of a value, or of a row of logits
 
@@ -146,9 +146,9 @@ class _Comparison:
         ]
         for path, (logits, ids, probs) in (("", own), (", token by token", other)):
             inputs = Inputs(arrays | {"logits": logits})
-            if not topk.nearly_chosen(w, inputs, ids):
+            if not reference.nearly_chosen(w, inputs, ids):
                 self._note(f"{labels[0]}: topk chose experts whose scores are not the best{path}")
-            elif (off := difference(probs, topk.weights_of(w, inputs, ids).reference)) > LIMIT:
+            elif (off := difference(probs, reference.weights_of(w, inputs, ids).reference)) > LIMIT:
                 self._note(f"{labels[1]} differs by {off:.1e} from the weights of the chosen experts{path}")
         for i, array in enumerate(other[1:]):
             step.written[i] = upload(array.reshape(step.written[i].shape), self._program.device)

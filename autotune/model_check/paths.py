@@ -11,7 +11,7 @@ import numpy.typing as npt
 from autotune.model_check.parting import LIMIT, Parting, Reading, difference, parting
 from kernels.llm.model import Transformer
 from kernels.llm.prompt import CHUNKS
-from kernels.upload import overwrite
+from kernels.tinygrad.upload import overwrite
 
 # on both sides of every number of tokens that is read at once, of the size of a tile, and of a few of them
 LENGTHS = (1, 2, 16, 17, 18, 31, 33, 70, 513)

@@ -18,9 +18,9 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
-from kernels.registry import KernelError, backend, body, get_op, variants
-from kernels.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
-from kernels.sink import complete, placeholders
+from kernels.ops.registry import KernelError, backend, body, get_op, variants
+from kernels.serve.sink import complete, placeholders
+from kernels.tinygrad.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
 FULL = 0  # tinygrad's amount for "the whole loop"
 _AMOUNTS = {

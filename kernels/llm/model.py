@@ -14,11 +14,10 @@ from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.errors import AutotuneError
 from db.records import Workload
-from kernels import devices, sink
-from kernels.arguments import ArgumentError
+from kernels import devices
+from kernels.api.arguments import ArgumentError
 from kernels.formats import FORMATS
 from kernels.llm import angles, shim
-from kernels.llm.capture import captured, seeded
 from kernels.llm.program import X_DTYPE, Program
 from kernels.llm.prompt import CHUNKS, reads
 from kernels.llm.shapes import state
@@ -28,8 +27,10 @@ from kernels.models.architectures import ARCHITECTURES, TOKEN_EMBEDDING
 from kernels.models.header import Header, TensorInfo, read_header
 from kernels.models.model import Model
 from kernels.models.passes import CONTEXT, Passes, plan_passes
-from kernels.resolution import Resolution, resolve
-from kernels.upload import release, upload, zeros
+from kernels.serve import sink
+from kernels.serve.resolution import Resolution, resolve
+from kernels.tinygrad.capture import captured, seeded
+from kernels.tinygrad.upload import release, upload, zeros
 
 # those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
 TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from tinygrad import Tensor, UOp
 
 from db.records import Target, Workload
-from kernels.compiled import compile_all
-from kernels.launch import empty, kernel
-from kernels.launch import launch as run_kernel
+from kernels.api.launch import empty, kernel
+from kernels.api.launch import launch as run_kernel
 from kernels.llm.shapes import check_shapes, state
 from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
 from kernels.models.plan import Columns, Launch, Pass, Source, Value
-from kernels.op import Operand
-from kernels.ops.attend import START
-from kernels.registry import variables
-from kernels.upload import zeros
+from kernels.ops.attention.attend import START
+from kernels.ops.op import Operand
+from kernels.ops.registry import variables
+from kernels.serve.compiled import compile_all
+from kernels.tinygrad.upload import zeros
 
 X_DTYPE = "float32"
 

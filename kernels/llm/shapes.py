@@ -6,8 +6,8 @@ import math
 
 from db.records import Workload
 from kernels.models.plan import Columns, Pass, PlanError, Source, Value
-from kernels.op import OUT, UPDATE, Operand
-from kernels.registry import operands
+from kernels.ops.op import OUT, UPDATE, Operand
+from kernels.ops.registry import operands
 
 
 def check_shapes(found: Pass, m: int, x_dtype: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.arguments import ArgumentError
+from kernels.api.arguments import ArgumentError
 
 
 def token_ids(tokens: Iterable[Any], vocabulary: int) -> list[int]:

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Tensor
 
-from kernels import reference
-from kernels.formats import get_format
+from kernels.api.packed import PackedWeight
+from kernels.formats import get_format, reference
 from kernels.models.header import Header, TensorInfo
 from kernels.models.plan import Launch, Read
-from kernels.packed import PackedWeight
-from kernels.upload import upload
+from kernels.tinygrad.upload import upload
 
 Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
 _VECTORS = ("norm", "weight", "bias", "sinks")  # how the names of operands end that are float32

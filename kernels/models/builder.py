@@ -93,7 +93,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Routing:
-    """How a token's experts are chosen from the router's logits; extras as `kernels.ops.topk` has them."""
+    """How a token's experts are chosen from the router's logits; extras as `kernels.ops.topk.topk` has them."""
 
     experts: int
     used: int

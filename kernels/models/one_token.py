@@ -22,7 +22,7 @@ from kernels.models.builder import (
 )
 from kernels.models.header import TensorInfo
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_count, whole
-from kernels.splits import splits
+from kernels.ops.attention.splits import splits
 
 
 class OneToken(Builder):

@@ -16,11 +16,12 @@ from support.tiers import few_of
 from support.tokenizer_files import DATA, write_tokenizer
 
 from autotune.demo import CONTEXT, VOCABULARY, write_demo_model
-from kernels import defaults, devices, llm, resolution
+from kernels import devices, llm
 from kernels.devices import describe_target
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.registry import kernel_digest
+from kernels.ops.registry import kernel_digest
+from kernels.serve import defaults, resolution
 
 VOCABULARIES = json.loads(DATA.read_text(encoding="utf-8"))["vocabularies"]
 

@@ -14,7 +14,7 @@ from support.store_rows import WORKLOAD, fact, opened
 from support.streams import Ended, call, full, stream, terminal
 
 from db.codec import workload_digest
-from kernels import resolution
+from kernels.serve import resolution
 
 NOT_UTF8 = os.fsdecode(b"a\xff")
 

@@ -13,7 +13,7 @@ from tinygrad.helpers import Context
 
 from autotune.compiler import CompilePool, Job
 from db.records import Opt, Outcome, Schedule, Workload
-from kernels import defaults
+from kernels.serve import defaults
 
 MiB = 1 << 20
 

@@ -10,8 +10,9 @@ from support.bare_machine import fake_compiler, run_bare
 
 from autotune import doctor
 from db.store import Store
-from kernels import clash, hostcc
+from kernels import clash
 from kernels.devices import GPUS, Finding
+from kernels.tinygrad import hostcc
 
 
 def nothing(device, environ):

@@ -23,7 +23,7 @@ from db.records import Outcome
 from kernels.llm import load
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.registry import kernel_digest
+from kernels.ops.registry import kernel_digest
 
 TOKENS = [3, 17]  # too few for a chunk, whose kernels would take as long again
 CONTEXT = 64

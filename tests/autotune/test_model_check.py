@@ -246,7 +246,7 @@ HOLDS_A_TWIN = """
 import signal, sys, time
 from pathlib import Path
 import click
-from autotune.cli_options import Program
+from autotune.cli.options import Program
 from autotune.model_check.float_twin import temporary_twin
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # after nohup it would be ignored

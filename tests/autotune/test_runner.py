@@ -20,8 +20,9 @@ from autotune.compiler import CompilePool, Job
 from autotune.runner import PrepareError, Runner, RunnerError
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Opt, Outcome, Schedule, Workload
-from kernels import build, defaults
+from kernels import build
 from kernels.devices import Choice
+from kernels.serve import defaults
 
 MiB = 1 << 20
 W = Workload("linear", "Q4_0", 512, 512)

@@ -24,10 +24,10 @@ from db.codec import workload_digest
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Target, Workload
 from db.store import Store
-from kernels.defaults import defaults, untuned
 from kernels.formats import FORMATS
-from kernels.registry import OPS, kernel_digest, operands
-from kernels.sink import build
+from kernels.ops.registry import OPS, kernel_digest, operands
+from kernels.serve.defaults import defaults, untuned
+from kernels.serve.sink import build
 
 MAC = Target("METAL", "Apple9", "Apple M3 Max", 40)
 W = Workload("linear", "Q8_0", 24, 256)
@@ -116,7 +116,7 @@ def test_a_wrong_kernel_is_told_from_a_right_one() -> None:
 
 @needs_toolchain
 def test_padding_a_grouped_sum_reads_what_no_thread_wrote() -> None:
-    """Why kernels/schedule.py refuses PADTO on a summed loop: what tinygrad 0.14 makes of it is wrong on Metal too."""
+    """Why PADTO is refused on a summed loop (`kernels.tinygrad.schedule`): tinygrad 0.14 gets it wrong on Metal too."""
     k = 10
     column = UOp.range(k, 0, AxisType.REDUCE)
     out, x = (UOp.placeholder((size,), dtypes.float32, slot=i) for i, size in enumerate((1, k)))

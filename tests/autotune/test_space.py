@@ -15,11 +15,11 @@ from tinygrad.codegen.opt.search import get_kernel_actions
 from autotune.tinygrad_api.lower import compile_program
 from autotune.tinygrad_api.space import MAX_THREADS, Limits, Space
 from db.records import Opt, Outcome, Schedule, Workload
-from kernels.defaults import heuristic
 from kernels.formats import FORMATS, get_format
-from kernels.registry import backend
-from kernels.schedule import apply_opts
-from kernels.sink import build
+from kernels.ops.registry import backend
+from kernels.serve.defaults import heuristic
+from kernels.serve.sink import build
+from kernels.tinygrad.schedule import apply_opts
 
 RENDERERS = {"CL": CL, "METAL": METAL, "CPU": THREADED}
 NARROW = {"words": 1, "lanes": 1}

@@ -19,8 +19,8 @@ from autotune.tune import BASELINE_UOPS, Tuner
 from db.codec import workload_digest
 from db.records import Outcome, Stage, Workload
 from db.store import Store
-from kernels.defaults import defaults, heuristic
-from kernels.registry import kernel_digest
+from kernels.ops.registry import kernel_digest
+from kernels.serve.defaults import defaults, heuristic
 
 W = Workload("linear", "Q8_0", 48, 64)
 HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from autotune.validate import CANARY_NBYTES, Truth, ValidateError, judge, poisoned
 from db.records import Outcome, Workload
-from kernels import reference
-from kernels.references import make_case
-from kernels.references.case import InputsError
-from kernels.references.linear import DISTINCT_ROWS
-from kernels.registry import operands
+from kernels.formats import reference
+from kernels.ops.case import InputsError
+from kernels.ops.linear.reference import DISTINCT_ROWS
+from kernels.ops.references import make_case
+from kernels.ops.registry import operands
 
 DTYPES = ["float32", "float16", "bfloat16"]
 

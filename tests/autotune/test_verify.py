@@ -15,7 +15,7 @@ from db.codec import workload_digest
 from db.lookup import Lookup
 from db.records import Measurement, Opt, Outcome, Run, Schedule, Stage, Workload
 from db.store import Store
-from kernels.registry import kernel_digest
+from kernels.ops.registry import kernel_digest
 
 W = Workload("linear", "Q8_0", 64, 64)
 RIGHT = Schedule("factored", (("lanes", 4), ("words", 8)), (Opt("UPCAST", None, 2, "1"),))

@@ -12,7 +12,7 @@ from support.metal_runs import needs_toolchain
 
 from autotune.metalsim import Launch, run_orders
 from bench.q4k_kernels import MSL_ROWS, MSL_THREADS, KernelMissing, metal_source, random_rows
-from kernels import reference
+from kernels.formats import reference
 
 IN_TINYGRAD = """
 from autotune.metalsim import install

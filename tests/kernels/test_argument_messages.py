@@ -11,8 +11,9 @@ from support.kernel_runs import device
 from tinygrad import Tensor, UOp, dtypes
 
 import kernels
-from kernels import PackedWeight, attention, fused, router, small
-from kernels.arguments import ArgumentError
+from kernels import PackedWeight
+from kernels.api import attention, fused, router, small
+from kernels.api.arguments import ArgumentError
 from kernels.devices import DeviceError
 
 

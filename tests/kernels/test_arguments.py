@@ -16,7 +16,7 @@ from support.tensor_calls import call, public_functions, runs
 from tinygrad import Tensor, dtypes
 
 from kernels import PackedWeight
-from kernels.arguments import ArgumentError
+from kernels.api.arguments import ArgumentError
 from kernels.models.passes import plan_passes
 
 OTHER = "CPU:1"

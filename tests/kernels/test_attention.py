@@ -12,9 +12,9 @@ from support.nvrtc import nvrtc
 from tinygrad import Tensor, TinyJit, UOp, dtypes
 from tinygrad.helpers import GlobalCounters
 
-from kernels import attention
-from kernels.references.attention import attend_rows
-from kernels.references.rope import rms_norm, rotate
+from kernels.api import attention
+from kernels.ops.attention.reference import attend_rows
+from kernels.ops.rope.reference import rms_norm, rotate
 
 HEADS, KV_HEADS, DIM, CTX = 4, 2, 32, 256
 

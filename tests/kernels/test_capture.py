@@ -4,8 +4,8 @@ import numpy as np
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit, UOp, dtypes
 
-from kernels.llm.capture import captured, seeded
-from kernels.upload import upload, zeros
+from kernels.tinygrad.capture import captured, seeded
+from kernels.tinygrad.upload import upload, zeros
 
 SIZE = 16
 

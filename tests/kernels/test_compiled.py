@@ -10,10 +10,12 @@ from tinygrad.helpers import GlobalCounters
 from tinygrad.uop.ops import Ops
 
 from db.records import Workload
-from kernels import compiled as compiled_module
-from kernels import defaults, devices, resolution, sink, small
-from kernels.compiled import compile_all, compiled
-from kernels.launch import kernel
+from kernels import devices
+from kernels.api import small
+from kernels.api.launch import kernel
+from kernels.serve import compiled as compiled_module
+from kernels.serve import defaults, resolution, sink
+from kernels.serve.compiled import compile_all, compiled
 
 EPS = 1e-6
 

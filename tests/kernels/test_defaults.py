@@ -4,10 +4,10 @@ import pytest
 from support.kernel_runs import backend, device
 
 from db.records import Workload
-from kernels import defaults
 from kernels.formats import FORMATS, get_format
-from kernels.registry import variants
-from kernels.sink import applies, build
+from kernels.ops.registry import variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies, build
 
 BACKENDS = ("CPU", "CUDA", "NV", "METAL", "CL", "AMD", "SOMETHING:3")
 SHAPES = ((1, 1, 1), (77, 3, 1), (64, 16, 4), (9, 1, 512))

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bare_machine import fake_compiler, run_bare
 
-from kernels import devices, hostcc
+from kernels import devices
 from kernels.devices import Choice, DeviceError, Finding
+from kernels.tinygrad import hostcc
 
 HAS_OPENCL = any(Path("/etc/OpenCL/vendors").glob("*.icd"))
 

@@ -12,11 +12,11 @@ from support.warp_emulator import COMPILER, CUDASource
 
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
-from kernels import defaults
-from kernels.op import KernelError
-from kernels.ops.expert_tiles import Tiles
-from kernels.registry import nbytes_moved, operands, variants
-from kernels.sink import applies, build, default
+from kernels.ops.experts.expert_tiles import Tiles
+from kernels.ops.op import KernelError
+from kernels.ops.registry import nbytes_moved, operands, variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies, build, default
 
 
 def workload(op, format, n, k, m=33, epilogue="none", x_dtype="float32", **extra):

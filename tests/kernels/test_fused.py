@@ -8,9 +8,11 @@ from support.kernel_runs import backend, device
 from support.tiers import few_of
 from tinygrad import Tensor, TinyJit
 
-from kernels import PackedWeight, fused, reference
-from kernels.ops import tc
-from kernels.references.gated import gated
+from kernels import PackedWeight
+from kernels.api import fused
+from kernels.formats import reference
+from kernels.ops.linear import tensor_core
+from kernels.ops.linear.fused_reference import gated
 
 RNG = np.random.default_rng(7)
 K, N, EXPERTS, USED = 64, 24, 5, 3
@@ -87,7 +89,7 @@ def test_many_tokens_of_a_mixture(m, choice):
         Tensor(x), Tensor(ids), Tensor(probs), *(w for w, _ in weights), EXPERTS, "gelu", Tensor(residual)
     )
     # where there are tensor cores, many tokens are multiplied in parts
-    limit = max(tc.TOLERANCES.values()) if backend() in tc.DEVICES else 1e-5
+    limit = max(tensor_core.TOLERANCES.values()) if backend() in tensor_core.DEVICES else 1e-5
     assert_close(got.numpy(), together("gelu", dense, x, ids, probs, residual), limit)
 
 

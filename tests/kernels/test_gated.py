@@ -10,10 +10,10 @@ from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Workload
-from kernels import defaults
-from kernels.op import KernelError
-from kernels.registry import nbytes_moved, operands, variants
-from kernels.sink import applies
+from kernels.ops.op import KernelError
+from kernels.ops.registry import nbytes_moved, operands, variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 
 def workload(op, format, n, k, m=1, epilogue="none", x_dtype="float32", **extra):

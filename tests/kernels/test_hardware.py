@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import codec
-from kernels import devices, hardware, hostcc
+from kernels import devices
+from kernels.tinygrad import hardware, hostcc
 
 MiB = 2**20
 HAS_OPENCL = any(Path("/etc/OpenCL/vendors").glob("*.icd"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.bare_machine import fake_compiler, run_bare
 
-from kernels import hostcc
+from kernels.tinygrad import hostcc
 
 x86_only = pytest.mark.skipif(hostcc.machine() != "x86_64", reason="the X86 renderer is for x86_64")
 

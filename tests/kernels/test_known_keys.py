@@ -22,7 +22,7 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.known_keys import COMMON, EQUAL, IMPLEMENTED, IRRELEVANT, LAYERS, ONE, OWN, REFUSED, Key
 from kernels.models.model import Model
 from kernels.models.passes import plan_passes
-from kernels.registry import variants
+from kernels.ops.registry import variants
 
 LLAMA_CPP_KEYS = (Path(__file__).parents[1] / "data" / "llama_cpp_keys.txt").read_text().split()
 CONTEXT = 64

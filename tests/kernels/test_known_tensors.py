@@ -21,7 +21,7 @@ from kernels.models.known_tensors import AHEAD, FOLDED, IGNORED, READ, REFUSED, 
 from kernels.models.model import Model
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Pass
-from kernels.registry import variants
+from kernels.ops.registry import variants
 
 Shapes = Mapping[str, made.Shape]
 DIM, HEAD, EXPERTS, FFN = made.DIM, made.HEAD, made.EXPERTS, made.FFN

@@ -8,9 +8,11 @@ from support.kernel_runs import backend, linear_case, run, schedule
 from support.tiers import few_of
 
 from db.records import Outcome, Workload
-from kernels import defaults, formats, reference
-from kernels.registry import variants
-from kernels.sink import applies
+from kernels import formats
+from kernels.formats import reference
+from kernels.ops.registry import variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 FORMATS = tuple(formats.FORMATS)
 BLOCKED = tuple(f for f in FORMATS if formats.get_format(f).layout != "plain")

@@ -14,7 +14,7 @@ from kernels.llm import load
 from kernels.llm.weights import RawWeight, Weights
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.references.case import PackedRows
+from kernels.ops.case import PackedRows
 
 CONTEXT = 64
 

@@ -11,11 +11,11 @@ from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
-from kernels import defaults
-from kernels.references import make_case
-from kernels.registry import KernelError, nbytes_moved, variants
-from kernels.sink import applies
-from kernels.unpack import NO_HALF
+from kernels.formats.unpack import NO_HALF
+from kernels.ops.references import make_case
+from kernels.ops.registry import KernelError, nbytes_moved, variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 WORKLOADS = {
     "one position": mla(ctx=1, splits=2),

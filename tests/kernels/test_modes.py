@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernels.modes import lookup_mode
+from kernels.serve.modes import lookup_mode
 
 
 @pytest.mark.parametrize(

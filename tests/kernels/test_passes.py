@@ -13,7 +13,7 @@ from support import synthetic_models as made
 from kernels.models.header import Header, read_header
 from kernels.models.passes import PROMPT_TOKENS, plan_passes
 from kernels.models.plan import Launch
-from kernels.registry import OPS, nbytes_moved, variants
+from kernels.ops.registry import OPS, nbytes_moved, variants
 
 MODELS = sorted(path.stem for path in files.MODELS.glob("*.json"))
 DENSE_BLOCK = ["rmsnorm_linear", "rope_cache_store", "flash_decode", "flash_combine", "linear", "gate_up", "linear"]

@@ -3,16 +3,19 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kernels
+from autotune.catalogue import catalogue
 from db.records import Schedule, Workload
 from kernels.formats import FORMATS, FormatError, get_format
-from kernels.registry import KernelError, body, kernel_digest, nbytes_moved, operands, variants
-from kernels.sink import placeholders
+from kernels.ops.digest import closure
+from kernels.ops.registry import OPS, KernelError, body, kernel_digest, nbytes_moved, operands, variants
+from kernels.serve.sink import placeholders
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -85,11 +88,13 @@ def test_digests_differ_by_what_computes_and_by_nothing_else():
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("unpack/kquant.py", {"Q4_K"}),
-        ("ops/warp.py", {"Q4_K", "Q8_0", "F32"}),
-        ("ops/linear.py", {"Q4_K", "Q8_0", "F32"}),
-        ("defaults.py", set()),
-        ("packed.py", set()),
+        ("formats/unpack/kquant.py", {"Q4_K"}),
+        ("ops/linear/warp.py", {"Q4_K", "Q8_0", "F32"}),
+        ("ops/linear/linear.py", {"Q4_K", "Q8_0", "F32"}),
+        ("ops/linear/defaults.py", set()),
+        ("ops/linear/reference.py", set()),
+        ("ops/topk/topk.py", set()),
+        ("api/packed.py", set()),
     ],
 )
 def test_the_digest_follows_the_source(file, changed, tmp_path):
@@ -99,9 +104,51 @@ def test_the_digest_follows_the_source(file, changed, tmp_path):
     with (tmp_path / "kernels" / file).open("a") as source:
         source.write("# changed\n")
     program = (
-        "from db.records import Workload as W; from kernels.registry import kernel_digest as d;"
+        "from db.records import Workload as W; from kernels.ops.registry import kernel_digest as d;"
         "print(*(d(W('linear', f, 8, 256)) for f in ('Q4_K','Q8_0','F32')))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     now = dict(zip(("Q4_K", "Q8_0", "F32"), done.stdout.split(), strict=True))
     assert {f for f, d in now.items() if d != digest(f)} == changed
+
+
+def running(function: Callable[[], object]) -> set[str]:
+    """The modules of `kernels.ops` and `kernels.formats` of which code runs while `function` does."""
+    root, files = Path(kernels.__file__).parent, set()
+
+    def seen(frame, event, argument):
+        files.add(frame.f_code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    paths = [Path(file).relative_to(root) for file in files if Path(file).is_relative_to(root)]
+    names = {".".join(("kernels", *path.with_suffix("").parts)).removesuffix(".__init__") for path in paths}
+    return {n for n in names if n.startswith(("kernels.ops.", "kernels.formats"))}
+
+
+ANSWERS = {"kernels.ops.registry", "kernels.ops.digest"}  # they find an op; nothing of a kernel is made there
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_whatever_runs_while_a_kernel_is_built_is_in_its_digest(op):
+    """The modules are seen running, and not read from imports as the digest reads them."""
+    of_layouts = {frozenset(get_format(f).layout for f in OPS[op].formats(w)): w for w in catalogue() if w.op == op}
+    for layouts, w in of_layouts.items():
+        covered = closure(OPS[op].module, layouts)
+        for name, variant in variants(w).items():
+            device = min(variant.devices or {"CPU"}, key=lambda d: (":" in d, d))
+            schedule = Schedule(name, tuple(sorted(variant.params(w)[0].items())), ())
+            ran = running(lambda s=schedule, d=device, w=w: body(w, s, placeholders(w), d))
+            assert OPS[op].module in ran
+            assert ran - ANSWERS <= covered | {m for m in ran if m.endswith(".defaults")}, (w, name)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_s_digest_has_nothing_that_chooses_or_judges(op):
+    covered = closure(OPS[op].module, frozenset(f.layout for f in FORMATS.values()))
+    assert not {m for m in covered if m.rpartition(".")[2] in ("defaults", "reference", "references", "registry")}
+    assert all(m.startswith(("kernels.ops.", "kernels.formats")) for m in covered)

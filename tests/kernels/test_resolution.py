@@ -16,11 +16,11 @@ from support.store_rows import fact, opened
 
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Target, Workload
-from kernels import defaults, resolution, sink
-from kernels.defaults import near_enough
 from kernels.formats import FormatError
-from kernels.registry import KernelError, kernel_digest
-from kernels.resolution import STEPS, Resolver
+from kernels.ops.registry import KernelError, kernel_digest
+from kernels.serve import defaults, resolution, sink
+from kernels.serve.defaults import near_enough
+from kernels.serve.resolution import STEPS, Resolver
 
 W = Workload("linear", "Q4_0", 64, 64)
 NEAR, FAR, OTHER_FORMAT = replace(W, n=80), replace(W, n=4096, k=4096), replace(W, format="Q8_0")

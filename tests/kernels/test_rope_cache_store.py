@@ -10,10 +10,10 @@ from support.random_schedules import assert_random_schedules, counts
 from support.renderers import CL, METAL
 
 from db.records import Outcome, Workload
-from kernels import defaults
-from kernels.references import make_case
-from kernels.registry import KernelError, variants
-from kernels.sink import applies
+from kernels.ops.references import make_case
+from kernels.ops.registry import KernelError, variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 WORKLOADS = {
     "neox": rope_store(),

@@ -15,9 +15,9 @@ from autotune.tinygrad_api.space import Limits, Space
 from db.codec import OPT_OPS
 from db.records import Opt, Workload
 from kernels.formats import get_format
-from kernels.registry import body
-from kernels.schedule import ScheduledKernel, ScheduleError, apply_opts
-from kernels.sink import build, placeholders
+from kernels.ops.registry import body
+from kernels.serve.sink import build, placeholders
+from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts
 
 NARROW = {"words": 1, "lanes": 1}
 

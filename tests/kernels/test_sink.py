@@ -10,10 +10,11 @@ from tinygrad import Device, Tensor
 
 import kernels
 from db.records import Opt, Schedule, Workload
-from kernels import defaults, reference, sink
-from kernels.registry import KernelError, body
-from kernels.schedule import ScheduleError
-from kernels.sink import applies, placeholders
+from kernels.formats import reference
+from kernels.ops.registry import KernelError, body
+from kernels.serve import defaults, sink
+from kernels.serve.sink import applies, placeholders
+from kernels.tinygrad.schedule import ScheduleError
 
 NARROW = {"words": 1, "lanes": 1}
 W = Workload("linear", "Q8_0", 64, 64)

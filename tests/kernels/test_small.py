@@ -12,10 +12,12 @@ from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
 from db.records import Outcome, Workload
-from kernels import PackedWeight, defaults, reference, small
-from kernels.formats import FORMATS, get_format
-from kernels.registry import KernelError, nbytes_moved, variants
-from kernels.sink import applies
+from kernels import PackedWeight
+from kernels.api import small
+from kernels.formats import FORMATS, get_format, reference
+from kernels.ops.registry import KernelError, nbytes_moved, variants
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 
 def norm(n, m=1, op="rmsnorm", dtype="float32", heads=None):

@@ -25,14 +25,14 @@ from autotune.tinygrad_api.lower import MAX_UOPS as SEARCHED_UOPS
 from autotune.tinygrad_api.lower import compile_program
 from autotune.tinygrad_api.space import Limits, Space
 from db.records import Opt, Outcome, Workload
-from kernels.defaults import defaults, heuristic
 from kernels.formats import FORMATS, get_format
-from kernels.ops import tc
-from kernels.references.case import Case
-from kernels.registry import backend, variants
-from kernels.schedule import ScheduledKernel, ScheduleError
-from kernels.sink import applies, build, default
-from kernels.tolerance import tolerance
+from kernels.ops.case import Case
+from kernels.ops.linear import tensor_core
+from kernels.ops.registry import backend, variants
+from kernels.ops.tolerance import tolerance
+from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.sink import applies, build, default
+from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError
 
 TC = Opt("TC", 0, (-1, 0, 1))
 ARCHS = {"METAL": "METAL", "CUDA": "sm_80"}
@@ -113,7 +113,7 @@ def test_the_experts_of_many_tokens_emulated(device, name):
     w, ren = EXPERTS[name], PythonRenderer(device)
     found = default(w, ren)
     assert found.variant == "tc"
-    start = schedule("tc", {}, tc.opts(w.format, device))
+    start = schedule("tc", {}, tensor_core.opts(w.format, device))
     other = random.Random(f"{device}{name}").choice(list(Space(w, ren, Limits(body=100)).children(start))).schedule
     for choice in (found, other):
         verdict = run(w, build(w, choice, ren), ren, case_of(w))
@@ -137,7 +137,7 @@ def test_random_schedules_emulated(device, format, count):
     space = Space(w, ren, Limits(body=100))
     for _ in range(count):
         # unrolled: the interpreter is slow to unpack all and choose then
-        here = schedule("tc", {}, tc.opts(format, device))
+        here = schedule("tc", {}, tensor_core.opts(format, device))
         for _ in range(rng.randint(1, 3)):
             if children := list(space.children(here)):
                 here = rng.choice(children).schedule
@@ -153,19 +153,21 @@ def test_quants_that_are_chosen_at_run_time_emulated(device, opts):
 
 def test_rows_of_every_scale_emulated():
     w, ren = workload("Q8_0", 16, 16, 32), PythonRenderer("CUDA")
-    assert_right(w, schedule("tc", {}, tc.opts("Q8_0", "CUDA")), ren, case_of(w))
+    assert_right(w, schedule("tc", {}, tensor_core.opts("Q8_0", "CUDA")), ren, case_of(w))
 
 
 @pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL))
 def test_every_format_emulated(format):
     w = workload(format, 8, 16 if get_format(format).block == 1 else 1, 16)
-    assert_right(w, schedule("tc", {}, tc.opts(format, "CUDA")), PythonRenderer("CUDA"))
+    assert_right(w, schedule("tc", {}, tensor_core.opts(format, "CUDA")), PythonRenderer("CUDA"))
 
 
 @pytest.mark.parametrize("device", ARCHS)
 @pytest.mark.parametrize("format", ["F32", "F16", "BF16"])
 def test_columns_and_rows_beside_whole_tiles_emulated(device, format):
-    assert_right(workload(format, 11, 35, 19), schedule("tc", {}, tc.opts(format, device)), PythonRenderer(device))
+    assert_right(
+        workload(format, 11, 35, 19), schedule("tc", {}, tensor_core.opts(format, device)), PythonRenderer(device)
+    )
 
 
 @pytest.mark.parametrize("device", ARCHS)
@@ -176,7 +178,7 @@ def test_small_and_large_inputs_emulated(device, sizes):
     truth = case.truths["out"]
     scaled = replace(truth, reference=truth.reference * size[:, None], row_scale=truth.row_scale * size)
     case = Case({**case.arrays, "x": case.arrays["x"] * size[:, None]}, {"out": scaled})
-    assert_right(w, schedule("tc", {}, tc.opts("Q8_0", device)), ren, case)
+    assert_right(w, schedule("tc", {}, tensor_core.opts("Q8_0", device)), ren, case)
 
 
 @pytest.mark.parametrize("device", ARCHS)
@@ -184,7 +186,7 @@ def test_a_large_weight_emulated(device):
     w, ren = workload("F32", 8, 16, 16), PythonRenderer(device)
     weights = np.ones((8, 16), np.float32)
     weights[3, 5] = 1e30
-    assert_right(w, schedule("tc", {}, tc.opts("F32", device)), ren, linear_case(w, weights.view(np.uint8)))
+    assert_right(w, schedule("tc", {}, tensor_core.opts("F32", device)), ren, linear_case(w, weights.view(np.uint8)))
 
 
 def test_a_weight_that_bfloat16_cannot_hold_gives_no_plausible_number():
@@ -192,7 +194,7 @@ def test_a_weight_that_bfloat16_cannot_hold_gives_no_plausible_number():
     weights = np.full((8, 16), 1e-3, np.float32)
     weights[3, 5] = 3.4e38
     case = linear_case(w, weights.view(np.uint8))
-    verdict = run(w, build(w, schedule("tc", {}, tc.opts("F32", "CUDA")), ren), ren, case)
+    verdict = run(w, build(w, schedule("tc", {}, tensor_core.opts("F32", "CUDA")), ren), ren, case)
     assert verdict.outcome is Outcome.WRONG_RESULT
     assert verdict.reason.startswith("NaN or infinity, first at (0, 3)")
 
@@ -202,7 +204,7 @@ def test_a_nan_spoils_the_results_of_its_token_alone(device):
     w, ren = workload("BF16", 8, 16, 16), PythonRenderer(device)
     case = ordinary_rows(w)
     case.arrays["x"][5, 7] = np.nan
-    verdict = run(w, build(w, schedule("tc", {}, tc.opts("BF16", device)), ren), ren, case)
+    verdict = run(w, build(w, schedule("tc", {}, tensor_core.opts("BF16", device)), ren), ren, case)
     assert verdict.reason.startswith("NaN or infinity, first at (5, 0)")
 
 
@@ -236,7 +238,7 @@ def test_loops_stay_whole_and_one_way_to_begin(device, format):
     w = workload(format, 77, 80 if get_format(format).block == 1 else 3, 33)
     space = Space(w, ren, Limits.of(ren, w))
     starts = [s for s in space.starts if s.variant == "tc"]
-    assert starts == [schedule("tc", {}, tc.opts(format, device)[:1])]
+    assert starts == [schedule("tc", {}, tensor_core.opts(format, device)[:1])]
     assert set(starts) <= set(space.seeds)
     kernel = ScheduledKernel(build(w, starts[0], ren).replace(arg=None), ren)
     products = [] if device == "METAL" else [("2", 2 if format == "BF16" else 3)]
@@ -306,7 +308,7 @@ def test_only_where_there_are_tensor_cores_and_for_many_tokens():
 def test_not_where_tensor_cores_multiply_no_bfloat16(arch, served):
     w, ren = workload("Q4_K", 64, 1, 32), PythonRenderer(arch)
     assert any(s.variant == "tc" for s in Space(w, ren, Limits()).starts) == served
-    assert applies(w, schedule("tc", {}, tc.opts("Q4_K", "CUDA")), "CUDA", ren) == served
+    assert applies(w, schedule("tc", {}, tensor_core.opts("Q4_K", "CUDA")), "CUDA", ren) == served
     assert (default(w, ren).variant == "tc") == served
 
 

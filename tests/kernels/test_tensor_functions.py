@@ -14,10 +14,10 @@ from support.tiers import few_of
 
 from db.lookup import Lookup
 from db.records import Served, Target, Workload
-from kernels import defaults, resolution
 from kernels.models.header import Header, read_header
 from kernels.models.passes import PROMPT_TOKENS, plan_passes
-from kernels.modes import lookup_mode
+from kernels.serve import defaults, resolution
+from kernels.serve.modes import lookup_mode
 
 MODELS = [*(f"made {name}" for name in synthetic_models.MODELS), *(f"small {n}" for n in CASES)]
 DEVICES = ("CPU", "NULL")  # NULL is a GPU to a plan, which divides the context there

@@ -4,8 +4,8 @@ import pytest
 
 from db.records import Workload
 from kernels.formats import FORMATS
-from kernels.registry import variants
-from kernels.tolerance import tolerance
+from kernels.ops.registry import variants
+from kernels.ops.tolerance import tolerance
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -12,11 +12,11 @@ from support.warp_emulator import COMPILER
 from tinygrad import Tensor, TinyJit
 
 from db.records import Outcome, Workload
-from kernels import defaults
-from kernels.registry import KernelError, variants
-from kernels.registry import backend as written_for
-from kernels.router import topk
-from kernels.sink import applies
+from kernels.api.router import topk
+from kernels.ops.registry import KernelError, variants
+from kernels.ops.registry import backend as written_for
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 
 def routing(experts, used, m=1, gating="softmax", dtype="float32", **extra):

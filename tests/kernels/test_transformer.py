@@ -12,7 +12,7 @@ from support import kernel_runs, recalling_program, synthetic_models
 from support.recalling_program import RecallingProgram, following, logits_after, next_token
 from tinygrad import Tensor
 
-from kernels.arguments import ArgumentError
+from kernels.api.arguments import ArgumentError
 from kernels.llm import ModelError, Sizes, Transformer
 from kernels.models.passes import plan_passes
 

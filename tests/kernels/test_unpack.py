@@ -7,11 +7,11 @@ from support.tiers import few_of
 from tinygrad import UOp, dtypes
 from tinygrad.uop.ops import Ops
 
-from kernels import formats, reference
-from kernels.formats import FormatError
-from kernels.unpack import NO_HALF, Block, get_layout, half, in_place, signed_bytes, spread, tables
-from kernels.unpack import number as float_of
-from kernels.unpack.iq import sign_byte
+from kernels import formats
+from kernels.formats import FormatError, reference
+from kernels.formats.unpack import NO_HALF, Block, get_layout, half, in_place, signed_bytes, spread, tables
+from kernels.formats.unpack import number as float_of
+from kernels.formats.unpack.iq import sign_byte
 
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
 

@@ -7,7 +7,7 @@ import pytest
 from support.kernel_runs import device
 from tinygrad import dtypes
 
-from kernels.upload import release, upload, zeros
+from kernels.tinygrad.upload import release, upload, zeros
 
 
 @pytest.fixture(scope="module")

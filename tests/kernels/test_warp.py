@@ -18,9 +18,9 @@ from tinygrad.renderer.cstyle import OpenCLRenderer
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Outcome, Workload
 from kernels import formats
-from kernels.ops.warp import MAX_TOKENS
-from kernels.registry import KernelError, operands, variants
-from kernels.sink import build
+from kernels.ops.linear.warp import MAX_TOKENS
+from kernels.ops.registry import KernelError, operands, variants
+from kernels.serve.sink import build
 
 BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
 # n and steps not of whole blocks of rows and turns, and of such; several tokens

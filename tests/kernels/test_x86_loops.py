@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.bare_machine import ROOT, run_bare
 
-from kernels import hostcc, x86_loops
+from kernels.tinygrad import hostcc, x86_loops
 
 pytestmark = pytest.mark.skipif(hostcc.machine() != "x86_64", reason="the X86 renderer is for x86_64")
 

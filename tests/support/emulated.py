@@ -7,9 +7,9 @@ from pathlib import Path
 from autotune.tinygrad_api.lower import compile_program
 from autotune.validate import Verdict
 from db.records import Schedule, Workload
-from kernels.references.case import outputs
-from kernels.registry import operands, tuned_values
-from kernels.sink import build
+from kernels.ops.case import outputs
+from kernels.ops.registry import operands, tuned_values
+from kernels.serve.sink import build
 from support.kernel_runs import MAX_UOPS, arrays, case_of, judged
 from support.warp_emulator import CUDASource, launch
 

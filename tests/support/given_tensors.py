@@ -5,9 +5,10 @@ from __future__ import annotations
 from tinygrad import Tensor
 
 from db.records import Workload
-from kernels import PackedWeight, small
-from kernels.op import DTYPES
-from kernels.registry import operands
+from kernels import PackedWeight
+from kernels.api import small
+from kernels.ops.op import DTYPES
+from kernels.ops.registry import operands
 
 
 class Given:

@@ -18,14 +18,15 @@ from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
 from autotune.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Schedule, Workload
-from kernels import devices, reference
-from kernels.references import make_case, truths
-from kernels.references.case import Case, Inputs, PackedRows, outputs
-from kernels.registry import operands as operands_of
-from kernels.registry import tuned_values
-from kernels.sink import build
-from kernels.tolerance import tolerance
-from kernels.unpack import NO_HALF
+from kernels import devices
+from kernels.formats import reference
+from kernels.formats.unpack import NO_HALF
+from kernels.ops.case import Case, Inputs, PackedRows, outputs
+from kernels.ops.references import make_case, truths
+from kernels.ops.registry import operands as operands_of
+from kernels.ops.registry import tuned_values
+from kernels.ops.tolerance import tolerance
+from kernels.serve.sink import build
 from support.cpu_device import cpu
 
 # tinygrad's heuristic unrolls far beyond what a search would try

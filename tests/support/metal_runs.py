@@ -11,11 +11,11 @@ from autotune import simulate
 from autotune.metalsim import Launch, Result, ToolchainError, find_toolchain, metal_renderer
 from autotune.tinygrad_api.lower import Program, compile_program
 from db.records import Outcome, Schedule, Workload
-from kernels.references import make_case
-from kernels.references.case import Case
-from kernels.registry import tuned_values
-from kernels.sink import build
-from kernels.tolerance import tolerance
+from kernels.ops.case import Case
+from kernels.ops.references import make_case
+from kernels.ops.registry import tuned_values
+from kernels.ops.tolerance import tolerance
+from kernels.serve.sink import build
 
 WRONG = "wrong_result"
 

@@ -17,10 +17,10 @@ from kernels.llm.weights import RawWeight, Weights
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Columns, Launch, Source, Value
-from kernels.op import OUT, UPDATE
-from kernels.references import truths
-from kernels.references.case import Array, Doubles, Inputs, PackedRows
-from kernels.registry import operands
+from kernels.ops.case import Array, Doubles, Inputs, PackedRows
+from kernels.ops.op import OUT, UPDATE
+from kernels.ops.references import truths
+from kernels.ops.registry import operands
 
 DTYPE = "float32"  # that the launches are planned for
 

@@ -10,7 +10,7 @@ import pytest
 
 from autotune.tinygrad_api import sample
 from db.records import Outcome, Schedule, Workload
-from kernels.registry import get_op
+from kernels.ops.registry import get_op
 from support.kernel_runs import case_of, device, run
 
 

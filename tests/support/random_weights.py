@@ -10,8 +10,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from kernels import reference
-from kernels.formats import get_format
+from kernels.formats import get_format, reference
 from support.synthetic_models import Shape
 
 Raw = npt.NDArray[np.uint8]

@@ -14,8 +14,8 @@ from tinygrad import Tensor, UOp, dtypes
 
 from kernels.devices import describe_target
 from kernels.llm.prompt import CHUNKS
-from kernels.ops.attend import START
-from kernels.upload import upload, zeros
+from kernels.ops.attention.attend import START
+from kernels.tinygrad.upload import upload, zeros
 
 VOCABULARY = 211
 _PRIME = 10007

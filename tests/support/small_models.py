@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import reference
+from kernels.formats import reference
 from kernels.models.header import Header
 from support import gguf_files, synthetic_models
 from support.random_weights import random_rows

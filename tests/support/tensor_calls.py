@@ -13,7 +13,7 @@ from typing import Any
 
 import kernels
 from db.records import Workload
-from kernels import attention, fused, router, small
+from kernels.api import attention, fused, router, small
 from support.given_tensors import Given
 
 Run = tuple[Workload, ...]

@@ -11,8 +11,8 @@ import pytest
 from support.metal_runs import RENDERER, WRONG, MetalKernel, metal_kernel
 
 from db.records import Schedule, Workload
-from kernels import defaults
-from kernels.sink import applies
+from kernels.serve import defaults
+from kernels.serve.sink import applies
 
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
 

@@ -16,8 +16,8 @@ import autotune.metalsim
 from autotune.metalsim import SimulatedMetalRenderer, metal_renderer
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
-from kernels import defaults
-from kernels.sink import applies, build
+from kernels.serve import defaults
+from kernels.serve.sink import applies, build
 
 WORKLOADS = (
     Workload("linear", "Q4_K", 40, 512),

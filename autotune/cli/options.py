@@ -1,0 +1,184 @@
+"""What the commands share: options, settings out of them, and how an error or Ctrl-C ends the program."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from autotune.cli.text import ReaderGoneError, tell, telling, writing
+from autotune.settings import Settings
+from db.errors import AutotuneError
+
+if TYPE_CHECKING:
+    from autotune.workloads import ModelPlan
+    from db.records import Target
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Verb(click.Command):
+    """A command: it prints its help before it is called, and that may fail as all writing may."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with writing():
+            return super().parse_args(ctx, args)
+
+
+class Program(click.Group):
+    """Commands return their exit status. Bad input ends in one line on stderr and status 2, Ctrl-C in status 130.
+
+    SIGTERM and SIGHUP end it with status 143 and 129, after temporary files and child processes are gone.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is not
+                signal.signal(number, _end)
+        try:
+            status: Any = run()
+        except click.ClickException as e:
+            with telling():
+                e.show(sys.stderr or io.StringIO())  # click would show it on stdout where stderr is closed
+            status = 2
+        except click.Abort:  # what click makes of KeyboardInterrupt
+            tell("stopped")
+            status = INTERRUPTED
+        except ReaderGoneError:
+            status = 1
+        except AutotuneError as e:
+            tell(f"autotune: {' '.join(str(e).split())}")
+            status = 2
+        sys.exit(status)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as e:  # not stdout's; click would end with status 1 and say nothing
+            raise RuntimeError("a pipe to a child process broke") from e
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with writing():  # of the help
+            return super().parse_args(ctx, args)
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[int, ...]:
+    """`--m 1 --m 8` and `--m 1,8` alike."""
+    try:
+        return tuple(dict.fromkeys(int(part) for text in given for part in text.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{', '.join(given)!r}: expected whole numbers, as in 1,8", param=option) from None
+
+
+def ggml_types(_: click.Context, option: click.Parameter, given: str | Sequence[str] | None) -> Any:
+    """One GGML type or several, as `kernels.formats` spells them; in what case they are given does not matter."""
+    from kernels.formats import FormatError, get_format
+
+    try:
+        if given is None or isinstance(given, str):
+            return given and get_format(given.upper()).name
+        return tuple(get_format(name.upper()).name for name in given)
+    except FormatError as e:
+        raise click.BadParameter(str(e), param=option) from None
+
+
+def positive(_: click.Context, option: click.Parameter, given: float | None) -> float | None:
+    """An amount of something; click's own ranges have NaN in them."""
+    if given is not None and not 0 < given < math.inf:
+        raise click.BadParameter(f"{given}: expected more than 0", param=option)
+    return given
+
+
+db = click.option("--db", metavar="PLACE", help="Store: a path or SQLAlchemy URL. [env: AUTOTUNE_DB]")
+device = click.option("--device", metavar="DEV", help="tinygrad device, such as METAL, CUDA or CPU. [env: DEV]")
+json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+format = click.option(
+    "--format",
+    "formats",
+    metavar="TYPE",
+    multiple=True,
+    callback=ggml_types,
+    help="Only this GGML type; repeatable.",
+)
+target = click.option("--target", metavar="TEXT", help="Only targets whose name contains TEXT, such as M3.")
+workers = click.option(
+    "--workers", type=int, metavar="N", help="Compiler processes. [env: AUTOTUNE_WORKERS; one a CPU thread]"
+)
+m = click.option(
+    "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."
+)
+
+
+ctx = click.option(
+    "--ctx",
+    type=int,
+    metavar="N",
+    help="Positions that attention is tuned at, the model's limit at most. [4096]",
+)
+
+linears = click.option(
+    "--linears/--no-linears",
+    default=True,
+    help="Each weight as the plain linear of kernels.linear too, not only as a decode step has it. [on]",
+)
+
+
+def options(*given: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, listed in help in the order given."""
+
+    def decorate(f: F) -> F:
+        for option in reversed(given):
+            f = option(f)
+        return f
+
+    return decorate
+
+
+def settings(**given: Any) -> Settings:
+    """The environment's settings with what the command line gives. Raises SettingError naming the bad value."""
+    changes: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(Settings.from_environment(), **changes)
+
+
+def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
+    """The workloads of a GGUF file on a device, "" for any GPU.
+
+    Raises HeaderError, and SettingError for an m that is no token bucket or a context that cannot be.
+    """
+    from autotune.workloads import workloads
+    from kernels.models.header import read_header
+    from kernels.models.passes import CONTEXT
+
+    return workloads(read_header(model), m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
+
+
+def this_target(chosen: Settings) -> Target:
+    """This machine's target. Opens the device in this process."""
+    from autotune.session import choose
+    from kernels import devices
+
+    choice = choose(chosen)
+    devices.activate(choice)
+    return devices.describe_target(choice.device)

@@ -1,0 +1,105 @@
+"""`autotune verify` of schedules: what is stored for this device, or what runs as simulated Metal source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from autotune.cli.options import plan_of
+from autotune.cli.text import echo, say_line
+
+if TYPE_CHECKING:
+    from autotune.settings import Settings
+    from autotune.verify import Checked
+    from db.records import Target, Workload
+    from kernels.devices import Choice
+
+
+def check_schedules(
+    chosen: Settings,
+    model: str | None,
+    target: str | None,
+    simulate: bool,
+    ctx: int | None,
+    formats: tuple[str, ...],
+    m: tuple[int, ...],
+    defaults: bool,
+    count: int,
+    as_json: bool,
+) -> int:
+    """Checks schedules one by one, each on random inputs. The exit status."""
+    from autotune.session import choose, session
+    from autotune.verify import verify as verified
+
+    workloads = None
+    if model:
+        where = "METAL" if simulate else choose(chosen).device
+        workloads = [found.workload for found in plan_of(model, where, m, ctx, linears=False).workloads]
+    if simulate:
+        return _simulated(chosen, target, workloads, formats, m, count, as_json)
+    if count:
+        raise click.UsageError("--random is for --simulate")
+    with session(chosen) as s:
+        refuse_other(target, s.info.target)
+        found = verified(s, "autotune verify", formats, m, defaults, workloads or ())
+        return _checked(found, (s.choice, s.info.target), as_json)
+
+
+def refuse_other(wanted: str | None, here: Target) -> None:
+    """Raises UsageError where --target does not name this device."""
+    if wanted and wanted.lower() not in (name := f"{here.backend}:{here.arch}").lower():
+        raise click.UsageError(f"--target {wanted}: this device is {name}; METAL can be run with --simulate")
+
+
+def _simulated(
+    chosen: Settings,
+    target: str | None,
+    workloads: Sequence[Workload] | None,
+    formats: tuple[str, ...],
+    m: tuple[int, ...],
+    count: int,
+    as_json: bool,
+) -> int:
+    import uuid
+
+    from autotune import simulate
+    from autotune.catalogue import catalogue
+    from db.records import Run
+    from db.store import Store
+
+    if target is None:
+        raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
+    arch = simulate.parse_target(target)
+    store = Store.open(chosen.db)
+    asked = [w for w in (catalogue() if workloads is None else workloads) if not m or w.m in m]
+    todo = simulate.jobs(store, arch, asked, formats, count)
+    run = Run(str(uuid.uuid4()), "autotune verify --simulate", 0, 0.0, (("clock", "none: simulated"),))
+    found = simulate.simulate(store, run, arch, todo, chosen.workers)
+    return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
+
+
+def _checked(
+    found: Iterable[Checked], heading: tuple[Choice | None, Target], as_json: bool, total: int | None = None
+) -> int:
+    """Prints what is checked as it comes. Status 1 if anything is wrong."""
+    from autotune import jsonable, reports
+    from autotune.render import heading as columns
+
+    choice, target = heading
+    bad = count = 0
+    if not as_json:
+        if choice is not None:
+            echo(reports.choice(choice))
+        echo(f"target {target}\n{columns(reports.VERIFY)}")
+    for checked in found:
+        count, bad = count + 1, bad + (not checked.ok)
+        if as_json:
+            say_line("checked", **jsonable.checked(checked))
+        else:
+            echo(reports.checked_row(checked))
+    if not as_json:
+        of = f" of {total}" if total else ""
+        echo(f"{count}{of} schedules checked, {bad} not right" if count else "nothing is stored for this target")
+    return 1 if bad else 0

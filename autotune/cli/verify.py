@@ -1,0 +1,218 @@
+"""`autotune verify`: is a whole model right here, or what is stored for this device?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from autotune.cli import options as opt
+from autotune.cli.options import options, settings
+from autotune.cli.schedules import check_schedules, refuse_other
+from autotune.cli.text import echo, say_line
+
+if TYPE_CHECKING:
+    from autotune.model_check.launches import LaunchCheck
+    from autotune.model_check.whole import Asked, Check
+    from autotune.opened import Opened
+    from autotune.settings import Settings
+    from kernels.devices import Choice
+    from kernels.models.header import Header
+
+
+def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    try:
+        found = tuple(int(part) for part in given.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{given!r}: expected whole numbers, as in 1,18,513", param=option) from None
+    if min(found) < 1:
+        raise click.BadParameter(f"{min(found)}: a prompt has at least 1 token", param=option)
+    return found
+
+
+@click.command(cls=opt.Verb, short_help="Check that MODEL is right here, or what is stored.")
+@click.argument("model", required=False)
+@options(
+    click.option("--lengths", callback=_lengths, metavar="N,N", help="Lengths of prompts. [1,2,16,17,18,31,33,70,513]"),
+    click.option(
+        "--against", type=click.Choice(["llama.cpp"]), help="Compare with llama.cpp on the same weights, too."
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Seed that the prompts' tokens are drawn with. [0]",
+    ),
+    opt.ctx,
+    click.option(
+        "--schedules", is_flag=True, help="Check schedules one by one on random inputs: only those of MODEL, if given."
+    ),
+    opt.format,
+    opt.m,
+    click.option("--defaults", is_flag=True, help="Check the hand-chosen schedules of the stored workloads too."),
+    click.option("--target", metavar="NAME", help="Refuse any other device than NAME, such as METAL:Apple9."),
+    click.option("--simulate", is_flag=True, help="Run Metal source on this machine's CPU; needs --target."),
+    click.option(
+        "--random", "count", type=int, default=0, metavar="N", help="N random schedules of each workload too."
+    ),
+    opt.workers,
+    opt.device,
+    opt.db,
+    opt.json,
+)
+def verify(
+    model: str | None,
+    lengths: tuple[int, ...] | None,
+    against: str | None,
+    seed: int,
+    ctx: int | None,
+    schedules: bool,
+    formats: tuple[str, ...],
+    m: tuple[int, ...],
+    defaults: bool,
+    target: str | None,
+    simulate: bool,
+    count: int,
+    workers: int | None,
+    device: str | None,
+    db: str | None,
+    as_json: bool,
+) -> int:
+    """Check that MODEL computes what its weights say, under the schedules that are served on this device.
+
+    Every launch is judged against a float64 reference, on the model's own weights. A prompt that is read at once, or
+    in two pieces, must give the logits of the same prompt read token by token, for each of --lengths. That the launches
+    are the right ones for this architecture is checked by --against only. Status 1 if anything is wrong: the last line
+    names the first layer and launch that differs. With --simulate, the Metal source of all kernels is what is checked,
+    on this machine's CPU.
+
+    Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
+    two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are
+    replayed: checked under the current one and, if right, timed and accepted. With --simulate no Mac is needed: stored,
+    hand-chosen and the heuristic's schedules run in three orders of threads.
+
+    \b
+    Examples:
+      autotune verify model.gguf
+      autotune verify model.gguf --against llama.cpp
+      autotune verify --format Q4_K
+      autotune verify --target METAL:Apple9 --simulate
+    """
+    chosen = settings(db=db, device=device, workers=workers)
+    if model and not schedules:
+        if formats or m or defaults or count:
+            raise click.UsageError("--format, --m, --defaults and --random choose schedules: add --schedules")
+        return _whole_model(chosen, model, target, simulate, ctx, lengths, seed, against, as_json)
+    if lengths or against:
+        raise click.UsageError("--lengths and --against are for a whole MODEL, without --schedules")
+    return check_schedules(chosen, model, target, simulate, ctx, formats, m, defaults, count, as_json)
+
+
+def _whole_model(
+    chosen: Settings,
+    model: str,
+    target: str | None,
+    simulate: bool,
+    ctx: int | None,
+    lengths: tuple[int, ...] | None,
+    seed: int,
+    against: str | None,
+    as_json: bool,
+) -> int:
+    from autotune.model_check import LENGTHS
+    from autotune.model_check.whole import AGAINST_CONTEXT, Asked
+    from autotune.opened import context_of, open_model
+    from autotune.session import choose
+    from kernels.models.header import read_header
+
+    header = read_header(model)
+    context = context_of(header, ctx)
+    if lengths and max(lengths) > context:
+        raise click.UsageError(f"--lengths: a prompt of {max(lengths)} tokens does not fit the context of {context}")
+    if against and context < AGAINST_CONTEXT:
+        raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {context}")
+    choice = _simulated_metal(target) if simulate else choose(chosen)
+    opened = open_model(model, header, chosen, choice, ctx)
+    refuse_other(target, opened.target)
+    asked = Asked(lengths or LENGTHS, seed, against is not None)
+    with opened.running():
+        found = _checks(opened, header, asked, as_json)
+        if as_json:
+            return _told(found)
+        return _printed(opened, found)
+
+
+def _checks(opened: Opened, header: Header, asked: Asked, as_json: bool) -> Iterator[Check]:
+    """The checks as they come, behind a bar on a terminal."""
+    from autotune.model_check.whole import checks, launch_count
+    from autotune.progress import Counter
+
+    shown = not as_json and sys.stderr is not None and sys.stderr.isatty()
+    with Counter("launches", launch_count(opened.model), shown) as bar:
+        for check in checks(opened.model, header, asked):
+            bar.step()
+            yield check
+
+
+def _simulated_metal(target: str | None) -> Choice:
+    """METAL simulated in this process, of the arch that --target names."""
+    from autotune import metalsim
+    from autotune.simulate import BACKEND, parse_target
+    from kernels.devices import Choice
+
+    if target is None:
+        raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
+    metalsim.install(metalsim.Simulation(parse_target(target)))
+    return Choice(BACKEND, f"simulated {target}, by --simulate")
+
+
+def _told(found: Iterable[Check]) -> int:
+    from autotune import jsonable
+
+    count, wrong = 0, []
+    for check in found:
+        event, value = jsonable.check(check)
+        say_line(event, **value)
+        count += 1
+        if not check.ok:
+            wrong.append(value)
+    say_line("summary", checks=count, wrong=len(wrong), first=wrong[0] if wrong else None)
+    return 1 if wrong else 0
+
+
+def _printed(opened: Opened, found: Iterable[Check]) -> int:
+    from autotune import check_report, model_reports, reports
+    from autotune.model_check.launches import LaunchCheck
+    from autotune.model_check.paths import PathCheck
+    from autotune.render import heading
+
+    echo(f"{reports.choice(opened.choice)}\n{model_reports.opened(opened)}\n{heading(check_report.CHECKS)}")
+    of_pass: list[LaunchCheck] = []
+    count, wrong = 0, []
+
+    def flush() -> None:
+        for text in check_report.by_kernel(of_pass):
+            echo(text)
+        of_pass.clear()
+
+    for check in found:
+        count += 1
+        if isinstance(check, LaunchCheck):
+            if of_pass and of_pass[-1].position != check.position:
+                flush()
+            of_pass.append(check)
+        else:
+            flush()
+            echo(check_report.path(check) if isinstance(check, PathCheck) else check_report.against(check))
+        if not check.ok:
+            wrong.append(check)
+    flush()
+    first = wrong[0] if wrong else None
+    told = "" if first is None else f"; the first: {check_report.first(first)}"
+    echo(f"{count} checks, {len(wrong)} not right{told}")
+    return 1 if wrong else 0

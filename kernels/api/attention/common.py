@@ -1,0 +1,100 @@
+"""What the functions of attention share: what a cache and its heads are, and the position that a kernel is bound to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinygrad import Tensor, UOp
+
+from db.records import decimal
+from kernels.api.arguments import HALF, ArgumentError, given, same_device, sizes, tensor
+from kernels.ops.attention import attend
+
+Extra = dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Attention that fits its caches: the extras of its workload that are the same for one token and for many, the
+    operands, and sizes. rows: positions of the cache, dim and value_dim: columns of a key and of a value."""
+
+    extra: Extra
+    read: dict[str, Tensor]
+    heads: int
+    kv_heads: int
+    dim: int
+    value_dim: int
+    rows: int
+
+
+def flash(
+    op: str,
+    q: Tensor,
+    lead: str,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    window: int,
+    softcap: float,
+    sinks: Tensor | None,
+) -> Asked:
+    """Grouped queries. lead: the dimensions of q before its heads, "" or "m, "."""
+    *_, heads, dim = sizes(op, "q", q, f"[{lead}heads, head_dim]")
+    kv_heads, rows, k_dim = sizes(op, "k_cache", k_cache, "[kv_heads, max_ctx, head_dim]", HALF)
+    v_heads, v_rows, value_dim = sizes(op, "v_cache", v_cache, "[kv_heads, max_ctx, v_head_dim]", HALF)
+    if k_dim != dim or heads % kv_heads or (v_heads, v_rows) != (kv_heads, rows):
+        shapes = f"q {q.shape}, k_cache {k_cache.shape}, v_cache {v_cache.shape}"
+        raise ArgumentError(f"{op}: {shapes} do not fit: head_dim and max_ctx are shared, kv_heads divides heads")
+    for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
+        same_device(op, name, cache, str(q.device))
+    extra: Extra = {
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": dim,
+        "v_head_dim": value_dim,
+        "window": window,
+        "sinks": int(sinks is not None),
+        "softcap": decimal(softcap) if softcap else "none",
+    }
+    read = {"q": q, "k": k_cache, "v": v_cache, **given(sinks=sinks)}
+    return Asked(extra, read, heads, kv_heads, dim, value_dim, rows)
+
+
+def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor) -> Asked:
+    """Multi-head latent attention in absorbed form."""
+    *before, heads, rank = sizes(op, "q_latent", q_latent, f"[{lead}heads, kv_lora]")
+    turned = sizes(op, "q_rope", q_rope, f"[{lead}heads, rope_dim]")
+    rows, dim = sizes(op, "cache", cache, "[max_ctx, kv_lora + rope_dim]", HALF)
+    if turned != (*before, heads, dim - rank):
+        shapes = f"q_latent {q_latent.shape}, q_rope {q_rope.shape}, cache {cache.shape}"
+        raise ArgumentError(f"{op}: {shapes} do not fit: the cache has kv_lora + rope_dim columns")
+    extra: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": dim - rank}
+    return Asked(extra, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, heads, 1, dim, rank, rows)
+
+
+def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
+    """The Variable start_pos with its value. Raises ArgumentError for one that is outside of the cache, and for a cache
+    of one position: tinygrad takes a Variable with one value for a constant, which no compiled kernel takes."""
+    if max_ctx < 2:
+        raise ArgumentError(f"{op}: a cache of {max_ctx} positions: at least 2 are needed")
+    if isinstance(start_pos, UOp):
+        return start_pos
+    if isinstance(start_pos, Tensor) or not isinstance(start_pos, int):
+        raise ArgumentError(f"{op}: start_pos is {start_pos!r:.80}, expected an int or a bound Variable")
+    if not 0 <= start_pos <= max_ctx - tokens:
+        raise ArgumentError(
+            f"{op}: start_pos {start_pos} with {tokens} tokens is outside of a cache of {max_ctx} positions"
+        )
+    variable: UOp = UOp.variable(attend.START, 0, max_ctx - 1).bind(start_pos)
+    return variable
+
+
+def ordered(extra: Extra) -> tuple[tuple[str, int | str], ...]:
+    return tuple(sorted(extra.items()))
+
+
+def pair(op: str, name: str, value: object) -> tuple[Tensor, Tensor]:
+    """Two Tensors. Raises ArgumentError."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ArgumentError(f"{op}: {name} is {value!r:.80}, expected a pair of Tensors")
+    first, second = (tensor(op, f"{name}[{i}]", item) for i, item in enumerate(value))
+    return first, second

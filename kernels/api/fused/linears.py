@@ -1,0 +1,94 @@
+"""Dense linears with what comes before and after them, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from tinygrad import Tensor
+
+from db.records import decimal
+from kernels.api.arguments import ArgumentError, given, packed, sizes
+from kernels.api.fused.workload import bucket, epilogue, tokens, workload
+from kernels.api.launch import launch
+from kernels.api.packed import PackedWeight
+
+
+def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """x [m, k] times w [n, k] transposed, plus bias [n] and residual [m, n]: [m, n]."""
+    packed("linear_add", w=w)
+    m, name = tokens("linear_add", x, "[m, k]", w.shape[1]), epilogue(bias=bias, add=residual)
+    asked = workload("linear", x, w.format, *w.shape, m, None, name)
+    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
+
+
+def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bias: Tensor | None = None) -> Tensor:
+    """act(gate [m, n]) * (x [m, k] times w [n, k] transposed, plus bias [n]): [m, n]. The second half of a gated
+    feed-forward of many tokens; for one token `gate_up` has both halves in one launch."""
+    packed("linear_gate", w=w)
+    m, name = tokens("linear_gate", x, "[m, k]", w.shape[1]), epilogue(bias=bias, gate=gate)
+    asked = workload("linear", x, w.format, *w.shape, m, {"act": act}, name)
+    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
+
+
+def rmsnorm_linear(
+    x: Tensor, norm: Tensor, weights: Sequence[PackedWeight], eps: float, bias: Tensor | None = None
+) -> Tensor:
+    """RMSNorm of x [m, k] (norm [k]), then every weight [n_i, k]: [m, sum of n_i], plus bias. Neighbours of one format
+    must come as one weight. x may be rows [m, x_row] that are wider than k: their first k columns are meant."""
+    op = "rmsnorm_linear"
+    if not isinstance(weights, list | tuple) or not weights:
+        raise ArgumentError(f"{op}: weights is {weights!r:.80}, expected a list of one PackedWeight or more")
+    packed(op, **{f"weights[{i}]": w for i, w in enumerate(weights)})
+    first, n, formats = weights[0], sum(w.shape[0] for w in weights), [w.format for w in weights]
+    if any(len(list(group)) > 1 for _, group in groupby(formats)):
+        raise ArgumentError(f"{op}: weights have neighbours of one format among {formats}: stack them")
+    k = first.shape[1]
+    if others := [w.shape for w in weights if w.shape[1] != k]:
+        raise ArgumentError(f"{op}: weights of shapes {first.shape} and {others[0]} do not share their k")
+    m, row = sizes(op, "x", x, "[m, k]")
+    if row < k:
+        raise ArgumentError(f"{op}: x of shape {x.shape} is not [m, k] with k={k}, the weights', or more columns")
+    extra: dict[str, int | str] = {"parts": "+".join(f"{w.format}.{w.shape[0]}" for w in weights), "eps": decimal(eps)}
+    if row > k:
+        extra["x_row"] = row
+    asked = workload(op, x, first.format, n, k, bucket(op, x, m), extra, epilogue(bias=bias))
+    planes = {f"w{i}": w.planes for i, w in enumerate(weights)}
+    return launch(asked, first.target, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
+
+
+def gate_up(
+    x: Tensor, gate: PackedWeight, up: PackedWeight, act: str = "silu", norm: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """act(gate x) * (up x) for x [m, k]: [m, n]; with `norm` [k], of x after RMSNorm."""
+    packed("gate_up", gate=gate, up=up)
+    if up.shape != gate.shape:
+        raise ArgumentError(f"gate_up: gate of shape {gate.shape} and up of shape {up.shape} are not the same size")
+    m = tokens("gate_up", x, "[m, k]", gate.shape[1])
+    extra: dict[str, int | str] = {"act": act, "up": up.format, "norm": "none" if norm is None else "rms"}
+    extra |= {} if norm is None else {"eps": decimal(eps)}
+    asked = workload("gate_up", x, gate.format, *gate.shape, m, extra)
+    read = {"gate": gate.planes, "up": up.planes, "x": x, **given(norm=norm)}
+    return launch(asked, gate.target, gate.device, read)[0]
+
+
+def head_linear(x: Tensor, w: PackedWeight, *, heads: int | None = None, step: int | None = None) -> Tensor:
+    """w [heads * n, k] by heads, times x [m, heads, k]: [m, heads, n].
+
+    x may be a part of wider rows [m, row]: head h has the columns h * step .. h * step + k; `heads` says how many there
+    are, and step is k by default.
+    """
+    op = "head_linear"
+    packed(op, w=w)
+    rows, k = w.shape
+    if heads is None:
+        heads, extra = sizes(op, "x", x, "[m, heads, k]")[1], {}
+        m = tokens(op, x, "[m, heads, k]", k)
+    else:
+        m, row = sizes(op, "x", x, "[m, row]")
+        extra = {"step": k if step is None else step, "row": row}
+        bucket(op, x, m)
+    if heads < 1 or rows % heads:
+        raise ArgumentError(f"{op}: w of shape {w.shape} is not [heads * n, k] of {heads} heads")
+    asked = workload(op, x, w.format, rows // heads, k, m, {"heads": heads, **extra})
+    return launch(asked, w.target, w.device, {"w": w.planes, "x": x})[0]

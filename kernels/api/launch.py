@@ -1,0 +1,75 @@
+"""One launch of an op inside a Tensor graph: the schedule is looked up, the kernel built, the outputs handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tinygrad import Tensor, UOp
+from tinygrad.uop.ops import Ops
+
+from db.records import Target, Workload
+from kernels.api.arguments import fitting
+from kernels.ops.op import OUT, UPDATE, Operand
+from kernels.ops.registry import operands
+from kernels.serve import sink
+from kernels.serve.compiled import compiled
+from kernels.serve.resolution import resolve
+
+
+def kernel(workload: Workload, target: Target, device: str) -> UOp:
+    """The SINK that `launch` calls, of the schedule that is looked up."""
+    return sink.kernel(workload, resolve(workload, target).schedule, sink.placeholders(workload), device)
+
+
+def empty(operand: Operand, device: str) -> Tensor:
+    """A buffer for an operand, with nothing in it that is known."""
+    return Tensor.empty(*operand.shape, dtype=operand.dtype, device=device)
+
+
+def launch(
+    workload: Workload,
+    target: Target,
+    device: str,
+    read: Mapping[str, Tensor | Sequence[Tensor]],
+    *bound: UOp,
+    out: Callable[[Operand, str], Tensor] = empty,
+) -> tuple[Tensor, ...]:
+    """The operands that the kernel writes, in slot order, as they are after it.
+
+    read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
+    order. bound: the kernel's Variables, bound to their values. out: makes the buffers of role `out`. Works inside
+    TinyJit. A kernel is compiled when what it writes is realized, if it is not `compiled` yet. Raises ArgumentError for
+    an operand that does not fit.
+    """
+    given = _spread(workload, read, device)
+    sources = [
+        out(o, device).uop if o.role == OUT else _written(given[o.name].uop) if o.role != UPDATE else given[o.name].uop
+        for o in operands(workload)
+    ]
+    call = compiled(kernel(workload, target, device), device).call(*sources, *bound)
+    written = [s for s, o in zip(sources, operands(workload), strict=True) if o.role in (OUT, UPDATE)]
+    return tuple(Tensor(s.after(call)) for s in written)
+
+
+def _written(u: UOp) -> UOp:
+    """`u` as a whole buffer. What a kernel has just written is one already, whatever shape it is given."""
+    base = u
+    while base.op is Ops.RESHAPE:
+        base = base.src[0]
+    return base if base.op is Ops.AFTER else u.contiguous()
+
+
+def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]], device: str) -> dict[str, Tensor]:
+    """One tensor for each operand's name, in the operand's shape."""
+    found: dict[str, Tensor] = {}
+    taken: dict[str, int] = {}
+    for o in operands(workload):
+        if o.role == OUT:
+            continue
+        group = o.name.partition(".")[0]
+        value = read[group if group != o.name else o.name]
+        if isinstance(value, list | tuple):
+            at = taken.get(group, 0)
+            value, taken[group] = value[at], at + 1
+        found[o.name] = fitting(workload.op, o.name, value, o.shape, o.dtype, device).reshape(o.shape)
+    return found

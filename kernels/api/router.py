@@ -1,0 +1,49 @@
+"""The experts that tokens are routed to, over Tensors, in one launch; tuned where a schedule is known.
+
+Nothing is ever searched here. See `kernels.ops.topk.topk` for what is computed.
+"""
+
+from __future__ import annotations
+
+from tinygrad import Tensor
+
+from db.records import Workload, decimal
+from kernels.api.arguments import FLOATS, given, sizes
+from kernels.api.launch import launch
+from kernels.api.small import target
+
+
+def topk(
+    logits: Tensor,
+    used: int,
+    gating: str = "softmax",
+    *,
+    bias: Tensor | None = None,
+    norm: bool = False,
+    scale: float = 1.0,
+    groups: int = 1,
+    used_groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """ids int32 [m, used] and probs float32 [m, used] of the experts chosen by logits [m, experts], the best first.
+
+    gating: "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight" for a softmax of the chosen logits. bias
+    [experts] is added for the choice only; norm divides probs by their sum; scale multiplies them at last; groups > 1
+    takes experts from the best used_groups of so many only. Raises ArgumentError for other dtypes or shapes,
+    KernelError for other numbers.
+    """
+    m, experts = sizes("topk", "logits", logits, "[m, experts]")
+    extra: dict[str, int | str] = {
+        "experts": experts,
+        "used": used,
+        "gating": gating,
+        "bias": int(bias is not None),
+        "norm": int(norm),
+        "scale": decimal(scale),
+    }
+    if groups > 1:
+        extra |= {"groups": groups, "used_groups": used_groups}
+    name = FLOATS[logits.dtype]
+    w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
+    read = {"logits": logits, **given(bias=bias)}
+    ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
+    return ids, probs

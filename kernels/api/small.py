@@ -1,0 +1,63 @@
+"""The small ops of a decode step over Tensors: norms, the lookup of embeddings, the next token.
+
+Each is one launch, tuned where a schedule is known, which is for token counts of M_BUCKETS; nothing is ever searched
+here.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from tinygrad import Tensor
+
+from db.records import Target, Workload, decimal
+from kernels import devices
+from kernels.api.arguments import FLOATS, INT, ArgumentError, given, packed, sizes
+from kernels.api.launch import launch
+from kernels.api.packed import PackedWeight
+from kernels.serve import sink
+
+
+@functools.cache
+def target(device: str) -> Target:
+    """What a device's schedules are stored for. Remembered, and so is the renderer: a captured function may not open
+    the device. Raises DeviceError for one that does not open."""
+    found = devices.describe_target(devices.named(device))
+    sink.renderer(device)
+    return found
+
+
+def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: Tensor | None = None) -> Tensor:
+    """x [m, n] divided by its root mean square over each of `heads` parts of a row, times weight [n / heads], plus the
+    residual [m, n] if there is one; in x's dtype. Raises ArgumentError for other shapes or dtypes."""
+    (m, n), (size,) = sizes("rmsnorm", "x", x, "[m, n]"), sizes("rmsnorm", "weight", weight, "[n / heads]")
+    if heads < 1 or size * heads != n:
+        raise ArgumentError(f"rmsnorm: x of shape {x.shape} and {heads} heads do not fit the weight of {size}")
+    extra: dict[str, int | str] = {"eps": decimal(eps)} | ({} if heads == 1 else {"heads": heads})
+    op = "rmsnorm" if residual is None else "rmsnorm_add"
+    name = FLOATS[x.dtype]
+    w = Workload(op, "F32", n, n, m, name, name, "none", tuple(sorted(extra.items())))
+    read = {"x": x, "weight": weight, **given(residual=residual)}
+    return launch(w, target(str(x.device)), str(x.device), read)[0]
+
+
+def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "float32") -> Tensor:
+    """Rows ids int32 [m] of a weight [n, k], dequantised, times scale: [m, k] of `dtype`. An id that is no row is taken
+    for the nearest that is one. Raises ArgumentError for other ids or another dtype."""
+    (m,) = sizes("embed", "ids", ids, "[m]", INT)
+    packed("embed", w=w)
+    if dtype not in FLOATS.values():
+        raise ArgumentError(f"embed: dtype is {dtype!r}, expected {' or '.join(FLOATS.values())}")
+    n, k = w.shape
+    extra = () if scale == 1.0 else (("scale", decimal(scale)),)
+    workload = Workload("embed", w.format, n, k, m, dtype, dtype, "none", extra)
+    return launch(workload, w.target, w.device, {"w": w.planes, "ids": ids})[0]
+
+
+def argmax(logits: Tensor) -> Tensor:
+    """The index int32 [m, 1] of the largest of each row of logits [m, n], of equal ones the lowest; NaN is smallest.
+    Raises ArgumentError for other shapes or dtypes."""
+    m, n = sizes("argmax", "logits", logits, "[m, n]")
+    name = FLOATS[logits.dtype]
+    workload = Workload("argmax", "F32", n, n, m, name, name)
+    return launch(workload, target(str(logits.device)), str(logits.device), {"logits": logits})[0]

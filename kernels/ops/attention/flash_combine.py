@@ -1,0 +1,82 @@
+"""`flash_combine`: puts together what `flash_decode` or `mla_decode` found in each split of the context.
+
+Workload: format F32 (that of the parts), n = heads * v_head_dim, k = splits, m = 1; extras heads, v_head_dim, splits.
+
+    out    [heads, v_head_dim]              written
+    parts  [splits, heads, v_head_dim] float32: the mean of each run's values
+    lse    [splits, heads] float32: log2 of each run's softmax denominator
+"""
+
+from __future__ import annotations
+
+from tinygrad import UOp, dtypes
+
+from db.records import Opt, Schedule, Workload
+from kernels.ops.attention import attend
+from kernels.ops.attention.attend import reduce_add, reduce_max
+from kernels.ops.kit.workgroup import loop
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
+
+MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
+EXTRAS: dict[str, int | str] = {"heads": 1, "v_head_dim": 1, "splits": 1}
+
+
+def _sizes(w: Workload) -> tuple[int, int, int]:
+    """heads, v_head_dim, splits."""
+    e = attend.extras(w, EXTRAS)
+    heads, dim, splits = (int(e[name]) for name in EXTRAS)
+    if (w.format, w.m, w.epilogue, w.x_dtype) != ("F32", 1, "none", "float32") or w.out_dtype not in DTYPES:
+        raise KernelError(f"flash_combine takes F32 parts of one token and no epilogue, saw {w}")
+    if (w.n, w.k) != (heads * dim, splits) or min(heads, dim, splits) < 1:
+        raise KernelError(f"flash_combine: n is heads * v_head_dim and k is splits, saw {w}")
+    return heads, dim, splits
+
+
+def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    """Loops: 0 head, 1 column; 2 the runs, for the largest, 3 the runs, for the sums."""
+    heads, dim, splits = _sizes(w)
+    head, column = UOp.range(heads, 0), UOp.range(dim, 1)
+    first, second = loop(splits, 2), loop(splits, 3)
+    top = reduce_max(args["lse"][first, head], first)
+    weight = (args["lse"][second, head] - top).exp2()
+    mean = reduce_add(weight * args["parts"][second, head, column], second) / reduce_add(weight, second)
+    return args["out"][head, column].store(mean.cast(DTYPES[w.out_dtype])).end(head, column)
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    _sizes(w)
+    return {"plain": Variant(_build, lambda w: ({},))}
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    heads, dim, splits = _sizes(w)
+    return (
+        Operand("out", (heads, dim), DTYPES[w.out_dtype], OUT),
+        Operand("parts", (splits, heads, dim), dtypes.float32, INPUT),
+        Operand("lse", (splits, heads), dtypes.float32, INPUT),
+    )
+
+
+def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """A thread a column on a GPU, all of whose loads are under way at once; on a CPU, columns in a vector register."""
+    found: list[tuple[Opt, ...]] = []
+    if device.startswith("CPU"):
+        found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
+    else:
+        threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]
+        if 1 < w.k <= MOST_AT_ONCE:
+            at_once = Opt("UNROLL", None, 0, "2"), Opt("UNROLL", None, 0, "3")
+            found = [(*opts, *at_once) for opts in threads]
+        found += threads
+    return (*(Schedule("plain", (), opts) for opts in found), Schedule("plain", (), ()))
+
+
+OP = Op(
+    name="flash_combine",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: (Schedule("plain", (), None),),
+    choices=_choices,
+    module=__name__,
+    products=lambda w: 2 * w.n * w.k,
+)

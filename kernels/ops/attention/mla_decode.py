@@ -1,0 +1,91 @@
+"""`mla_decode`: latent attention of one token (deepseek2) in its absorbed form, parallel over the context.
+
+Every head attends to the same rows of a cache, [latent | rotated key]; the values are the latents themselves, so that a
+row is read once for both (DeepSeek-V2, 2024, section 2.1). What k_b does to q, and v_b to the result, are linears.
+
+Workload: format F16 (the cache's), n = heads * kv_lora, k = kv_lora + rope_dim, m = 1, and the extras of `EXTRAS`: they
+mean what they mean for `flash_decode`.
+
+    out       [splits, heads, kv_lora]      written
+    lse       [splits, heads] float32       written: log2 of each run's softmax denominator
+    q_latent  [heads, kv_lora]
+    q_rope    [heads, rope_dim]
+    cache     [max_ctx, kv_lora + rope_dim] float16; row start_pos is already that of this token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tinygrad import UOp, dtypes
+
+from db.records import Workload
+from kernels.formats.unpack import float32
+from kernels.ops.attention import attend
+from kernels.ops.attention.attend import Attention
+from kernels.ops.attention.op import attention_op
+from kernels.ops.kit.masked_element import element
+from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
+
+EXTRAS: dict[str, int | str] = {
+    "heads": 1,
+    "kv_lora": 1,
+    "rope_dim": 1,
+    "ctx": 1,
+    "max_ctx": 1,
+    "splits": 1,
+    "scale": "1",
+}
+
+
+def attention(w: Workload) -> Attention:
+    """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
+    return latent(w, attend.extras(w, EXTRAS), False)
+
+
+def latent(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
+    """Latent attention of extras, of one token or of `many`, where q has an index more."""
+    rank, rope = int(e["kv_lora"]), int(e["rope_dim"])
+
+    def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
+        at, inside = column.get_idx(), column.get_valid()
+        row = (token, head) if many else (head,)
+        latent = element(args["q_latent"], (*row, at), inside & (at < rank))
+        rotated = element(args["q_rope"], (*row, at - rank), inside & (at >= rank))
+        return (at < rank).where(float32(latent), float32(rotated))
+
+    def row(args: Args, head: UOp, position: UOp, column: UOp) -> UOp:
+        return float32(element(args["cache"], (position, column)))
+
+    return Attention(
+        heads=int(e["heads"]),
+        kv_heads=1,
+        head_dim=rank + rope,
+        value_dim=rank,
+        ctx=int(e["ctx"]),
+        max_ctx=int(e["max_ctx"]),
+        splits=int(e.get("splits", 1)),
+        scale=attend.number(w, "scale", e["scale"]),
+        q=q,
+        k=row,
+        v=row,
+        many=many,
+        tokens=w.m if many else 1,
+    )
+
+
+def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
+    tokens = (a.tokens,) if a.many else ()
+    return (
+        Operand("q_latent", (*tokens, a.heads, a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("q_rope", (*tokens, a.heads, a.head_dim - a.value_dim), DTYPES[w.x_dtype], INPUT),
+        Operand("cache", (a.max_ctx, a.head_dim), dtypes.float16, WEIGHT),
+    )
+
+
+def row_nbytes(a: Attention) -> int:
+    """Of a position in the cache."""
+    return 2 * a.head_dim
+
+
+OP = attention_op("mla_decode", attention, inputs, row_nbytes)

@@ -1,0 +1,149 @@
+"""What the attention ops must compute: softmax over whole rows of scores, one head and run of positions at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from db.records import Workload
+from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
+
+_NONE = -1e30  # the logarithm of a run without positions
+
+
+def draw_flash(w: Workload, rng: np.random.Generator) -> Inputs:
+    """flash_decode, and flash_prefill of many tokens."""
+    e = dict(w.extra)
+    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
+    arrays = {
+        "q": _normal(rng, (*_tokens(w), heads, w.k), w.x_dtype),
+        "k": _normal(rng, (kv_heads, max_ctx, w.k), "float16"),
+        "v": _normal(rng, (kv_heads, max_ctx, int(e["v_head_dim"])), "float16"),
+    }
+    if e.get("sinks"):
+        arrays["sinks"] = _normal(rng, (heads,), "float32")
+    return Inputs(arrays, position=int(e["ctx"]) - w.m)
+
+
+def flash(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
+    caches = (arrays[name].reshape(kv_heads, max_ctx, -1) for name in ("k", "v"))
+    k, v = ([cache[head * kv_heads // heads] for head in range(heads)] for cache in caches)
+    q = arrays["q"].reshape(*_tokens(w), heads, w.k)
+    return (_many if _tokens(w) else _one)(w, inputs.position, q, k, v, arrays.get("sinks"))
+
+
+def draw_mla(w: Workload, rng: np.random.Generator) -> Inputs:
+    """mla_decode, and mla_prefill of many tokens."""
+    e, tokens = dict(w.extra), _tokens(w)
+    heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope_dim"])
+    arrays = {
+        "q_latent": _normal(rng, (*tokens, heads, rank), w.x_dtype),
+        "q_rope": _normal(rng, (*tokens, heads, rope), w.x_dtype),
+        "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
+    }
+    return Inputs(arrays, position=int(e["ctx"]) - w.m)
+
+
+def mla(w: Workload, inputs: Inputs) -> Truths:
+    e = dict(w.extra)
+    heads, rank = int(e["heads"]), int(e["kv_lora"])
+    parts = (inputs.arrays[name].reshape(*_tokens(w), heads, -1) for name in ("q_latent", "q_rope"))
+    q, cache = np.concatenate([*parts], axis=-1), inputs.arrays["cache"].reshape(int(e["max_ctx"]), -1)
+    attend = _many if _tokens(w) else _one
+    return attend(w, inputs.position, q, [cache] * heads, [cache[:, :rank]] * heads, None)
+
+
+def draw_flash_combine(w: Workload, rng: np.random.Generator) -> Inputs:
+    e = dict(w.extra)
+    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    parts = rng.standard_normal((splits, heads, dim), np.float32)
+    lse = (3 * rng.standard_normal((splits, heads))).astype(np.float32)
+    lse[rng.random((splits, heads)) < 0.2] = _NONE
+    lse[0] = np.abs(lse[0]) % 10
+    return Inputs({"parts": parts, "lse": lse})
+
+
+def flash_combine(w: Workload, inputs: Inputs) -> Truths:
+    e = dict(w.extra)
+    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    lse = inputs.doubles("lse").reshape(splits, heads)
+    chances = np.exp2(lse - lse.max(0))
+    parts = inputs.doubles("parts").reshape(splits, heads, dim)
+    return {"out": Truth.of((parts * chances[:, :, None]).sum(0) / chances.sum(0)[:, None])}
+
+
+def _tokens(w: Workload) -> tuple[int, ...]:
+    return (w.m,) if w.op.endswith("prefill") else ()
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    if dtype not in ("float32", "float16"):
+        raise InputsError(f"{dtype!r}: only float32 and float16 values can be made")
+    return rng.standard_normal(shape, np.float32).astype(dtype)
+
+
+def attend_rows(
+    q: Array, k: Array, v: Array, scale: float, cap: float | None = None, sink: float | None = None
+) -> tuple[Doubles, float]:
+    """One query [columns] over rows of k and v: the weighted mean of v's, and log2 of the softmax's denominator."""
+    scores = k.astype(np.float64) @ q.astype(np.float64) * scale
+    if cap is not None:
+        scores = cap * np.tanh(scores / cap)
+    sinks = [] if sink is None else [sink]
+    top = max([scores.max(), *sinks])
+    chances = np.exp(scores - top)
+    total = chances.sum() + sum(np.exp(s - top) for s in sinks)
+    return chances @ v.astype(np.float64) / total, float((top + np.log(total)) / np.log(2))
+
+
+def _settings(w: Workload) -> tuple[int, float, float | None]:
+    """window, scale, softcap."""
+    e = dict(w.extra)
+    cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
+    return int(e.get("window", 0)), float(e.get("scale", 1)), cap
+
+
+def _typical(out: Doubles) -> Doubles:
+    """What is typical for a mean is what means are in general, however near to zero one comes: [all but the last]."""
+    return np.full(out.shape[:-1], out.std() + 1e-9)
+
+
+def _one(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+    """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of all positions
+    up to the token's own."""
+    (window, scale, cap), ctx = _settings(w), position + 1
+    splits = int(dict(w.extra).get("splits", 1))
+    first = max(0, ctx - window) if window else 0
+    run = -(-(ctx - first) // splits)
+    out = np.zeros((splits, len(q), v[0].shape[1]))
+    lse = np.full((splits, len(q)), _NONE)
+    for split in range(splits):
+        start, stop = first + split * run, min(first + (split + 1) * run, ctx)
+        for head in range(len(q)) if start < stop else ():
+            sink = None if sinks is None or split > 0 else float(sinks[head])
+            rows = slice(start, stop)
+            out[split, head], lse[split, head] = attend_rows(q[head], k[head][rows], v[head][rows], scale, cap, sink)
+    large = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
+    return {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)}
+
+
+def _many(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+    """q [tokens, heads, columns]; the first token is at `position`, and each sees the last `window` positions up to its
+    own."""
+    (window, scale, cap), ctx = _settings(w), position + len(q)
+    out = np.zeros((*q.shape[:2], v[0].shape[1]))
+    own, there = np.arange(position, ctx)[:, None], np.arange(ctx)
+    seen = (there <= own) & (there > own - window if window else True)
+    for head in range(q.shape[1]):
+        scores = q[:, head].astype(np.float64) @ k[head][:ctx].astype(np.float64).T * scale
+        if cap is not None:
+            scores = cap * np.tanh(scores / cap)
+        sink = -np.inf if sinks is None else float(sinks[head])
+        top = np.maximum(np.where(seen, scores, -np.inf).max(1, keepdims=True), sink)
+        chances = np.where(seen, np.exp(scores - top), 0.0)
+        total = chances.sum(1, keepdims=True) + np.exp(sink - top)
+        out[:, head] = chances @ v[head][:ctx].astype(np.float64) / total
+    return {"out": Truth.of(out, _typical(out))}

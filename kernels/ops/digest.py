@@ -1,0 +1,85 @@
+"""The digest of a kernel's source: of every module of this package that an op imports, directly or not.
+
+What is imported is read from the source, not from a list kept by hand: editing any module that can change what an op
+computes changes its digest. Left out are modules called `defaults` and `reference`, which choose schedules and judge
+results, and the unpacking of formats that the workload does not have.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = __name__.partition(".")[0]
+UNPACK = f"{PACKAGE}.formats.unpack"
+NO_SOURCE = frozenset({"defaults", "reference"})
+
+
+@functools.cache
+def source_digest(module: str, layouts: frozenset[str]) -> str:
+    """SHA-256 of tinygrad's version and of the modules that `module` imports. layouts: those of the formats that are
+    unpacked (`kernels.formats`), each of which is a module of its own."""
+    h = hashlib.sha256(version("tinygrad").encode())
+    for name in sorted(closure(module, layouts)):
+        h.update(name.encode())
+        h.update(_path(name).read_bytes())
+    return h.hexdigest()
+
+
+def closure(module: str, layouts: Iterable[str]) -> frozenset[str]:
+    """The modules whose source decides what the op in `module` computes, itself among them."""
+    unpacking = {f"{UNPACK}.{layout}" for layout in layouts}
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += (m for m in imports(name) if _counts(m) and (not _is_layout(m) or m in unpacking))
+    return frozenset(found)
+
+
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """The modules of this package that `module` imports, anywhere in its source."""
+    return frozenset(_imports(ast.parse(_path(module).read_bytes())))
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if _exists(name) else node.module
+
+
+def _counts(module: str) -> bool:
+    return module.rpartition(".")[2] not in NO_SOURCE
+
+
+def _is_layout(module: str) -> bool:
+    """Whether a module unpacks the formats of one layout."""
+    return module in _layouts()
+
+
+@functools.cache
+def _layouts() -> frozenset[str]:
+    from kernels.formats import FORMATS
+
+    return frozenset(f"{UNPACK}.{f.layout}" for f in FORMATS.values())
+
+
+def _path(module: str) -> Path:
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _exists(module: str) -> bool:
+    return _path(module).is_file()

@@ -1,0 +1,100 @@
+"""`embed`: out[m, k] = rows ids[m] of a packed weight [n, k], dequantised, times the extra `scale`.
+
+Only the rows that are asked for are read; an id that is no row is taken for the nearest that is one. Loops for opts to
+schedule: 0 token, 1 block, 2 chunk, 3 the step of `words` words.
+"""
+
+from __future__ import annotations
+
+from tinygrad import UOp, dtypes
+
+from db.records import Opt, Schedule, Workload
+from kernels.formats import get_format
+from kernels.formats.unpack import Block, get_layout, number
+from kernels.ops.linear import epilogue
+from kernels.ops.linear.dot import chunk_words, is_plain, plain_weight, weight_operands
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
+from kernels.ops.topk.routing import positive
+
+
+def _check(w: Workload) -> None:
+    epilogue.check(w, ("none",))
+    positive(w, "scale")
+    get_format(w.format).blocks(w.k)
+
+
+def _embed(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    fmt, words, scale = get_format(w.format), params["words"], positive(w, "scale")
+    arrays = {a.name: args[f"w.{a.name}"] for a in fmt.arrays}
+    token = UOp.range(w.m, 0)
+    row = args["ids"][token].maximum(0).minimum(w.n - 1).cast(dtypes.weakint)
+
+    def store(column: UOp, value: UOp) -> UOp:
+        return args["out"][token, column].store((value * scale).cast(DTYPES[w.out_dtype]))
+
+    if is_plain(w.format):
+        step = UOp.range(w.k // words, 1)
+        columns = [step * words + i for i in range(words)]
+        stores = [store(c, plain_weight(arrays["w"][row, c, 0], w.format, device)) for c in columns]
+        return UOp.group(*stores).end(token, step)
+    layout = get_layout(w.format)
+    loops = tuple(
+        UOp.range(size, 1 + i) for i, size in enumerate((fmt.blocks(w.k), layout.chunks, layout.words // words))
+    )
+    at, chunk, step = loops
+    block = Block(arrays, row, at, device)
+    groups, stores = layout.groups(block, chunk), []
+    for word in range(words):
+        for run in layout.runs(block, chunk, step * words + word):
+            group = groups[run.group]
+            for i, quant in enumerate(run.quants):
+                weight = group.scale * number(quant)
+                weight = weight if group.offset is None else weight - group.offset
+                stores.append(store(at * fmt.block + run.start + i, weight))
+    return UOp.group(*stores).end(token, *loops)
+
+
+def _params(w: Workload) -> tuple[Params, ...]:
+    return tuple({"words": words} for words in (1, 2, 4, 8) if chunk_words(w.format, w.k) % words == 0)
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    _check(w)
+    return {"words": Variant(_embed, _params)}
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    """out [m, k], the weight's planes [n, blocks, items], ids [m]."""
+    _check(w)
+    return (
+        Operand("out", (w.m, w.k), DTYPES[w.out_dtype], OUT),
+        *weight_operands("w", w.format, w.n, w.k),
+        Operand("ids", (w.m,), DTYPES["int32"], INPUT),
+    )
+
+
+def _nbytes(w: Workload) -> int:
+    """The rows that are asked for, and everything else once."""
+    written = sum(o.nbytes for o in _operands(w) if o.role != WEIGHT)
+    return written + min(w.m, w.n) * get_format(w.format).row_nbytes(w.k)
+
+
+def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """A thread a word: there are few, and each waits for the block's scales. No opts apply everywhere."""
+    params = (("words", 1),)
+    loop = "1" if is_plain(w.format) else "3"
+    local = [] if device.startswith("CPU") else [Opt("LOCAL", None, size, loop) for size in (32, 16, 8, 4)]
+    return (*(Schedule("words", params, (opt,)) for opt in local), Schedule("words", params, ()))
+
+
+OP = Op(
+    name="embed",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: (Schedule("words", (("words", 1),), None),),
+    choices=_choices,
+    module=__name__,
+    products=lambda w: w.m * w.k,
+    formats=lambda w: (w.format,),
+    nbytes=_nbytes,
+)

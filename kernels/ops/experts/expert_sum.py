@@ -1,0 +1,65 @@
+"""`expert_sum`: out[m, n] = sum over slots of probs[m, used] * x[m, used, n], what a token's experts made, weighted.
+
+n = k, extra: used. The epilogue `add` adds a residual. Loops for opts to schedule: 0 token, 1 column.
+"""
+
+from __future__ import annotations
+
+from tinygrad import UOp
+
+from db.records import Opt, Schedule, Workload
+from kernels.formats.unpack import float32
+from kernels.ops.linear import epilogue
+from kernels.ops.linear.dot import total
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
+from kernels.ops.topk.routing import MAX_USED
+
+
+def _used(w: Workload) -> int:
+    """Raises KernelError for what there is no kernel for."""
+    epilogue.check(w, ("none", "add"))
+    used = dict(w.extra).get("used")
+    if not isinstance(used, int) or not 1 <= used <= MAX_USED or w.n != w.k or w.format != "F32":
+        raise KernelError(f"expert_sum: no kernel for {w.format} n={w.n} k={w.k} used={used!r}")
+    return used
+
+
+def _plain(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    token, column = UOp.range(w.m, 0), UOp.range(w.n, 1)
+    terms = [args["probs"][token, slot] * float32(args["x"][token, slot, column]) for slot in range(_used(w))]
+    return epilogue.store(w, args, token, column, total(terms)).end(token, column)
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    _used(w)
+    return {"plain": Variant(_plain, lambda w: ({},))}
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    """out [m, n], x [m, used, n], probs [m, used], then the residual of `add`."""
+    used = _used(w)
+    return (
+        Operand("out", (w.m, w.n), DTYPES[w.out_dtype], OUT),
+        Operand("x", (w.m, used, w.n), DTYPES[w.x_dtype], INPUT),
+        Operand("probs", (w.m, used), DTYPES["float32"], INPUT),
+        *epilogue.operands(w),
+    )
+
+
+def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """A thread has a few neighbouring columns of a token; a workgroup has threads side by side. No opts apply
+    everywhere."""
+    threads = () if device.startswith("CPU") else (64, 32, 16, 8)
+    opts = [(Opt("UPCAST", None, 4, "1"), Opt("LOCAL", None, size, "1")) for size in threads]
+    return tuple(Schedule("plain", (), found) for found in (*opts, (Opt("UPCAST", None, 4, "1"),), ()))
+
+
+OP = Op(
+    name="expert_sum",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: (Schedule("plain", (), None),),
+    choices=_choices,
+    module=__name__,
+    products=lambda w: w.m * w.n * _used(w),
+)

@@ -1,0 +1,120 @@
+"""`expert_places` and `expert_tiles`: many tokens sorted by the experts that they chose, so that they share weights.
+
+A pair (token, slot) is the number token * used + slot. Pairs come in tiles, each of one expert: where those before
+expert e have c pairs, its own begin at tile c // size + e, which leaves them room whatever was chosen. Some tiles stay
+empty, others do not become full. n = k = experts, extra: experts, used.
+
+    expert_places   places int32 [m * used] of ids int32 [m * used]: where each pair goes, tile * size + place in it
+    expert_tiles    tiles int32 [tiles * size] of places: the pair at each place, -1 for none; a tile's begin at its 0
+
+There are no atomics: a pair counts all others, and a place looks through all pairs. Loops for opts to schedule: 0 what
+there is a result of, 1 the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinygrad import UOp, dtypes
+from tinygrad.uop.ops import Ops
+
+from db.records import Opt, Schedule, Workload
+from kernels.ops.kit.workgroup import loop, reduce
+from kernels.ops.linear import epilogue
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
+from kernels.ops.topk.routing import MAX_EXPERTS, MAX_USED
+
+_MANY = 256
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How the pairs of `tokens` that use `used` of `experts` each are sorted: into `count` tiles of `size`."""
+
+    tokens: int
+    experts: int
+    used: int
+
+    @property
+    def size(self) -> int:
+        """It depends on the number of tokens alone. A larger tile reads a weight for more pairs, and is less full."""
+        return 32 if self.tokens >= _MANY else 16
+
+    @property
+    def pairs(self) -> int:
+        return self.tokens * self.used
+
+    @property
+    def count(self) -> int:
+        return self.pairs // self.size + self.experts
+
+    @staticmethod
+    def of(w: Workload) -> Tiles:
+        """By the extras `experts` and `used`. Raises KernelError for those without kernels."""
+        experts, used = (dict(w.extra).get(name) for name in ("experts", "used"))
+        if not isinstance(experts, int) or not isinstance(used, int):
+            raise KernelError(f"{w.op} needs the extras experts and used, counts; saw {experts!r} and {used!r}")
+        if not 1 <= used <= min(experts, MAX_USED) or experts > MAX_EXPERTS:
+            raise KernelError(f"{w.op}: no kernel for {used} of {experts} experts")
+        return Tiles(w.m, experts, used)
+
+
+def _sorting(w: Workload) -> Tiles:
+    t = Tiles.of(w)
+    epilogue.check(w, ("none",))
+    if w.format != "F32" or (w.n, w.k) != (t.experts, t.experts):
+        raise KernelError(f"{w.op}: no kernel for {w.format} n={w.n} k={w.k} and {t.experts} experts")
+    return t
+
+
+def _places(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    t = _sorting(w)
+    pair, other = UOp.range(t.pairs, 0), loop(t.pairs, 1)
+    expert, its = args["ids"][pair], args["ids"][other]
+    below = reduce(Ops.ADD, (its < expert).cast(dtypes.int32), other)
+    ahead = reduce(Ops.ADD, (its.eq(expert) & (other < pair)).cast(dtypes.int32), other)
+    return args["places"][pair].store((below // t.size + expert) * t.size + ahead).end(pair)
+
+
+def _tiles(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    t = _sorting(w)
+    place, pair = UOp.range(t.count * t.size, 0), loop(t.pairs, 1)
+    here = args["places"][pair].eq(place.cast(dtypes.int32))
+    found = reduce(Ops.MAX, here.where(pair.cast(dtypes.int32), -1), pair)
+    return args["tiles"][place].store(found).end(place)
+
+
+def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """A GPU's threads share out the pairs, in groups that have several results. No opts apply everywhere."""
+    groups = () if device.startswith("CPU") else (32, 16, 8)
+    opts = [(Opt("UPCAST", None, 4, "0"), Opt("GROUP", None, threads, "1")) for threads in groups]
+    return tuple(Schedule("plain", (), found) for found in (*opts, ()))
+
+
+def _op(
+    name: str, build: Callable[[Workload, Params, Args, str], UOp], out: str, given: str, size: Callable[[Tiles], int]
+) -> Op:
+    """From an operand of the pairs to one of so many results."""
+
+    def variants(w: Workload) -> dict[str, Variant]:
+        _sorting(w)
+        return {"plain": Variant(build, lambda w: ({},))}
+
+    def operands(w: Workload) -> tuple[Operand, ...]:
+        t, int32 = _sorting(w), DTYPES["int32"]
+        return Operand(out, (size(t),), int32, OUT), Operand(given, (t.pairs,), int32, INPUT)
+
+    return Op(
+        name=name,
+        variants=variants,
+        operands=operands,
+        plain=lambda w: (Schedule("plain", (), None),),
+        choices=_choices,
+        module=__name__,
+        products=lambda w: size(t := _sorting(w)) * t.pairs,
+    )
+
+
+expert_places = _op("expert_places", _places, "places", "ids", lambda t: t.pairs)
+expert_tiles = _op("expert_tiles", _tiles, "tiles", "places", lambda t: t.count * t.size)

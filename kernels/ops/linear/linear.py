@@ -1,0 +1,46 @@
+"""`linear`: out[m, n] = sum over k of x[m, k] * W[n, k], over a packed weight, with the epilogue's terms added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp
+
+from db.records import Workload
+from kernels.formats import get_format
+from kernels.ops.linear import epilogue, tensor_core
+from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
+from kernels.ops.linear.row_op import row_op
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
+
+
+def rows(w: Workload) -> Rows:
+    """Raises KernelError for a dtype or an epilogue without kernels, FormatError for a format or a k that does not
+    fit."""
+    epilogue.check(w)
+    get_format(w.format).blocks(w.k)
+
+    def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
+        return epilogue.store(w, args, index[0], row, sums[0])
+
+    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), plain_x, store)
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    """out [m, n], the weight's planes [n, blocks, items], x [m, k], then what the epilogue adds."""
+    return (
+        Operand("out", (w.m, w.n), DTYPES[w.out_dtype], OUT),
+        *weight_operands("w", w.format, w.n, w.k),
+        Operand("x", (w.m, w.k), DTYPES[w.x_dtype], INPUT),
+        *epilogue.operands(w),
+    )
+
+
+OP = row_op(
+    "linear",
+    rows,
+    _operands,
+    lambda w: w.m * w.n * w.k,
+    more={"tc": tensor_core.variant(rows)},
+    tolerances=tensor_core.TOLERANCES,
+)

@@ -1,0 +1,32 @@
+"""What `rmsnorm` and `rmsnorm_add` must compute, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from db.records import Workload
+from kernels.ops.case import Array, Inputs, Truth, Truths
+from kernels.ops.linear.reference import activations
+
+
+def draw_rmsnorm(w: Workload, rng: np.random.Generator) -> Inputs:
+    """Rows of several sizes, zeros among them."""
+    heads = int(dict(w.extra).get("heads", 1))
+    # not so small that a device without halves, which takes their denormals for zero, is wrong
+    small = 1e-3 if w.x_dtype == "float32" else 0.1
+    sizes = np.array([1.0, 30.0, small, 0.0])[np.arange(w.m) % 4, None]
+    x = (activations((w.m, w.n), w.x_dtype, rng) * sizes).astype(w.x_dtype)
+    arrays: dict[str, Array] = {"weight": rng.uniform(0.5, 2.0, w.n // heads).astype(np.float32), "x": x}
+    if w.op == "rmsnorm_add":
+        arrays["residual"] = activations((w.m, w.n), w.out_dtype, rng)
+    return Inputs(arrays)
+
+
+def rmsnorm(w: Workload, inputs: Inputs) -> Truths:
+    extra = dict(w.extra)
+    parts = inputs.doubles("x").reshape(w.m, int(extra.get("heads", 1)), -1)
+    normed = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + float(extra["eps"])) * inputs.doubles("weight")
+    out = normed.reshape(w.m, w.n)
+    if w.op == "rmsnorm_add":
+        out = out + inputs.doubles("residual").reshape(w.m, w.n)
+    return {"out": Truth.of(out)}

@@ -1,0 +1,114 @@
+"""What an op is: its variants, its arguments, and what is known about it before anyone has tuned it. No kernels here.
+
+Every op of `kernels.ops` is one `Op`. The registry, the tuner, the validator and the lookup see nothing else of it, so
+that a new op is one module, one reference (`kernels.ops.references`) and one line in the registry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tinygrad import UOp, dtypes
+from tinygrad.dtype import DType
+
+from db.errors import AutotuneError
+from db.records import Schedule, Workload
+
+Params = dict[str, int]
+Args = Mapping[str, UOp]
+"""A kernel's arguments by name."""
+
+DTYPES: dict[str, DType] = {"float32": dtypes.float32, "float16": dtypes.float16, "int32": dtypes.int32}
+
+OUT, UPDATE, WEIGHT, INPUT = "out", "update", "weight", "input"
+
+
+class KernelError(AutotuneError, ValueError):
+    """The workload or the schedule names something that these kernels do not have."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A kernel argument. Its `role`:
+
+    out     written whole, not read
+    update  written in part: what is not written keeps its content (a cache)
+    weight  read, and large enough to be out of every cache when its turn comes (weights, a cache)
+    input   read, and just written by the launch before
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    role: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * int(self.dtype.itemsize)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A tinygrad Variable that the kernel takes beside its buffers. `tuned` is its value while the kernel is tuned."""
+
+    name: str
+    low: int
+    high: int
+    tuned: int
+
+    @property
+    def uop(self) -> UOp:
+        """As a kernel's body refers to it."""
+        return UOp.variable(self.name, self.low, self.high, param=True)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`build(workload, params, args, device)` -> the kernel's body; `params(workload)`: those it can be built with,
+    the default first. `devices`: where it can run, None for everywhere. `schedulable`: False where the variant fixes
+    its own structure and takes no opts. `must`: an opt that it is only right with ("TC")."""
+
+    build: Callable[[Workload, Params, Args, str], UOp]
+    params: Callable[[Workload], tuple[Params, ...]]
+    devices: frozenset[str] | None = None
+    schedulable: bool = True
+    must: str | None = None
+
+
+def _no_variables(w: Workload) -> tuple[Variable, ...]:
+    return ()
+
+
+def _no_formats(w: Workload) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op. All but `name` are functions of the workload.
+
+    variants    the variants that have parameters for its shape; KernelError or FormatError if there can be none
+    operands    the kernel's arguments in slot order, outputs first
+    plain       each plainly written variant, opts None: what tinygrad's heuristic is judged by; untuned is the first
+    choices     the hand-chosen schedules for a backend ("CUDA", "CPU:X86"), best first; the last applies everywhere
+    module      that it is defined in: what that imports decides what is computed (`kernels.ops.digest`)
+    products    multiplications of one launch
+    variables   tinygrad Variables, if any
+    formats     GGML formats that are unpacked, if any
+    nbytes      bytes that one launch must move at least; None: every operand once
+    tolerances  of variants that compute with less than float32, by (variant, dtype of the output)
+    """
+
+    name: str
+    variants: Callable[[Workload], dict[str, Variant]]
+    operands: Callable[[Workload], tuple[Operand, ...]]
+    plain: Callable[[Workload], tuple[Schedule, ...]]
+    choices: Callable[[Workload, str], tuple[Schedule, ...]]
+    module: str
+    products: Callable[[Workload], int]
+    variables: Callable[[Workload], tuple[Variable, ...]] = _no_variables
+    formats: Callable[[Workload], tuple[str, ...]] = _no_formats
+    nbytes: Callable[[Workload], int] | None = None
+    tolerances: Mapping[tuple[str, str], float] = field(default_factory=dict)

@@ -1,0 +1,123 @@
+"""Which kernels there are: op -> `Op`, and the questions that everybody asks of one. No op's own knowledge is here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp
+from tinygrad.renderer import Renderer
+from tinygrad.renderer.cstyle import CStyleLanguage
+from tinygrad.uop.ops import KernelInfo
+
+from db.records import Schedule, Workload
+from kernels.formats import get_format
+from kernels.ops.argmax import argmax
+from kernels.ops.attention import flash_combine, flash_decode, flash_prefill, mla_decode, mla_prefill
+from kernels.ops.digest import source_digest
+from kernels.ops.embed import embed
+from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
+from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
+from kernels.ops.norm import rmsnorm
+from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
+from kernels.ops.rope import mla_cache_store, rope_cache_store
+from kernels.ops.topk import topk
+
+__all__ = ["OPS", "KernelError", "Operand", "Variant"]
+
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        linear.OP,
+        rmsnorm_linear.OP,
+        gate_up.OP,
+        expert_linear.OP,
+        expert_tiles.expert_places,
+        expert_tiles.expert_tiles,
+        expert_product.OP,
+        expert_sum.OP,
+        head_linear.OP,
+        topk.OP,
+        rope_cache_store.OP,
+        flash_decode.OP,
+        flash_combine.OP,
+        flash_prefill.OP,
+        mla_cache_store.OP,
+        mla_decode.OP,
+        mla_prefill.OP,
+        rmsnorm.rmsnorm,
+        rmsnorm.rmsnorm_add,
+        embed.OP,
+        argmax.OP,
+    )
+}
+
+
+def get_op(name: str) -> Op:
+    try:
+        return OPS[name]
+    except KeyError:
+        raise KernelError(f"no kernels for the op {name!r}; there are {', '.join(OPS)}") from None
+
+
+def backend(ren: Renderer) -> str:
+    """The device that a renderer writes for, as `variants` takes it: "CUDA", or "CUDA:PTX" where it writes no C."""
+    name = str(ren.target.device)
+    if isinstance(ren, CStyleLanguage):
+        return name
+    return f"{name}:{type(ren).__name__.removesuffix('Renderer').upper()}"
+
+
+def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
+    """The variants of a workload that have parameters for its shape, for one `backend` or for all.
+
+    Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
+    """
+    return {
+        name: v
+        for name, v in get_op(w.op).variants(w).items()
+        if v.params(w) and (device is None or v.devices is None or device in v.devices)
+    }
+
+
+def operands(w: Workload) -> tuple[Operand, ...]:
+    """The kernel's arguments in slot order."""
+    return get_op(w.op).operands(w)
+
+
+def variables(w: Workload) -> tuple[Variable, ...]:
+    """The tinygrad Variables that the kernel takes."""
+    return get_op(w.op).variables(w)
+
+
+def tuned_values(w: Workload) -> dict[str, int]:
+    """The value of each Variable while the kernel is tuned."""
+    return {v.name: v.tuned for v in variables(w)}
+
+
+def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
+    """The kernel over `args` (UOps of `operands`) as a SINK that no opt has been applied to."""
+    found = variants(w, device)
+    if schedule.variant not in found:
+        raise KernelError(f"{w.op} {w.format} on {device} has no variant {schedule.variant!r}; has {', '.join(found)}")
+    variant, params = found[schedule.variant], dict(schedule.params)
+    if params not in variant.params(w):
+        raise KernelError(f"{schedule.variant} of {w.format} ({w.n}, {w.k}) m={w.m} cannot be built with {params}")
+    name = "_".join([w.op, w.format.lower(), f"{w.n}x{w.k}", f"m{w.m}", schedule.variant])
+    by_name = {o.name: arg for o, arg in zip(operands(w), args, strict=True)}
+    kernel = variant.build(w, params, by_name, device)
+    return kernel.sink(arg=KernelInfo(name=name, opts_to_apply=None if schedule.opts is None else ()))
+
+
+def kernel_digest(w: Workload) -> str:
+    """Digest of what decides what a workload's kernels compute: our source and tinygrad's version.
+
+    A stored schedule is served only to the source that it was validated with. Raises KernelError or FormatError.
+    """
+    op = get_op(w.op)
+    return source_digest(op.module, frozenset(get_format(f).layout for f in op.formats(w)))
+
+
+def nbytes_moved(w: Workload) -> int:
+    """Bytes that one launch must move at least."""
+    op = get_op(w.op)
+    return sum(o.nbytes for o in op.operands(w)) if op.nbytes is None else op.nbytes(w)

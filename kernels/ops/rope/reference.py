@@ -1,0 +1,121 @@
+"""What the ops that rotate and store must compute, one head of one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from db.records import Workload
+from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+
+_BASE = 10000.0
+
+
+def angles(max_ctx: int, rope: int, factors: Array | None = None) -> tuple[Array, Array]:
+    """cos and sin [max_ctx, rope / 2] float32 of base 10000; `factors` divide the frequencies, as rope_freqs does."""
+    frequencies = _BASE ** (-np.arange(0, rope, 2) / rope) / (1.0 if factors is None else factors)
+    turns = np.arange(max_ctx)[:, None] * frequencies
+    return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
+
+
+def rotate(row: Doubles, cos: Array, sin: Array, mode: str) -> Doubles:
+    """The first columns of a row, turned in pairs: as complex numbers, by cos + i sin."""
+    if mode == "none":
+        return row
+    half, out = len(cos), row.copy()
+    for i in range(half):
+        a, b = (i, i + half) if mode == "neox" else (2 * i, 2 * i + 1)
+        turned = complex(row[a], row[b]) * complex(float(cos[i]), float(sin[i]))
+        out[a], out[b] = turned.real, turned.imag
+    return out
+
+
+def rms_norm(row: Doubles, weight: Array, eps: float) -> Doubles:
+    normed: Doubles = row / np.sqrt(np.square(row).mean() + eps) * weight.astype(np.float64)
+    return normed
+
+
+def draw_rope_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
+    e = dict(w.extra)
+    kv_heads, dim, max_ctx = (int(e[name]) for name in ("kv_heads", "head_dim", "max_ctx"))
+    arrays: dict[str, Array] = {
+        "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
+        "v_cache": _normal(rng, (kv_heads, max_ctx, int(e.get("v_head_dim", dim))), "float16"),
+        "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
+    }
+    arrays |= _tables(max_ctx, int(e.get("rope_dim", 0)), str(e.get("mode", "neox")), rng)
+    if e.get("qk_norm"):
+        arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
+    return Inputs(arrays, position=(max_ctx - w.m) // 2)
+
+
+def rope_cache_store(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, kv_heads, dim, max_ctx = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "max_ctx"))
+    value_dim, mode = int(e.get("v_head_dim", dim)), str(e.get("mode", "neox"))
+    q = np.zeros((w.m, heads, dim))
+    k_cache = inputs.doubles("k_cache").reshape(kv_heads, max_ctx, dim)
+    v_cache = inputs.doubles("v_cache").reshape(kv_heads, max_ctx, value_dim)
+    qkv = inputs.doubles("qkv").reshape(w.m, w.n)
+    for token in range(w.m):
+        row, position = qkv[token], inputs.position + token
+        for head in range(heads + kv_heads):
+            x = row[head * dim : (head + 1) * dim]
+            if e.get("qk_norm"):
+                x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], float(e.get("eps", "1e-6")))
+            x = _at(arrays, x, mode, position)
+            if head < heads:
+                q[token, head] = x
+            else:
+                k_cache[head - heads, position] = x
+        v_cache[:, position] = row[(heads + kv_heads) * dim :].reshape(kv_heads, value_dim)
+    return {"q": Truth.of(q), "k_cache": Truth.of(k_cache), "v_cache": Truth.of(v_cache)}
+
+
+def draw_mla_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
+    e = dict(w.extra)
+    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
+    max_ctx = int(e["max_ctx"])
+    arrays: dict[str, Array] = {
+        "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
+        "q": _normal(rng, (w.m, int(e.get("q_row", 0)) or heads * (nope + rope)), w.x_dtype),
+        "kv": _normal(rng, (w.m, int(e.get("kv_row", 0)) or rank + rope), w.x_dtype),
+        "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
+    }
+    arrays |= _tables(max_ctx, rope, str(e.get("mode", "interleaved")), rng)
+    return Inputs(arrays, position=(max_ctx - w.m) // 2)
+
+
+def mla_cache_store(w: Workload, inputs: Inputs) -> Truths:
+    e, arrays = dict(w.extra), inputs.arrays
+    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
+    mode, start = str(e.get("mode", "interleaved")), int(e.get("kv_start", 0))
+    q, rows = (inputs.doubles(name).reshape(w.m, -1) for name in ("q", "kv"))
+    q_rope = np.zeros((w.m, heads, rope))
+    cache = inputs.doubles("cache").reshape(-1, rank + rope)
+    for token in range(w.m):
+        position = inputs.position + token
+        for head in range(heads):
+            of_head = q[token, head * (nope + rope) :][nope : nope + rope]
+            q_rope[token, head] = _at(arrays, of_head, mode, position)
+        kv = rows[token, start:][: rank + rope]
+        latent = rms_norm(kv[:rank], arrays["kv_norm"], float(e.get("eps", "1e-6")))
+        cache[position] = np.concatenate([latent, _at(arrays, kv[rank:], mode, position)])
+    return {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)}
+
+
+def _at(arrays: Mapping[str, Array], row: Doubles, mode: str, position: int) -> Doubles:
+    return row if mode == "none" else rotate(row, arrays["cos"][position], arrays["sin"][position], mode)
+
+
+def _tables(max_ctx: int, rope: int, mode: str, rng: np.random.Generator) -> dict[str, Array]:
+    """As llama3 has them, with factors on the frequencies."""
+    if mode == "none":
+        return {}
+    cos, sin = angles(max_ctx, rope, rng.uniform(1, 8, rope // 2))
+    return {"cos": cos, "sin": sin}
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    return rng.standard_normal(shape, np.float32).astype(dtype)

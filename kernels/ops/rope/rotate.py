@@ -1,0 +1,72 @@
+"""Rotary position embedding of a row of columns, with an RMSNorm before it, as UOps (Su et al., "RoFormer", 2021).
+
+The angles come as tables of cos and sin, [max_ctx, rope / 2] float32, so that frequency factors, scaling (linear, YaRN,
+llama3, longrope) and its attention factor are the business of whoever fills them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinygrad import UOp, dtypes
+
+from db.records import Workload
+from kernels.ops.attention.attend import reduce_add
+from kernels.ops.kit.workgroup import loop
+from kernels.ops.op import WEIGHT, Args, KernelError, Operand
+
+MODES = ("neox", "interleaved", "none")
+"""Which columns turn together: i and i + rope / 2, or 2i and 2i + 1."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Of the first `size` columns; further columns are left as they are."""
+
+    mode: str
+    size: int
+
+    def partner(self, column: UOp) -> tuple[UOp, UOp, UOp]:
+        """The column that a rotated column turns with, the sign of its sine, and the column of the tables."""
+        if self.mode == "interleaved":
+            second = column - column // 2 * 2  # not column % 2, for which tinygrad would split the loop
+            return column + 1 - 2 * second, second * 2 - 1, column // 2
+        half = self.size // 2
+        first = column < half
+        return first.where(column + half, column - half), first.where(-1, 1), first.where(column, column - half)
+
+    def turned(self, args: Args, position: UOp, column: UOp, read: Callable[[UOp], UOp]) -> UOp:
+        """read(column), rotated for `position`."""
+        plain = read(column)
+        if self.mode == "none":
+            return plain
+        inside = None if int(column.vmax) < self.size else column < self.size
+        at = column if inside is None else column.minimum(self.size - 1)
+        other, sign, angle = self.partner(at)
+        sine = sign.cast(dtypes.float32) * args["sin"][position, angle]
+        value = read(at) * args["cos"][position, angle] + read(other) * sine
+        return value if inside is None else inside.where(value, plain)
+
+    def operands(self, max_ctx: int) -> tuple[Operand, ...]:
+        if self.mode == "none":
+            return ()
+        return tuple(Operand(name, (max_ctx, self.size // 2), dtypes.float32, WEIGHT) for name in ("cos", "sin"))
+
+
+def rotation(w: Workload, mode: int | str, size: int, columns: int) -> Rotation:
+    """KernelError for a mode that there is not, or a size that does not fit."""
+    if mode not in MODES or (mode != "none" and (size % 2 or not 0 < size <= columns)):
+        kinds = ", ".join(MODES)
+        raise KernelError(
+            f"{w.op} rotates an even number of up to {columns} columns, as {kinds}; saw {mode!r} of {size}"
+        )
+    return Rotation(str(mode), size)
+
+
+def rms_scale(read: Callable[[UOp], UOp], columns: int, eps: float, number: int) -> UOp:
+    """1 / sqrt(mean(x^2) + eps) over `columns` columns, summed by a loop of that number."""
+    column = loop(columns, number)
+    value = read(column)
+    scale: UOp = (reduce_add(value * value, column) * (1.0 / columns) + eps).sqrt().reciprocal()
+    return scale

@@ -1,0 +1,112 @@
+"""`topk` as plain loops, for opts to schedule: each expert's rank is the number of experts that go before it.
+
+No sort: every pair is compared, in two nested Ops.REDUCE. Loops: 0 token, 1 slot; 2 the expert, 3 the one that it is
+compared with (with groups 12 and 13 in them); what is computed along the way has numbers of its own.
+"""
+
+from __future__ import annotations
+
+from tinygrad import UOp, dtypes
+from tinygrad.uop.ops import Ops
+
+from kernels.formats.unpack import float32
+from kernels.ops.kit.workgroup import loop, number, reduce
+from kernels.ops.op import Args
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+
+Place = tuple[UOp, UOp]
+"""An expert: its group and its number within."""
+
+
+class _Choice:
+    """Scores and ranks of one token's experts."""
+
+    def __init__(self, r: Routing, args: Args, token: UOp) -> None:
+        self._r, self._args, self._token, self._next = r, args, token, 20
+        if r.gating == "softmax":
+            g, i = self.loops()
+            self._top = reduce(Ops.MAX, self.logit((g, i)), g, i)
+            g, i = self.loops()
+            self._sum = reduce(Ops.ADD, exp(self.logit((g, i)) - self._top), g, i)
+
+    def loop(self, size: int) -> UOp:
+        self._next += 1
+        return loop(size, self._next)
+
+    def loops(self, inner: int = -1, outer: int = -1) -> Place:
+        """Over all experts."""
+        sizes = ((self._r.groups, outer), (self._r.group_size, inner))
+        group, i = (self.loop(size) if name < 0 else loop(size, name) for size, name in sizes)
+        return group, i
+
+    def id(self, place: Place) -> UOp:
+        return place[0] * self._r.group_size + place[1]
+
+    def logit(self, place: Place) -> UOp:
+        return float32(self._args["logits"][self._token, self.id(place)])
+
+    def probability(self, place: Place) -> UOp:
+        if self._r.gating == "softmax":
+            return exp(self.logit(place) - self._top) / self._sum
+        return probability(self._r, self.logit(place))
+
+    def score(self, place: Place) -> UOp:
+        if self._r.by_logit:
+            return clean(self.logit(place))
+        value = self.probability(place)
+        return clean(value + self._args["bias"][self.id(place)] if self._r.biased else value)
+
+    def _group_score(self, group: UOp) -> UOp:
+        """The sum of a group's two best scores."""
+        size = self._r.group_size
+        i, j, k = (self.loop(size) for _ in range(3))
+        best = reduce(Ops.MAX, self.score((group, i)), i)
+        left = reduce(Ops.MAX, self.score((group, j)).eq(best).where(size - j, 0).cast(dtypes.int32), j)
+        first = (size - left).cast(dtypes.weakint)
+        return best + reduce(Ops.MAX, k.ne(first).where(self.score((group, k)), NEVER), k)
+
+    def taken(self, group: UOp) -> UOp | None:
+        """Whether a group is chosen; None where there is but one."""
+        if self._r.groups == 1:
+            return None
+        other = self.loop(self._r.groups)
+        ahead = before(self._group_score(other), other, self._group_score(group), group)
+        return reduce(Ops.ADD, ahead.cast(dtypes.int32), other) < self._r.used_groups
+
+    def rank(self, place: Place, inner: int = -1, outer: int = -1) -> UOp:
+        """Experts that go before this one; `used` for one whose group is not chosen."""
+        group, i = self.loops(inner, outer)
+        ahead = before(self.score((group, i)), self.id((group, i)), self.score(place), self.id(place))
+        count = reduce(Ops.ADD, ahead.cast(dtypes.int32), i)
+        if (taken := self.taken(group)) is None:
+            return reduce(Ops.ADD, count, group)
+        own = self.taken(place[0])
+        assert own is not None
+        return own.where(reduce(Ops.ADD, taken.where(count, 0), group), self._r.used)
+
+
+def pairs(r: Routing, args: Args) -> UOp:
+    token, slot = UOp.range(r.tokens, 0), UOp.range(r.used, 1)
+    choice = _Choice(r, args, token)
+    top = UOp.const(0.0, dtypes.float32)
+    if r.gating == "softmax_weight":
+        place = choice.loops()
+        # the highest of the chosen logits; without bias and groups it is that of all
+        logit = choice.logit(place)
+        if not r.by_logit:
+            logit = (choice.rank(place) < r.used).where(logit, NEVER)
+        top = reduce(Ops.MAX, logit, *place)
+
+    def weight(at: Place) -> UOp:
+        return exp(choice.logit(at) - top) if r.gating == "softmax_weight" else choice.probability(at)
+
+    place = choice.loops(2, 12)
+    rank = choice.rank(place, 3, 13)
+    here = rank.eq(slot.cast(dtypes.int32))
+    found = reduce(Ops.ADD, here.where(choice.id(place), number(0)).cast(dtypes.int32), *place)
+    value = reduce(Ops.ADD, here.where(weight(place), 0.0), *place)
+    if r.norm or r.gating == "softmax_weight":
+        value = value / reduce(Ops.ADD, (rank < r.used).where(weight(place), 0.0), *place).maximum(SMALLEST_SUM)
+    return UOp.group(args["ids"][token, slot].store(found), args["probs"][token, slot].store(value * r.scale)).end(
+        token, slot
+    )

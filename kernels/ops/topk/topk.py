@@ -1,0 +1,88 @@
+"""`topk`: the experts that each token is routed to, ids int32 [m, used], and their weights, probs float32 [m, used].
+
+One launch from the router's logits [m, experts], the best expert first, of equal ones that with the lower id.
+n = k = experts, extra:
+    experts, used        how many there are, and how many a token uses
+    gating               softmax | sigmoid | sqrt_softplus of a logit is its probability, by which experts are chosen;
+                         softmax_weight: chosen by logit, probs are the softmax of the chosen ones
+    bias                 1: the operand bias float32 [experts] is added to the probability for the choice
+    norm                 1: probs are divided by their sum
+    scale                probs are multiplied by it at last
+    groups, used_groups  experts come from the used_groups of so many groups whose two best sum to most
+As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
+"""
+
+from __future__ import annotations
+
+from db.records import Opt, Schedule, Workload
+from kernels.ops.kit.warp_sum import SHUFFLES
+from kernels.ops.kit.workgroup import LOCAL_DEVICES
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant
+from kernels.ops.topk.pairs import pairs
+from kernels.ops.topk.routing import Routing
+from kernels.ops.topk.warp import warp, warp_params
+from kernels.ops.topk.workgroup import solo, solo_params, team, team_params
+
+
+def _variants(w: Workload) -> dict[str, Variant]:
+    r = Routing.of(w)
+    return {
+        "pairs": Variant(
+            lambda w, _, args, __: pairs(Routing.of(w), args),
+            lambda w: ({},),
+            # with groups there are so many loops that tinygrad takes ten seconds to lower it: no search starts there
+            schedulable=r.groups == 1,
+        ),
+        "solo": Variant(
+            lambda w, p, args, _: solo(Routing.of(w), p, args), lambda w: solo_params(Routing.of(w)), schedulable=False
+        ),
+        "team": Variant(
+            lambda w, p, args, _: team(Routing.of(w), p, args),
+            lambda w: team_params(Routing.of(w)),
+            LOCAL_DEVICES,
+            schedulable=False,
+        ),
+        "warp": Variant(
+            lambda w, p, args, device: warp(Routing.of(w), p, args, device),
+            lambda w: warp_params(Routing.of(w)),
+            frozenset(SHUFFLES),
+            schedulable=False,
+        ),
+    }
+
+
+def _operands(w: Workload) -> tuple[Operand, ...]:
+    """ids, probs [m, used], logits [m, experts], then the bias [experts] if there is one."""
+    r, float32 = Routing.of(w), DTYPES["float32"]
+    bias = (Operand("bias", (r.experts,), float32, WEIGHT),) if r.biased else ()
+    return (
+        Operand("ids", (r.tokens, r.used), DTYPES["int32"], OUT),
+        Operand("probs", (r.tokens, r.used), float32, OUT),
+        Operand("logits", (r.tokens, r.experts), DTYPES[w.x_dtype], INPUT),
+        *bias,
+    )
+
+
+def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """A warp agrees in a few shuffles, without a barrier; else a thread for each expert; a CPU's thread by itself. One
+    thread applies everywhere."""
+    r, found = Routing.of(w), []
+    if device in SHUFFLES and warp_params(r):
+        warps = max((p["warps"] for p in warp_params(r) if p["warps"] <= 4), default=1)
+        found.append(Schedule("warp", (("warps", warps),), ()))
+    if device in LOCAL_DEVICES:
+        threads = max(p["threads"] for p in team_params(r) if p["threads"] <= 256)
+        found.append(Schedule("team", (("threads", threads),), ()))
+        found.append(Schedule("pairs", (), (Opt("GROUPTOP", None, 0, "2"),)))
+    return (*found, Schedule("solo", (("threads", 1),), ()))
+
+
+OP = Op(
+    name="topk",
+    variants=_variants,
+    operands=_operands,
+    plain=lambda w: (Schedule("pairs", (), None),),
+    choices=_choices,
+    module=__name__,
+    products=lambda w: w.m * w.n,
+)

@@ -1,0 +1,38 @@
+"""Schedules for workloads that nobody has tuned: what an op's author chose, and where tinygrad's heuristic starts."""
+
+from __future__ import annotations
+
+from math import inf, log
+
+from db.records import Schedule, Workload
+from kernels.ops import registry
+
+# backends whose defaults follow what was measured, shape by shape
+_FITTED = frozenset({"CUDA", "NV"})
+
+
+def near_enough(device: str) -> float:
+    """How far another shape may be (`db.queries.distance`) for its schedule to be a better guess than our default.
+
+    On an H100 shapes a factor of two and more apart had 0.87 times the defaults' speed with each other's schedules, on
+    a CPU 1.08 times.
+    """
+    return log(1.5) if device in _FITTED else inf
+
+
+def untuned(w: Workload) -> Schedule:
+    """Not tuned: the plain variant under tinygrad's heuristic."""
+    return registry.get_op(w.op).plain(w)[0]
+
+
+def heuristic(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """What tinygrad's heuristic is judged by: each plainly written variant, one accumulator, scheduled by tinygrad."""
+    there = registry.variants(w, device)
+    return tuple(s for s in registry.get_op(w.op).plain(w) if s.variant in there)
+
+
+def defaults(w: Workload, device: str) -> tuple[Schedule, ...]:
+    """The hand-chosen schedules of a workload on a backend ("CUDA", "CPU:X86"), best first, each once."""
+    there = registry.variants(w, device)
+    found = (s for s in registry.get_op(w.op).choices(w, device) if s.variant in there)
+    return tuple(dict.fromkeys(found))

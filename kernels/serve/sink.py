@@ -1,0 +1,122 @@
+"""Workload + schedule -> the kernel's SINK, with the opts checked against this kernel and device.
+
+A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand.
+`kernel` then falls back to a schedule that does, warns once, and still computes rightly; `build` raises instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tinygrad import Device, UOp
+from tinygrad.renderer import Renderer
+from tinygrad.uop.ops import KernelInfo
+
+from db.records import Schedule, Workload
+from kernels.ops import registry
+from kernels.ops.registry import Variant
+from kernels.serve import defaults
+from kernels.tinygrad.schedule import ScheduleError, apply_opts
+
+# what tinygrad raises for a device whose driver, library or compiler is not there
+DEVICE_MISSING = (RuntimeError, OSError, AttributeError, AssertionError, ImportError, LookupError, ExceptionGroup)
+
+
+@functools.cache
+def renderer(device: str) -> Renderer:
+    """The device's renderer. Remembered: tinygrad forbids opening a device inside a captured function."""
+    return Device[device].renderer
+
+
+@functools.lru_cache(maxsize=1024)  # as `_kernel`
+def placeholders(w: Workload) -> tuple[UOp, ...]:
+    """The kernel's arguments as UOps, in slot order."""
+    return tuple(UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(registry.operands(w)))
+
+
+def complete(variant: Variant, schedule: Schedule) -> bool:
+    """False where `schedule` lacks the opt that its variant is only right with."""
+    return variant.must is None or any(o.op == variant.must for o in schedule.opts or ())
+
+
+def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
+    """The kernel's SINK: parameters 0 = out [m, n], 1.. = the weight's planes, last = x [m, k]; opts in its KernelInfo.
+
+    With a renderer, opts are put on the loops they name and checked; without one (no device to ask) that of the
+    default device is used. Raises KernelError for an unknown op, variant or parameters, ScheduleError for opts that do
+    not apply, or without the one that the variant must have.
+    """
+    ren = renderer(Device.DEFAULT) if ren is None else ren
+    if (device := registry.backend(ren)) == "CPU:X86":
+        from kernels.tinygrad import x86_loops
+
+        x86_loops.mend()
+    return _scheduled(_body(w, schedule, device), schedule, ren)
+
+
+def _body(w: Workload, schedule: Schedule, device: str) -> UOp:
+    sink = registry.body(w, schedule, placeholders(w), device)
+    if not complete(variant := registry.variants(w, device)[schedule.variant], schedule):
+        raise ScheduleError(f"{schedule.variant} computes rightly only with {variant.must} among its opts")
+    return sink
+
+
+def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
+    if not schedule.opts:
+        return sink
+    opts = apply_opts(sink, ren, schedule.opts).tinygrad_opts
+    return sink.replace(arg=replace(sink.arg, opts_to_apply=opts))
+
+
+def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None = None) -> bool:
+    """True if `schedule` can be built for `w`. Its opts are checked against `ren`, by default that of `device`, which
+    this opens; and not at all where this machine has no such device."""
+    try:
+        ren = ren or renderer(device)
+    except DEVICE_MISSING:
+        ren = None
+    try:
+        if ren is None:
+            _body(w, schedule, device)
+        else:
+            build(w, schedule, ren)
+    except (ScheduleError, registry.KernelError):
+        return False
+    return True
+
+
+def default(w: Workload, ren: Renderer) -> Schedule | None:
+    """The hand-chosen schedule for a renderer's device: the first of `defaults` that applies, if one does."""
+    device = registry.backend(ren)
+    return next((s for s in defaults.defaults(w, device) if applies(w, s, device, ren)), None)
+
+
+@functools.cache
+def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, KernelInfo]:
+    """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
+    ren = renderer(device)
+    problem: ValueError | None = None
+    for choice in (schedule, *defaults.defaults(w, registry.backend(ren)), defaults.untuned(w)):
+        try:
+            sink = build(w, choice, ren)
+        except (ScheduleError, registry.KernelError) as e:
+            problem = problem or e
+            continue
+        if problem is not None:
+            warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
+        return choice, sink.arg
+    raise AssertionError(f"the untuned schedule of {w} must build") from problem
+
+
+def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
+    """The SINK over `args` for Tensor.custom_kernel; falls back, once warned, where `schedule` does not apply."""
+    return _kernel(w, schedule, tuple(args), device)
+
+
+@functools.lru_cache(maxsize=1024)  # a model launches each of a few kernels in every layer
+def _kernel(w: Workload, schedule: Schedule, args: tuple[UOp, ...], device: str) -> UOp:
+    choice, info = _usable(w, schedule, device)
+    return registry.body(w, choice, args, registry.backend(renderer(device))).replace(arg=info)
