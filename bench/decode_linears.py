@@ -52,7 +52,7 @@ from tinygrad import Device
 from tinygrad.codegen import to_program
 from autotune.tinygrad_api.lower import codegen_context
 from db.codec import schedule_from_json, workload_from_json
-from kernels import sink
+from kernels.serve import sink
 w, schedule = workload_from_json(json.loads(sys.argv[1])), schedule_from_json(json.loads(sys.argv[2]))
 kernel = sink.build(w, schedule)
 start = time.monotonic()

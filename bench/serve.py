@@ -32,7 +32,7 @@ _WRITE = """
 import sys
 from db.records import Measurement, Opt, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
-from kernels.registry import kernel_digest
+from kernels.ops.registry import kernel_digest
 target = Target("CPU", "x86_64", "bench", 2)
 store = Store.open(sys.argv[1])
 store.start_run(Run("bench", "bench", 4, 60.0))
@@ -45,8 +45,8 @@ _RESOLVE = """
 import sys, time
 from db.lookup import Lookup
 from db.records import Target, Workload
-from kernels.resolution import Resolver
-from kernels.registry import kernel_digest
+from kernels.serve.resolution import Resolver
+from kernels.ops.registry import kernel_digest
 target = Target("CPU", "x86_64", "bench", 2)
 hit, miss = Workload("linear", "Q4_K", 4096, 4096), Workload("linear", "Q8_0", 4096, 4096)
 for w in (hit, miss):

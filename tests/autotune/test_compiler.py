@@ -178,7 +178,7 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
         from support.faults import faulty_renderer
         from autotune.compiler import CompilePool, Job
         from db.records import Schedule, Workload
-        from kernels import defaults
+        from kernels.serve import defaults
         print("main")
         w = Workload("linear", "Q4_0", 8, 32)
         with CompilePool(faulty_renderer(), 1) as pool:

@@ -237,7 +237,8 @@ from support.faults import fault_program
 from autotune.runner import Runner
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
-from kernels import build, defaults
+from kernels import build
+from kernels.serve import defaults
 from support.cpu_device import cpu
 W = Workload("linear", "Q4_0", 512, 512)
 with Runner(cpu()) as runner:

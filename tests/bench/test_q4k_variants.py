@@ -21,7 +21,7 @@ import numpy as np
 from tinygrad import Tensor, TinyJit
 from bench import q4k_kernels as kernels
 from bench.captured import captured
-from kernels import reference
+from kernels.formats import reference
 n = k = 256
 rng = np.random.default_rng(0)
 raw, x = kernels.random_rows(n, k, rng), rng.standard_normal((1, k)).astype(np.float32)

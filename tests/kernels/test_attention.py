@@ -222,10 +222,10 @@ def test_nvrtc_compiles_the_defaults_for_an_h100():
         from tinygrad import Device
         from support.attention_workloads import combine, flash, mla, mla_store, rope_store
         from autotune.tinygrad_api.lower import compile_program
-        from kernels.defaults import defaults
-        from kernels.registry import body
-        from kernels.sink import placeholders
-        from kernels.schedule import ScheduleError, apply_opts
+        from kernels.serve.defaults import defaults
+        from kernels.ops.registry import body
+        from kernels.serve.sink import placeholders
+        from kernels.tinygrad.schedule import ScheduleError, apply_opts
         from dataclasses import replace
         renderer = Device["NULL"].renderer
         gpt = flash(64, 8, 64, 4096, splits=16, sinks=1, window=128)

@@ -136,7 +136,8 @@ def test_a_bare_machine_computes(tmp_path):
 
 
 COMPUTE = """
-from kernels import devices, hostcc
+from kernels import devices
+from kernels.tinygrad import hostcc
 choice = devices.choose_device()
 devices.activate(choice)
 print(choice.device, hostcc.mend_no_clang(), hostcc.mend_no_clang())

@@ -14,6 +14,7 @@ import pytest
 from support.kernel_runs import backend, device
 from support.store_rows import fact, opened
 
+import kernels
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Target, Workload
 from kernels.formats import FormatError
@@ -196,7 +197,7 @@ def test_a_workload_without_kernels_is_an_error(resolver, here):
 
 
 def run(program: str, **environ: str) -> str:
-    root = str(Path(resolution.__file__).parents[1])
+    root = str(Path(kernels.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": root, **environ}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

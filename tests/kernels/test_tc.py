@@ -342,7 +342,7 @@ def test_nvrtc_compiles_it_for_an_h100():
         from tinygrad.renderer.cstyle import CUDARenderer
         from autotune.tinygrad_api.lower import compile_program
         from db.records import Workload
-        from kernels.sink import build, default
+        from kernels.serve.sink import build, default
         renderer = CUDARenderer(Target("CUDA", arch="sm_90"))
         experts = (("experts", 64), ("of", "pair"), ("used", 6))
         for w in (

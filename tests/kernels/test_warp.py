@@ -111,8 +111,8 @@ def test_nvrtc_compiles_it_for_an_h100():
         from tinygrad import Device
         from autotune.tinygrad_api.lower import compile_program
         from db.records import Schedule, Workload
-        from kernels.registry import body, variants
-        from kernels.sink import build, placeholders
+        from kernels.ops.registry import body, variants
+        from kernels.serve.sink import build, placeholders
         renderer = Device["NULL"].renderer
         for format in ("Q4_K", "IQ3_S", "F16"):
             w = Workload("linear", format, 77, 768, 2)

@@ -58,7 +58,7 @@ def test_without_the_mend_two_loops_end_at_one_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "mended",
     [
-        "from kernels import x86_loops\nx86_loops.mend()\nx86_loops.mend()\n",
+        "from kernels.tinygrad import x86_loops\nx86_loops.mend()\nx86_loops.mend()\n",
         # a process that is sent a renderer and has done nothing else
         "import pickle\npickle.loads({renderer!r})\n",
     ],
@@ -82,8 +82,8 @@ def test_a_kernel_with_many_loops_is_right(tmp_path: Path) -> None:
 MANY_LOOPS = """
 from support.attention_workloads import mla_many
 from support.kernel_runs import device, run
-from kernels import defaults
-from kernels.registry import backend
+from kernels.serve import defaults
+from kernels.ops.registry import backend
 
 here = backend(device().renderer)
 print(here)
