@@ -66,9 +66,7 @@ def test_under_the_heuristic(w):
         assert_right(w, choice)
 
 
-@pytest.mark.parametrize(
-    "w", few_of(WORKLOADS.values(), lambda w: w != WORKLOADS["parts of two formats"]), ids=WORKLOADS.keys()
-)
+@few_workloads
 def test_under_the_default(w):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
