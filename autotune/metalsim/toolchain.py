@@ -139,7 +139,7 @@ def _runtime(tools: Toolchain) -> list[Path]:
 
 def _flags(tools: Toolchain) -> tuple[str, ...]:
     # from 16 on, an expression of halves is otherwise rounded once, at its end
-    rounding = ("-ffloat16-excess-precision=none",) if tools.major >= 16 else ()
+    rounding = ("-Xclang", "-ffloat16-excess-precision=none") if tools.major >= 16 else ()
     # the same bytes wherever it is made
     nowhere = ("-fdebug-compilation-dir=.", f"-ffile-prefix-map={_HERE}=metalsim")
     return (*_COMMON, *_MACHINE[platform.machine()], *rounding, *nowhere)

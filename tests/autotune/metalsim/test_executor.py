@@ -198,7 +198,6 @@ def test_a_load_that_nothing_comes_of_is_noted():
         ("device float *p = (device float *)64; out[i] = *p;", "out_of_bounds", "line 4"),
         ("threadgroup float a[8193]; a[i] = 0; out[i] = a[i];", "limit", ""),
         ("out[i] = undeclared;", "compile_error", "kernel.metal:4:10"),
-        ("float a[100000]; for (uint j = 0; j < 100000; j++) a[j] = out[j % 64]; out[i] = a[i];", "trap", ""),
     ],
 )
 def test_verdicts_and_their_places(body, expected, where):
@@ -207,6 +206,12 @@ def test_verdicts_and_their_places(body, expected, where):
     assert verdict.kind == expected
     # where the time ran out is not known if it was between two accesses
     assert verdict.where == where or not where or (expected == "timeout" and not verdict.where)
+
+
+def test_more_memory_than_a_thread_has_is_a_fault():
+    """Which fault it is depends on how clang lays out the stack: 15 runs into its end, 16 and 19 write past it."""
+    body = "float a[100000]; for (uint j = 0; j < 100000; j++) a[j] = out[j % 64]; out[i] = a[i];"
+    assert kind(body, Launch((1,), (64,))) in ("trap", "out_of_bounds")
 
 
 @pytest.mark.parametrize(
