@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,9 @@ def tables(model: Model, max_ctx: int, factors: Mapping[str, Table]) -> dict[str
     own = _factors(model, factors, max_ctx > (scaling.original or max_ctx), width // 2)
     found = dict(zip(("cos", "sin"), _table(max_ctx, width, rope_base(hp), scaling, own), strict=True))
     if arch.local_rope_base:
-        local = _table(max_ctx, width, arch.local_rope_base, scaling if arch.local_scaling else scaling.off, own)
+        of_local = scaling if arch.local_scaling else scaling.off
+        of_local = of_local if arch.local_factor else replace(of_local, size=1.0)
+        local = _table(max_ctx, width, arch.local_rope_base, of_local, own)
         found |= zip(("cos.local", "sin.local"), local, strict=True)
     return found
 

@@ -25,15 +25,19 @@ class Architecture:
 
     rope                which items of a head turn together: i and i + half ("neox") or 2i and 2i + 1 ("interleaved")
     rotates             whether q and k are rotated at all
+    still_period        of so many layers the last is not rotated; 0: no layer is left out for that
+    still_global        where some layers see a window, those that see everything are not rotated
     rotation_switch     rope.scaling.finetuned=false means that nothing is rotated; elsewhere the key has no effect
     sections            with rope.dimension_sections, items of a head turn together as in "neox"
     mla                 attention over a compressed cache (multi-head latent attention)
     act                 the FFN's activation
-    ffn_norm            the norm before the FFN
+    attn_norm, ffn_norm the norms before attention and before the FFN, "" for none
     post_norms          norms of a block's two outputs before they are added to the residual, none if empty
     window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
+    window_layers       only models of so many layers have windows; 0: all
     local_rope_base     of layers that see a window only, 0 if it is that of all layers; default of rope.freq_base_swa
     local_scaling       rope.scaling is for layers that see a window only, too
+    local_factor        rope.scaling.attn_factor is for layers that see a window only, too
     window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
     final_softcap       the default of final_logit_softcapping
     gating, normalised  the defaults of expert_gating_func and expert_weights_norm
@@ -44,15 +48,20 @@ class Architecture:
 
     rope: str = NEOX
     rotates: bool = True
+    still_period: int = 0
+    still_global: bool = False
     rotation_switch: bool = False
     sections: bool = False
     mla: bool = False
     act: str = "silu"
+    attn_norm: str = "attn_norm"
     ffn_norm: str = "ffn_norm"
     post_norms: tuple[str, ...] = ()
     window_period: int = 0
+    window_layers: int = 0
     local_rope_base: float = 0.0
     local_scaling: bool = True
+    local_factor: bool = True
     window: int = 0
     softcap: float = 0.0
     final_softcap: float = 0.0
@@ -64,6 +73,7 @@ class Architecture:
 
 
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
+_AFTER_ONLY = Architecture(attn_norm="", ffn_norm="", post_norms=_POST_NORMS)
 _LLAMA = Architecture(INTERLEAVED, normalised=True)
 
 ARCHITECTURES = {
@@ -101,5 +111,8 @@ ARCHITECTURES = {
     ),
     "phi3": Architecture(),
     "olmoe": Architecture(),
+    "smollm3": Architecture(INTERLEAVED, still_period=4),
+    "olmo2": replace(_AFTER_ONLY, window_period=4, local_scaling=False, local_factor=False),  # with windows: olmo 3
+    "exaone4": replace(_AFTER_ONLY, still_global=True, window_period=4, window_layers=64, window=4096),
     "gpt-oss": Architecture(act="swiglu_oai", ffn_norm="post_attention_norm", window_period=2, gating="softmax_weight"),
 }

@@ -22,14 +22,18 @@ def attention(model: Model, plan: Builder, layer: int, x: Value) -> Value:
 def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     hp, block, a = model.hp, f"blk.{layer}.", heads_of(model, layer)
     widths = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
-    norm = hp.vector(f"{block}attn_norm.weight", model.dim)
-    # q: [m, heads * head_dim], k: [m, kv_heads * head_dim], v: [m, kv_heads * value_dim]
-    q, k, v = _split(plan.rmsnorm_linear(x, norm, _qkv(model, block, widths), "qkv"), widths)
+    projections = _qkv(model, block, widths)
+    if model.arch.attn_norm:
+        norm = hp.vector(f"{block}{model.arch.attn_norm}.weight", model.dim)
+        found = plan.rmsnorm_linear(x, norm, projections, "qkv")
+    else:
+        found = plan.linears(x, projections, "qkv")
+    q, k, v = _split(found, widths)  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
     norms = _head_norms(model, block, a)
     if isinstance(norms, dict):  # norms over all heads at once (olmoe) are launches of their own
         q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
         norms = None
-    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, a), norms, layer)
+    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, a, layer), norms, layer)
     attended = plan.flash(q_turned, k_cache, v_cache, a)  # [m, heads * value_dim]
     return model.add_output(plan, block, x, attended, "attn_output", "attn")
 
@@ -66,13 +70,17 @@ def window_of(model: Model, layer: int) -> int:
     return window if period == 0 or layer % period < period - 1 else 0
 
 
-def rotation(model: Model, plan: Builder, a: Heads) -> Rotation:
-    """How a layer's heads turn: those that see a window only may turn by other angles."""
-    hp = model.hp
+def rotation(model: Model, plan: Builder, a: Heads, layer: int) -> Rotation | None:
+    """How a layer's heads turn, None for not at all: those that see a window only may turn by other angles."""
+    hp, arch = model.hp, model.arch
     dim = hp.integer("rope.dimension_count", a.head_dim)
     if dim > a.head_dim or dim % 2:
         raise hp.error(f"{hp.name('rope.dimension_count')} is {dim}, expected an even number up to {a.head_dim}")
-    return _tables(plan, dim, model.arch.rope, local=bool(a.window and model.arch.local_rope_base))
+    if arch.still_period and (layer + 1) % arch.still_period == 0:
+        return None
+    if arch.still_global and arch.window_period and not a.window:
+        return None
+    return _tables(plan, dim, arch.rope, local=bool(a.window and arch.local_rope_base))
 
 
 def _tables(plan: Builder, dim: int, mode: str, *, local: bool) -> Rotation:

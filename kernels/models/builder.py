@@ -191,6 +191,20 @@ class Builder(PassBuilder):
         """x: [m, k] -> W x + bias + add: [m, n]"""
         return self._linear(x, [projection.weight], [projection.bias], name, add=add)
 
+    def linears(self, x: Source, projections: Sequence[Projection], name: str) -> tuple[Columns, ...]:
+        """x: [m, k] -> each projection of x: [m, n] each. Neighbours of one format are one launch."""
+        groups = neighbours(p.weight for p in projections)
+        found: list[Columns] = []
+        for i, group in enumerate(groups):
+            of_group = projections[len(found) : len(found) + len(group)]
+            label = f"{name}.{i}" if len(groups) > 1 else name
+            out = self._linear(x, group, [p.bias for p in of_group], label)
+            first = 0
+            for p in of_group:
+                found.append(out[first : first + p.n])
+                first += p.n
+        return tuple(found)
+
     def _linear(
         self,
         x: Source,
@@ -236,13 +250,13 @@ class Builder(PassBuilder):
         self,
         qkv: Sequence[Columns | Value],
         a: Heads,
-        rotation: Rotation,
+        rotation: Rotation | None,
         norms: tuple[TensorInfo, TensorInfo] | None,
         layer: int,
     ) -> tuple[Value, Value, Value]:
         """q, k, v: [m, heads * dim] each -> q rotated, and the caches with k rotated and v in them.
 
-        norms: of each head of q and of k, before they are rotated.
+        rotation: None leaves q and k as they are. norms: of each head of q and of k, before they are rotated.
         """
         expect(
             qkv, n := a.heads * a.head_dim + (row := a.kv_heads * (a.head_dim + a.value_dim)), "rope_cache_store.qkv"
@@ -252,8 +266,8 @@ class Builder(PassBuilder):
             "kv_heads": a.kv_heads,
             "head_dim": a.head_dim,
             "max_ctx": self.context,
-            "rope_dim": rotation.dim,
-            "mode": rotation.mode,
+            "rope_dim": rotation.dim if rotation else 0,
+            "mode": rotation.mode if rotation else "none",
             "qk_norm": int(norms is not None),
         }
         if a.value_dim != a.head_dim:
@@ -261,8 +275,9 @@ class Builder(PassBuilder):
         if norms is not None:
             extra["eps"] = decimal(self.eps)
         caches = {f"{which}_cache": self.input(f"cache.{layer}.{which}", persistent=True) for which in ("k", "v")}
+        tables = {"cos": rotation.cos, "sin": rotation.sin} if rotation else {}
         q, k, v = self.add(
-            "rope_cache_store", CACHE_FORMAT, n, n, {"qkv": qkv, **caches, "cos": rotation.cos, "sin": rotation.sin},
+            "rope_cache_store", CACHE_FORMAT, n, n, {"qkv": qkv, **caches, **tables},
             {"q": a.heads * a.head_dim, "k_cache": None, "v_cache": None},
             reads=whole(q_norm=norms[0], k_norm=norms[1]) if norms else (), products=2 * n, extra=extra,
             cache_written_nbytes=CACHE_ITEM_NBYTES * row, decode_only=True,

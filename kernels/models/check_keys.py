@@ -73,7 +73,9 @@ def _says_nothing(hp: Hyperparameters, item: object, found: Key) -> bool:
 
 
 def _refusal(hp: Hyperparameters, key: str, value: Value, found: Key) -> HeaderError:
-    allowed = f"that of {hp.name(found.same_as)}" if found.same_as else " or ".join(map(repr, found.neutral))
+    allowed = (
+        f"that of {hp.name(found.same_as)}" if found.same_as else " or ".join(map(repr, found.neutral)) or "no such key"
+    )
     remedy = f"use llama.cpp, or gguf-new-metadata --remove-metadata {hp.name(key)} if the model is right without it"
     return hp.error(f"{hp.name(key)} is {_shown(value)}, expected {allowed}: {found.why}; {remedy}")
 

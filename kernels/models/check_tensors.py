@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from kernels.models.header import HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.known_tensors import AHEAD, FACTORS, FOLDED, IGNORED, READ, REFUSED, Tensor, rows
+from kernels.models.known_tensors import AHEAD, ALWAYS_FOLDED, FACTORS, FOLDED, IGNORED, READ, REFUSED, Tensor, rows
 from kernels.models.rope import rope_dim
 
 NAMES_IN_A_NOTE = 40
@@ -84,7 +84,9 @@ def _first(architecture: str, name: str) -> Tensor | None:
 
 def _folds(hp: Hyperparameters, name: str) -> bool:
     """Whether rope.scaling.type is that with which llama.cpp loads these factors of frequencies."""
-    return hp.architecture == "phi3" or (name == FACTORS) == (hp.text("rope.scaling.type", "linear") == "longrope")
+    return hp.architecture in ALWAYS_FOLDED or (name == FACTORS) == (
+        hp.text("rope.scaling.type", "linear") == "longrope"
+    )
 
 
 def _unread(hp: Hyperparameters, tensor: TensorInfo) -> HeaderError:

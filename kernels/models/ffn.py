@@ -15,11 +15,12 @@ from kernels.models.plan import Value
 def feed_forward(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     """x: the residual [m, dim] -> the residual [m, dim]"""
     block = f"blk.{layer}."
-    norm = model.hp.vector(f"{block}{model.arch.ffn_norm}.weight", model.dim)
+    name = model.arch.ffn_norm
+    norm = model.hp.vector(f"{block}{name}.weight", model.dim) if name else None
     if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
         gated = plan.gate_up(x, gate_up(model, block, "ffn"), "gated", norm)  # [m, n]
         return model.add_output(plan, block, x, gated, "ffn_down", "ffn")
-    normed = plan.rmsnorm(x, norm, "ffn_normed")  # [m, dim]
+    normed = plan.rmsnorm(x, norm, "ffn_normed") if norm else x  # [m, dim]
     if not model.arch.post_norms:
         return _mixture(model, plan, block, normed, "ffn_residual", add=x)
     out = _mixture(model, plan, block, normed, "ffn_out", add=None)

@@ -141,6 +141,10 @@ _WINDOW = {
         for name in ("attention.key_length", "attention.value_length", "rope.dimension_count")
     },
 }
+_ALL_BY_ONE_BASE = Key(
+    REFUSED, "llama.cpp turns layers that see a window by rope.freq_base here", same_as="rope.freq_base"
+)
+_TURNING = Key(REFUSED, "llama.cpp reads it for other architectures only, and not every layer turns here", values=LIST)
 _WARMER = _done("makes q grow with its position's logarithm beyond the original context: no more context is accepted")
 _YARN = {
     "rope.scaling.yarn_beta_fast": _done("the upper bound of frequencies that YaRN mixes", never=(0,)),
@@ -200,6 +204,18 @@ OWN: Mapping[str, Mapping[str, Key]] = {
         "attention.sliding_window": _idle("llama.cpp switches it off, for converters write it without its pattern"),
     },
     "olmoe": _UNNORMALISED,
+    "smollm3": {**_DENSE, "attention.rope_pattern": _TURNING},
+    "olmo2": {
+        **_DENSE, **_WINDOW,
+        "attention.sliding_window": _done("positions that some layers see; without it all see everything"),
+        "rope.freq_base_swa": _ALL_BY_ONE_BASE,
+    },
+    "exaone4": {
+        **_DENSE, **_NEXTN, **_WINDOW,
+        "attention.sliding_window": _done("of 64 layers: positions that some see, 4096 if not given; else refused"),
+        "attention.rope_pattern": _TURNING,
+        "rope.freq_base_swa": _ALL_BY_ONE_BASE,
+    },
     "gpt-oss": {
         **_fixed_router(3, False), **_WINDOW,
         "attention.sliding_window": _done("positions that some layers see", never=(0,), required=True),

@@ -20,12 +20,18 @@ LLAMAS = ("llama", "mistral", "mistral3", "granite", "granitemoe")
 MIXTURES = (*LLAMAS, "qwen2moe", "qwen3moe", "deepseek2", "glm4moe", "olmoe", "gpt-oss")
 GROUPED = tuple(name for name in ALL if not ARCHITECTURES[name].mla)
 POSTED = tuple(name for name in ALL if ARCHITECTURES[name].post_norms)
+NORMED = tuple(name for name in ALL if ARCHITECTURES[name].attn_norm)
 FFN_NORMED = tuple(name for name in ALL if ARCHITECTURES[name].ffn_norm == "ffn_norm")
-AHEAD = ("deepseek2", "glm4", "glm4moe")  # the last layers may predict further tokens: all their tensors are left out
+AHEAD = (
+    "deepseek2",
+    "glm4",
+    "glm4moe",
+    "exaone4",
+)  # the last layers may predict further tokens: all their tensors are left out
 SHARING = ("qwen2moe", "deepseek2", "glm4moe")
-NOT_TIED = tuple(name for name in ALL if name not in ("gemma2", "qwen2moe", "olmoe", "gpt-oss"))
+NOT_TIED = tuple(name for name in ALL if name not in ("gemma2", "qwen2moe", "olmoe", "olmo2", "gpt-oss"))
 SPLIT = tuple(name for name in ALL if name not in ("phi3", "glm4", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"))
-NORMED_HEADS = ("qwen3", "qwen3moe", "gemma3", "olmoe")
+NORMED_HEADS = ("qwen3", "qwen3moe", "gemma3", "olmoe", "olmo2", "exaone4")
 
 
 @dataclass(frozen=True)
@@ -54,17 +60,18 @@ class Tensor:
         return any(fnmatchcase(name, known) for known in self.names)
 
 
+ALWAYS_FOLDED = ("phi3", "exaone4")  # whatever rope.scaling.type says
 FREQUENCIES, FACTORS = "rope_freqs.weight", "rope_factors_{long,short}.weight"
 _BLOCK_SCALE = "a factor of a whole weight, as NVFP4 and other formats have it: no kernel multiplies by it"
 
 TENSORS = (
     Tensor("token_embd.weight", ALL, READ, "its rows; the output linear too where there is no output.weight", True),
     Tensor("output_norm.weight", ALL, READ, "the last norm", True),
-    Tensor("output.weight", ("qwen2moe", "olmoe", "gpt-oss"), READ, "the output linear", True),
+    Tensor("output.weight", ("qwen2moe", "olmoe", "olmo2", "gpt-oss"), READ, "the output linear", True),
     Tensor("output.weight", ("gemma2",), REFUSED, "llama.cpp's gemma2 always takes token_embd for its output linear"),
     Tensor("output.weight", NOT_TIED, READ, "the output linear"),
     Tensor("output.bias", ("qwen2",), READ, "added to logits"),
-    Tensor("blk.N.attn_norm.weight", ALL, READ, "the norm before attention", True),
+    Tensor("blk.N.attn_norm.weight", NORMED, READ, "the norm before attention", True),
     Tensor("blk.N.attn_{q,k,v}.weight", GROUPED, READ, "or attn_qkv, which has the rows of all"),
     Tensor("blk.N.attn_{q,k,v}.bias", GROUPED, READ, "of all three or of none"),
     Tensor("blk.N.attn_qkv.{weight,bias}", GROUPED, READ, "the rows of q, k and v"),
@@ -98,6 +105,7 @@ TENSORS = (
     Tensor("blk.N.ffn_{gate,up,down}_shexp.weight", ("granite", "granitemoe"), READ, "the expert of all tokens"),
     Tensor("blk.N.ffn_gate_inp_shexp.weight", ("qwen2moe",), READ, "the shared expert's own gate", True),
     Tensor(FREQUENCIES, LLAMAS, FOLDED, "frequencies are divided by it, unless rope.scaling.type is longrope"),
+    Tensor(FREQUENCIES, ("exaone4",), FOLDED, "frequencies are divided by it"),
     Tensor(FACTORS, ("phi3",), FOLDED, "the same beyond and within the original context"),
     Tensor(FACTORS, LLAMAS, FOLDED, "the same, if rope.scaling.type is longrope"),
     Tensor("cls.output.weight", ("qwen3",), IGNORED, "of a ranker: it takes embeddings of whole texts, not logits"),

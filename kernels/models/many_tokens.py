@@ -16,7 +16,6 @@ from kernels.models.builder import (
     added,
     expect,
     expert_reads,
-    neighbours,
 )
 from kernels.models.header import TensorInfo
 from kernels.models.plan import Columns, Source, Value, whole
@@ -28,18 +27,7 @@ class ManyTokens(Builder):
     def rmsnorm_linear(
         self, x: Source, norm: TensorInfo, projections: Sequence[Projection], name: str
     ) -> tuple[Columns, ...]:
-        normed = self.rmsnorm(x, norm, f"{name}_normed")
-        groups = neighbours(p.weight for p in projections)
-        found: list[Columns] = []
-        for i, group in enumerate(groups):
-            of_group = projections[len(found) : len(found) + len(group)]
-            label = f"{name}.{i}" if len(groups) > 1 else name
-            out = self._linear(normed, group, [p.bias for p in of_group], label)
-            first = 0
-            for p in of_group:
-                found.append(out[first : first + p.n])
-                first += p.n
-        return tuple(found)
+        return self.linears(self.rmsnorm(x, norm, f"{name}_normed"), projections, name)
 
     def gate_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None = None) -> Value:
         return self.gate_then_up(x, weights, name, norm)

@@ -58,9 +58,14 @@ def opened(path: Path) -> Transformer:
     return load(path, CONTEXT, kernel_runs.device().name)
 
 
-# formats mixed within a layer; latent attention and routed experts; a gate of the shared expert; windows and norms
+# formats mixed within a layer; latent attention and routed experts; a gate of the shared expert; windows and norms;
+# layers that do not turn; norms after a block only, of whole rows and of heads
 @pytest.mark.parametrize(
-    "name", few_of(["llama", "deepseek2-groups", "qwen2moe", "gemma3"], lambda name: name == "qwen2moe")
+    "name",
+    few_of(
+        ["llama", "deepseek2-groups", "qwen2moe", "gemma3", "smollm3", "olmo2-windows", "exaone4"],
+        lambda name: name == "qwen2moe",
+    ),
 )
 def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
     path = written(folder, name)

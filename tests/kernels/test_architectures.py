@@ -52,6 +52,9 @@ def changed(architecture: str, keys: Mapping[str, Any], *without: str, **shapes:
         ("glm4", "interleaved"),
         ("glm4moe", "neox"),
         ("phi3", "neox"),
+        ("smollm3", "interleaved"),
+        ("olmo2", "neox"),
+        ("exaone4", "neox"),
     ],
 )
 def test_rope_pairs(architecture: str, mode: str) -> None:
@@ -136,11 +139,45 @@ def test_each_half_of_a_fused_weight_is_a_product_of_a_prompt() -> None:
         assert len(fused) == 2 * made.LAYERS
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "glm4"])
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "glm4", "olmo2", "exaone4"])
 def test_a_post_norm_comes_between_a_block_and_the_residual(architecture: str) -> None:
     header = made.model(architecture)
-    assert {x.epilogue for x in find(header, "linear")} == {"none"}
-    assert len(find(header, "rmsnorm_add")) == len(find(header, "linear"))
+    ends = [x for x in find(header, "linear") if re.search("output|ffn_down", x.tensors[0])]
+    assert {x.epilogue for x in ends} == {"none"}
+    assert len(find(header, "rmsnorm_add")) == len(ends) == 2 * len(find(header, "flash_decode"))
+
+
+@pytest.mark.parametrize("architecture", ["olmo2", "exaone4"])
+def test_a_block_without_norms_before_it_reads_the_residual_itself(architecture: str) -> None:
+    for launches in (decode(made.model(architecture)), prompt(made.model(architecture))):
+        block = [x for x in launches if x.layer == 1]
+        (into,) = [x for x in launches if x.layer == 0 and "blk.0.post_ffw_norm.weight" in x.tensors]
+        (attn,) = [x for x in block if "blk.1.post_attention_norm.weight" in x.tensors]
+        (qkv,) = [x for x in block if "blk.1.attn_q.weight" in x.tensors]
+        assert (qkv.op, qkv.inputs["x"], attn.inputs["residual"]) == ("linear", into.outputs, into.outputs)
+        for weight in ("ffn_gate", "ffn_up"):
+            (up,) = [x for x in block if f"blk.1.{weight}.weight" in x.tensors]
+            assert up.inputs["x"] == attn.outputs
+            assert up.extra.get("norm", "none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "still"),
+    [
+        ("smollm3", {"block_count": 9}, [3, 7]),
+        ("smollm3", {"block_count": 3}, []),
+        ("exaone4", {}, []),
+        ("exaone4", {"block_count": 64}, list(range(3, 64, 4))),
+        ("exaone4", {"block_count": 64, "attention.sliding_window_pattern": 6}, list(range(5, 64, 6))),
+        ("exaone4", {"block_count": 64, "attention.sliding_window_pattern": (False, True) * 32}, list(range(0, 64, 2))),
+        ("olmo2", {"block_count": 5, "attention.sliding_window": 8}, []),
+    ],
+)
+def test_which_layers_do_not_turn(architecture: str, keys: Mapping[str, Any], still: list[int]) -> None:
+    found = find(made.model(architecture, keys=keys), "rope_cache_store")
+    assert [i for i, x in enumerate(found) if x.extra["mode"] == "none"] == still
+    for i, x in enumerate(found):
+        assert (x.extra["rope_dim"], "cos" in x.inputs) == ((0, False) if i in still else (made.HEAD, True))
 
 
 @pytest.mark.parametrize("architecture", ["glm4moe", "gpt-oss"])
@@ -159,6 +196,15 @@ def test_a_post_attention_norm_may_be_the_norm_before_the_ffn(architecture: str)
         ("gemma3", {"attention.sliding_window": 0}, [0] * 7),
         ("gemma2", {"block_count": 3}, [4096, 0, 4096]),
         ("gpt-oss", {"block_count": 3}, [128, 0, 128]),
+        ("olmo2", {}, [0, 0]),
+        ("olmo2", {"block_count": 6, "attention.sliding_window": 8}, [8, 8, 8, 0, 8, 8]),
+        ("exaone4", {"attention.sliding_window_pattern": 2}, [0, 0]),
+        ("exaone4", {"block_count": 64}, ([4096] * 3 + [0]) * 16),
+        (
+            "exaone4",
+            {"block_count": 65, "nextn_predict_layers": 1, "attention.sliding_window": 8},
+            ([8] * 3 + [0]) * 16,
+        ),
         ("phi3", {}, [0, 0]),
         ("mistral", {}, [0, 0]),
     ],

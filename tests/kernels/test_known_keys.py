@@ -227,7 +227,13 @@ _OLD = {
     "attention.key_length_mla": None,
     "attention.value_length_mla": None,
 }
-OF_DEEPSEEK2: Mapping[str, Mapping[str, Any]] = {"attention.key_length": _OLD, "attention.value_length": _OLD}
+# what a key needs beside that in one architecture
+OF_ONE: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("deepseek2", "attention.key_length"): _OLD,
+    ("deepseek2", "attention.value_length"): _OLD,
+    ("exaone4", "attention.sliding_window"): {"block_count": 64},
+    ("exaone4", "attention.sliding_window_pattern"): {"block_count": 64},
+}
 BY_TENSORS = {"attention.q_lora_rank"}  # the width of tensors that the made-up model has not: below
 NO_EFFECT = {("glm4moe", "rope.dimension_sections")}  # its pairs are those of M-RoPE anyway
 
@@ -245,8 +251,7 @@ def test_an_implemented_key_changes_what_is_made(architecture: str, key: str, fo
     if key in BY_TENSORS:
         return
     value, beside = FLIPS[key]
-    if architecture == "deepseek2":
-        beside = {**beside, **OF_DEEPSEEK2.get(key, {})}
+    beside = {**beside, **OF_ONE.get((architecture, key), {})}
     before, after = effect(architecture, beside), effect(architecture, {**beside, key: value})
     assert isinstance(before, list), before
     idle = key.startswith("expert_") and "ffn_gate_inp" not in made.MODELS[architecture][0]
@@ -316,6 +321,35 @@ def test_a_layer_more_that_predicts_tokens_does_not_hide_the_model() -> None:
     assert {
         x.extra["gating"] for x in plan_passes(made.model("deepseek2", keys=keys)).decode.launches if x.op == "topk"
     } == {"sigmoid"}
+
+
+@pytest.mark.parametrize(("layers", "ahead"), [(30, 0), (63, 0), (65, 0), (64, 1)])
+def test_a_window_that_llama_cpp_would_ignore_is_refused(layers: int, ahead: int) -> None:
+    keys = {"block_count": layers, "nextn_predict_layers": ahead, "attention.sliding_window": 4096}
+    said = rf"sliding_window is 4096, expected 0: .* with 64 layers only, this model has {layers - ahead};"
+    with pytest.raises(HeaderError, match=said):
+        plan_passes(made.model("exaone4", keys=keys))
+    assert plan_passes(made.model("exaone4", keys={**keys, "attention.sliding_window": 0}))
+
+
+def test_windows_of_no_position_are_refused() -> None:
+    with pytest.raises(HeaderError, match=r"exaone4.attention.sliding_window is 0, with which nothing can be computed"):
+        plan_passes(made.model("exaone4", keys={"block_count": 64, "attention.sliding_window": 0}))
+
+
+def test_window_layers_of_olmo2_turn_as_if_nothing_was_scaled() -> None:
+    keys = {"attention.sliding_window": 8, "rope.freq_base": 77.0}
+    scaled = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.attn_factor": 1.5}
+    plain, yarn = (
+        angles.tables(
+            Model.of(Hyperparameters(made.model("olmo2", keys=k)), ARCHITECTURES["olmo2"], CONTEXT), CONTEXT, {}
+        )
+        for k in (keys, keys | scaled)
+    )
+    for name in ("cos", "sin"):
+        assert (yarn[f"{name}.local"] == plain[f"{name}.local"]).all()
+        assert (plain[f"{name}.local"] == plain[name]).all()
+        assert (yarn[name] != plain[name]).any()
 
 
 def test_no_rotation_leaves_q_and_k_as_they_are() -> None:

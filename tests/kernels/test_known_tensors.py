@@ -17,7 +17,7 @@ from kernels.llm import angles
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.header import Header, HeaderError
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.known_tensors import AHEAD, FOLDED, IGNORED, READ, REFUSED, TENSORS, rows
+from kernels.models.known_tensors import AHEAD, ALWAYS_FOLDED, FOLDED, IGNORED, READ, REFUSED, TENSORS, rows
 from kernels.models.model import Model
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Pass
@@ -150,7 +150,7 @@ def test_factors_of_frequencies_are_folded_where_llama_cpp_loads_them(architectu
     half = {of_layer(name): (HEAD // 2,)}
     for kind in ("linear", "longrope", "yarn", "none"):
         header = made.model(architecture, keys={"rope.scaling.type": kind}, more=half)
-        if architecture == "phi3" or (kind == "longrope") == name.startswith("rope_factors"):
+        if architecture in ALWAYS_FOLDED or (kind == "longrope") == name.startswith("rope_factors"):
             folded = "folded into the table of rope angles when the model is loaded"
             assert f"{folded}: {name}" in plan_passes(header).notes
         else:
@@ -197,6 +197,11 @@ NOT_THEIRS = [
     ("deepseek2", "blk.0.attn_kv_b.weight", WHOLE_KV["attn_kv_b"]),  # beside attn_k_b and attn_v_b
     ("phi3", "blk.0.attn_q.bias", (made.Q,)),  # beside attn_qkv
     ("mistral3", "odd", (3,)),
+    ("smollm3", "rope_freqs.weight", (32,)),
+    ("smollm3", "blk.0.attn_output.bias", (DIM,)),
+    ("olmo2", "blk.0.attn_norm.weight", (DIM,)),
+    ("olmo2", "rope_freqs.weight", (32,)),
+    ("exaone4", "blk.0.ffn_norm.weight", (DIM,)),
 ]
 
 

@@ -13,6 +13,7 @@ from . import (
     of_rope,
     of_sampling,
     of_sizes,
+    of_still_layers,
     of_yarn,
 )
 
@@ -25,6 +26,7 @@ MUTANTS = (
     *of_experts.MUTANTS,
     *of_biases.MUTANTS,
     *of_sizes.MUTANTS,
+    *of_still_layers.MUTANTS,
     *of_loading.MUTANTS,
     *of_feeding.MUTANTS,
     *of_sampling.MUTANTS,

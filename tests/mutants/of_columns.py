@@ -29,7 +29,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's columns of q, k and v all begin where q does",
-        MANY,
+        BUILDER,
         "                first += p.n\n",
         "                first += 0\n",
         said("qwen2"),

@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "the local base of frequencies is ignored",
         ANGLES,
-        "arch.local_rope_base, scaling if",
-        "rope_base(hp), scaling if",
+        "arch.local_rope_base, of_local",
+        "rope_base(hp), of_local",
         said("gemma3-local"),
     ),
     Mutant(
@@ -59,8 +59,8 @@ MUTANTS = (
     Mutant(
         "every layer turns by the local base",
         ATTENTION,
-        "local=bool(a.window and model.arch.local_rope_base)",
-        "local=bool(model.arch.local_rope_base)",
+        "local=bool(a.window and arch.local_rope_base)",
+        "local=bool(arch.local_rope_base)",
         told("gemma3"),
     ),
     Mutant(

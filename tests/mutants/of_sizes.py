@@ -69,8 +69,8 @@ MUTANTS = (
     Mutant(
         "the FFN's norm is that of attention",
         FFN,
-        'f"{block}{model.arch.ffn_norm}.weight"',
-        'f"{block}attn_norm.weight"',
+        'f"{block}{name}.weight", model.dim) if name else None',
+        'f"{block}attn_norm.weight", model.dim) if name else None',
         said("llama"),
     ),
     Mutant(

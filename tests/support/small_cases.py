@@ -49,6 +49,7 @@ _STILL = {"rope.scaling.finetuned": False}
 _FFN_BIASES: Mapping[str, Shape] = {
     "attn_output.bias": (DIM,), "ffn_gate.bias": (FFN,), "ffn_up.bias": (FFN,), "ffn_down.bias": (DIM,),
 }  # fmt: skip
+_ROW_NORMS: Mapping[str, Shape] = {"attn_q_norm": (DIM,), "attn_k_norm": (KV,)}
 _GRANITE = {"embedding_scale": 3.0, "residual_scale": 0.6, "attention.scale": 0.3, "logit_scale": 2.5}
 
 _QUERY: Mapping[str, Shape] = {
@@ -139,6 +140,15 @@ CASES = {
     "olmoe": _case("olmoe", _MIXTURE | {"attention.head_count_kv": HEADS}, extra={
         "attn_q_norm": (DIM,), "attn_k_norm": (DIM,), "attn_k": (DIM, DIM), "attn_v": (DIM, DIM),
     }),
+    "smollm3": _case("smollm3", _YARN | {"block_count": 5, "rope.scaling.attn_factor": 1.2}),
+    "olmo2": _case("olmo2", extra=_ROW_NORMS),
+    "olmo2-windows": _case("olmo2", _YARN | {
+        "block_count": 5, "attention.sliding_window": 16, "rope.scaling.attn_factor": 1.2,
+    }, extra=_ROW_NORMS),
+    "exaone4": _case("exaone4", tied=True, more={"rope_freqs.weight": (HEAD // 2,)}),
+    "exaone4-windows": _case("exaone4", {  # llama.cpp knows it by its layers
+        "block_count": 64, "attention.sliding_window": 4, "feed_forward_length": 64, "rope.freq_base": 300.0,
+    }, extra={"ffn_gate": (64, DIM), "ffn_up": (64, DIM), "ffn_down": (DIM, 64)}),
     "gpt-oss": _case("gpt-oss", _YARN | {"attention.sliding_window": 16}, formats={"_exps": "MXFP4"}),
     "gpt-oss-local": _case("gpt-oss", _YARN | _LOCAL | {"attention.sliding_window": 16}, formats={"_exps": "MXFP4"}),
     "granite": _case("granite", _GRANITE),
@@ -184,6 +194,12 @@ TELLING = {
     }, tied=True),
     "phi3": _case("phi3", _TURNS | {"rope.scaling.original_context_length": 512, "rope.freq_base": 300.0},
                   more=_FACTORS),
+    "smollm3": _case("smollm3", _EPS | _WIDE | {"rope.freq_base": 300.0, "block_count": 4}, extra=_WIDER),
+    "olmo2": _case("olmo2", _EPS | {
+        "rope.freq_base": 300.0, "block_count": 3, "attention.sliding_window": 4,
+        "attention.sliding_window_pattern": (False, True, True),
+    }, extra=_ROW_NORMS | {"attn_q.bias": (DIM,), "attn_k.bias": (KV,), "attn_v.bias": (KV,)}),
+    "exaone4": _case("exaone4", _EPS | {"rope.freq_base": 300.0}),
     "gpt-oss": _case("gpt-oss", _EPS | _YARN | {
         "rope.freq_base": 2000.0, "attention.sliding_window": 4, "expert_used_count": 3,
     }, formats={"_exps": "MXFP4"}),

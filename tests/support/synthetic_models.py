@@ -29,6 +29,7 @@ EXPERT_KEYS = {"expert_count": EXPERTS, "expert_used_count": USED}
 Q, KV = HEADS * HEAD, KV_HEADS * HEAD
 
 ATTENTION = {"attn_norm": (DIM,), "attn_q": (Q, DIM), "attn_k": (KV, DIM), "attn_v": (KV, DIM), "attn_output": (DIM, Q)}
+UNNORMED_ATTENTION = {name: shape for name, shape in ATTENTION.items() if name != "attn_norm"}
 FUSED_ATTENTION = {"attn_norm": (DIM,), "attn_qkv": (Q + 2 * KV, DIM), "attn_output": (DIM, Q)}
 BIASES = {"attn_q.bias": (Q,), "attn_k.bias": (KV,), "attn_v.bias": (KV,)}
 HEAD_NORMS = {"attn_q_norm": (HEAD,), "attn_k_norm": (HEAD,)}
@@ -106,6 +107,9 @@ MODELS: dict[str, tuple[Mapping[str, Shape], Mapping[str, Any]]] = {
         {"attention.sliding_window": 512, "block_count": 7},
     ),
     "phi3": (FUSED_ATTENTION | FFN_NORM | FUSED_DENSE, {"attention.sliding_window": 2048}),
+    "smollm3": (ATTENTION | FFN_NORM | DENSE, {"block_count": 4}),
+    "olmo2": (UNNORMED_ATTENTION | WHOLE_NORMS | POST_NORMS | DENSE, {}),
+    "exaone4": (UNNORMED_ATTENTION | HEAD_NORMS | POST_NORMS | DENSE, {}),
     "olmoe": (ATTENTION | WHOLE_NORMS | FFN_NORM | ROUTED, EXPERT_KEYS),
     "gpt-oss": (ATTENTION | BIASES | ROUTED | GPT_OSS, EXPERT_KEYS | {"attention.sliding_window": 128}),
     "granite": (
@@ -115,7 +119,7 @@ MODELS: dict[str, tuple[Mapping[str, Shape], Mapping[str, Any]]] = {
     "granitemoe": (ATTENTION | FFN_NORM | ROUTED | SHARED, EXPERT_KEYS | {"logit_scale": 6.0}),
 }
 
-TIED, UNTIED = ("gemma2",), ("qwen2moe", "olmoe", "gpt-oss")  # llama.cpp has them only so
+TIED, UNTIED = ("gemma2",), ("qwen2moe", "olmoe", "gpt-oss", "olmo2")  # llama.cpp has them only so
 
 
 def model(
