@@ -17,7 +17,6 @@ from db.lookup import Lookup
 from db.records import Target
 from kernels import devices, llm
 from kernels.models.header import Header
-from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.passes import CONTEXT
 from kernels.serve import resolution
 from kernels.serve.resolution import STEPS
@@ -58,30 +57,17 @@ class Opened:
         return _running(self.path, self.choice.device, self.sizes)
 
 
-def context_of(header: Header, asked: int | None) -> int:
-    """Tokens that the cache will hold: as asked, 4096 by default, but not more than the model knows.
+def plan_model(header: Header, choice: devices.Choice, context: int | None = None) -> llm.PlannedModel:
+    """The model of a header on the device of `choice`, which is not opened. context: tokens that the cache will hold,
+    4096 by default; what the model knows if that is less. Raises ModelError, HeaderError."""
+    return llm.plan(header, CONTEXT if context is None else context, choice.device)
 
-    Raises ModelError, also for a model that cannot be run.
+
+def open_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> Opened:
+    """Loads a model that was planned for the device of `choice` onto it, served from the settings' store.
+
+    Raises HeaderError, DeviceError, ModelMemoryError, CacheError.
     """
-    asked = CONTEXT if asked is None else asked
-    llm.sizes(header, asked)
-    return min(asked, Hyperparameters(header).integer("context_length", asked))
-
-
-def vocabulary(header: Header) -> int:
-    """Token ids that the model knows. Raises HeaderError."""
-    return Hyperparameters(header).need("token_embd.weight").shape[0]
-
-
-def open_model(
-    path: str, header: Header, settings: Settings, choice: devices.Choice, context: int | None = None
-) -> Opened:
-    """Loads a model onto the device of `choice`, served from the settings' store.
-
-    Raises ModelError, HeaderError, DeviceError, ModelMemoryError, CacheError.
-    """
-    context = context_of(header, context)
-    needed = llm.sizes(header, context)
     devices.activate(choice)
     device = choice.device
     target = devices.describe_target(device)
@@ -89,16 +75,16 @@ def open_model(
         raise devices.DeviceError(f"DEV={device!r} computes nothing: choose another device with DEV or --device")
     resolution.serve_from(Lookup(settings.db), settings.lookup)
     room = devices.memory_nbytes(device)
-    total = needed.weights_nbytes + needed.cache_nbytes
+    total = plan.sizes.weights_nbytes + plan.sizes.cache_nbytes
     if room and total > room:
-        raise ModelMemoryError(_no_room(path, device, needed, f"the device has {room / 1e9:.1f} GB"))
-    with _running(path, device, needed):
-        model = llm.load(path, context)
+        raise ModelMemoryError(_no_room(plan.path, device, plan.sizes, f"the device has {room / 1e9:.1f} GB"))
+    with _running(plan.path, device, plan.sizes):
+        model = llm.load_planned(plan)
     served = model.resolutions()
     stored = Stored(served_if_any(settings.db), target)
     counts = Counter(found.step for _, found in served)
     return Opened(
-        path=path,
+        path=plan.path,
         model=model,
         choice=choice,
         target=target,

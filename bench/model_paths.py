@@ -26,7 +26,6 @@ from autotune.model_check import LENGTHS, check_launches, check_paths
 from bench.real_models import real_model
 from kernels import devices, llm
 from kernels.llm.weights import Weights
-from kernels.models.header import read_header
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "tests" / "data" / "models").glob("*.json"))
 CONTEXT = 1100  # room for every pass that is judged, and for the longest prompt
@@ -37,10 +36,11 @@ Row = dict[str, Any]
 def bench(name: str, folder: Path, args: argparse.Namespace) -> Row:
     start = time.perf_counter()
     path = real_model(name, folder, args.layers)
-    model, header = llm.load(path, CONTEXT), read_header(path)
+    model = llm.load(path, CONTEXT)
+    weights = Weights(model.plan.header, model.program.device)
     tokens = np.random.default_rng(args.seed).integers(0, model.vocabulary, CONTEXT).tolist()
     row: Row = {"model": Path(name).stem, "launches": 0, "launch_error": 0.0, "paths": {}, "wrong": []}
-    for launch in check_launches(model, Weights(header, model.program.device), tokens) if args.launches else ():
+    for launch in check_launches(model, weights, tokens) if args.launches else ():
         row["launches"] += 1
         row["launch_error"] = max(row["launch_error"], launch.verdict.error or 0.0)
         if not launch.ok:

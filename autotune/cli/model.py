@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autotune.settings import Settings
     from autotune.tokenizer import Tokenizer
     from kernels.devices import Choice
+    from kernels.llm import PlannedModel
     from kernels.models.header import Header
 
 
@@ -73,13 +74,18 @@ def run(
     """
     if (prompt is None) == (ids is None):
         raise click.UsageError("give a PROMPT (- reads it from stdin) or --ids, and not both")
+    from autotune.opened import plan_model
+    from autotune.session import choose
+    from autotune.tokenizer import ARRAYS
     from autotune.turns import advice
+    from kernels.models.header import read_header
 
     chosen = settings(db=db, device=device)
-    header = header_of(model)
+    choice, header = choose(chosen), read_header(model, keep=ARRAYS)
+    plan = plan_model(header, choice, ctx)
     tokenizer = _tokenizer(header, needed=ids is None)
     if ids is not None:
-        tokens = _ids(ids, header)
+        tokens = _ids(ids, plan.vocabulary)
     elif tokenizer is not None and prompt is not None:
         said = prompt_text(prompt)
         tokens = tokenizer.encode(said)
@@ -89,7 +95,7 @@ def run(
             tell(f"autotune: warning: {line}")
         if not as_json and (how := advice(header, said)) is not None:
             tell(f"note: {how}")
-    ready = opened(model, header, chosen, ctx)
+    ready = opened(plan, chosen, choice)
 
     from autotune import model_reports
     from autotune.generation import Generation
@@ -111,14 +117,6 @@ def run(
     return 0
 
 
-def header_of(model: str) -> Header:
-    """With the arrays that a tokenizer needs."""
-    from autotune.tokenizer import ARRAYS
-    from kernels.models.header import read_header
-
-    return read_header(model, keep=ARRAYS)
-
-
 def _tokenizer(header: Header, needed: bool) -> Tokenizer | None:
     from autotune.tokenizer import TokenizerError, tokenizer
 
@@ -130,10 +128,7 @@ def _tokenizer(header: Header, needed: bool) -> Tokenizer | None:
         return None  # ids come out as they went in
 
 
-def _ids(given: str, header: Header) -> list[int]:
-    from autotune.opened import vocabulary
-
-    count = vocabulary(header)
+def _ids(given: str, count: int) -> list[int]:
     try:
         found = [int(part) for part in given.split(",")]
     except ValueError:
@@ -143,12 +138,11 @@ def _ids(given: str, header: Header) -> list[int]:
     return found
 
 
-def opened(model: str, header: Header, chosen: Settings, ctx: int | None, choice: Choice | None = None) -> Opened:
-    """A model on the device, by default the one that the settings ask for; one line on stderr tells of it."""
+def opened(plan: PlannedModel, chosen: Settings, choice: Choice) -> Opened:
+    """A planned model on the device of `choice`; one line on stderr tells of it."""
     from autotune import model_reports
     from autotune.opened import open_model
-    from autotune.session import choose
 
-    ready = open_model(model, header, chosen, choice or choose(chosen), ctx)
+    ready = open_model(plan, chosen, choice)
     tell(model_reports.opened(ready))
     return ready

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.model import ctx, header_of, opened
+from autotune.cli.model import ctx, opened
 from autotune.cli.options import options, settings
 from autotune.cli.text import echo, say, tell
 
@@ -50,26 +50,26 @@ def bench(
     Example:
       autotune bench model.gguf --compare
     """
-    chosen = settings(db=db, device=device)
-    header = header_of(model)
-
     from dataclasses import replace
 
     from autotune import model_reports
-    from autotune.opened import context_of, vocabulary
+    from autotune.opened import plan_model
     from autotune.rivals import RIVALS, rival
     from autotune.session import choose
     from autotune.speed import Asked, launches, speed
+    from kernels.models.header import read_header
 
-    asked = Asked(prompt_tokens, tokens, position, context_of(header, ctx), vocabulary(header))
-    _note_load()
+    chosen = settings(db=db, device=device)
     choice = choose(chosen)
+    plan = plan_model(read_header(model), choice, ctx)
+    asked = Asked(prompt_tokens, tokens, position, plan.context, plan.vocabulary)
+    _note_load()
     bandwidth = _bandwidth(choice)
     others = []
     for name in RIVALS if compare else ():  # before our model takes its part of the device's memory
         tell(f"measuring {name}")
         others.append(rival(name, model, asked, choice))
-    ready = opened(model, header, chosen, ctx, choice)
+    ready = opened(plan, chosen, choice)
     with ready.running():
         ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
@@ -104,10 +104,14 @@ def profile(
     Example:
       autotune profile model.gguf --by op
     """
-    ready = opened(model, header_of(model), settings(db=db, device=device), ctx)
-
     from autotune import kernel_profile, model_reports
+    from autotune.opened import plan_model
+    from autotune.session import choose
+    from kernels.models.header import read_header
 
+    chosen = settings(db=db, device=device)
+    choice = choose(chosen)
+    ready = opened(plan_model(read_header(model), choice, ctx), chosen, choice)
     with ready.running():
         found = kernel_profile.profile(ready.model, tokens)
     backend = ready.target.backend

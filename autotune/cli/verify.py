@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from autotune.opened import Opened
     from autotune.settings import Settings
     from kernels.devices import Choice
-    from kernels.models.header import Header
 
 
 def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -126,35 +125,35 @@ def _whole_model(
 ) -> int:
     from autotune.model_check import LENGTHS
     from autotune.model_check.whole import AGAINST_CONTEXT, Asked
-    from autotune.opened import context_of, open_model
+    from autotune.opened import open_model, plan_model
     from autotune.session import choose
     from kernels.models.header import read_header
 
-    header = read_header(model)
-    context = context_of(header, ctx)
-    if lengths and max(lengths) > context:
-        raise click.UsageError(f"--lengths: a prompt of {max(lengths)} tokens does not fit the context of {context}")
-    if against and context < AGAINST_CONTEXT:
-        raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {context}")
     choice = _simulated_metal(target) if simulate else choose(chosen)
-    opened = open_model(model, header, chosen, choice, ctx)
+    plan = plan_model(read_header(model), choice, ctx)
+    if lengths and max(lengths) > plan.context:
+        given = max(lengths)
+        raise click.UsageError(f"--lengths: a prompt of {given} tokens does not fit the context of {plan.context}")
+    if against and plan.context < AGAINST_CONTEXT:
+        raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {plan.context}")
+    opened = open_model(plan, chosen, choice)
     refuse_other(target, opened.target)
     asked = Asked(lengths or LENGTHS, seed, against is not None)
     with opened.running():
-        found = _checks(opened, header, asked, as_json)
+        found = _checks(opened, asked, as_json)
         if as_json:
             return _told(found)
         return _printed(opened, found)
 
 
-def _checks(opened: Opened, header: Header, asked: Asked, as_json: bool) -> Iterator[Check]:
+def _checks(opened: Opened, asked: Asked, as_json: bool) -> Iterator[Check]:
     """The checks as they come, behind a bar on a terminal."""
     from autotune.model_check.whole import checks, launch_count
     from autotune.progress import Counter
 
     shown = not as_json and sys.stderr is not None and sys.stderr.isatty()
     with Counter("launches", launch_count(opened.model), shown) as bar:
-        for check in checks(opened.model, header, asked):
+        for check in checks(opened.model, asked):
             bar.step()
             yield check
 

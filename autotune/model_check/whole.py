@@ -14,7 +14,6 @@ from autotune.model_check.llama_cpp import LlamaCheck, check_against, check_inst
 from autotune.model_check.paths import PathCheck, check_paths
 from kernels.llm.model import Transformer
 from kernels.llm.weights import Weights
-from kernels.models.header import Header
 
 GREEDY_TOKENS = 16  # after each prompt that llama.cpp is asked about
 AGAINST_LENGTHS = (5, 40, 41, 150, 300)
@@ -37,16 +36,16 @@ def launch_count(model: Transformer) -> int:
     return sum(len(model.program.of(tokens).launches) for _, tokens in passes(model.max_context))
 
 
-def checks(model: Transformer, header: Header, asked: Asked) -> Iterator[Check]:
+def checks(model: Transformer, asked: Asked) -> Iterator[Check]:
     """Each check when it is done. Raises LlamaCppError, ChildFault for what llama.cpp cannot do, FileError where the
     disk has no room for the weights in F32."""
     if asked.against:
         check_installed()
     drawn = np.random.default_rng(asked.seed).integers(0, model.vocabulary, model.max_context)
     tokens = drawn.tolist()
-    yield from check_launches(model, Weights(header, model.program.device), tokens)
+    yield from check_launches(model, Weights(model.plan.header, model.program.device), tokens)
     yield from check_paths(model, tokens, asked.lengths)
     if asked.against:
         lengths = [n for n in AGAINST_LENGTHS if n + GREEDY_TOKENS <= model.max_context]
-        with temporary_twin([Path(name) for name in header.files]) as twin:
+        with temporary_twin([Path(name) for name in model.plan.header.files]) as twin:
             yield from check_against(model, twin, [tokens[:n] for n in lengths], GREEDY_TOKENS)

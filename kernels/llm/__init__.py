@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.llm.model import TESTED, ModelError, Sizes, Transformer, load, sizes
+from kernels.llm.model import Transformer, load, load_planned
+from kernels.llm.planned import TESTED, ModelError, PlannedModel, Sizes, plan
 
-__all__ = ["TESTED", "ModelError", "Sizes", "Transformer", "load", "sizes"]
+__all__ = ["TESTED", "ModelError", "PlannedModel", "Sizes", "Transformer", "load", "load_planned", "plan"]

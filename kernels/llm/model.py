@@ -5,51 +5,33 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tinygrad import Device, Tensor, UOp, dtypes
 
-from db.errors import AutotuneError
 from db.records import Workload
 from kernels import devices
 from kernels.api.arguments import ArgumentError
-from kernels.formats import FORMATS
 from kernels.llm import angles, shim
-from kernels.llm.program import X_DTYPE, Program
+from kernels.llm.planned import ModelError, PlannedModel, Sizes, plan
+from kernels.llm.program import Program
 from kernels.llm.prompt import CHUNKS, reads
-from kernels.llm.shapes import state
+from kernels.llm.shapes import X_DTYPE
 from kernels.llm.tokens import check_temperature, token_ids
 from kernels.llm.weights import Weights
-from kernels.models.architectures import ARCHITECTURES, TOKEN_EMBEDDING
-from kernels.models.header import Header, TensorInfo, read_header
-from kernels.models.model import Model
-from kernels.models.passes import CONTEXT, Passes, plan_passes
+from kernels.models.header import read_header
+from kernels.models.passes import CONTEXT
 from kernels.serve import sink
 from kernels.serve.resolution import Resolution, resolve
 from kernels.tinygrad.capture import captured, seeded
 from kernels.tinygrad.upload import release, upload, zeros
 
-# those of llama.cpp: each was run beside it on models of its own, same weights, same tokens
-TESTED = tuple(name for name in ARCHITECTURES if name != "mistral")
 BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
 
 Step = Callable[[Tensor, UOp], Tensor]
 """Decodes the token in a Tensor [1] at a position: the next one."""
-
-
-class ModelError(AutotuneError, ValueError):
-    """A file is no model that can be run here. The message says why, and what can be done."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes on the device: weights as they are in the file, and the key-value cache."""
-
-    weights_nbytes: int
-    cache_nbytes: int
 
 
 class Transformer(shim.transformer()):  # type: ignore[misc]
@@ -59,6 +41,7 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
     TinyJit, so that a token is one call that replays all launches. Not for several threads at once. Several texts may
     be generated in turn: each reads again what another one has overwritten in the caches.
 
+    plan: what it was loaded from. sizes: bytes that are on the device.
     vocabulary: token ids that the model knows, from 0 on.
     burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
     where they take BURST_SECONDS. 1 for none.
@@ -66,11 +49,11 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
 
     burst = BURST
 
-    def __init__(self, program: Program, model: Model, sizes: Sizes) -> None:
-        self.program, self.max_context, self.sizes = program, program.context, sizes
-        self._factor, self._cap = model.logit_factor, model.logit_cap
+    def __init__(self, program: Program, plan: PlannedModel, sizes: Sizes) -> None:
+        self.program, self.plan, self.sizes = program, plan, sizes
+        self.max_context, self.vocabulary = program.context, plan.vocabulary
+        self._factor, self._cap = plan.model.logit_factor, plan.model.logit_cap
         self.has_recurrent_block = False
-        self.vocabulary = model.hp.need(TOKEN_EMBEDDING).shape[0]
         self._cached_tokens: list[int] = []
         self._reader: object = None  # who read last: the caches hold what it read
         self._greedy, self._sampled = captured(self._choose), captured(self._sample)
@@ -224,13 +207,6 @@ class Transformer(shim.transformer()):  # type: ignore[misc]
         raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
 
 
-def sizes(header: Header, max_context: int = CONTEXT) -> Sizes:
-    """What `load` will put on the device. Raises ModelError as it does, before anything is read or opened."""
-    decode = _planned(header, header.files[0], max_context).decode
-    read = {read.tensor.name: read.tensor.nbytes for launch in decode.launches for read in launch.reads}
-    return Sizes(sum(read.values()), sum(o.nbytes for o in state(decode, X_DTYPE).values()))
-
-
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
     """The model of a GGUF file, on tinygrad's default device or `device`.
 
@@ -239,54 +215,22 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     HeaderError for a file that cannot be read or contradicts itself.
     """
     header = read_header(path)
+    return load_planned(plan(header, max_context, Device.canonicalize(device)), device)
+
+
+def load_planned(planned: PlannedModel, device: str | None = None) -> Transformer:
+    """A model that was planned before, on tinygrad's default device or on `device`.
+
+    Either is of the kind that the model was planned for. Raises HeaderError for angles of rotation that cannot be.
+    """
     device = Device.canonicalize(device)
-    plan = _planned(header, path, max_context, device)
-    model = _known(plan)
     sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
-    weights = Weights(header, device)
-    factors = {t.name: weights.floats(t) for t in _factors(header)}
-    tables = {name: upload(table, device) for name, table in angles.tables(model, model.context, factors).items()}
-    sizes = [1, *(m for m in CHUNKS if m <= model.context)]
-    program = Program.load(plan, model.context, sizes, weights, tables, device, devices.describe_target(device))
+    weights = Weights(planned.header, device)
+    factors = {t.name: weights.floats(t) for t in planned.factors}
+    angle_tables = angles.tables(planned.model, planned.context, factors)
+    tables = {name: upload(table, device) for name, table in angle_tables.items()}
+    m = [1, *(m for m in CHUNKS if m <= planned.context)]
+    target = devices.describe_target(device)
+    program = Program.load(planned.passes, planned.context, m, weights, tables, device, target)
     release(device)
-    return Transformer(program, model, Sizes(weights.nbytes, program.cache_nbytes))
-
-
-def _planned(header: Header, path: str | Path, max_context: int, device: str = "") -> Passes:
-    """The model's passes, once it is known that they can be run. Raises as `load` does."""
-    _check(header, path, max_context)
-    plan = plan_passes(header, max_context, device)
-    if _known(plan).context < 2:
-        raise ModelError(f"{path}: its context_length is {_known(plan).context}: at least 2 are needed")
-    read = (read.tensor for launch in plan.decode.launches for read in launch.reads)
-    for tensor in (*read, *_factors(header)):
-        if tensor.format not in FORMATS:
-            raise ModelError(
-                f"{path}: no kernels for {tensor.format}, the format of {tensor.name}: quantise the model otherwise, "
-                f"there are {', '.join(FORMATS)}"
-            )
-    return plan
-
-
-def _factors(header: Header) -> list[TensorInfo]:
-    """The tensors of frequency factors."""
-    return [t for t in header.tensors if t.name.startswith("rope_f")]
-
-
-def _known(plan: Passes) -> Model:
-    """The plan's model, of an architecture that `_check` knows."""
-    assert plan.model is not None
-    return plan.model
-
-
-def _check(header: Header, path: str | Path, max_context: int) -> None:
-    # tinygrad cannot schedule a cache of one position
-    if isinstance(max_context, bool) or not isinstance(max_context, int) or max_context < 2:
-        raise ModelError(f"a context of {max_context!r} tokens: at least 2 are needed, one to read and one to write")
-    if header.architecture not in TESTED:
-        raise ModelError(
-            f"{path}: the architecture {header.architecture!r} is not among those that were run beside llama.cpp: "
-            f"{', '.join(TESTED)}"
-        )
-    if any("://" in name for name in header.files):
-        raise ModelError(f"{path}: download the file first, its weights are read from the disk")
+    return Transformer(program, planned, Sizes(weights.nbytes, program.cache_nbytes))

@@ -10,7 +10,7 @@ from tinygrad import Tensor, UOp
 from db.records import Target, Workload
 from kernels.api.launch import empty, kernel
 from kernels.api.launch import launch as run_kernel
-from kernels.llm.shapes import check_shapes, state
+from kernels.llm.shapes import X_DTYPE, check_shapes, state
 from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
 from kernels.models.plan import Columns, Launch, Pass, Source, Value
@@ -19,8 +19,6 @@ from kernels.ops.op import Operand
 from kernels.ops.registry import variables
 from kernels.serve.compiled import compile_all
 from kernels.tinygrad.upload import zeros
-
-X_DTYPE = "float32"
 
 
 @dataclass

@@ -9,6 +9,8 @@ from kernels.models.plan import Columns, Pass, PlanError, Source, Value
 from kernels.ops.op import OUT, UPDATE, Operand
 from kernels.ops.registry import operands
 
+X_DTYPE = "float32"  # of activations
+
 
 def check_shapes(found: Pass, m: int, x_dtype: str) -> None:
     """Raises PlanError where, for m tokens, a value that a launch takes has another number of items or another dtype

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kernels.models.builder import Builder, Heads, Latent, Projection, Rotation
+from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
+from kernels.models.layer_parts import Heads, Latent, Projection, Rotation
 from kernels.models.model import Model
 from kernels.models.plan import Columns, Read, Value
 from kernels.models.rope import RopeScaling

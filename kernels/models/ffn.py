@@ -6,8 +6,9 @@ Facts of llama.cpp's build_ffn and build_moe_ffn (src/llama-graph.cpp).
 from __future__ import annotations
 
 from kernels.models.architectures import GATINGS
-from kernels.models.builder import Builder, Experts, GateUp, Projection, Routing
+from kernels.models.builder import Builder
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.layer_parts import Experts, GateUp, Projection, Routing
 from kernels.models.model import Model
 from kernels.models.plan import Value
 

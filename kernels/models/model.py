@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernels.models.architectures import Architecture
-from kernels.models.builder import Builder, Projection
+from kernels.models.builder import Builder
 from kernels.models.check_keys import check_context, check_keys
 from kernels.models.check_tensors import check_tensors
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.layer_parts import Projection
 from kernels.models.plan import Source, Value, width
 from kernels.models.rope import check_rotation
 from kernels.models.variants import resolved

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from db.records import decimal
-from kernels.models.builder import (
-    CACHE_FORMAT,
-    CACHE_ITEM_NBYTES,
-    Builder,
-    Experts,
-    GateUp,
-    Heads,
-    Projection,
-    added,
-    expect,
-    expert_reads,
-    parts,
-    place,
-    stacked,
-)
+from kernels.models.build_attention import CACHE_FORMAT, CACHE_ITEM_NBYTES
+from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
+from kernels.models.layer_parts import Experts, GateUp, Heads, Projection
+from kernels.models.operands import added, expect, expert_reads, parts, place, stacked
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_count, whole
 from kernels.ops.attention.splits import splits
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
 from kernels.models.attention import attention
-from kernels.models.builder import Builder, Experts, Projection
+from kernels.models.builder import Builder
 from kernels.models.check_keys import ignored_keys
 from kernels.models.check_tensors import left_out, listed
 from kernels.models.ffn import experts_of, feed_forward
 from kernels.models.header import Header, HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
+from kernels.models.layer_parts import Experts, Projection
 from kernels.models.many_tokens import ManyTokens
 from kernels.models.model import Model
 from kernels.models.one_token import OneToken

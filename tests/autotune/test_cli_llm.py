@@ -237,7 +237,7 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
     def load(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(llm, "load", load)
+    monkeypatch.setattr(llm, "load_planned", load)
     done = run("run", model, "hello")
     assert done.exit_code == 2
     assert "does not fit on CPU" in done.stderr
@@ -252,7 +252,7 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
 def test_memory_or_disk_that_runs_out_later_is_one_line(
     model: str, monkeypatch: pytest.MonkeyPatch, verb: str, error: Exception, said: str
 ) -> None:
-    real = llm.load
+    real = llm.load_planned
 
     def load(*arguments: Any) -> Any:
         def generate(*_: object, **__: object) -> Any:
@@ -262,7 +262,7 @@ def test_memory_or_disk_that_runs_out_later_is_one_line(
         loaded.generate = generate
         return loaded
 
-    monkeypatch.setattr(llm, "load", load)
+    monkeypatch.setattr(llm, "load_planned", load)
     arguments = {"run": ("hello",), "bench": ("--prompt-tokens", "3"), "profile": ()}
     done = run(verb, model, *arguments[verb])
     assert done.exit_code == 2

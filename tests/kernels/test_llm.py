@@ -18,7 +18,7 @@ from support.real_files import DATA, GEMMA, SMOLLM2, needs_real_files, real_file
 from support.small_cases import CASES
 
 from autotune.tinygrad_api import captured
-from kernels.llm import TESTED, ModelError, Transformer, load, sizes
+from kernels.llm import TESTED, ModelError, Transformer, load, plan
 from kernels.models.architectures import ARCHITECTURES
 from kernels.models.header import HeaderError, read_header
 
@@ -203,7 +203,7 @@ def test_a_tensor_whose_format_has_no_kernels_is_named(name: str, format: str, t
     tensors = [(t.name, t.shape, format if t.name == name else "F32") for t in header.tensors]
     keys = {"general.architecture": "llama", **header.metadata}
     gguf_files.write_sparse_gguf(tmp_path / "a.gguf", keys, tensors)
-    for call in (load, lambda path: sizes(read_header(path))):
+    for call in (load, lambda path: plan(read_header(path))):
         with pytest.raises(ModelError, match=f"no kernels for {format}, the format of {name}: "):
             call(tmp_path / "a.gguf")
 

@@ -10,8 +10,8 @@ from support import gguf_files as files
 from support.small_cases import CASES
 
 from kernels.llm.shapes import check_shapes
-from kernels.models.builder import Projection
 from kernels.models.header import TensorInfo, read_header
+from kernels.models.layer_parts import Projection
 from kernels.models.one_token import OneToken
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Columns, Pass, PassBuilder, PlanError, Value, joined, width

@@ -13,15 +13,14 @@ from support.recalling_program import RecallingProgram, following, logits_after,
 from tinygrad import Tensor
 
 from kernels.api.arguments import ArgumentError
-from kernels.llm import ModelError, Sizes, Transformer
-from kernels.models.passes import plan_passes
+from kernels.llm import ModelError, Sizes, Transformer, plan
 
 CONTEXT = 80
 
 
 def transformer(architecture: str = "llama", context: int = CONTEXT, **keys: object) -> Transformer:
-    model = plan_passes(synthetic_models.model(architecture, keys=keys)).model
-    return Transformer(RecallingProgram(context, kernel_runs.device().name), model, Sizes(0, 0))
+    planned = plan(synthetic_models.model(architecture, keys=keys))
+    return Transformer(RecallingProgram(context, kernel_runs.device().name), planned, Sizes(0, 0))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, in_parts, said, told
-from .places import ARCHITECTURES, ATTENTION, BUILDER, HYPERPARAMETERS, MANY, ONE
+from .places import ARCHITECTURES, ATTENTION, BUILD_ATTENTION, HYPERPARAMETERS, MANY, ONE
 
 WINDOW_KEY = 'window = hp.integer("attention.sliding_window", model.arch.window, low=0)'
 
@@ -46,7 +46,13 @@ MUTANTS = (
         "return value[0]",
         said("gemma3-local"),
     ),
-    Mutant("the attention launch is told of no window", BUILDER, '"window": a.window', '"window": 0', told("gemma2")),
+    Mutant(
+        "the attention launch is told of no window",
+        BUILD_ATTENTION,
+        '"window": a.window',
+        '"window": 0',
+        told("gemma2"),
+    ),
     Mutant(
         "attention.scale is ignored",
         ATTENTION,
@@ -100,21 +106,21 @@ MUTANTS = (
     Mutant("a prompt has no sinks", MANY, "reads=whole(sinks=a.sinks)", "reads=()", said("gpt-oss")),
     Mutant(
         "norms of q and k are swapped",
-        BUILDER,
+        BUILD_ATTENTION,
         "q_norm=norms[0], k_norm=norms[1]",
         "q_norm=norms[1], k_norm=norms[0]",
         said("qwen3"),
     ),
     Mutant(
         "q and k are not normalised",
-        BUILDER,
+        BUILD_ATTENTION,
         '"qk_norm": int(norms is not None)',
         '"qk_norm": 0',
         said("qwen3"),
     ),
     Mutant(
         "heads are normalised with an eps of 1e-6",
-        BUILDER,
+        BUILD_ATTENTION,
         '        if norms is not None:\n            extra["eps"] = decimal(self.eps)',
         '        if norms is not None:\n            extra["eps"] = decimal(1e-6)',
         told("qwen3"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import BUILDER, FFN, MANY, MODEL, ONE, PASSES
+from .places import BUILD_LINEAR, FFN, MANY, MODEL, ONE, PASSES
 
 MUTANTS = (
     Mutant(
@@ -15,7 +15,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's biases of q, k and v are in the reverse order",
-        BUILDER,
+        BUILD_LINEAR,
         '*(Read("bias", bias) for bias in found)',
         '*(Read("bias", bias) for bias in reversed(found))',
         said("qwen2"),
@@ -28,7 +28,11 @@ MUTANTS = (
         said("qwen2"),
     ),
     Mutant(
-        "a linear's epilogue forgets the bias", BUILDER, '["bias"] if found else []', "[]", said("llama-ffn-biases")
+        "a linear's epilogue forgets the bias",
+        BUILD_LINEAR,
+        '["bias"] if found else []',
+        "[]",
+        said("llama-ffn-biases"),
     ),
     Mutant(
         "a decode step's epilogue forgets the bias",
@@ -39,14 +43,14 @@ MUTANTS = (
     ),
     Mutant(
         "the bias of ffn_gate is left out",
-        BUILDER,
+        BUILD_LINEAR,
         "[gate.weight], [gate.bias]",
         "[gate.weight], [None]",
         said("llama-ffn-biases"),
     ),
     Mutant(
         "the bias of ffn_up is left out",
-        BUILDER,
+        BUILD_LINEAR,
         "[up.weight], [up.bias]",
         "[up.weight], [None]",
         said("llama-ffn-biases"),

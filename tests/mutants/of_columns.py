@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said
-from .places import ATTENTION, BUILDER, FFN, MANY, ONE
+from .places import ATTENTION, BUILD_LINEAR, FFN, MANY, ONE, OPERANDS
 
 MUTANTS = (
     Mutant(
@@ -22,14 +22,14 @@ MUTANTS = (
     ),
     Mutant(
         "weights of several formats are ordered by format",
-        BUILDER,
+        OPERANDS,
         "itertools.groupby(tensors, lambda tensor: tensor.format)",
         "itertools.groupby(sorted(tensors, key=lambda t: t.format), lambda tensor: tensor.format)",
         said("llama", "qwen3moe"),
     ),
     Mutant(
         "a prompt's columns of q, k and v all begin where q does",
-        BUILDER,
+        BUILD_LINEAR,
         "                first += p.n\n",
         "                first += 0\n",
         said("qwen2"),
@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant("gate and up are swapped", FFN, 'for half in ("gate", "up")]', 'for half in ("up", "gate")]', said("llama")),
     Mutant(
         "the halves of one weight of gate and up are swapped",
-        BUILDER,
+        BUILD_LINEAR,
         'halves = ("w+", "+w") if weights.fused',
         'halves = ("+w", "w+") if weights.fused',
         said("phi3"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ATTENTION, BUILDER
+from .places import ATTENTION, BUILD_ATTENTION, BUILD_LINEAR, PARTS
 
 MUTANTS = (
     Mutant(
@@ -15,28 +15,28 @@ MUTANTS = (
     ),
     Mutant(
         "heads of latent attention are as wide as their plain half",
-        BUILDER,
+        PARTS,
         "        return self.nope + self.rope\n",
         "        return self.nope\n",
         said("deepseek2"),
     ),
     Mutant(
         "the compressed kv is read from the start of the row, where q is",
-        BUILDER,
+        BUILD_ATTENTION,
         '"kv_start": kv_start',
         '"kv_start": 0',
         said("deepseek2"),
     ),
     Mutant(
         "plain halves of q follow each other without the rotated ones",
-        BUILDER,
+        BUILD_LINEAR,
         '"step": step, "row"',
         '"step": k, "row"',
         said("deepseek2"),
     ),
     Mutant(
         "latent attention's eps is 1e-6",
-        BUILDER,
+        BUILD_ATTENTION,
         '            "max_ctx": self.context,\n            "eps": decimal(self.eps),',
         '            "max_ctx": self.context,\n            "eps": decimal(1e-6),',
         told("deepseek2"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said
-from .places import PROGRAM, TRANSFORMER, WEIGHTS
+from .places import PLANNED, PROGRAM, WEIGHTS
 
 LOADED = "tests/kernels/test_loaded_weights.py::"
 TAKEN = (f"{LOADED}test_what_a_launch_takes_from_several_places_lies_side_by_side",)
@@ -67,7 +67,7 @@ MUTANTS = (
     ),
     Mutant(
         "a loaded model has no frequency factors",
-        TRANSFORMER,
+        PLANNED,
         't.name.startswith("rope_f")',
         't.name.startswith("ropef")',
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, BUILDER, FFN, MODEL, ONE, PASSES
+from .places import ARCHITECTURES, BUILD_LINEAR, FFN, MODEL, ONE, PASSES
 
 MUTANTS = (
     Mutant("embedding_scale is ignored", MODEL, 'hp.number("embedding_scale", 0.0) or (dim', "(dim", said("granite")),
@@ -61,7 +61,7 @@ MUTANTS = (
     ),
     Mutant(
         "a norm that is a launch has an eps of 1e-6",
-        BUILDER,
+        BUILD_LINEAR,
         'whole(weight=weight), {"eps": decimal(self.eps)}',
         'whole(weight=weight), {"eps": "1e-6"}',
         told("glm4"),
@@ -74,7 +74,11 @@ MUTANTS = (
         said("llama"),
     ),
     Mutant(
-        "gemma's activation is silu", BUILDER, "gate=gated, act=weights.act", 'gate=gated, act="silu"', said("gemma2")
+        "gemma's activation is silu",
+        BUILD_LINEAR,
+        "gate=gated, act=weights.act",
+        'gate=gated, act="silu"',
+        said("gemma2"),
     ),
     Mutant("gpt-oss's activation is silu", ARCHITECTURES, 'act="swiglu_oai", ', "", said("gpt-oss")),
     Mutant(

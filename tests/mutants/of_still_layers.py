@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ANGLES, ARCHITECTURES, ATTENTION, BUILDER, FFN, VARIANTS
+from .places import ANGLES, ARCHITECTURES, ATTENTION, BUILD_LINEAR, FFN, VARIANTS
 
 STEP = "(layer + 1) % arch.still_period == 0"
 GLOBAL = "arch.still_global and arch.window_period and not a.window"
@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     Mutant(
         "q, k and v without a norm before them lose their biases",
-        BUILDER,
+        BUILD_LINEAR,
         "group, [p.bias for p in of_group], label",
         "group, [], label",
         told("olmo2"),

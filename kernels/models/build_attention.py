@@ -1,0 +1,118 @@
+"""The launches of attention: what goes into the caches, rotated by position, and what reads them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+from db.records import decimal
+from kernels.models.build_linear import LinearBuilder
+from kernels.models.header import TensorInfo
+from kernels.models.layer_parts import Heads, Latent, Rotation
+from kernels.models.operands import expect, place
+from kernels.models.plan import Columns, PlanError, Source, Value, whole
+
+CACHE_FORMAT = "F16"
+CACHE_ITEM_NBYTES = 2
+
+
+class AttentionBuilder(LinearBuilder):
+    """Keys and values are kept in caches of F16, which live as long as the model."""
+
+    def rope_cache_store(
+        self,
+        qkv: Sequence[Columns | Value],
+        a: Heads,
+        rotation: Rotation | None,
+        norms: tuple[TensorInfo, TensorInfo] | None,
+        layer: int,
+    ) -> tuple[Value, Value, Value]:
+        """q, k, v: [m, heads * dim] each -> q rotated, and the caches with k rotated and v in them.
+
+        rotation: None leaves q and k as they are. norms: of each head of q and of k, before they are rotated.
+        """
+        expect(
+            qkv, n := a.heads * a.head_dim + (row := a.kv_heads * (a.head_dim + a.value_dim)), "rope_cache_store.qkv"
+        )
+        extra: dict[str, int | str] = {
+            "heads": a.heads,
+            "kv_heads": a.kv_heads,
+            "head_dim": a.head_dim,
+            "max_ctx": self.context,
+            "rope_dim": rotation.dim if rotation else 0,
+            "mode": rotation.mode if rotation else "none",
+            "qk_norm": int(norms is not None),
+        }
+        if a.value_dim != a.head_dim:
+            extra["v_head_dim"] = a.value_dim
+        if norms is not None:
+            extra["eps"] = decimal(self.eps)
+        caches = {f"{which}_cache": self.input(f"cache.{layer}.{which}", persistent=True) for which in ("k", "v")}
+        tables = {"cos": rotation.cos, "sin": rotation.sin} if rotation else {}
+        q, k, v = self.add(
+            "rope_cache_store", CACHE_FORMAT, n, n, {"qkv": qkv, **caches, **tables},
+            {"q": a.heads * a.head_dim, "k_cache": None, "v_cache": None},
+            reads=whole(q_norm=norms[0], k_norm=norms[1]) if norms else (), products=2 * n, extra=extra,
+            cache_written_nbytes=CACHE_ITEM_NBYTES * row, decode_only=True,
+        )  # fmt: skip
+        return q, k, v
+
+    def mla_cache_store(
+        self, q: Source, kv: Source, kv_norm: TensorInfo, a: Latent, rotation: Rotation, layer: int
+    ) -> tuple[Value, Value]:
+        """q: [m, heads * key], kv: [m, rank + rope] -> q's rotated columns [m, heads * rope], and the cache with the
+        normalised and rotated kv in it. Both are read where they lie in the rows that they are columns of."""
+        expect(q, a.heads * a.key, "mla_cache_store.q")
+        expect(kv, a.row, "mla_cache_store.kv")
+        (q_value, q_start), (kv_value, kv_start) = place(q), place(kv)
+        if q_start:
+            raise PlanError(f"mla_cache_store reads q from the start of a row, not {q}")
+        extra: dict[str, int | str] = {
+            "heads": a.heads,
+            "kv_lora": a.rank,
+            "qk_nope": a.nope,
+            "rope_dim": a.rope,
+            "max_ctx": self.context,
+            "eps": decimal(self.eps),
+            "q_row": q_value.columns or 0,
+            "kv_row": kv_value.columns or 0,
+            "kv_start": kv_start,
+        }
+        n = a.heads * a.rope + a.row
+        cache = self.input(f"cache.{layer}.kv", persistent=True)
+        inputs = {"q": q_value, "kv": kv_value, "cache": cache, "cos": rotation.cos, "sin": rotation.sin}
+        q_rope, stored = self.add(
+            "mla_cache_store", CACHE_FORMAT, n, n, inputs, {"q_rope": a.heads * a.rope, "kv_cache": None},
+            reads=whole(kv_norm=kv_norm), products=2 * n, extra=extra,
+            cache_written_nbytes=CACHE_ITEM_NBYTES * a.row, decode_only=True,
+        )  # fmt: skip
+        return q_rope, stored
+
+    def flash(self, q: Value, k: Value, v: Value, a: Heads) -> Value:
+        """Attention over the caches: q [m, heads * head_dim] -> [m, heads * value_dim]"""
+        expect(q, a.heads * a.head_dim, "flash.q")
+        extra: dict[str, int | str] = {
+            "heads": a.heads,
+            "kv_heads": a.kv_heads,
+            "head_dim": a.head_dim,
+            "v_head_dim": a.value_dim,
+            "window": a.window,
+            "sinks": int(a.sinks is not None),
+            "softcap": decimal(a.softcap) if a.softcap else "none",
+        }
+        row = a.kv_heads * (a.head_dim + a.value_dim)
+        return self.attention("flash", {"q": q, "k": k, "v": v}, a, row, extra)
+
+    def mla(self, q_latent: Value, q_rope: Value, cache: Value, a: Latent) -> Value:
+        """Attention over the compressed cache: [m, heads * rank] and [m, heads * rope] -> [m, heads * rank]"""
+        expect(q_latent, a.heads * a.rank, "mla.q_latent")
+        expect(q_rope, a.heads * a.rope, "mla.q_rope")
+        extra: dict[str, int | str] = {"heads": a.heads, "kv_lora": a.rank, "rope_dim": a.rope}
+        inputs = {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}
+        return self.attention("mla", inputs, Heads(a.heads, 1, a.row, a.rank, 0, a.scale), a.row, extra)
+
+    @abstractmethod
+    def attention(
+        self, kind: str, inputs: Mapping[str, Source], a: Heads, row: int, extra: dict[str, int | str]
+    ) -> Value:
+        """The launches of `flash` and `mla`, over a cache with `row` items a position: [m, heads * value_dim]"""

@@ -1,0 +1,148 @@
+"""The launches of products, norms and choices: one method each. Nothing here reads a cache or knows a position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from db.records import decimal
+from kernels.models.header import TensorInfo
+from kernels.models.layer_parts import GateUp, Projection, Routing
+from kernels.models.operands import expect, neighbours, place
+from kernels.models.plan import Columns, PassBuilder, PlanError, Read, Source, Value, row_count, whole
+
+
+class LinearBuilder(PassBuilder):
+    """eps: of every RMSNorm. context: positions that the caches have room for. device: tinygrad's name of what will run
+    the pass, as far as that matters for its launches; "" is a GPU."""
+
+    def __init__(self, eps: float, context: int, device: str = "") -> None:
+        super().__init__()
+        self.eps, self.context, self.device = eps, context, device
+
+    def embed(self, ids: Value, table: TensorInfo, scale: float, name: str) -> Value:
+        """ids: [m] -> rows of the table times scale: [m, k]"""
+        rows, k = table.shape
+        extra = {} if scale == 1.0 else {"scale": decimal(scale)}
+        reads = (Read("w", table, 1, rows),)
+        (out,) = self.add("embed", table.format, rows, k, {"ids": ids}, {name: k}, reads=reads, extra=extra)
+        return out
+
+    def rmsnorm(self, x: Source, weight: TensorInfo, name: str) -> Value:
+        """x: [m, n] -> [m, n]"""
+        return self._norm("rmsnorm", {"x": x}, weight, name)
+
+    def rmsnorm_add(self, x: Source, weight: TensorInfo, residual: Source, name: str) -> Value:
+        """residual + RMSNorm(x): [m, n]"""
+        return self._norm("rmsnorm_add", {"x": x, "residual": residual}, weight, name)
+
+    def _norm(self, op: str, inputs: Mapping[str, Source], weight: TensorInfo, name: str) -> Value:
+        (n,) = weight.shape
+        for operand, source in inputs.items():
+            expect(source, n, f"{op}.{operand}")
+        reads, extra = whole(weight=weight), {"eps": decimal(self.eps)}
+        (out,) = self.add(op, "F32", n, n, inputs, {name: n}, reads=reads, products=2 * n, extra=extra)
+        return out
+
+    def linear(self, x: Source, projection: Projection, name: str, add: Source | None = None) -> Value:
+        """x: [m, k] -> W x + bias + add: [m, n]"""
+        return self._linear(x, [projection.weight], [projection.bias], name, add=add)
+
+    def linears(self, x: Source, projections: Sequence[Projection], name: str) -> tuple[Columns, ...]:
+        """x: [m, k] -> each projection of x: [m, n] each. Neighbours of one format are one launch."""
+        groups = neighbours(p.weight for p in projections)
+        found: list[Columns] = []
+        for i, group in enumerate(groups):
+            of_group = projections[len(found) : len(found) + len(group)]
+            label = f"{name}.{i}" if len(groups) > 1 else name
+            out = self._linear(x, group, [p.bias for p in of_group], label)
+            first = 0
+            for p in of_group:
+                found.append(out[first : first + p.n])
+                first += p.n
+        return tuple(found)
+
+    def _linear(
+        self,
+        x: Source,
+        weights: Sequence[TensorInfo],
+        biases: Sequence[TensorInfo | None],
+        name: str,
+        *,
+        operand: str = "w",
+        n: int | None = None,
+        add: Source | None = None,
+        gate: Source | None = None,
+        act: str = "",
+    ) -> Value:
+        """One launch over weights of one format, whose rows follow each other. operand, n: where only some of a
+        tensor's rows are meant."""
+        n = row_count(weights) if n is None else n
+        format, k = weights[0].format, weights[0].shape[-1]
+        expect(x, k, "linear.x")
+        found = [bias for bias in biases if bias is not None]
+        inputs: dict[str, Source] = {"x": x}
+        terms = ["bias"] if found else []
+        for term, source in (("add", add), ("gate", gate)):
+            if source is not None:
+                expect(source, n, f"linear.{term}")
+                inputs["residual" if term == "add" else term] = source
+                terms.append(term)
+        reads = *(Read(operand, w) for w in weights), *(Read("bias", bias) for bias in found)
+        (out,) = self.add(
+            "linear", format, n, k, inputs, {name: n}, reads=reads, products=n * k,
+            epilogue="_".join(terms) or "none", extra={"act": act} if act else {},
+        )  # fmt: skip
+        return out
+
+    def gate_then_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None) -> Value:
+        """As `gate_up`, by a launch for the norm and one for each weight, which may have a bias."""
+        x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
+        gate, up, n = weights.gate, weights.up, weights.n
+        halves = ("w+", "+w") if weights.fused else ("w", "w")
+        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", operand=halves[0], n=n)
+        return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
+
+    def head_linear(self, x: Source, weight: Read, name: str, step: int | None = None) -> Value:
+        """Each head's columns of x, `step` apart, times its matrix of weight [heads, n, k]: [m, heads * n].
+
+        step: from a head's columns to the next's, of which the first k are read; None: they follow each other.
+        """
+        heads, n, k = weight.tensor.shape
+        expect(x, heads * (step or k), f"head_linear.x of {weight.tensor.name}")
+        value, start = place(x)
+        if start:
+            raise PlanError(f"head_linear reads x from the start of a row, not {x}")
+        extra: dict[str, int | str] = {"heads": heads}
+        if step is not None:
+            extra |= {"step": step, "row": value.columns or 0}
+        (out,) = self.add(
+            "head_linear", weight.tensor.format, n, k, {"x": value}, {name: heads * n}, reads=(weight,),
+            products=heads * n * k, extra=extra,
+        )  # fmt: skip
+        return out
+
+    def topk(self, logits: Source, routing: Routing, name: str = "") -> tuple[Value, Value]:
+        """logits: [m, experts] -> ids and weights of the chosen experts: [m, used] each"""
+        expect(logits, routing.experts, "topk.logits")
+        extra: dict[str, int | str] = {
+            "experts": routing.experts,
+            "used": routing.used,
+            "gating": routing.gating,
+            "bias": int(routing.bias is not None),
+            "norm": int(routing.normalised),
+            "scale": decimal(routing.scale),
+        }
+        if routing.groups > 1:
+            extra |= {"groups": routing.groups, "used_groups": routing.used_groups}
+        n, used = routing.experts, routing.used
+        ids, probs = self.add(
+            "topk", "F32", n, n, {"logits": logits}, {f"{name}ids": used, f"{name}probs": used},
+            reads=whole(bias=routing.bias), products=n, extra=extra,
+        )  # fmt: skip
+        return ids, probs
+
+    def argmax(self, logits: Source, n: int, name: str) -> Value:
+        """logits: [1, n] -> [1, 1]"""
+        expect(logits, n, "argmax.logits")
+        (out,) = self.add("argmax", "F32", n, n, {"logits": logits}, {name: 1}, decode_only=True)
+        return out
