@@ -133,8 +133,9 @@ def _mla(g: Given, run: Run) -> partial[object]:
 
 def _rope_cache_store(g: Given, _: Run) -> partial[object]:
     norms = (g["q_norm"], g["k_norm"]) if g.extra["qk_norm"] else None
-    more = {"mode": g.extra["mode"], "norms": norms, "eps": g.eps}
-    qkv, angles = g.rows("qkv"), (g["cos"], g["sin"])
+    turns = g.extra["mode"] != "none"
+    more = {**({"mode": g.extra["mode"]} if turns else {}), "norms": norms, "eps": g.eps}
+    qkv, angles = g.rows("qkv"), (g["cos"], g["sin"]) if turns else None
     return partial(attention.rope_cache_store, qkv, g["k_cache"], g["v_cache"], angles, 0, **more)
 
 
