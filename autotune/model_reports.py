@@ -8,12 +8,12 @@ from typing import Any
 
 from autotune.generation import Generation
 from autotune.kernel_profile import Profile, Share, by_op
-from autotune.measure import Summary, summarize
 from autotune.opened import Opened
 from autotune.render import NONE, Columns, giga, percent, table
 from autotune.rivals import Failed
 from autotune.speed import Decoded, Speed
 from autotune.tinygrad_api.launch import CLOCKS
+from autotune.trial.statistics import Summary, summarize
 
 STEP_NAMES = {"user": "tuned", "packaged": "tuned elsewhere", "same_arch": "tuned on the same arch"}
 BENCH: Columns = (

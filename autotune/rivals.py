@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from autotune.protocol import Child, ChildFault
 from autotune.speed import Asked, Speed, launches, speed
+from autotune.trial.child import Child, ChildFault
 from kernels.devices import Choice
 
 TIMEOUT_SECONDS = 1800.0

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from autotune.measure import median
+from autotune.trial.statistics import median
 from db.errors import AutotuneError
 
 WARM_PROMPTS = 2  # TinyJit runs, captures, and only then replays

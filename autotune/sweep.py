@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotune.compiler import CompilePool
-from autotune.runner import RunnerError
 from autotune.session import Session, missing_kernel
 from autotune.standing import Standing
+from autotune.trial.compiler import CompilePool
+from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.records import Workload

@@ -127,7 +127,7 @@ def _note_load() -> None:
 
 def _bandwidth(choice: Choice) -> float | None:
     """Of a copy, measured in a process that has ended before the model is loaded."""
-    from autotune.runner import Runner, RunnerError
+    from autotune.trial.runner import Runner, RunnerError
 
     with Runner(choice) as runner:
         try:

@@ -12,10 +12,11 @@ from support.renderers import CL
 from support.store_rows import RUN
 
 from autotune import tune
-from autotune.compiler import CompilePool
-from autotune.runner import Runner
-from autotune.tinygrad_api.space import Limits, Space
-from autotune.tune import BASELINE_UOPS, Tuner
+from autotune.search.space import Limits, Space
+from autotune.trial.compiler import CompilePool
+from autotune.trial.pipeline import BASELINE_UOPS
+from autotune.trial.runner import Runner
+from autotune.tune import Tuner
 from db.codec import workload_digest
 from db.records import Outcome, Stage, Workload
 from db.store import Store

@@ -19,10 +19,10 @@ from tinygrad.dtype import dtypes
 from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import KernelInfo, UOp
 
-from autotune.measure import median
 from autotune.tinygrad_api.launch import Kernel, LaunchError, LoadError, OpenDevice
 from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
-from autotune.validate import Verdict, dtype_name, initial, judge
+from autotune.trial.statistics import median
+from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Target, Workload
 from kernels import devices
 from kernels.ops.case import Case, outputs
