@@ -13,7 +13,7 @@ from autotune.cli.prompt import PromptVerb, prompt_text
 from autotune.cli.text import echo, say, tell
 
 if TYPE_CHECKING:
-    from autotune.opened import Opened
+    from autotune.loaded_model import LoadedModel
     from autotune.settings import Settings
     from autotune.tokenizer import Tokenizer
     from kernels.devices import Choice
@@ -89,15 +89,15 @@ def run(
             tell(f"autotune: warning: {line}")
         if not as_json and (how := advice(header, said)) is not None:
             tell(f"note: {how}")
-    ready = opened(model, header, chosen, ctx)
+    ready = loaded(model, header, chosen, ctx)
 
     from autotune import model_reports
-    from autotune.generation import Generation
+    from autotune.text_stream import TextStream
 
-    generation, text = Generation(ready.model, tokenizer, tokens, max_tokens, temperature), ""
+    stream, text = TextStream(ready.model, tokenizer, tokens, max_tokens, temperature), ""
     try:
         with ready.running():
-            for piece in generation:
+            for piece in stream:
                 text += piece
                 if not as_json:
                     echo(piece, nl=False)
@@ -105,9 +105,9 @@ def run(
         if text and not as_json:
             echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
-        say({**model_reports.opened_json(ready), **model_reports.generation_json(generation, text)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.text_stream_json(stream, text)})
     else:
-        tell(model_reports.generation(generation))
+        tell(model_reports.text_stream(stream))
     return 0
 
 
@@ -131,7 +131,7 @@ def _tokenizer(header: Header, needed: bool) -> Tokenizer | None:
 
 
 def _ids(given: str, header: Header) -> list[int]:
-    from autotune.opened import vocabulary
+    from autotune.loaded_model import vocabulary
 
     count = vocabulary(header)
     try:
@@ -143,12 +143,12 @@ def _ids(given: str, header: Header) -> list[int]:
     return found
 
 
-def opened(model: str, header: Header, chosen: Settings, ctx: int | None, choice: Choice | None = None) -> Opened:
+def loaded(model: str, header: Header, chosen: Settings, ctx: int | None, choice: Choice | None = None) -> LoadedModel:
     """A model on the device, by default the one that the settings ask for; one line on stderr tells of it."""
     from autotune import model_reports
-    from autotune.opened import open_model
+    from autotune.loaded_model import load_model
     from autotune.session import choose
 
-    ready = open_model(model, header, chosen, choice or choose(chosen), ctx)
-    tell(model_reports.opened(ready))
+    ready = load_model(model, header, chosen, choice or choose(chosen), ctx)
+    tell(model_reports.loaded_model(ready))
     return ready

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.model import ctx, header_of, opened
+from autotune.cli.model import ctx, header_of, loaded
 from autotune.cli.options import options, settings
 from autotune.cli.text import echo, say, tell
 
@@ -56,8 +56,8 @@ def bench(
     from dataclasses import replace
 
     from autotune import model_reports
-    from autotune.opened import context_of, vocabulary
-    from autotune.rivals import RIVALS, rival
+    from autotune.competitors import COMPETITORS, competitor
+    from autotune.loaded_model import context_of, vocabulary
     from autotune.session import choose
     from autotune.speed import Asked, launches, speed
 
@@ -66,16 +66,16 @@ def bench(
     choice = choose(chosen)
     bandwidth = _bandwidth(choice)
     others = []
-    for name in RIVALS if compare else ():  # before our model takes its part of the device's memory
+    for name in COMPETITORS if compare else ():  # before our model takes its part of the device's memory
         tell(f"measuring {name}")
-        others.append(rival(name, model, asked, choice))
-    ready = opened(model, header, chosen, ctx, choice)
+        others.append(competitor(name, model, asked, choice))
+    ready = loaded(model, header, chosen, ctx, choice)
     with ready.running():
         ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
         told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
-        say({**model_reports.opened_json(ready), **told})
+        say({**model_reports.loaded_model_json(ready), **told})
     else:
         echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
     return 0
@@ -104,7 +104,7 @@ def profile(
     Example:
       autotune profile model.gguf --by op
     """
-    ready = opened(model, header_of(model), settings(db=db, device=device), ctx)
+    ready = loaded(model, header_of(model), settings(db=db, device=device), ctx)
 
     from autotune import kernel_profile, model_reports
 
@@ -112,7 +112,7 @@ def profile(
         found = kernel_profile.profile(ready.model, tokens)
     backend = ready.target.backend
     if as_json:
-        say({**model_reports.opened_json(ready), **model_reports.profile_json(found, by, backend)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
     else:
         echo(model_reports.profile(found, by, backend))
     return 0

@@ -195,7 +195,7 @@ class Bench:
         before, as in decoding; others have outputs of their own and may overlap."""
         launches = [self._cold() for _ in range(max(length, min(len(self._copies), GRAPH_LAUNCHES)))]
         if not dependent:
-            launches = [self._apart(buffers) for buffers in launches]
+            launches = [self._disjoint_outputs(buffers) for buffers in launches]
         graph = self._device.chain(program, launches, self._values)
         if graph is None:
             return self.measure(program, rounds, None)
@@ -228,7 +228,7 @@ class Bench:
         found = self._sets[self._seed][1] | read | self._written
         return tuple(found[o.name] for o in self._operands)
 
-    def _apart(self, arguments: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
+    def _disjoint_outputs(self, arguments: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
         """The same with outputs that no other launch writes."""
         case = self._sets[self._seed][0]
         fresh = {o.name: self._device.upload(initial(o, case)) for o in outputs(self._operands)}

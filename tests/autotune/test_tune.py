@@ -13,6 +13,7 @@ from support.store_rows import RUN
 
 from autotune import tune
 from autotune.search.space import Limits, Space
+from autotune.search.strategies import RandomSearch, Task
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import BASELINE_UOPS
 from autotune.trial.runner import Runner
@@ -264,6 +265,19 @@ def test_no_budget_still_measures_the_baselines(bench):
     assert result.tried == len(HEURISTIC) + 1
     assert result.schedule in {*HEURISTIC, *DEFAULTS}
     assert result.seconds == min(result.heuristic_seconds, result.default_seconds)
+
+
+def test_another_strategy_proposes_what_is_tried(bench):
+    b = bench(world(fast := First(Fate(0.1e-3))))
+    b.tuner = Tuner(b.store, b.runner, b.pool, QUICK, strategy=RandomSearch)
+    result = b.tune()
+    assert result.schedule == fast.schedule
+    space = Space(W, CL, Limits.of(CL, W))
+    known = [s for s in b.pool.schedules[: len(HEURISTIC) + 1] if s.opts is not None]
+    strategy = RandomSearch(Task(space, known=dict.fromkeys(map(space.explicit, [*HEURISTIC, *known]), 1e-3)))
+    walks = {by_name(c.schedule) for c in strategy.propose(200)}
+    searched = {by_name(s) for s in b.pool.schedules[len(HEURISTIC) + 1 :]} - {by_name(s) for s in DEFAULTS}
+    assert len(searched & walks) > len(searched) / 2
 
 
 def test_a_real_workload_on_a_real_device(tmp_path):

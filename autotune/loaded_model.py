@@ -35,7 +35,7 @@ class CacheError(AutotuneError):
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """`model` is kernels.llm's, of the file at `path`. steps: how many launches of a token each lookup step serves.
     stale: how many of them the store has a schedule for that was accepted for another version of the kernel's source.
     """
@@ -73,9 +73,9 @@ def vocabulary(header: Header) -> int:
     return Hyperparameters(header).need("token_embd.weight").shape[0]
 
 
-def open_model(
+def load_model(
     path: str, header: Header, settings: Settings, choice: devices.Choice, context: int | None = None
-) -> Opened:
+) -> LoadedModel:
     """Loads a model onto the device of `choice`, served from the settings' store.
 
     Raises ModelError, HeaderError, DeviceError, ModelMemoryError, CacheError.
@@ -97,7 +97,7 @@ def open_model(
     served = model.resolutions()
     stored = Stored(served_if_any(settings.db), target)
     counts = Counter(found.step for _, found in served)
-    return Opened(
+    return LoadedModel(
         path=path,
         model=model,
         choice=choice,
