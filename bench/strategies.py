@@ -1,10 +1,10 @@
 """Claim: at the same budget, beam search finds faster schedules than random search does.
 
-    python -m bench.strategies --budget 15 --repeats 2
+    python -m bench.strategies --candidates 40 --repeats 2
 
-FORMAT:N:K:M on the device that DEV names: each strategy searches for --budget seconds into a store of its own, as often
-as --repeats says, with different seeds. Then what they accepted takes turns with our default on the device, so that the
-figures of a row are of one comparison. Prints a table, then one JSON line.
+FORMAT:N:K:M on the device that DEV names: each strategy proposes --candidates schedules into a store of its own, as
+often as --repeats says, with different seeds. Then what they accepted takes turns with our default on the device, so
+that the figures of a row are of one comparison. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from autotune.search.space import Candidate
 from autotune.search.strategies import BeamSearch, RandomSearch, Strategy, Task
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
@@ -37,6 +38,26 @@ from kernels.serve.sink import default
 Row = dict[str, Any]
 WORKLOADS = ("Q4_K:1024:1024:1", "Q8_0:2048:512:1", "Q6_K:512:1024:4")
 WIDTH = 4
+SECONDS = 600.0  # a search that takes longer is cut off
+
+
+class Budget:
+    """A strategy that ends after `count` proposals: seconds would depend on what else the machine does."""
+
+    def __init__(self, strategy: Strategy, count: int) -> None:
+        self._strategy, self._left = strategy, count
+
+    def propose(self, count: int) -> list[Candidate]:
+        batch = self._strategy.propose(min(count, self._left)) if self._left else []
+        self._left -= len(batch)
+        return batch
+
+    def observe(self, candidate: Candidate, seconds: float | None) -> None:
+        self._strategy.observe(candidate, seconds)
+
+
+def budgeted(make: Callable[[Task], Strategy], count: int) -> Callable[[Task], Strategy]:
+    return lambda task: Budget(make(task), count)
 
 
 def strategies(seed: int) -> dict[str, Callable[[Task], Strategy]]:
@@ -56,8 +77,11 @@ def searched(runner: Runner, pool: CompilePool, w: Workload, args: argparse.Name
     found = {}
     for name, make in strategies(seed).items():
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(str(uuid.uuid4()), "bench", WIDTH, args.budget, runner.describe().versions)
-            tuner = Tuner(Store.open(Path(folder, "store.sqlite")), runner, pool, run, strategy=make)
+            run = Run(str(uuid.uuid4()), "bench", WIDTH, SECONDS, runner.describe().versions)
+            store = Store.open(Path(folder, "store.sqlite"))
+            tuner = Tuner(
+                store, runner, pool, run, strategy=lambda task, make=make: Budget(make(task), args.candidates)
+            )
             found[name] = tuner.tune(w)
     return found
 
@@ -75,6 +99,7 @@ def compared(runner: Runner, pool: CompilePool, w: Workload, found: dict[str, Re
         name: {
             "seconds": median(samples[s]) if s in samples else None,
             "tried": found[name].tried if name in found else 0,
+            "search_seconds": found[name].elapsed_seconds if name in found else 0.0,
             "schedule": schedule_to_json(s) if s else None,
         }
         for name, s in wanted.items()
@@ -107,7 +132,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", default=WORKLOADS, metavar="FORMAT:N:K:M")
-    parser.add_argument("--budget", type=float, default=15.0, help="seconds of search for each strategy")
+    parser.add_argument("--candidates", type=int, default=40, help="schedules that each strategy may propose")
     parser.add_argument("--repeats", type=int, default=1, help="searches of each workload, with different seeds")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
@@ -125,9 +150,16 @@ def main() -> None:
     mean = statistics.geometric_mean(ratios) if ratios else None
     print(table(rows))
     if mean is not None:
-        print(f"geometric mean of random / beam: {mean:.2f} over {len(ratios)} searches of {args.budget:g} s each")
+        print(
+            f"geometric mean of random / beam: {mean:.2f} over {len(ratios)} searches of {args.candidates} candidates"
+        )
     report = {"bench": "strategies", "target": asdict(info.target), "versions": dict(info.versions)}
-    print(json.dumps({**report, "clock": info.clock, "budget": args.budget, "rows": rows, "random_over_beam": mean}))
+    report |= {"clock": info.clock, "candidates": args.candidates}
+    print(
+        json.dumps(
+            {**report, "clock": info.clock, "candidates": args.candidates, "rows": rows, "random_over_beam": mean}
+        )
+    )
 
 
 if __name__ == "__main__":
