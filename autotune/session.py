@@ -17,8 +17,8 @@ from db.records import Run, Workload
 from kernels import devices
 
 if TYPE_CHECKING:  # imported while the device is tried, see `session`
+    from autotune.trial.messages import DeviceInfo
     from autotune.trial.runner import Runner
-    from autotune.trial.runner_child import DeviceInfo
     from db.store import Store
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from autotune.accept import SEEDS
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
@@ -21,8 +22,6 @@ from db.store import Winner
 from kernels.ops.registry import backend, kernel_digest
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies, default
-
-SEEDS = 2
 
 
 @dataclass(frozen=True)

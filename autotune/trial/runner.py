@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 
 from autotune.trial.child import Child, ChildFault
-from autotune.trial.runner_child import DeviceInfo, Prepared, Refused, Request, Timing
+from autotune.trial.messages import DeviceInfo, Prepared, Refused, Request, Timing
 from autotune.trial.validate import Verdict
 from db.errors import AutotuneError
 from db.records import Workload

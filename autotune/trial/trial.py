@@ -12,7 +12,7 @@ from kernels.ops.tolerance import tolerance
 
 if TYPE_CHECKING:
     from autotune.tinygrad_api.lower import Program
-    from autotune.trial.runner_child import Timing
+    from autotune.trial.messages import Timing
     from autotune.trial.validate import Verdict
 
 REASON_LENGTH = 300

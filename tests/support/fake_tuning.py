@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotune.trial.compiler import Compiled, Job
+from autotune.trial.messages import DeviceInfo, Prepared, Timing
 from autotune.trial.runner import PrepareError
-from autotune.trial.runner_child import DeviceInfo, Prepared, Timing
 from autotune.trial.validate import Verdict
 from db.codec import schedule_digest
 from db.records import Outcome, Schedule, Target, Workload
