@@ -10,7 +10,6 @@ that the figures of a row are of one comparison. Prints a table, then one JSON l
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import statistics
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.search.space import Candidate
-from autotune.search.strategies import BeamSearch, RandomSearch, Strategy, Task
+from autotune.search.strategies import STRATEGIES, MakeStrategy, Strategy, Task
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import Runner
@@ -37,7 +36,6 @@ from kernels.serve.sink import default
 
 Row = dict[str, Any]
 WORKLOADS = ("Q4_K:1024:1024:1", "Q8_0:2048:512:1", "Q6_K:512:1024:4")
-WIDTH = 4
 SECONDS = 600.0  # a search that takes longer is cut off
 
 
@@ -56,15 +54,8 @@ class Budget:
         self._strategy.observe(candidate, seconds)
 
 
-def budgeted(make: Callable[[Task], Strategy], count: int) -> Callable[[Task], Strategy]:
-    return lambda task: Budget(make(task), count)
-
-
-def strategies(seed: int) -> dict[str, Callable[[Task], Strategy]]:
-    return {
-        "beam": functools.partial(BeamSearch, width=WIDTH, seed=seed),
-        "random": functools.partial(RandomSearch, seed=seed),
-    }
+def budgeted(make: MakeStrategy, seed: int, count: int) -> Callable[[Task], Strategy]:
+    return lambda task: Budget(make(task, seed=seed), count)
 
 
 def workload(text: str) -> Workload:
@@ -75,9 +66,9 @@ def workload(text: str) -> Workload:
 def searched(runner: Runner, pool: CompilePool, w: Workload, args: argparse.Namespace, seed: int) -> dict[str, Result]:
     """What each strategy accepts, with nothing known before."""
     found = {}
-    for name, make in strategies(seed).items():
+    for name, make in STRATEGIES.items():
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(str(uuid.uuid4()), "bench", WIDTH, SECONDS, runner.describe().versions)
+            run = Run(str(uuid.uuid4()), "bench", 0, SECONDS, runner.describe().versions)
             store = Store.open(Path(folder, "store.sqlite"))
             tuner = Tuner(
                 store, runner, pool, run, strategy=lambda task, make=make: Budget(make(task), args.candidates)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.random import RandomSearch
 from autotune.search.strategies.strategy import Strategy, Task
 
-__all__ = ["STRATEGIES", "BeamSearch", "RandomSearch", "Strategy", "Task"]
+__all__ = ["STRATEGIES", "BeamSearch", "MakeStrategy", "RandomSearch", "Strategy", "Task"]
 
-STRATEGIES: dict[str, Callable[[Task], Strategy]] = {"beam": BeamSearch, "random": RandomSearch}
+
+class MakeStrategy(Protocol):
+    """Makes a strategy for one task. seed: of whatever it draws at random."""
+
+    def __call__(self, task: Task, *, seed: int = 0) -> Strategy: ...
+
+
+STRATEGIES: dict[str, MakeStrategy] = {"beam": BeamSearch, "random": RandomSearch}
