@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from autotune.standing import Standing, geometric_mean
+from autotune.gains import Gains, geometric_mean
 from db import codec
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float) -> dict[str, Any]
 
 
 def winner(w: Winner) -> dict[str, Any]:
-    m, s = w.row.measurement, Standing.of(w)
+    m, s = w.row.measurement, Gains.of(w)
     return {
         **_workload(m.workload),
         "target": codec.target_to_json(m.target),

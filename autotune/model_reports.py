@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from autotune.generation import Generation
+from autotune.competitors import Failed
 from autotune.kernel_profile import Profile, Share, by_op
-from autotune.measure import Summary, summarize
-from autotune.opened import Opened
+from autotune.loaded_model import LoadedModel
 from autotune.render import NONE, Columns, giga, percent, table
-from autotune.rivals import Failed
 from autotune.speed import Decoded, Speed
+from autotune.text_stream import TextStream
 from autotune.tinygrad_api.launch import CLOCKS
+from autotune.trial.statistics import Summary, summarize
 
 STEP_NAMES = {"user": "tuned", "packaged": "tuned elsewhere", "same_arch": "tuned on the same arch"}
 BENCH: Columns = (
@@ -30,7 +30,7 @@ BENCH: Columns = (
 PROFILE: Columns = (("kernel", -52), ("total ms", 9), ("count", 6), ("µs a call", 9), ("% of a token", 12))
 
 
-def opened(o: Opened) -> str:
+def loaded_model(o: LoadedModel) -> str:
     """One line: what serves the kernels, what is on the device, and which that is."""
     served = ", ".join(f"{n} {STEP_NAMES.get(step, step)}" for step, n in o.steps.items())
     stale = f" ({o.stale} stale: autotune verify)" if o.stale else ""
@@ -40,7 +40,7 @@ def opened(o: Opened) -> str:
     )
 
 
-def opened_json(o: Opened) -> dict[str, Any]:
+def loaded_model_json(o: LoadedModel) -> dict[str, Any]:
     return {
         "device": o.choice.device,
         "target": str(o.target),
@@ -53,12 +53,12 @@ def opened_json(o: Opened) -> dict[str, Any]:
     }
 
 
-def generation(g: Generation) -> str:
+def text_stream(g: TextStream) -> str:
     first = f"{len(g.prompt)} + {len(g.tokens)} tokens; first after {g.seconds[0]:.2f} s" if g.seconds else "no tokens"
     return first + (f", then {g.decode_rate:.1f} tok/s" if g.decode_rate else "")
 
 
-def generation_json(g: Generation, text: str) -> dict[str, Any]:
+def text_stream_json(g: TextStream, text: str) -> dict[str, Any]:
     return {
         "prompt_tokens": len(g.prompt),
         "tokens": g.tokens,

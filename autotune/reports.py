@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from autotune.gains import Gains, geometric_mean
 from autotune.render import (
     NONE,
     Columns,
@@ -19,7 +20,6 @@ from autotune.render import (
     times,
     workload_name,
 )
-from autotune.standing import Standing, geometric_mean
 from db.codec import workload_digest
 from db.records import Outcome, Stage
 
@@ -106,13 +106,13 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> st
 
 
 def winners_table(winners: Sequence[Winner]) -> str:
-    from autotune.standing import Standing
+    from autotune.gains import Gains
 
     blocks = []
     for target in dict.fromkeys(w.row.measurement.target for w in winners):
         rows = []
         for winner in (w for w in winners if w.row.measurement.target == target):
-            m, s = winner.row.measurement, Standing.of(winner)
+            m, s = winner.row.measurement, Gains.of(winner)
             name, digest = workload_name(m.workload), workload_digest(m.workload)[:8]
             figures = micros(s.seconds), giga(s.bandwidth), times(s.gain), times(s.gain_over_default)
             rows.append((name, *figures, exponent(m.error), digest, schedule_name(m.schedule)))
@@ -169,7 +169,7 @@ def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
 
 
 def _served(winner: Winner) -> str:
-    m, s = winner.row.measurement, Standing.of(winner)
+    m, s = winner.row.measurement, Gains.of(winner)
     lines = [
         f"served on {m.target}, kernel {m.kernel_digest[:8]}, {winner.row.origin}:",
         f"  {schedule_name(m.schedule)}",

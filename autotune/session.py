@@ -17,8 +17,8 @@ from db.records import Run, Workload
 from kernels import devices
 
 if TYPE_CHECKING:  # imported while the device is tried, see `session`
-    from autotune.runner import Runner
-    from autotune.runner_child import DeviceInfo
+    from autotune.trial.messages import DeviceInfo
+    from autotune.trial.runner import Runner
     from db.store import Store
 
 
@@ -60,7 +60,7 @@ def session(settings: Settings) -> Iterator[Session]:
     """
     with ThreadPoolExecutor(1) as background:
         choosing = background.submit(choose, settings)  # tries devices in child processes; the rest takes as long
-        from autotune.runner import Runner
+        from autotune.trial.runner import Runner
         from db.store import Store
 
         store = Store.open(settings.db)

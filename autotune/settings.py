@@ -3,7 +3,7 @@
 AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platform's data folder)
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
 AUTOTUNE_BUDGET   seconds of search a workload (default 20)
-AUTOTUNE_WORKERS  compiler processes (default: one a CPU thread, at most 16)
+AUTOTUNE_WORKERS  compiler processes (default: one for each CPU thread that it may use, at most 16)
 AUTOTUNE_LOOKUP   on, exact or off, see kernels.serve.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses
 """
@@ -19,9 +19,13 @@ from typing import Any, Self
 from db.errors import SettingError
 from kernels.serve.modes import LOOKUP_MODES, lookup_mode
 
+MAX_DEFAULT_WORKERS = 16
 
-def _default_workers() -> int:
-    return min(os.cpu_count() or 1, 16)
+
+def default_workers() -> int:
+    """One for each processor that this process may use, at most MAX_DEFAULT_WORKERS."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(usable or 1, MAX_DEFAULT_WORKERS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Settings:
     device: str | None = None
     beam_width: int = 4
     budget_seconds: float = 20.0
-    workers: int = field(default_factory=_default_workers)
+    workers: int = field(default_factory=default_workers)
     lookup: str = LOOKUP_MODES[0]
 
     def __post_init__(self) -> None:

@@ -13,30 +13,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from autotune.metalsim import ARCHS, Launch, Result, ToolchainError, find_toolchain, metal_renderer, run_orders
+from autotune.metalsim import ARCHS, ToolchainError, find_toolchain, metal_renderer
+from autotune.search.sample import random_schedules
 from autotune.session import missing_kernel
-from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
-from autotune.tinygrad_api.sample import random_schedules
-from autotune.validate import Verdict, dtype_name, initial, judge
+from autotune.trial import simulator
+from autotune.trial.compiler_child import compile_one
+from autotune.trial.pipeline import BASELINE_UOPS
+from autotune.trial.trial import Subject, Trial
 from autotune.verify import Checked
 from db.errors import AutotuneError
-from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
+from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
-from kernels.ops.case import Case, outputs
-from kernels.ops.references import make_case
-from kernels.ops.registry import KernelError, kernel_digest, nbytes_moved, operands, tuned_values
-from kernels.ops.tolerance import tolerance
 from kernels.serve.defaults import defaults, heuristic
-from kernels.serve.sink import applies, build
-from kernels.tinygrad.schedule import ScheduleError
+from kernels.serve.sink import applies
 
 BACKEND = "METAL"
-MAX_UOPS = 100_000
 AHEAD = 4  # jobs a worker that are handed out before their turn: the rest can still be stopped
-OUTCOMES = {"compile_error": Outcome.COMPILE_ERROR, "limit": Outcome.ILLEGAL, "timeout": Outcome.TIMEOUT}
 SIMULATED = "simulated"
 
 
@@ -110,86 +102,30 @@ def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: in
     store.start_run(run)
     # spawned: a fork would inherit the threads of whoever calls
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting: list[tuple[Job, Future[Verdict]]] = []
+        waiting: list[tuple[Job, Future[Trial]]] = []
         left = iter(todo)
         try:
             while True:
                 for job in itertools.islice(left, AHEAD * workers - len(waiting)):
-                    waiting.append((job, pool.submit(check, arch, job.workload, job.schedule)))
+                    waiting.append((job, pool.submit(check, arch, job.workload, job.schedule, job.target)))
                 if not waiting:
                     return
                 job, future = waiting.pop(0)
-                verdict = future.result()
-                store.record(run.id, [_row(job, verdict)])
-                status = "right" if verdict.outcome is Outcome.OK else "wrong"
+                trial = future.result()
+                told = f"{SIMULATED}: {trial.reason}" if trial.reason else SIMULATED
+                store.record(run.id, [replace(trial, reason=told).measurement(Stage.VERIFY)])
+                status = "right" if trial.ok else "wrong"
                 yield Checked(
-                    job.workload, job.schedule, job.origin, status, verdict.outcome, verdict.error, None, verdict.reason
+                    job.workload, job.schedule, job.origin, status, trial.outcome, trial.error, None, trial.reason
                 )
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def check(arch: str, w: Workload, schedule: Schedule) -> Verdict:
-    """What the simulator says of one schedule: two seeds would say no more, the reference's case has the odd rows."""
-    limit = tolerance(w, schedule.variant)
+def check(arch: str, w: Workload, schedule: Schedule, target: Target | None = None) -> Trial:
+    """The trial of one schedule, its program left out. target: whose row it is of, by default the simulated one's."""
     ren = metal_renderer(arch)
-    try:
-        program = compile_program(build(w, schedule, ren), ren, max_uops=MAX_UOPS)
-    except LoweringError as e:
-        return Verdict(e.outcome, None, None, limit, str(e))
-    except (ScheduleError, KernelError) as e:
-        return Verdict(Outcome.ILLEGAL, None, None, limit, str(e))
-    case = make_case(w, 0)
-    result = launch(w, program, case)
-    if not result.verdict.ok:
-        outcome = OUTCOMES.get(result.verdict.kind, Outcome.WRONG_RESULT)
-        return Verdict(outcome, None, None, limit, str(result.verdict))
-    verdict = judged(w, program, case, result, limit)
-    # what raced or was never written explains a wrong number
-    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, result.verdict.suspicion))))
-
-
-def launch(w: Workload, program: Program, case: Case, source: str | None = None, size: Launch | None = None) -> Result:
-    """A program's source, or another, on the arrays of a case."""
-    groups, threads = program.launch_dims(tuned_values(w))
-    values = program.uop.arg.vals(tuned_values(w))
-    given = [_array(w, slot, case).tobytes() for slot in program.uop.arg.globals]
-    return run_orders(
-        program.source if source is None else source, given, values, size or Launch(groups, threads or (1,))
-    )
-
-
-def _array(w: Workload, slot: int, case: Case) -> npt.NDArray[np.generic]:
-    operand = operands(w)[slot]
-    written = operand in outputs(operands(w))
-    return np.ascontiguousarray(initial(operand, case) if written else case.arrays[operand.name])
-
-
-def judged(w: Workload, program: Program, case: Case, result: Result, limit: float) -> Verdict:
-    """The worst of the verdicts on what the launch wrote."""
-    slots = [operands(w)[i] for i in program.uop.arg.globals]
-    verdicts = [
-        judge(np.frombuffer(after, np.uint8), dtype_name(o), case.truths[o.name], limit)
-        for o, after in zip(slots, result.buffers, strict=True)
-        if o in outputs(operands(w))
-    ]
-    return max(verdicts, key=lambda v: (v.outcome is not Outcome.OK, v.error or 0.0))
-
-
-def _row(job: Job, verdict: Verdict) -> Measurement:
-    w = job.workload
-    reason = f"{SIMULATED}: {verdict.reason}" if verdict.reason else SIMULATED
-    return Measurement(
-        w,
-        job.target,
-        job.schedule,
-        kernel_digest(w),
-        Stage.VERIFY,
-        verdict.outcome,
-        (),
-        nbytes_moved(w),
-        verdict.error,
-        verdict.tolerance,
-        reason,
-        "",
-    )
+    answer = compile_one(w, schedule, ren, BASELINE_UOPS)
+    trial = Trial(Subject(w, target or simulated_target(arch)), schedule)
+    trial = trial.compiled(answer.outcome, answer.reason, None)
+    return trial if answer.program is None else trial.validated(simulator.validate(w, answer.program, trial.tolerance))

@@ -1,7 +1,7 @@
 """How fast a model generates: seconds from a prompt to its first token, and seconds a token from there on.
 
 Works on anything with tinygrad.llm's `generate(tokens)`. Prompts are random ids, so that no prefix is known already.
-The same measurement is taken of every model of a comparison, see `rivals`.
+The same measurement is taken of every model of a comparison, see `competitors`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from autotune.measure import median
+from autotune.trial.statistics import median
 from db.errors import AutotuneError
 
 WARM_PROMPTS = 2  # TinyJit runs, captures, and only then replays

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotune.compiler import CompilePool
-from autotune.runner import RunnerError
+from autotune.gains import Gains
 from autotune.session import Session, missing_kernel
-from autotune.standing import Standing
+from autotune.trial.compiler import CompilePool
+from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.records import Workload
@@ -64,8 +64,8 @@ class Sweep:
                 rows.append(Row(mw, Result(w, "skipped", reason=reason)))
             elif self._is_known(w):
                 winner = served[w, kernel_digest(w)]
-                m, standing = winner.row.measurement, Standing.of(winner)
-                times = standing.seconds, standing.heuristic_seconds, standing.default_seconds
+                m, gains = winner.row.measurement, Gains.of(winner)
+                times = gains.seconds, gains.heuristic_seconds, gains.default_seconds
                 rows.append(Row(mw, Result(w, "known", m.schedule, *times, error=m.error), m.nbytes))
         return tuple(rows)
 

@@ -1,4 +1,4 @@
-"""Tunes one workload: baselines, search, validation, measurement, decision, record. The loop that joins the stages.
+"""Tunes one workload: baselines, search, validation, measurement, acceptance, record. The loop that joins the stages.
 
 Compiling and timing take turns: nothing compiles while a candidate is timed. Every candidate's fate is stored as it
 becomes known, and the accepted schedule last, so that a run that is cut off loses at most the workload it was at, and
@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.compiler import Compiled, CompilePool, Job
-from autotune.decide import PROBE_LAUNCHES, Entry, Judge
-from autotune.runner import PrepareError, Runner
-from autotune.search import BeamSearch
-from autotune.tinygrad_api.lower import Program
-from autotune.tinygrad_api.space import Limits, Space
+from autotune.accept import accept
+from autotune.search.space import Limits, Space
+from autotune.search.strategies.beam import BeamSearch
+from autotune.search.strategies.strategy import Strategy, Task
+from autotune.trial.compiler import CompilePool
+from autotune.trial.pipeline import Pipeline
+from autotune.trial.runner import PrepareError, Runner
+from autotune.trial.trial import Trial
 from db.codec import schedule_digest
-from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
+from db.records import Measurement, Run, Schedule, Stage, Target, Workload
 from db.store import Store
-from kernels.ops.registry import backend, kernel_digest, nbytes_moved
-from kernels.ops.tolerance import tolerance
+from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import default
 
@@ -30,9 +31,6 @@ PROBE_SLACK = 1.3
 CONTENDERS = 4
 NEIGHBOURS = 3
 RESUMED = 8
-# tinygrad's heuristic unrolls without limit; as a baseline it is measured whatever it costs to compile
-BASELINE_UOPS = 100_000
-BASELINE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,10 @@ class Result:
 
 
 class Tuner:
-    """Tunes workloads one after another on one device, into one store."""
+    """Tunes workloads one after another on one device, into one store.
+
+    strategy: makes the strategy that proposes schedules; by default a beam search of the run's width.
+    """
 
     def __init__(
         self,
@@ -80,8 +81,10 @@ class Tuner:
         pool: CompilePool,
         run: Run,
         progress: Callable[[Progress], None] = lambda p: None,
+        strategy: Callable[[Task], Strategy] | None = None,
     ) -> None:
         self._store, self._runner, self._pool, self._run, self._progress = store, runner, pool, run, progress
+        self._strategy = strategy or (lambda task: BeamSearch(task, run.beam_width))
         self._info = runner.describe()
         self._started = False
 
@@ -108,9 +111,10 @@ class _Search:
 
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
-        self._digest = kernel_digest(w)
-        self._by_program: dict[str, Entry] = {}
-        self._entries: dict[Schedule, Entry] = {}
+        self._pipeline = Pipeline(tuner._runner, tuner._pool, w)
+        self._digest = self._pipeline.subject.kernel_digest
+        self._by_program: dict[str, Trial] = {}
+        self._timed: dict[Schedule, Trial] = {}
         self._best = float("inf")
         self._tried = 0
 
@@ -118,17 +122,15 @@ class _Search:
         baselines = self._baselines()
         deadline = time.monotonic() + self._t._run.budget_seconds
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
-        known = {space.explicit(s): entry.seconds for s, entry in self._entries.items()}
-        search = BeamSearch(
-            space, self._seeds(), self._t._run.beam_width, known=known, starts=self._starts(space, known)
-        )
+        known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
+        strategy = self._t._strategy(Task(space, known, self._seeds(), self._starts(space, known)))
         bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
         batch_size = 2 * self._t._pool.workers
-        while time.monotonic() < deadline and (batch := search.propose(batch_size)):
+        while time.monotonic() < deadline and (batch := strategy.propose(batch_size)):
             fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]
             seconds = self._evaluate([c.schedule for c in fresh], deadline)
             for candidate in fresh:
-                search.observe(candidate, seconds.get(candidate.schedule))
+                strategy.observe(candidate, seconds.get(candidate.schedule))
         return self._decide(baselines)
 
     def _baselines(self) -> dict[str, list[Schedule]]:
@@ -156,91 +158,54 @@ class _Search:
         return [s for s in (*chosen.values(), *space.seeds) if s not in known]
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
-        """Compiles all, then validates and probes each alone. Seconds of those that work; all fates are stored."""
-        uops, seconds_a_job = (None, None) if deadline else (BASELINE_UOPS, BASELINE_SECONDS)
-        jobs = [Job(s, self._w, s, uops, seconds_a_job) for s in schedules if s not in self._entries]
-        compiled = list(self._compile(jobs, deadline))
-        seconds = {s: self._entries[s].seconds for s in schedules if s in self._entries}
+        """Tries each schedule once. Seconds of those that work; all fates are stored. No deadline: as baselines."""
+        fresh = [s for s in schedules if s not in self._timed]
+        compiled = list(self._compile(fresh, deadline))
+        seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
         rows: list[Measurement] = []
-        for c in compiled:
-            schedule = c.key
-            assert isinstance(schedule, Schedule)
+        for trial in compiled:
             self._tried += 1
-            if c.program is None:
-                rows.append(self._row(schedule, Stage.PROBE, c.outcome, reason=c.reason))
-            elif twin := self._by_program.get(c.program.key):
-                seconds[schedule] = twin.seconds  # another way to write a kernel that was timed already
-            elif entry := self._probe(schedule, c.program, rows):
-                self._by_program[c.program.key] = self._entries[schedule] = entry
-                seconds[schedule] = entry.seconds
-                self._best = min(self._best, entry.seconds)
+            if trial.program and (twin := self._by_program.get(trial.program.key)):
+                seconds[trial.schedule] = twin.seconds  # another way to write a kernel that was timed already
+            else:
+                probed = self._probe(trial)
+                rows.append(probed.measurement(Stage.PROBE))
+                if probed.program and probed.timed:
+                    self._by_program[probed.program.key] = self._timed[probed.schedule] = probed
+                    seconds[probed.schedule] = probed.seconds
+                    self._best = min(self._best, probed.seconds)
             self._report()
         self._t._store.record(self._t._run.id, rows)
         return seconds
 
-    def _compile(self, jobs: Sequence[Job], deadline: float | None) -> Iterator[Compiled]:
-        for compiled in self._t._pool.compile(jobs, deadline):
-            yield compiled
+    def _compile(self, schedules: Sequence[Schedule], deadline: float | None) -> Iterator[Trial]:
+        for trial in self._pipeline.compile(schedules, deadline, patient=deadline is None):
+            yield trial
             self._report()
 
-    def _probe(self, schedule: Schedule, program: Program, rows: list[Measurement]) -> Entry | None:
-        limit_of_error = tolerance(self._w, schedule.variant)
-        verdict = self._t._runner.validate(program, limit_of_error)
-        if verdict.outcome is not Outcome.OK:
-            rows.append(self._row(schedule, Stage.PROBE, verdict.outcome, error=verdict.error, reason=verdict.reason))
-            return None
+    def _probe(self, trial: Trial) -> Trial:
         limit = None if self._best == float("inf") else self._best * PROBE_SLACK
-        timing = self._t._runner.measure(program, PROBE_LAUNCHES, stop_above_seconds=limit)
-        outcome, samples = timing.outcome, timing.samples
-        rows.append(self._row(schedule, Stage.PROBE, outcome, samples, verdict.error, f"{timing.reason}"[:300]))
-        if outcome not in (Outcome.OK, Outcome.SLOW) or not samples:
-            return None
-        assert verdict.error is not None
-        return Entry(schedule, program, verdict.error, limit_of_error, min(samples))
+        return self._pipeline.measure(self._pipeline.validate(trial), limit)
 
-    def _decide(self, baselines: dict[str, list[Schedule]]) -> Result:
-        names = {name: [s for s in group if s in self._entries] for name, group in baselines.items()}
-        judged = [self._entries[s] for group in names.values() for s in group]
-        rivals = sorted((e for e in self._entries.values() if e not in judged), key=lambda e: e.seconds)
-        if not (judged or rivals):
+    def _decide(self, groups: dict[str, list[Schedule]]) -> Result:
+        names = {name: [s for s in group if s in self._timed] for name, group in groups.items()}
+        baselines = {s: self._timed[s] for group in names.values() for s in group}
+        contenders = sorted((t for s, t in self._timed.items() if s not in baselines), key=lambda t: t.seconds)
+        if not (baselines or contenders):
             return self._finished("failed", reason="no schedule compiles and computes rightly here; see `show`")
-        decision = Judge(self._t._runner, self._row).decide(judged, rivals[:CONTENDERS])
+        decision = accept(self._pipeline, list(baselines.values()), contenders[:CONTENDERS])
         self._t._store.record(self._t._run.id, decision.rows)
         if decision.accepted is None:
             return self._finished("failed", reason="the fastest schedules failed validation with a second seed")
-        medians = decision.medians
+        schedule, medians = decision.accepted.schedule, decision.medians
         best = {name: min((medians[s] for s in group if s in medians), default=None) for name, group in names.items()}
         return self._finished(
-            "baseline wins" if decision.accepted in judged else "tuned",
-            schedule=decision.accepted.schedule,
-            seconds=medians[decision.accepted.schedule],
+            "baseline wins" if schedule in baselines else "tuned",
+            schedule=schedule,
+            seconds=medians[schedule],
             heuristic_seconds=best["heuristic"],
             default_seconds=best["default"],
-            error=decision.rows[-1].error,
-        )
-
-    def _row(
-        self,
-        schedule: Schedule,
-        stage: Stage,
-        outcome: Outcome,
-        samples: tuple[float, ...] = (),
-        error: float | None = None,
-        reason: str = "",
-    ) -> Measurement:
-        return Measurement(
-            self._w,
-            self._t.target,
-            schedule,
-            self._digest,
-            stage,
-            outcome,
-            samples,
-            nbytes_moved(self._w),
-            error,
-            tolerance(self._w, schedule.variant),
-            reason,
-            self._t._info.clock,
+            error=decision.accepted.error,
         )
 
     def _report(self) -> None:

@@ -10,22 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from autotune import measure
-from autotune.compiler import CompilePool, Job
-from autotune.decide import COMPARE_SECONDS, MIN_ROUNDS, PROBE_LAUNCHES, ROUNDS
-from autotune.runner import PrepareError, RunnerError
+from autotune.accept import SEEDS
 from autotune.session import Session, missing_kernel
-from autotune.tinygrad_api.lower import Program
-from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
-from autotune.validate import Verdict
+from autotune.trial.compiler import CompilePool
+from autotune.trial.pipeline import Pipeline
+from autotune.trial.runner import PrepareError, RunnerError
+from autotune.trial.statistics import beats, median
+from autotune.trial.trial import Trial
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
-from kernels.ops.registry import backend, kernel_digest, nbytes_moved
-from kernels.ops.tolerance import tolerance
+from kernels.ops.registry import backend, kernel_digest
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies, default
-
-SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -128,66 +124,40 @@ class _Verifier:
         except (PrepareError, RunnerError) as e:
             yield from (Checked(w, t.schedule, t.origin, "unchecked", reason=str(e)) for t in tasks)
             return
-        programs, faults = self._compile(w, [t.schedule for t in tasks])
+        pipeline = Pipeline(self._session.runner, self._pool, w)
+        compiled = {t.schedule: t for t in pipeline.compile([task.schedule for task in tasks], patient=True)}
         for task in tasks:
-            verdict = faults.get(task.schedule) or self._validate(w, task.schedule, programs[task.schedule])
-            self._record(self._run(0, 0.0), [self._row(w, task.schedule, Stage.VERIFY, verdict)])
-            status, seconds, reason = "right", None, verdict.reason
-            if verdict.outcome is not Outcome.OK:
-                status = "wrong"
-            elif task.origin == "stale" and task.winner is not None:
-                seconds, reason = self._replay(w, task.winner, verdict, programs[task.schedule])
+            trial = pipeline.validate(compiled[task.schedule], SEEDS)
+            self._record(self._run(0, 0.0), [trial.measurement(Stage.VERIFY)])
+            status, seconds, reason = "right" if trial.ok else "wrong", None, trial.reason
+            if trial.ok and task.origin == "stale" and task.winner is not None:
+                seconds, reason = self._replay(pipeline, task.winner, trial)
                 status = "unchecked" if seconds is None else "replayed"
-            yield Checked(w, task.schedule, task.origin, status, verdict.outcome, verdict.error, seconds, reason)
+            yield Checked(w, task.schedule, task.origin, status, trial.outcome, trial.error, seconds, reason)
 
-    def _replay(self, w: Workload, winner: Winner, verdict: Verdict, program: Program) -> tuple[float | None, str]:
+    def _replay(self, pipeline: Pipeline, winner: Winner, ours: Trial) -> tuple[float | None, str]:
         """Times a right schedule in turn with the baselines and records the best as accepted: its seconds, a note."""
-        ours, ren = winner.row.measurement.schedule, self._session.info.renderer
+        w, ren = ours.subject.workload, self._session.info.renderer
         chosen = default(w, ren)
         judged = dict.fromkeys((*heuristic(w, backend(ren)), *([chosen] if chosen else [])))
-        compiled, _ = self._compile(w, [s for s in judged if s != ours])
-        verdicts = {s: self._validate(w, s, p) for s, p in compiled.items()} | {ours: verdict}
-        field = {s: p for s, p in (compiled | {ours: program}).items() if verdicts[s].outcome is Outcome.OK}
-        samples = self._samples(field) or self._samples({ours: program})
-        if not samples:
-            return None, "right, but it cannot be timed: not accepted"
-        best = min((s for s in samples if s != ours), key=lambda s: measure.median(samples[s]), default=ours)
-        accepted = best if best != ours and measure.beats(samples[best], samples[ours]) else ours
-        rows = [self._row(w, s, Stage.BASELINE, verdicts[s], samples[s]) for s in samples if s in judged]
-        rows.append(self._row(w, accepted, Stage.FINAL, verdicts[accepted], samples[accepted]))
+        others = pipeline.compile([s for s in judged if s != ours.schedule], patient=True)
+        field = [pipeline.measure(t) for t in (*(pipeline.validate(t, SEEDS) for t in list(others)), ours)]
+        compared = pipeline.compare(field).compared
+        mine = next((t for t in compared if t.schedule == ours.schedule), None)
+        if mine is None:  # a baseline may be at fault
+            compared = pipeline.compare(field[-1:]).compared
+            if not compared:
+                return None, "right, but it cannot be timed: not accepted"
+            (mine,) = compared
+        best = min((t for t in compared if t is not mine), key=lambda t: median(t.samples), default=mine)
+        accepted = best if best is not mine and beats(best.samples, mine.samples) else mine
+        rows = [t.measurement(Stage.BASELINE) for t in compared if t.schedule in judged]
+        rows.append(accepted.measurement(Stage.FINAL))
         effort = winner.row.run
         self._record(self._run(effort.beam_width, effort.budget_seconds), rows)
-        note = "" if accepted == ours else f"{accepted.variant}, a baseline, is faster now and was accepted instead"
-        return measure.median(samples[accepted]), note
-
-    def _samples(self, field: dict[Schedule, Program]) -> dict[Schedule, tuple[float, ...]]:
-        """Samples of each taken in turn; none if one of them faults."""
-        runner = self._session.runner
-        probes = [runner.measure(p, PROBE_LAUNCHES) for p in field.values()]
-        if any(p.outcome is not Outcome.OK for p in probes):
-            return {}
-        once = sum(min(p.samples) for p in probes)
-        timings = runner.compare(list(field.values()), int(min(ROUNDS, max(MIN_ROUNDS, COMPARE_SECONDS / once))))
-        if any(t.outcome is not Outcome.OK for t in timings):
-            return {}
-        return {s: t.samples for s, t in zip(field, timings, strict=True)}
-
-    def _compile(
-        self, w: Workload, schedules: Sequence[Schedule]
-    ) -> tuple[dict[Schedule, Program], dict[Schedule, Verdict]]:
-        """Programs of those that compile, and verdicts on the others. As patient as with a baseline."""
-        programs, faults = {}, {}
-        for c in self._pool.compile([Job(s, w, s, BASELINE_UOPS, BASELINE_SECONDS) for s in schedules]):
-            schedule = c.key
-            assert isinstance(schedule, Schedule)
-            if c.program is not None:
-                programs[schedule] = c.program
-            else:
-                faults[schedule] = Verdict(c.outcome, None, None, tolerance(w, schedule.variant), c.reason)
-        return programs, faults
-
-    def _validate(self, w: Workload, schedule: Schedule, program: Program) -> Verdict:
-        return self._session.runner.validate(program, tolerance(w, schedule.variant), seeds=SEEDS)
+        variant = accepted.schedule.variant
+        note = "" if accepted is mine else f"{variant}, a baseline, is faster now and was accepted instead"
+        return median(accepted.samples), note
 
     def _run(self, beam_width: int, budget_seconds: float) -> Run:
         effort = beam_width, budget_seconds
@@ -198,21 +168,3 @@ class _Verifier:
 
     def _record(self, run: Run, rows: Sequence[Measurement]) -> None:
         self._session.store.record(run.id, rows)
-
-    def _row(
-        self, w: Workload, schedule: Schedule, stage: Stage, verdict: Verdict, samples: tuple[float, ...] = ()
-    ) -> Measurement:
-        return Measurement(
-            w,
-            self._session.info.target,
-            schedule,
-            kernel_digest(w),
-            stage,
-            verdict.outcome,
-            samples,
-            nbytes_moved(w),
-            verdict.error,
-            verdict.tolerance,
-            verdict.reason,
-            self._session.info.clock if samples else "",
-        )

@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.apart import apart
 from bench.llm_decode import WARM, ours, tinygrad_llm
+from bench.own_process import in_own_process
 from bench.real_models import real_model
 from kernels import devices
 from kernels.models.header import read_header
@@ -47,7 +47,9 @@ def bench(model: str, args: argparse.Namespace) -> Row:
         arguments = [str(path), "--ctx", str(args.ctx), "--prompt", str(args.prompt), "--tokens", str(args.tokens)]
         environ = {"AUTOTUNE_DB": args.db} if args.db else {}
         for name in RUNS if args.compare else ("ours",):
-            row[name] = apart("bench.cross_model", ["--one", name, "--path", *arguments], args.timeout, environ)
+            row[name] = in_own_process(
+                "bench.cross_model", ["--one", name, "--path", *arguments], args.timeout, environ
+            )
         return row
 
 

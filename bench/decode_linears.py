@@ -24,11 +24,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from autotune import measure
-from autotune.compiler import CompilePool, Job
-from autotune.runner import Runner
 from autotune.tinygrad_api.lower import Program
-from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS, Tuner
+from autotune.trial import statistics
+from autotune.trial.compiler import CompilePool, Job
+from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
+from autotune.trial.runner import Runner
+from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
 from db.codec import schedule_to_json
 from db.records import Opt, Run, Schedule, Workload
@@ -113,7 +114,7 @@ def timed(runner: Runner, pool: CompilePool, w: Workload, schedules: Sequence[Sc
 
 
 def median(samples: Sequence[float]) -> float:
-    return measure.median(samples) if samples else math.nan
+    return statistics.median(samples) if samples else math.nan
 
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> Row:

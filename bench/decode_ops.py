@@ -22,12 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autotune.compiler import CompilePool
-from autotune.runner import Runner
+from autotune.trial.compiler import CompilePool
+from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
-from bench.apart import apart
 from bench.decode_linears import model_path
+from bench.own_process import in_own_process
 from db.codec import schedule_to_json, workload_from_json, workload_to_json
 from db.records import Run, Workload
 from db.store import Store
@@ -41,7 +41,7 @@ PART_OF = {"flash_combine": "attention's lowering above"}
 
 def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
     """Launches and seconds of tinygrad's lowering, in a process of its own; or why there are none."""
-    return apart("bench.decode_ops", ["--lower", json.dumps(workload_to_json(w))], timeout_seconds)
+    return in_own_process("bench.decode_ops", ["--lower", json.dumps(workload_to_json(w))], timeout_seconds)
 
 
 def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> tuple[list[Row], float]:

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.apart import ROOT, apart
+from bench.own_process import ROOT, in_own_process
 from bench.real_models import real_model
 from kernels import devices
 from kernels.models.header import read_header
@@ -113,7 +113,7 @@ def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
     """A row of the table from a process of its own, or why there is none."""
     arguments = [str(path), "--one", name, "--ctx", str(args.ctx)]
     arguments += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
-    return apart(
+    return in_own_process(
         "bench.llm_decode", arguments, args.timeout, {"AUTOTUNE_DB": db, "AUTOTUNE_LOOKUP": LOOKUP.get(name, "on")}
     )
 

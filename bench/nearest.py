@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from autotune import measure
-from autotune.compiler import CompilePool, Job
-from autotune.runner import Runner
-from autotune.tune import BASELINE_SECONDS, BASELINE_UOPS
+from autotune.trial import statistics
+from autotune.trial.compiler import CompilePool, Job
+from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
+from autotune.trial.runner import Runner
 from db.codec import schedule_to_json
 from db.queries import distance
 from db.records import Measurement, Schedule
@@ -63,7 +63,7 @@ def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measureme
         if c.program is not None
     }
     timings = runner.compare(list(programs.values()), ROUNDS)
-    seconds = {s: measure.median(t.samples) for s, t in zip(programs, timings, strict=True) if t.samples}
+    seconds = {s: statistics.median(t.samples) for s, t in zip(programs, timings, strict=True) if t.samples}
     return {
         **asdict(w),
         "from": f"{near[0].workload.n}x{near[0].workload.k}",

@@ -21,8 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autotune.compiler import CompilePool
-from autotune.runner import Runner
+from autotune.trial.compiler import CompilePool
+from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from bench.decode_linears import compiled, median
 from db.codec import schedule_to_json

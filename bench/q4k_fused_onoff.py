@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.apart import apart
 from bench.llm_decode import ours, tinygrad_llm
+from bench.own_process import in_own_process
 from bench.real_models import real_model
 from kernels import devices
 
@@ -33,7 +33,7 @@ RUNS = {"on": ours, "off": tinygrad_llm, "off, once": functools.partial(tinygrad
 def run(name: str, path: Path, args: argparse.Namespace) -> Row:
     arguments = [str(path), "--one", name, "--ctx", str(args.ctx), "--prompt", str(args.prompt)]
     environ = {"AUTOTUNE_DB": args.db} if args.db else {}
-    return apart("bench.q4k_fused_onoff", [*arguments, "--tokens", str(args.tokens)], args.timeout, environ)
+    return in_own_process("bench.q4k_fused_onoff", [*arguments, "--tokens", str(args.tokens)], args.timeout, environ)
 
 
 def line(name: str, row: Row) -> str:

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from autotune.compiler import CompilePool
 from autotune.metalsim import Launch, run_orders
-from autotune.runner import Runner
 from autotune.simulate import check, simulated_target
+from autotune.trial.compiler import CompilePool
+from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from db.codec import schedule_to_json
 from db.records import Run, Schedule

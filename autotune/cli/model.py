@@ -13,7 +13,7 @@ from autotune.cli.prompt import PromptVerb, prompt_text
 from autotune.cli.text import echo, say, tell
 
 if TYPE_CHECKING:
-    from autotune.opened import Opened
+    from autotune.loaded_model import LoadedModel
     from autotune.settings import Settings
     from autotune.tokenizer import Tokenizer
     from kernels.devices import Choice
@@ -74,7 +74,7 @@ def run(
     """
     if (prompt is None) == (ids is None):
         raise click.UsageError("give a PROMPT (- reads it from stdin) or --ids, and not both")
-    from autotune.opened import plan_model
+    from autotune.loaded_model import plan_model
     from autotune.session import choose
     from autotune.tokenizer import ARRAYS
     from autotune.turns import advice
@@ -95,15 +95,15 @@ def run(
             tell(f"autotune: warning: {line}")
         if not as_json and (how := advice(header, said)) is not None:
             tell(f"note: {how}")
-    ready = opened(plan, chosen, choice)
+    ready = loaded(plan, chosen, choice)
 
     from autotune import model_reports
-    from autotune.generation import Generation
+    from autotune.text_stream import TextStream
 
-    generation, text = Generation(ready.model, tokenizer, tokens, max_tokens, temperature), ""
+    stream, text = TextStream(ready.model, tokenizer, tokens, max_tokens, temperature), ""
     try:
         with ready.running():
-            for piece in generation:
+            for piece in stream:
                 text += piece
                 if not as_json:
                     echo(piece, nl=False)
@@ -111,9 +111,9 @@ def run(
         if text and not as_json:
             echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
-        say({**model_reports.opened_json(ready), **model_reports.generation_json(generation, text)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.text_stream_json(stream, text)})
     else:
-        tell(model_reports.generation(generation))
+        tell(model_reports.text_stream(stream))
     return 0
 
 
@@ -138,11 +138,11 @@ def _ids(given: str, count: int) -> list[int]:
     return found
 
 
-def opened(plan: PlannedModel, chosen: Settings, choice: Choice) -> Opened:
+def loaded(plan: PlannedModel, chosen: Settings, choice: Choice) -> LoadedModel:
     """A planned model on the device of `choice`; one line on stderr tells of it."""
     from autotune import model_reports
-    from autotune.opened import open_model
+    from autotune.loaded_model import load_model
 
-    ready = open_model(plan, chosen, choice)
-    tell(model_reports.opened(ready))
+    ready = load_model(plan, chosen, choice)
+    tell(model_reports.loaded_model(ready))
     return ready

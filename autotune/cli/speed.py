@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.model import ctx, opened
+from autotune.cli.model import ctx, loaded
 from autotune.cli.options import options, settings
 from autotune.cli.text import echo, say, tell
 
@@ -53,8 +53,8 @@ def bench(
     from dataclasses import replace
 
     from autotune import model_reports
-    from autotune.opened import plan_model
-    from autotune.rivals import RIVALS, rival
+    from autotune.competitors import COMPETITORS, competitor
+    from autotune.loaded_model import plan_model
     from autotune.session import choose
     from autotune.speed import Asked, launches, speed
     from kernels.models.header import read_header
@@ -66,16 +66,16 @@ def bench(
     _note_load()
     bandwidth = _bandwidth(choice)
     others = []
-    for name in RIVALS if compare else ():  # before our model takes its part of the device's memory
+    for name in COMPETITORS if compare else ():  # before our model takes its part of the device's memory
         tell(f"measuring {name}")
-        others.append(rival(name, model, asked, choice))
-    ready = opened(plan, chosen, choice)
+        others.append(competitor(name, model, asked, choice))
+    ready = loaded(plan, chosen, choice)
     with ready.running():
         ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
         told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
-        say({**model_reports.opened_json(ready), **told})
+        say({**model_reports.loaded_model_json(ready), **told})
     else:
         echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
     return 0
@@ -105,18 +105,18 @@ def profile(
       autotune profile model.gguf --by op
     """
     from autotune import kernel_profile, model_reports
-    from autotune.opened import plan_model
+    from autotune.loaded_model import plan_model
     from autotune.session import choose
     from kernels.models.header import read_header
 
     chosen = settings(db=db, device=device)
     choice = choose(chosen)
-    ready = opened(plan_model(read_header(model), choice, ctx), chosen, choice)
+    ready = loaded(plan_model(read_header(model), choice, ctx), chosen, choice)
     with ready.running():
         found = kernel_profile.profile(ready.model, tokens)
     backend = ready.target.backend
     if as_json:
-        say({**model_reports.opened_json(ready), **model_reports.profile_json(found, by, backend)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
     else:
         echo(model_reports.profile(found, by, backend))
     return 0
@@ -131,7 +131,7 @@ def _note_load() -> None:
 
 def _bandwidth(choice: Choice) -> float | None:
     """Of a copy, measured in a process that has ended before the model is loaded."""
-    from autotune.runner import Runner, RunnerError
+    from autotune.trial.runner import Runner, RunnerError
 
     with Runner(choice) as runner:
         try:

@@ -14,9 +14,9 @@ from autotune.cli.schedules import check_schedules, refuse_other
 from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
+    from autotune.loaded_model import LoadedModel
     from autotune.model_check.launches import LaunchCheck
     from autotune.model_check.whole import Asked, Check
-    from autotune.opened import Opened
     from autotune.settings import Settings
     from kernels.devices import Choice
 
@@ -123,9 +123,9 @@ def _whole_model(
     against: str | None,
     as_json: bool,
 ) -> int:
+    from autotune.loaded_model import load_model, plan_model
     from autotune.model_check import LENGTHS
     from autotune.model_check.whole import AGAINST_CONTEXT, Asked
-    from autotune.opened import open_model, plan_model
     from autotune.session import choose
     from kernels.models.header import read_header
 
@@ -136,24 +136,24 @@ def _whole_model(
         raise click.UsageError(f"--lengths: a prompt of {given} tokens does not fit the context of {plan.context}")
     if against and plan.context < AGAINST_CONTEXT:
         raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {plan.context}")
-    opened = open_model(plan, chosen, choice)
-    refuse_other(target, opened.target)
+    loaded = load_model(plan, chosen, choice)
+    refuse_other(target, loaded.target)
     asked = Asked(lengths or LENGTHS, seed, against is not None)
-    with opened.running():
-        found = _checks(opened, asked, as_json)
+    with loaded.running():
+        found = _checks(loaded, asked, as_json)
         if as_json:
             return _told(found)
-        return _printed(opened, found)
+        return _printed(loaded, found)
 
 
-def _checks(opened: Opened, asked: Asked, as_json: bool) -> Iterator[Check]:
+def _checks(loaded: LoadedModel, asked: Asked, as_json: bool) -> Iterator[Check]:
     """The checks as they come, behind a bar on a terminal."""
     from autotune.model_check.whole import checks, launch_count
     from autotune.progress import Counter
 
     shown = not as_json and sys.stderr is not None and sys.stderr.isatty()
-    with Counter("launches", launch_count(opened.model), shown) as bar:
-        for check in checks(opened.model, asked):
+    with Counter("launches", launch_count(loaded.model), shown) as bar:
+        for check in checks(loaded.model, asked):
             bar.step()
             yield check
 
@@ -184,13 +184,13 @@ def _told(found: Iterable[Check]) -> int:
     return 1 if wrong else 0
 
 
-def _printed(opened: Opened, found: Iterable[Check]) -> int:
+def _printed(loaded: LoadedModel, found: Iterable[Check]) -> int:
     from autotune import check_report, model_reports, reports
     from autotune.model_check.launches import LaunchCheck
     from autotune.model_check.paths import PathCheck
     from autotune.render import heading
 
-    echo(f"{reports.choice(opened.choice)}\n{model_reports.opened(opened)}\n{heading(check_report.CHECKS)}")
+    echo(f"{reports.choice(loaded.choice)}\n{model_reports.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
     of_pass: list[LaunchCheck] = []
     count, wrong = 0, []
 

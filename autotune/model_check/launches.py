@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Tensor
 
-from autotune.validate import CANARY_NBYTES, Verdict, dtype_name, judge, poisoned
+from autotune.trial.validate import CANARY_NBYTES, Verdict, dtype_name, judge, poisoned
 from db.records import Outcome, Schedule, Workload
 from kernels.llm.model import Transformer
 from kernels.llm.program import Launched

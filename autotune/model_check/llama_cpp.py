@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autotune.model_check.parting import difference
-from autotune.protocol import Child
+from autotune.trial.child import Child
 from db.errors import AutotuneError
 from kernels.llm.model import Transformer
 

@@ -11,7 +11,7 @@ import pytest
 from support.faults import N_OF, faulty_renderer
 from tinygrad.helpers import Context
 
-from autotune.compiler import CompilePool, Job
+from autotune.trial.compiler import CompilePool, Job
 from db.records import Opt, Outcome, Schedule, Workload
 from kernels.serve import defaults
 
@@ -176,7 +176,7 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     script.write_text(
         textwrap.dedent("""
         from support.faults import faulty_renderer
-        from autotune.compiler import CompilePool, Job
+        from autotune.trial.compiler import CompilePool, Job
         from db.records import Schedule, Workload
         from kernels.serve import defaults
         print("main")

@@ -18,7 +18,7 @@ from support.store_rows import fact, opened
 
 from autotune import simulate
 from autotune.metalsim import metal_renderer
-from autotune.tinygrad_api.sample import random_schedules
+from autotune.search.sample import random_schedules
 from db.records import Outcome
 from kernels.llm import load
 from kernels.models.header import read_header

@@ -16,9 +16,9 @@ from support.faults import fault_program
 from support.interrupts import sigint
 from tinygrad.uop.ops import Ops, UOp
 
-from autotune.compiler import CompilePool, Job
-from autotune.runner import PrepareError, Runner, RunnerError
 from autotune.tinygrad_api.lower import compile_program
+from autotune.trial.compiler import CompilePool, Job
+from autotune.trial.runner import PrepareError, Runner, RunnerError
 from db.records import Opt, Outcome, Schedule, Workload
 from kernels import build
 from kernels.devices import Choice
@@ -234,7 +234,7 @@ def test_leaving_the_context_ends_the_child(choice):
 ORPHAN = """
 import os, sys, threading
 from support.faults import fault_program
-from autotune.runner import Runner
+from autotune.trial.runner import Runner
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
 from kernels import build

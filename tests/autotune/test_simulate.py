@@ -27,7 +27,7 @@ from db.store import Store
 from kernels.formats import FORMATS
 from kernels.ops.registry import OPS, kernel_digest, operands
 from kernels.serve.defaults import defaults, untuned
-from kernels.serve.sink import build
+from kernels.serve.sink import applies, build
 
 MAC = Target("METAL", "Apple9", "Apple M3 Max", 40)
 W = Workload("linear", "Q8_0", 24, 256)
@@ -52,7 +52,7 @@ def test_the_catalogue_has_every_op_and_format_and_a_kernel_for_each() -> None:
 def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
     for w in catalogue():
         assert all(s.opts is not None for s in defaults(w, "METAL"))
-        assert simulate.applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
+        assert applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
     """A graph of tinygrad 0.14 binds buffers by their position in the call: one left out would shift the others."""
     for w in (w for w in catalogue() if w.format in ("Q8_0", "F16", "F32") and w.m == 1):
         for schedule in (defaults(w, "METAL")[0], untuned(w)):
-            if simulate.applies(w, schedule, "METAL", RENDERER):
+            if applies(w, schedule, "METAL", RENDERER):
                 program = compile_program(build(w, schedule, RENDERER), RENDERER, max_uops=100_000)
                 assert program.uop.arg.globals == tuple(range(len(operands(w)))), w
 
@@ -107,7 +107,7 @@ def test_another_target_is_refused(target: str) -> None:
 
 @needs_toolchain
 def test_a_wrong_kernel_is_told_from_a_right_one() -> None:
-    right = next(s for s in defaults(W, "METAL") if simulate.applies(W, s, "METAL", RENDERER))
+    right = next(s for s in defaults(W, "METAL") if applies(W, s, "METAL", RENDERER))
     assert simulate.check("Apple9", W, right).outcome is Outcome.OK
     large = Workload("linear", "Q8_0", 8, 1 << 16, 1)
     many = Schedule("factored", (("lanes", 1), ("words", 1)), (Opt("GROUPTOP", None, 2048, "2"),))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from support.cpu_session import use_cpu
 
-from autotune.runner import RunnerError
 from autotune.session import Session, session
 from autotune.settings import Settings
 from autotune.sweep import Row, Sweep
+from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.records import Workload

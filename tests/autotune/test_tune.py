@@ -12,10 +12,11 @@ from support.renderers import CL
 from support.store_rows import RUN
 
 from autotune import tune
-from autotune.compiler import CompilePool
-from autotune.runner import Runner
-from autotune.tinygrad_api.space import Limits, Space
-from autotune.tune import BASELINE_UOPS, Tuner
+from autotune.search.space import Limits, Space
+from autotune.trial.compiler import CompilePool
+from autotune.trial.pipeline import BASELINE_UOPS
+from autotune.trial.runner import Runner
+from autotune.tune import Tuner
 from db.codec import workload_digest
 from db.records import Outcome, Stage, Workload
 from db.store import Store
@@ -263,6 +264,33 @@ def test_no_budget_still_measures_the_baselines(bench):
     assert result.tried == len(HEURISTIC) + 1
     assert result.schedule in {*HEURISTIC, *DEFAULTS}
     assert result.seconds == min(result.heuristic_seconds, result.default_seconds)
+
+
+class Given:
+    """A strategy that proposes each start without opts in turn, and remembers what it is told of them."""
+
+    def __init__(self, task):
+        self.left, self.seconds = [task.space.candidate(s) for s in task.space.starts if s.opts == ()], {}
+
+    def propose(self, count):
+        batch, self.left = self.left[:2], self.left[2:]
+        return batch
+
+    def observe(self, candidate, seconds):
+        self.seconds[candidate.schedule] = seconds
+
+
+def test_a_strategy_decides_what_is_tried_and_when_the_search_is_over(bench):
+    made = []
+    fates = world(lambda s: None if s.params and s.variant == "dequant" else Fate(seeds=0))
+    b = bench(fates)
+    b.tuner = Tuner(b.store, b.runner, b.pool, QUICK, strategy=lambda task: made.append(Given(task)) or made[0])
+    b.tune()
+    tried = b.pool.schedules[len(HEURISTIC) + 1 :]
+    assert set(tried) <= set(made[0].seconds)
+    assert len(tried) > 4
+    for schedule in tried:
+        assert made[0].seconds[schedule] == (1e-3 if schedule.variant == "dequant" else None)
 
 
 def test_a_real_workload_on_a_real_device(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.validate import CANARY_NBYTES, Truth, ValidateError, judge, poisoned
+from autotune.trial.validate import CANARY_NBYTES, Truth, ValidateError, judge, poisoned
 from db.records import Outcome, Workload
 from kernels.formats import reference
 from kernels.ops.case import InputsError

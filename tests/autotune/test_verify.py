@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.cpu_session import use_cpu
 
-from autotune import verify as module
 from autotune.session import Session, session
 from autotune.settings import Settings
+from autotune.trial import trial
 from autotune.verify import Checked, verify
 from db.codec import workload_digest
 from db.lookup import Lookup
@@ -81,7 +81,7 @@ def test_what_no_longer_builds_is_withdrawn(fresh: Session) -> None:
 
 
 def test_what_computes_wrongly_is_withdrawn(fresh: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "tolerance", lambda w, variant: 1e-12)  # which no float32 sum can keep
+    monkeypatch.setattr(trial, "tolerance", lambda w, variant: 1e-12)  # which no float32 sum can keep
     final(fresh)
     (checked,) = check(fresh)
     assert (checked.status, checked.outcome) == ("wrong", Outcome.WRONG_RESULT)

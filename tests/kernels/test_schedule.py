@@ -10,8 +10,8 @@ from support.renderers import CL, METAL, THREADED
 from tinygrad.codegen.opt import KernelOptError
 from tinygrad.uop.ops import AxisType
 
+from autotune.search.space import Limits, Space
 from autotune.tinygrad_api.lower import compile_program
-from autotune.tinygrad_api.space import Limits, Space
 from db.codec import OPT_OPS
 from db.records import Opt, Workload
 from kernels.formats import get_format

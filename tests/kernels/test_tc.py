@@ -20,10 +20,10 @@ from tinygrad.helpers import Target
 from tinygrad.renderer import Renderer
 from tinygrad.runtime import ops_python
 
-from autotune import simulate
+from autotune.search.space import Limits, Space
 from autotune.tinygrad_api.lower import MAX_UOPS as SEARCHED_UOPS
 from autotune.tinygrad_api.lower import compile_program
-from autotune.tinygrad_api.space import Limits, Space
+from autotune.trial import simulator
 from db.records import Opt, Outcome, Workload
 from kernels.formats import FORMATS, get_format
 from kernels.ops.case import Case
@@ -321,7 +321,7 @@ def test_simulated_metal(format, n, k, m):
     kernel = metal_kernel(w, found)
     outcome, result = kernel.run(kernel.source, kernel.launch)
     assert outcome == "ok"
-    assert simulate.judged(w, kernel.program, kernel.case, result, tolerance(w, "tc")).error < 1e-6
+    assert simulator.judged(w, kernel.program, kernel.case, result, tolerance(w, "tc")).error < 1e-6
 
 
 def replace_cores(ren, cores):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotune.tinygrad_api.lower import compile_program
-from autotune.validate import Verdict
+from autotune.trial.validate import Verdict
 from db.records import Schedule, Workload
 from kernels.ops.case import outputs
 from kernels.ops.registry import operands, tuned_values

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.compiler import Compiled, Job
-from autotune.runner import PrepareError
-from autotune.runner_child import DeviceInfo, Prepared, Timing
-from autotune.validate import Verdict
+from autotune.trial.compiler import Compiled, Job
+from autotune.trial.messages import DeviceInfo, Prepared, Timing
+from autotune.trial.runner import PrepareError
+from autotune.trial.validate import Verdict
 from db.codec import schedule_digest
 from db.records import Outcome, Schedule, Target, Workload
 from support.renderers import CL

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
-from autotune.validate import Verdict, dtype_name, initial, judge
+from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Schedule, Workload
 from kernels import devices
 from kernels.formats import reference

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from autotune import simulate
 from autotune.metalsim import Launch, Result, ToolchainError, find_toolchain, metal_renderer
 from autotune.tinygrad_api.lower import Program, compile_program
+from autotune.trial import simulator
 from db.records import Outcome, Schedule, Workload
 from kernels.ops.case import Case
 from kernels.ops.references import make_case
@@ -54,11 +54,11 @@ class MetalKernel:
 
     def run(self, source: str, launch: Launch) -> tuple[str, Result]:
         """The kind of the first verdict of three orders that is not ok, or WRONG, or "ok"; and what was run."""
-        result = simulate.launch(self.workload, self.program, self.case, source, launch)
+        result = simulator.launch(self.workload, self.program, self.case, source, launch)
         if not result.verdict.ok:
             return result.verdict.kind, result
         limit = tolerance(self.workload, self.variant)
-        verdict = simulate.judged(self.workload, self.program, self.case, result, limit)
+        verdict = simulator.judged(self.workload, self.program, self.case, result, limit)
         return ("ok" if verdict.outcome is Outcome.OK else WRONG), result
 
 

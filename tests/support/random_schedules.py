@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autotune.tinygrad_api import sample
+from autotune.search import sample
 from db.records import Outcome, Schedule, Workload
 from kernels.ops.registry import get_op
 from support.kernel_runs import case_of, device, run

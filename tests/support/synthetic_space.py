@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
-from autotune.tinygrad_api.space import Candidate, Shape
+from autotune.search.space import Candidate, Shape
 from db.records import Opt, Schedule
 
 NAMES = ("UPCAST", "LOCAL", "UNROLL", "GROUP")
@@ -23,6 +23,9 @@ class SyntheticSpace:
     @property
     def starts(self) -> tuple[Schedule, ...]:
         return tuple(Schedule(variant, (), ()) for variant in VARIANTS)
+
+    def schedulable(self, schedule: Schedule) -> bool:
+        return True
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
         self.sized += 1

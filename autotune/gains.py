@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Gains:
     """Medians in seconds: of the winner, of the best variant under tinygrad's heuristic, of our default schedule.
     None where the winner's run has no such baseline."""
 

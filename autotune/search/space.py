@@ -1,8 +1,7 @@
-"""The neighbours of a schedule: every opt that tinygrad could apply next, with its size known before it is lowered.
+"""The space of schedules: the neighbours of a schedule, with their sizes known before they are lowered.
 
-A superset of tinygrad's BEAM actions (codegen/opt/search.py, 0.14): amounts are tried on every loop they divide, where
-the stock list lacks UPCAST 8, UNROLL 2 and 8, GROUP 2 and others. Lowering a kernel costs tinygrad a second and most
-candidates are then found too large, so everything that can be told from loop sizes is told here, in milliseconds.
+Lowering a kernel takes tinygrad a second, and most candidates are then found too large. So everything that can be told
+from loop sizes is told here, in milliseconds.
 """
 
 from __future__ import annotations
@@ -13,33 +12,15 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from tinygrad.codegen.opt.tc import TensorCore
 from tinygrad.renderer import Renderer
-from tinygrad.uop.ops import AxisType
 
-from db.records import Opt, Schedule, Workload
+from autotune.tinygrad_api.actions import actions
+from autotune.tinygrad_api.loops import loop_sizes
+from db.records import Schedule, Workload
 from kernels.ops.registry import KernelError, backend, body, get_op, variants
 from kernels.serve.sink import complete, placeholders
-from kernels.tinygrad.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
+from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
-FULL = 0  # tinygrad's amount for "the whole loop"
-_AMOUNTS = {
-    "UPCAST": (2, 3, 4, 5, 6, 7, 8, 16),
-    "UNROLL": (2, 3, 4, 5, 7, 8, 16, 32),
-    "LOCAL": (2, 3, 4, 8, 13, 16, 29, 32, 64, 128),
-    "GROUPTOP": (2, 4, 8, 13, 16, 28, 29, 32, 49, 64, 128, 256),
-    "GROUP": (2, 4, 8, 16, 32),
-    "THREAD": (2, 3, 4, 5, 8, 12, 16, 24, 32, 64),
-    "PADTO": (2, 4, 8, 16, 32),
-}
-_ON = {
-    AxisType.WEAK: ("UPCAST", "THREAD", "PADTO"),
-    AxisType.GLOBAL: ("UPCAST", "LOCAL", "PADTO"),
-    AxisType.LOCAL: ("UPCAST",),
-    AxisType.REDUCE: ("UNROLL", "GROUPTOP", "GROUP"),
-    AxisType.GROUP_REDUCE: ("UNROLL",),
-}
-_THREADS = (AxisType.LOCAL, AxisType.GROUP_REDUCE, AxisType.WARP)
 MAX_THREADS = 1024
 
 
@@ -156,7 +137,7 @@ class Space:
         if not self.schedulable(parent):
             return
         kernel = self._apply(parent)
-        for opt in _actions(kernel, self.ren):
+        for opt in actions(kernel, self.ren):
             child = kernel.copy()
             try:
                 child.apply(opt)
@@ -196,33 +177,31 @@ class Space:
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         if not self._complete(schedule):
             return None
-        axes = kernel.axes
+        loops = loop_sizes(kernel)
         lanes = dict(origin.params).get("lanes", 1)
-        upcast = _product(axes, AxisType.UPCAST)
-        groups = _product(axes, AxisType.GROUP_REDUCE)
-        threads = _product(axes, *_THREADS)
-        unroll = _product(axes, AxisType.UNROLL)
+        body = self._body(origin) * loops.upcast * loops.unroll
         shape = Shape(
-            body=_core_body(axes, core) if (core := kernel.tensor_core) else self._body(origin) * upcast * unroll,
-            threads=threads,
-            groups=groups,
-            grid=_product(axes, AxisType.GLOBAL),
-            upcast=upcast,
-            unroll=unroll,
+            body=body if loops.core_body is None else loops.core_body,
+            threads=loops.threads,
+            groups=loops.groups,
+            grid=loops.grid,
+            upcast=loops.upcast,
+            unroll=loops.unroll,
             # every accumulator has a slot for each thread of a group
-            shared_nbytes=4 * lanes * upcast * threads if groups > 1 else 0,
+            shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
         )
         limits = self.limits
-        if shape.body > limits.body or threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
+        if shape.body > limits.body or shape.threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
         # which loops a tensor core takes; how it was chosen, and whether padding was allowed, makes no difference
         special = tuple((o.op, o.axis) for o in kernel.opts if o.op == "TC")
-        signature = (origin.variant, origin.params, special, tuple((a.type, a.size, a.root, a.stride) for a in axes))
+        signature = (
+            origin.variant,
+            origin.params,
+            special,
+            tuple((a.type, a.size, a.root, a.stride) for a in kernel.axes),
+        )
         return Candidate(schedule, shape, signature)
-
-
-def _product(axes: tuple[Axis, ...], *types: AxisType) -> int:
-    return math.prod(a.size for a in axes if a.type in types)
 
 
 def _each_once(found: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -233,47 +212,9 @@ def _each_once(found: Iterable[Candidate]) -> Iterator[Candidate]:
             yield candidate
 
 
-def _core_body(axes: tuple[Axis, ...], core: TensorCore) -> int:
-    """What a body is worth in products: it has an instruction for each of the loops upcast or unrolled after TC, whose
-    own have no names; and for each about 5 uops an element of its operands and result, to load, unpack and add it."""
-    instructions = math.prod(a.size for a in axes if a.name and a.type in (AxisType.UPCAST, AxisType.UNROLL))
-    return instructions * int(sum(core.elements_per_thread)) // 2
-
-
-def _pads(size: int, amount: int) -> bool:
-    """True if padding to a multiple of `amount` adds something, but not over an eighth of the work."""
-    return 0 < -size % amount <= size // 8
-
-
 def _near(a: Schedule, b: Schedule) -> bool:
     """One step away: another variant with the same parameters, or one parameter doubled, halved, on or off."""
     if a.variant != b.variant:
         return a.params == b.params
     changed = [sorted((x, dict(b.params)[name])) for name, x in a.params if dict(b.params)[name] != x]
     return len(changed) == 1 and changed[0][1] in (changed[0][0] * 2, changed[0][0] * 2 + 1)
-
-
-def _actions(kernel: ScheduledKernel, ren: Renderer) -> Iterator[Opt]:
-    axes = kernel.axes
-    applied = {o.op for o in kernel.opts}
-    for axis in axes:
-        for op in _ON.get(axis.type, ()):
-            if op in ("LOCAL", "GROUP", "GROUPTOP") and not ren.has_local:
-                continue
-            if op == "THREAD" and (not ren.has_threads or "THREAD" in applied):
-                continue
-            for amount in _AMOUNTS[op]:
-                if _pads(axis.size, amount) if op == "PADTO" else axis.size % amount == 0:
-                    yield Opt(op, None, amount, axis.name)
-            if op in ("UNROLL", "GROUP") and axis.size not in _AMOUNTS[op]:
-                yield Opt(op, None, FULL, axis.name)
-    grid = [(i, a) for i, a in enumerate(axes) if a.type is AxisType.GLOBAL]
-    for i, first in grid:
-        for j, _ in grid:
-            if i < j:
-                yield Opt("SWAP", i, j, first.name)
-    # level 2 pads what the levels below refuse
-    if not kernel.opts and ren.tensor_cores:
-        for number in range(9):
-            for level in (0, 1, 2):
-                yield Opt("TC", number, (-1, level, 1))

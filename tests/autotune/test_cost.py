@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.synthetic_space import SyntheticSpace, seconds
 
-from autotune.costmodel import MIN_OBSERVATIONS, CostModel
-from autotune.tinygrad_api.space import Candidate, Shape
+from autotune.search.cost import MIN_OBSERVATIONS, CostModel
+from autotune.search.space import Candidate, Shape
 from db.records import Opt, Schedule
 
 

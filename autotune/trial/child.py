@@ -35,7 +35,7 @@ _BOOT = """
 import importlib, json, sys
 path, module, fd = json.loads(sys.argv[1])
 sys.path[:] = path
-importlib.import_module("autotune.protocol").attend(importlib.import_module(module).main, fd)
+importlib.import_module("autotune.trial.child").attend(importlib.import_module(module).main, fd)
 """
 
 

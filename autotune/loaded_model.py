@@ -1,4 +1,4 @@
-"""A model opened to be run: the device chosen, memory checked, the store that serves it known. Runs nothing yet."""
+"""A model loaded to be run: the device chosen, memory checked, the store that serves it known. Runs nothing yet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CacheError(AutotuneError):
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """`model` is kernels.llm's, of the file at `path`. steps: how many launches of a token each lookup step serves.
     stale: how many of them the store has a schedule for that was accepted for another version of the kernel's source.
     """
@@ -58,12 +58,12 @@ class Opened:
 
 
 def plan_model(header: Header, choice: devices.Choice, context: int | None = None) -> llm.PlannedModel:
-    """The model of a header on the device of `choice`, which is not opened. context: tokens that the cache will hold,
+    """The model of a header on the device of `choice`, which is not loaded. context: tokens that the cache will hold,
     4096 by default; what the model knows if that is less. Raises ModelError, HeaderError."""
     return llm.plan(header, CONTEXT if context is None else context, choice.device)
 
 
-def open_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> Opened:
+def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> LoadedModel:
     """Loads a model that was planned for the device of `choice` onto it, served from the settings' store.
 
     Raises HeaderError, DeviceError, ModelMemoryError, CacheError.
@@ -83,7 +83,7 @@ def open_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
     served = model.resolutions()
     stored = Stored(served_if_any(settings.db), target)
     counts = Counter(found.step for _, found in served)
-    return Opened(
+    return LoadedModel(
         path=plan.path,
         model=model,
         choice=choice,

@@ -14,7 +14,7 @@ CAPTURED_AFTER = 1  # tokens: until then kernels are compiled, and the launches 
 
 
 @dataclass
-class Generation:
+class TextStream:
     """One text. Iterate over it once: it yields pieces of text; what it knows grows with them.
 
     tokenizer: None yields ids, as text, instead.

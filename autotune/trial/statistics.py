@@ -1,6 +1,6 @@
 """Statistics of timing samples: summaries and the paired test that decides between two kernels. Pure arithmetic.
 
-Samples are seconds. Taking them (cold weights, warm-up, interleaving) is the runner's work.
+Samples are seconds. The runner takes them (cold weights, warm-up, interleaving).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from db.errors import AutotuneError
+from db.rows import quantile as stored_quantile
 
 MIN_GAIN = 0.01
 ALPHA = 0.05
@@ -43,15 +44,11 @@ def _check(samples: Sequence[float]) -> None:
 
 
 def quantile(samples: Sequence[float], q: float) -> float:
-    """The q-quantile, 0 <= q <= 1, linear between the two nearest samples."""
+    """The q-quantile, 0 <= q <= 1, linear between the two nearest samples. Raises SamplesError."""
     _check(samples)
     if not 0 <= q <= 1:
         raise SamplesError(f"quantile {q!r} is not between 0 and 1")
-    ordered = sorted(samples)
-    at = q * (len(ordered) - 1)
-    low = math.floor(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+    return stored_quantile(samples, q)
 
 
 def median(samples: Sequence[float]) -> float:
@@ -68,13 +65,6 @@ def _log_ratios(challenger: Sequence[float], incumbent: Sequence[float]) -> list
     if len(challenger) != len(incumbent):
         raise SamplesError(f"{len(challenger)} and {len(incumbent)} samples: a paired test needs one pair a round")
     return [math.log(i / c) for c, i in zip(challenger, incumbent, strict=True)]
-
-
-def gain(challenger: Sequence[float], incumbent: Sequence[float]) -> float:
-    """How many times faster the challenger is: the median over rounds of incumbent / challenger."""
-    ratios = sorted(_log_ratios(challenger, incumbent))
-    middle = len(ratios) // 2
-    return math.exp(ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2)
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from autotune.protocol import Child, ChildFault
 from autotune.speed import Asked, Speed, launches, speed
+from autotune.trial.child import Child, ChildFault
 from kernels.devices import Choice
 
 TIMEOUT_SECONDS = 1800.0
@@ -21,14 +21,14 @@ TIMEOUT_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Failed:
-    """A rival that gave no figures, and why."""
+    """A competitor that gave no figures, and why."""
 
     name: str
     reason: str
 
 
-def rival(name: str, path: str, asked: Asked, choice: Choice) -> Speed | Failed:
-    """The speed of one of RIVALS. A comparison that fails is a result too."""
+def competitor(name: str, path: str, asked: Asked, choice: Choice) -> Speed | Failed:
+    """The speed of one of COMPETITORS. A comparison that fails is a result too."""
     child = Child(__name__)
     try:
         child.send((name, os.path.abspath(path), asked, choice))
@@ -43,7 +43,7 @@ def rival(name: str, path: str, asked: Asked, choice: Choice) -> Speed | Failed:
 def main(connection: Connection[Any, Any]) -> None:
     """The child: one request, one answer."""
     name, *request = connection.recv()
-    connection.send(RIVALS[name](*request))
+    connection.send(COMPETITORS[name](*request))
 
 
 def _tinygrad(path: str, asked: Asked, choice: Choice) -> Speed:
@@ -75,4 +75,4 @@ def _llama_cpp(path: str, asked: Asked, choice: Choice) -> Speed | Failed:
 
 
 TINYGRAD, LLAMA_CPP = "tinygrad.llm", "llama.cpp"
-RIVALS: dict[str, Callable[[str, Asked, Choice], Any]] = {TINYGRAD: _tinygrad, LLAMA_CPP: _llama_cpp}
+COMPETITORS: dict[str, Callable[[str, Asked, Choice], Any]] = {TINYGRAD: _tinygrad, LLAMA_CPP: _llama_cpp}

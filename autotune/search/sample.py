@@ -1,22 +1,31 @@
-"""Random legal schedules of a workload: any variant, any parameters, a few opts. For checking, not for speed."""
+"""Random legal schedules: any variant, any parameters, a few opts."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tinygrad.renderer import Renderer
 
-from autotune.tinygrad_api.space import Limits, Space
+from autotune.search.space import Limits, Space
 from db.records import Schedule, Workload
+
+if TYPE_CHECKING:
+    from autotune.search.strategies.strategy import SearchSpace
 
 MAX_BODY = 8  # what opts may unroll to: compiling larger kernels is slow and tells nothing new
 
 
 def random_schedules(w: Workload, ren: Renderer, rng: random.Random, opts: int = 3) -> Iterator[Schedule]:
-    """Endless: each variant by turns; of those that take opts, the end of a random path of up to `opts` of them."""
-    space = Space(w, ren, Limits(body=MAX_BODY, shared_nbytes=Limits.of(ren, w).shared_nbytes))
+    """Endless small schedules of `w`, to check kernels with. Empty where no variant has parameters for `w`."""
+    return walks(Space(w, ren, Limits(body=MAX_BODY, shared_nbytes=Limits.of(ren, w).shared_nbytes)), rng, opts)
+
+
+def walks(space: SearchSpace, rng: random.Random, opts: int) -> Iterator[Schedule]:
+    """Endless: takes each variant in turn, and yields the end of a random path of up to `opts` opts from one of its
+    starts. A variant that takes no opts is yielded as it starts."""
     starts: dict[str, list[Schedule]] = {}
     for start in space.starts:
         starts.setdefault(start.variant, []).append(start)
@@ -24,7 +33,7 @@ def random_schedules(w: Workload, ren: Renderer, rng: random.Random, opts: int =
         yield _walk(space, rng.choice(found), rng, opts)
 
 
-def _walk(space: Space, start: Schedule, rng: random.Random, opts: int) -> Schedule:
+def _walk(space: SearchSpace, start: Schedule, rng: random.Random, opts: int) -> Schedule:
     here = start
     for _ in range(rng.randint(0, opts) if space.schedulable(start) else 0):
         # other parameters come last, and are dear: each is a kernel of its own to prepare

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def apart(
+def in_own_process(
     module: str, arguments: Sequence[str], timeout_seconds: float, environ: Mapping[str, str] = NOTHING
 ) -> dict[str, Any]:
     """The JSON object that `python -m module arguments` prints last; {"failed": why} if there is none in time."""

@@ -1,71 +1,57 @@
-"""Beam search over schedules. Pure: it yields candidates and receives outcomes; no clock, no store, no device.
+"""Beam search: expands the fastest schedules known, level by level.
 
 A level expands the `width` fastest schedules known by one step each (an opt more, a parameter changed, another
-variant), drops what was seen before, and hands out the most promising first. The search ends when a level finds nothing
-that is faster, or when whoever drives it stops asking. What is known before it begins is expanded first: a short search
-is one around the baselines.
+variant), drops what was seen before, and hands out the most promising first. The search ends when a few levels in a row
+find nothing that is faster, or when the caller stops asking. Schedules that were known before it begins are expanded
+first, so that a short search is one around the baselines.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import numpy as np
 
-from autotune.costmodel import CostModel
-from autotune.tinygrad_api.space import Candidate, Space
+from autotune.search.cost import CostModel
+from autotune.search.space import Candidate
+from autotune.search.strategies.strategy import Task
 from db.records import Schedule
 
-# of a batch, the share that is drawn at random: the model is wrong in places that it never tries
+# the share of a batch that is drawn at random, for where the model is wrong and would never look
 EXPLORE = 0.25
 MIN_PROGRESS = 0.99
-NEAR = 4.0  # what takes so many times what the fastest does is not where something faster is found
+NEAR = 4.0  # schedules slower than NEAR times the fastest are not expanded
 # candidates of a level, times the width
 LEVEL = 12
 
 
 class BeamSearch:
-    """Drive it with `propose` and `observe`:
+    """A `Strategy`. width: schedules that a level expands. patience: levels without progress before it ends.
 
-    while batch := search.propose(16):
-        for candidate in batch:
-            search.observe(candidate, seconds or None)
+    Proposes the task's seeds first, then what is next to the fastest of `known`, then the starts.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        seeds: Sequence[Schedule],
-        width: int,
-        seed: int = 0,
-        patience: int = 2,
-        *,
-        known: Mapping[Schedule, float] = MappingProxyType({}),
-        starts: Sequence[Schedule] = (),
-    ) -> None:
-        """seeds: promising schedules, proposed first; starts: further ones, proposed after what is next to the fastest
-        `known`, which have been measured (seconds) and are not proposed."""
-        self._space, self._width, self._patience = space, width, patience
+    def __init__(self, task: Task, width: int = 4, seed: int = 0, patience: int = 2) -> None:
+        self._space, self._width, self._patience = task.space, width, patience
         self._random = random.Random(seed)
-        self._model = CostModel(space.starts)
+        self._model = CostModel(task.space.starts)
         self._seen: set[tuple[object, ...]] = set()
         self._known: dict[tuple[object, ...], tuple[float, Candidate]] = {}
         self._expanded: set[tuple[object, ...]] = set()
         self._level_best = float("inf")
         self._stale = 0
         self._frontier: list[Candidate] = []
-        for schedule, seconds in known.items():
-            if candidate := space.candidate(schedule):
+        for schedule, seconds in task.known.items():
+            if candidate := task.space.candidate(schedule):
                 self._seen.add(candidate.signature)
                 self.observe(candidate, seconds)
-        self._seed(seeds)
+        self._seed(task.seeds)
         if self._known:
             promising, self._frontier = self._frontier, []
             self._next_level()
             self._frontier = [*promising, *self._frontier]
-        self._starts = tuple(starts)
+        self._starts = tuple(task.starts)
 
     def _seed(self, schedules: Sequence[Schedule]) -> None:
         for schedule in schedules:

@@ -5,7 +5,6 @@ Own processes instead of ProcessPoolExecutor: that breaks wholly when a worker d
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -16,14 +15,15 @@ from typing import Self
 
 from tinygrad.renderer import Renderer
 
-from autotune.compiler_child import Answer, Setup
-from autotune.protocol import POLL_SECONDS, Child, ChildFault
+from autotune.settings import default_workers
 from autotune.tinygrad_api.lower import MAX_UOPS, Program, codegen_context
+from autotune.trial.child import POLL_SECONDS, Child, ChildFault
+from autotune.trial.compiler_child import Answer, Setup
 from db.errors import AutotuneError
 from db.records import Outcome, Schedule, Workload
 
 START_SECONDS = 60.0
-_WORKER = "autotune.compiler_child"
+_WORKER = "autotune.trial.compiler_child"
 _ENV = {"ALLOW_DEVICE_USAGE": "0"}
 
 
@@ -60,12 +60,6 @@ class _Task:
     job: Job | None
     start: float
     limit_seconds: float
-
-
-def default_workers() -> int:
-    """One for each processor that this process may use: nothing else runs while a pool compiles."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, usable or 1)
 
 
 class CompilePool:

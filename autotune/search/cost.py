@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autotune.tinygrad_api.space import Candidate
+from autotune.search.space import Candidate
 from db.records import Schedule
 
 MIN_OBSERVATIONS = 8

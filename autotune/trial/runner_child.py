@@ -7,23 +7,18 @@ takes this process along, which is what it is for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-from tinygrad.codegen.opt import Opt, OptOps
 from tinygrad.device import Buffer
-from tinygrad.dtype import dtypes
-from tinygrad.renderer import Renderer
-from tinygrad.uop.ops import KernelInfo, UOp
 
-from autotune.measure import median
+from autotune.tinygrad_api.copy import copy_bandwidth
 from autotune.tinygrad_api.launch import Kernel, LaunchError, LoadError, OpenDevice
-from autotune.tinygrad_api.lower import LoweringError, Program, compile_program
-from autotune.validate import Verdict, dtype_name, initial, judge
-from db.records import Outcome, Target, Workload
+from autotune.tinygrad_api.lower import Program
+from autotune.trial.messages import DeviceInfo, Prepared, Refused, Request, Timing
+from autotune.trial.validate import Verdict, dtype_name, initial, judge
+from db.records import Outcome, Workload
 from kernels import devices
 from kernels.ops.case import Case, outputs
 from kernels.ops.op import WEIGHT, Operand
@@ -41,53 +36,6 @@ LAUNCH_SECONDS = 50e-6
 # graphs: as many as it has cold copies, within these bounds.
 GRAPH_LAUNCHES = 512
 GRAPH_SECONDS = 4e-3
-
-
-@dataclass(frozen=True)
-class DeviceInfo:
-    """The device that a runner owns. `renderer` is what a CompilePool needs; `memory_nbytes` is 0 if unknown."""
-
-    target: Target
-    renderer: Renderer
-    llc_nbytes: int
-    memory_nbytes: int
-    clock: str
-    versions: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The inputs on the device: one copy of the weight is `weight_nbytes`, and launches rotate through `copies`."""
-
-    weight_nbytes: int
-    copies: int
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each launch on the device's clock, cold. Not OK: `reason` says why, and `samples` are what there is
-    (a SLOW kernel's few; none after a fault)."""
-
-    outcome: Outcome
-    samples: tuple[float, ...] = ()
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A method of Bench and its keyword arguments."""
-
-    verb: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The request failed in a way that has a name. `fatal`: the device may be broken, replace this process."""
-
-    outcome: Outcome
-    reason: str
-    fatal: bool
 
 
 class Bench:
@@ -195,7 +143,7 @@ class Bench:
         before, as in decoding; others have outputs of their own and may overlap."""
         launches = [self._cold() for _ in range(max(length, min(len(self._copies), GRAPH_LAUNCHES)))]
         if not dependent:
-            launches = [self._apart(buffers) for buffers in launches]
+            launches = [self._disjoint_outputs(buffers) for buffers in launches]
         graph = self._device.chain(program, launches, self._values)
         if graph is None:
             return self.measure(program, rounds, None)
@@ -203,19 +151,11 @@ class Bench:
         return Timing(Outcome.OK, tuple(graph() / graph.launches for _ in range(rounds)))
 
     def copy_bandwidth(self) -> float:
-        """Bytes read and written a second by the fastest of a few copy kernels, over more than the cache holds."""
+        """Bytes read and written a second by a copy over more than the cache holds."""
         name = self._choice.device
         room = (devices.memory_nbytes(name) or 1 << 32) // 8
-        count = min(max(COLD_FACTOR * devices.last_level_cache_nbytes(name), 64 << 20), 512 << 20, room) // 4
-        buffers = [self._device.upload(np.zeros(count, np.float32)) for _ in range(2)]
-        best = float("inf")
-        for opts in _COPY_OPTS:
-            try:
-                kernel = self._device.load(compile_program(_copy(count, opts), self._device.renderer))
-            except (LoweringError, LoadError):
-                continue
-            best = min(best, median([kernel(buffers) for _ in range(6)][1:]))
-        return 2 * 4 * count / best
+        cached = COLD_FACTOR * devices.last_level_cache_nbytes(name)
+        return copy_bandwidth(self._device, min(max(cached, 64 << 20), 512 << 20, room))
 
     def _set(self, seed: int) -> tuple[Case, dict[str, Buffer]]:
         if seed not in self._sets:
@@ -228,7 +168,7 @@ class Bench:
         found = self._sets[self._seed][1] | read | self._written
         return tuple(found[o.name] for o in self._operands)
 
-    def _apart(self, arguments: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
+    def _disjoint_outputs(self, arguments: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
         """The same with outputs that no other launch writes."""
         case = self._sets[self._seed][0]
         fresh = {o.name: self._device.upload(initial(o, case)) for o in outputs(self._operands)}
@@ -242,19 +182,6 @@ class Bench:
         if program.key not in self._kernels:
             self._kernels[program.key] = self._device.load(program, self._values)
         return self._kernels[program.key]
-
-
-_COPY_OPTS: tuple[tuple[Opt, ...] | None, ...] = (
-    None,
-    (Opt(OptOps.UPCAST, 0, 4),),
-    (Opt(OptOps.UPCAST, 0, 4), Opt(OptOps.LOCAL, 0, 256)),
-)
-
-
-def _copy(count: int, opts: tuple[Opt, ...] | None) -> UOp:
-    out, source = (UOp.placeholder((count,), dtypes.float32, slot=i) for i in range(2))
-    i = UOp.range(count, 0)
-    return out[i].store(source[i]).end(i).sink(arg=KernelInfo(name="copy", opts_to_apply=opts))
 
 
 def main(connection: Connection[Any, Any]) -> None:

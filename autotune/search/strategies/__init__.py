@@ -1,0 +1,20 @@
+"""The strategies by name. Each is made from a `Task`; `strategy` says what it must do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from autotune.search.strategies.beam import BeamSearch
+from autotune.search.strategies.random import RandomSearch
+from autotune.search.strategies.strategy import Strategy, Task
+
+__all__ = ["STRATEGIES", "BeamSearch", "MakeStrategy", "RandomSearch", "Strategy", "Task"]
+
+
+class MakeStrategy(Protocol):
+    """Makes a strategy for one task. seed: of whatever it draws at random."""
+
+    def __call__(self, task: Task, *, seed: int = 0) -> Strategy: ...
+
+
+STRATEGIES: dict[str, MakeStrategy] = {"beam": BeamSearch, "random": RandomSearch}
