@@ -24,7 +24,7 @@ def tensor(op: str, name: str, value: object, expected: tuple[DType, ...] | None
     if not isinstance(value, Tensor):
         if _is_packed(value):
             raise ArgumentError(f"{op}: {name} is a PackedWeight, where a Tensor belongs: are the arguments in order?")
-        raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
+        raise ArgumentError(f"{op}: {name} is a {kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
     if expected is not None and value.dtype not in expected:
         names = " or ".join(map(_dtype, expected))
         cast = f"{name}.cast(dtypes.{_dtype(expected[0])})"
@@ -54,7 +54,7 @@ def packed(op: str, **given: object) -> None:
         if isinstance(value, Tensor):
             raise ArgumentError(f"{op}: {name} is a Tensor, where a PackedWeight belongs: are the arguments in order?")
         made = "kernels.PackedWeight.from_blocks makes one"
-        raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a PackedWeight belongs: {made}")
+        raise ArgumentError(f"{op}: {name} is a {kind(value)}, where a PackedWeight belongs: {made}")
 
 
 def shape_of(x: Tensor) -> str:
@@ -95,7 +95,12 @@ def _dtype(dtype: DType) -> str:
     return {**FLOATS, dtypes.int32: "int32"}.get(dtype) or str(dtype).removeprefix("dtypes.")
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
     """The type of a value, as a reader knows it: "numpy.ndarray", "int"."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def shown(value: object) -> str:
+    """A value on one line of 80 characters at most."""
+    return f"{' '.join(repr(value).split()):.80}"

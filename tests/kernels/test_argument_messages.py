@@ -39,9 +39,9 @@ def weight(n: int, k: int = 64) -> PackedWeight:
 CACHE = (2, 9, 8)
 
 
-def attended(start_pos: Any, positions: int = 9) -> object:
+def attended(start_pos: Any, positions: int = 9, **more: Any) -> object:
     caches = [zeros(2, positions, 8, dtype=dtypes.float16) for _ in range(2)]
-    return attention.flash_decode(zeros(4, 8), *caches, start_pos, scale=1.0)
+    return attention.flash_decode(zeros(4, 8), *caches, start_pos, scale=1.0, **more)
 
 
 SAID: dict[str, Callable[[], object]] = {
@@ -57,6 +57,15 @@ SAID: dict[str, Callable[[], object]] = {
     ),
     "linear: w is a list, where a PackedWeight belongs: kernels.PackedWeight.from_blocks makes one": (
         lambda: kernels.linear(zeros(1, 64), [1])  # type: ignore[arg-type]
+    ),
+    "PackedWeight.from_blocks: shape is 8, expected (n, k), the weight's rows and columns": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", 8, "CPU")  # type: ignore[arg-type]
+    ),
+    "PackedWeight.from_blocks: shape is (8.0, 64), expected (n, k), the weight's rows and columns": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", (8.0, 64), "CPU")  # type: ignore[arg-type]
+    ),
+    "PackedWeight.from_blocks: device is 3, expected the name of one, as in 'CPU'": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", (8, 64), 3)  # type: ignore[arg-type]
     ),
     "PackedWeight.from_blocks: raw is a list, not an array of uint8": (
         lambda: PackedWeight.from_blocks([1, 2], "Q8_0", (1, 32), "CPU")  # type: ignore[arg-type]
@@ -82,7 +91,7 @@ SAID: dict[str, Callable[[], object]] = {
     "embed: ids is of float32, expected int32: cast it first, as in ids.cast(dtypes.int32)": (
         lambda: small.embed(zeros(3), weight(7))
     ),
-    "embed: dtype is 'int8', expected float32 or float16": (
+    "embed: dtype is 'int8', expected one of float32, float16": (
         lambda: small.embed(zeros(3, dtype=dtypes.int32), weight(7), dtype="int8")
     ),
     "argmax: logits of shape (5,) is not [m, n]: reshape it first": lambda: small.argmax(zeros(5)),
@@ -95,6 +104,25 @@ SAID: dict[str, Callable[[], object]] = {
     "flash_decode: start_pos 9 with 1 tokens is outside of a cache of 9 positions": lambda: attended(9),
     "flash_decode: a cache of 1 positions: at least 2 are needed": lambda: attended(0, 1),
     "flash_decode: start_pos is 1.5, expected an int or a bound Variable": lambda: attended(1.5),
+    "flash_decode: start_pos is True, expected an int or a bound Variable": lambda: attended(True),
+    "flash_decode: start_pos is the Variable start_pos from 0 to 80, expected one as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("start_pos", 0, 80).bind(70)),
+    "flash_decode: start_pos is the Variable at from 0 to 8, expected one as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("at", 0, 8).bind(7)),
+    "flash_decode: start_pos is an expression or not bound, expected a bound Variable, as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("start_pos", 0, 8)),
+    "flash_decode: ctx is 99, expected at most 9, the positions of the cache": lambda: attended(0, ctx=99),
+    "flash_decode: splits is 999, expected at most 256, the most that there are kernels for": (
+        lambda: attended(0, splits=999)
+    ),
+    "gate_up: act is 'relu', expected one of silu, gelu, swiglu_oai": (
+        lambda: fused.gate_up(zeros(1, 64), weight(7), weight(7), "relu")
+    ),
+    "topk: groups is 3, which does not divide the 8 experts of logits": lambda: router.topk(zeros(1, 8), 2, groups=3),
+    "topk: used is 9, expected at most 8, the experts of the groups that are used": lambda: router.topk(zeros(1, 8), 9),
+    "topk: used_groups is 9, expected at most 4, the number of groups": (
+        lambda: router.topk(zeros(1, 8), 2, groups=4, used_groups=9)
+    ),
     "rope_cache_store: angles is 3, expected a pair of Tensors": (
         lambda: attention.rope_cache_store(
             zeros(1, 64), zeros(*CACHE, dtype=dtypes.float16), zeros(*CACHE, dtype=dtypes.float16), 3, 0  # type: ignore[arg-type]
