@@ -73,7 +73,7 @@ class PackedWeight:
         if isinstance(raw, Tensor):
             raw = raw.numpy()
         if not isinstance(raw, np.ndarray):
-            raise ArgumentError(f"{op}: raw is a {arguments.kind(raw)}, not an array of uint8")
+            raise ArgumentError(f"{op}: raw is {arguments.kind(raw)}, not an array of uint8")
         planes = [upload(plane, device) for plane in split_planes(_rows(raw, fmt), name, (n, k))]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
         sink.renderer(device)

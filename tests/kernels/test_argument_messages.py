@@ -80,6 +80,9 @@ SAID: dict[str, Callable[[], object]] = {
         lambda: fused.gate_up(zeros(1, 64), weight(7), weight(5))
     ),
     "rmsnorm_linear: weights is 1e-06, expected a list of one PackedWeight or more": (
+        lambda: fused.rmsnorm_linear(zeros(1, 64), zeros(64), 1e-6, 1e-6)  # type: ignore[arg-type]
+    ),
+    "rmsnorm_linear: eps is a list, expected a finite number, 0 or more": (
         lambda: fused.rmsnorm_linear(zeros(1, 64), zeros(64), 1e-6, [weight(7)])  # type: ignore[arg-type]
     ),
     "expert_down: w of shape (7, 64) is not [experts * n, k] of 2 experts": (
@@ -98,8 +101,8 @@ SAID: dict[str, Callable[[], object]] = {
     "rmsnorm: x of shape (2, 8) and 3 heads do not fit the weight of 8": (
         lambda: small.rmsnorm(zeros(2, 8), zeros(8), 1e-6, heads=3)
     ),
-    "topk: logits is a int, where a Tensor belongs: Tensor(logits) makes one": (
-        lambda: router.topk(2, zeros(1, 8))  # type: ignore[arg-type]
+    "topk: logits is an int, where a Tensor belongs: Tensor(logits) makes one": (
+        lambda: router.topk(2, 2)  # type: ignore[arg-type]
     ),
     "flash_decode: start_pos 9 with 1 tokens is outside of a cache of 9 positions": lambda: attended(9),
     "flash_decode: a cache of 1 positions: at least 2 are needed": lambda: attended(0, 1),
