@@ -105,4 +105,4 @@ def kind(value: object) -> str:
 def shown(value: object) -> str:
     """A value on one line, or its type where that takes more than 80 characters."""
     line = " ".join(repr(value).split())
-    return line if len(line) <= 80 else f"{kind(value)}"
+    return line if len(line) <= 80 else kind(value)
