@@ -12,6 +12,7 @@ import click
 import pytest
 from support import cli_page, gguf_keys
 from support.pages import PAGES, ROOT, anchors, commands, links, paths, python_blocks, python_environment, section
+from support.tensor_calls import public_functions
 
 from autotune.cli import main
 from kernels.serve.resolution import STEPS
@@ -77,6 +78,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             option for p in command.params if isinstance(p, click.Option) for option in (*p.opts, *p.secondary_opts)
         }
         assert {word for word in arguments if word.startswith("-") and word != "--"} <= {*known, "--help"}, line
+
+
+def test_every_function_over_tensors_is_listed() -> None:
+    listed = re.findall(r"`kernels\.(\w+\.\w+)`", section(text("docs/python.md"), "The other kernels"))
+    there = {name.removeprefix("kernels.api.") for name in public_functions() if name != "kernels.linear"}
+    assert set(listed) == there | {"attention.angles"}  # which returns arrays
 
 
 def test_the_tree_that_is_drawn_is_the_tree() -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.pages import README, python_blocks, python_environment, section
 from support.small_cases import CASES
 
+from kernels.devices import DeviceError, choose_device
 from kernels.formats import FORMATS
 from kernels.models.architectures import ARCHITECTURES
 from kernels.ops.registry import OPS
@@ -41,6 +42,13 @@ def test_it_names_what_there_is_and_nothing_else(row: str, names: dict[str, obje
     (listed,) = re.findall(rf"^\| {row} \| (.*) \|$", SUPPORTED, re.MULTILINE)
     plain = re.sub(r"\(.*?\)|\. .*", "", listed).replace("`", "")
     assert sorted(name.strip() for name in re.split("[,;]", plain)) == sorted(names)
+
+
+def test_it_names_every_backend_that_dev_may_ask_for() -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose_device({"DEV": "nothing"})
+    (listed,) = re.findall(r"^\| backends \| (.*) \|$", SUPPORTED, re.MULTILINE)
+    assert set(re.findall(r"\b[A-Z]{2,}\b", listed)) - {"DEV"} == set(str(caught.value).split(" of ")[-1].split(", "))
 
 
 def test_it_names_every_page() -> None:
