@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
-from kernels.api.arguments import FLOATS, ArgumentError, shown
+from kernels.api.arguments import ArgumentError, shown
+from kernels.ops.attention.attend import MAX_SPLITS
 from kernels.ops.linear.epilogue import ACTIVATIONS
 from kernels.ops.rope.rotate import MODES
 from kernels.ops.topk.routing import GATINGS
@@ -19,10 +20,11 @@ LEAST: Mapping[str, int] = {
     **dict.fromkeys(("heads", "head_dim", "experts", "used", "groups", "used_groups", "ctx", "splits", "step"), 1),
     **dict.fromkeys(("window", "softcap", "kv_start", "eps"), 0),
 }
+# the largest
+MOST: Mapping[str, int] = {"splits": MAX_SPLITS}
 # what a string of that name may be
 CHOICES: Mapping[str, Collection[str]] = {
     "act": ACTIVATIONS.keys(),
-    "dtype": FLOATS.values(),
     "gating": GATINGS,
     "mode": [mode for mode in MODES if mode != "none"],  # no rotation is asked for by angles=None
 }
@@ -38,8 +40,8 @@ R = TypeVar("R")
 def scalars(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with a check of those of its arguments that are annotated int, float or str, or one of these or None.
 
-    ArgumentError is raised for another type, for a number that is not finite and for one below LEAST. Numbers of numpy
-    become Python's.
+    ArgumentError is raised for another type, for a number that is not finite, below LEAST or above MOST, and for a
+    string that is not among its CHOICES. Numbers of numpy become Python's.
     """
     annotated = {
         name: kind.split(" | ") for name, kind in inspect.get_annotations(function).items() if name != "return"
@@ -60,18 +62,22 @@ def scalars(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _scalar(op: str, name: str, kind: str, value: object) -> int | float | str:
-    (expected, base, convert), least, choices = _KINDS[kind], LEAST.get(name), CHOICES.get(name)
+    (expected, base, convert), choices = _KINDS[kind], CHOICES.get(name)
+    least, most = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
     if isinstance(value, base) and not isinstance(value, bool):
         found = convert(value)
         if isinstance(found, str):
             if choices is None or found in choices:
                 return found
-        elif math.isfinite(found) and (least is None or found >= least):
+        elif math.isfinite(found) and least <= found <= most:
             return found
     if choices is not None:
         expected = f"one of {', '.join(choices)}"
-    limit = "" if least is None else f", {least} or more"
-    raise ArgumentError(f"{op}: {name} is {shown(value)}, expected {expected}{limit}")
+    if name in MOST:
+        expected = f"{expected} from {least} to {most}"
+    elif name in LEAST:
+        expected = f"{expected}, {least} or more"
+    raise ArgumentError(f"{op}: {name} is {shown(value)}, expected {expected}")
 
 
 def at_most(op: str, name: str, value: int, most: int, what: str) -> None:

@@ -49,6 +49,8 @@ def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "flo
     for the nearest that is one. Raises ArgumentError for other ids or another dtype."""
     (m,) = sizes("embed", "ids", ids, "[m]", INT)
     packed("embed", w=w)
+    if dtype not in FLOATS.values():
+        raise ArgumentError(f"embed: dtype is {dtype!r}, expected {' or '.join(FLOATS.values())}")
     n, k = w.shape
     extra = () if scale == 1.0 else (("scale", decimal(scale)),)
     workload = Workload("embed", w.format, n, k, m, dtype, dtype, "none", extra)

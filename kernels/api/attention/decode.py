@@ -8,9 +8,8 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
-from kernels.api.scalars import at_most, scalars
+from kernels.api.scalars import scalars
 from kernels.api.small import target
-from kernels.ops.attention.attend import MAX_SPLITS
 from kernels.ops.attention.splits import splits as default_splits
 
 
@@ -62,10 +61,8 @@ def _decode(
     op: str, a: Asked, q: Tensor, ctx: int, window: int, scale: float, splits: int | None, start_pos: int | UOp
 ) -> Tensor:
     """The launch of all splits, and that which puts them together where there are several."""
-    at_most(op, "ctx", ctx, a.rows, "the positions of the cache")
     device, dtype = str(q.device), FLOATS[q.dtype]
     splits = splits or default_splits(min(ctx, window or ctx), a.heads, a.kv_heads, device)
-    at_most(op, "splits", splits, MAX_SPLITS, "the most that there are kernels for")
     extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "splits": splits, "scale": decimal(scale)}
     n, out_dtype = a.heads * a.value_dim, dtype if splits == 1 else "float32"
     w = Workload(op, "F16", n, a.dim, 1, dtype, out_dtype, extra=ordered(extra))

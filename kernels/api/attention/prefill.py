@@ -9,7 +9,7 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
-from kernels.api.scalars import at_most, scalars
+from kernels.api.scalars import scalars
 from kernels.api.small import target
 
 
@@ -44,7 +44,6 @@ def mla_prefill(
 
 
 def _prefill(op: str, a: Asked, q: Tensor, ctx: int, scale: float, start_pos: int | UOp) -> Tensor:
-    at_most(op, "ctx", ctx, a.rows, "the positions of the cache")
     device, dtype, m = str(q.device), FLOATS[q.dtype], int(q.shape[0])
     extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "scale": decimal(scale)}
     w = Workload(op, "F16", a.heads * a.value_dim, a.dim, m, dtype, dtype, extra=ordered(extra))
