@@ -1,9 +1,23 @@
 """Kernels over GGUF-quantised weights that run with tuned schedules, looked up when a kernel is built.
 
-    w = kernels.PackedWeight.from_blocks(raw_uint8_rows, "Q4_K", shape=(n, k))
-    y = kernels.linear(x, w)
+    import kernels
 
-Names load on first use: importing this package costs little more than importing tinygrad.
+    w = kernels.PackedWeight.from_gguf("model.gguf", "blk.0.attn_q.weight")
+    y = kernels.linear(x, w)  # x [..., k], y [..., n]
+    model = kernels.llm.load("model.gguf")
+
+    PackedWeight    a weight [n, k] that stays packed on the device: from_gguf, from_blocks
+    linear          x times a weight, transposed
+    fused           linears with norms, gates, biases and residuals; the experts of a mixture
+    attention       rotation and store into the caches; attention of one token and of a prompt
+    router          the experts that a token is routed to
+    small           norms, the lookup of embeddings, the likeliest token
+    llm             whole models: llm.load
+    resolve         the schedule for a workload on a target, and the lookup step that gave it
+    build           the kernel of a workload under a schedule, as tinygrad's UOp
+
+These names load on first use: importing this package costs little more than importing tinygrad. Nothing is searched
+here; `autotune sweep model.gguf` finds the schedules.
 """
 
 from __future__ import annotations
@@ -45,7 +59,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 clash.warn_once()

@@ -1,63 +1,56 @@
-"""The README is true: its commands are those of --help, its Python runs, what it names exists."""
+"""The README is true and short: its Python runs, and what it names as supported is what there is."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.cpu_device import cpu
-from support.readme import README, with_commands
+from support.pages import README, python_blocks, python_environment, section
+from support.small_cases import CASES
 
+from kernels.devices import DeviceError, choose_device
 from kernels.formats import FORMATS
 from kernels.models.architectures import ARCHITECTURES
-from kernels.serve.resolution import STEPS
+from kernels.ops.registry import OPS
 
 TEXT = README.read_text(encoding="utf-8")
-ROOT = README.parent
+SUPPORTED = section(TEXT, "What is supported")
 
 
-def section(title: str) -> str:
-    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def test_it_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 200
 
 
-def test_its_commands_are_those_of_help() -> None:
-    assert with_commands(TEXT) == TEXT, "run: python tests/support/readme.py"
+def test_its_two_commands_are_each_one_line() -> None:
+    commands = re.findall(r"```sh\n(.*?)```", section(TEXT, "Two commands"), re.DOTALL)
+    assert [len(command.splitlines()) for command in commands] == [1, 1]
 
 
 def test_its_python_runs(tmp_path: Path) -> None:
-    (source,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    choice = cpu()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "DEV": choice.device, "AUTOTUNE_DB": str(tmp_path / "store.sqlite")}
-    env |= {"CC": choice.cc} if choice.cc else {}
-    source = f"from kernels.devices import activate, choose_device\nactivate(choose_device())\n{source}"
-    source += "\nassert y.shape == (3, n) and not y.numpy().any()"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", source], env=env, capture_output=True, text=True)
+    CASES["llama"].write(tmp_path / "model.gguf")
+    (source,) = python_blocks(TEXT)
+    source += "\nassert y.shape == (3, w.shape[0])"
+    command = [sys.executable, "-W", "error", "-c", source]
+    done = subprocess.run(command, cwd=tmp_path, env=python_environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 8
 
 
-def test_it_lists_every_variable_that_is_read() -> None:
-    sources = [
-        p.read_text(encoding="utf-8")
-        for folder in ("autotune", "kernels", "db")
-        for p in ROOT.glob(f"{folder}/**/*.py")
-    ]
-    read = set(re.findall(r"AUTOTUNE_[A-Z]+", "\n".join(sources)))
-    assert read == set(re.findall(r"`(AUTOTUNE_[A-Z]+)`", section("Environment")))
+@pytest.mark.parametrize(("row", "names"), [("formats", FORMATS), ("architectures", ARCHITECTURES), ("ops", OPS)])
+def test_it_names_what_there_is_and_nothing_else(row: str, names: dict[str, object]) -> None:
+    (listed,) = re.findall(rf"^\| {row} \| (.*) \|$", SUPPORTED, re.MULTILINE)
+    plain = re.sub(r"\(.*?\)|\. .*", "", listed).replace("`", "")
+    assert sorted(name.strip() for name in re.split("[,;]", plain)) == sorted(names)
 
 
-def test_it_lists_every_bench() -> None:
-    files = {str(p.relative_to(ROOT)) for p in ROOT.glob("bench/*.py") if p.name != "__init__.py"}
-    assert files == set(re.findall(r"`(bench/\w+\.py)`", section("Numbers")))
+def test_it_names_every_backend_that_dev_may_ask_for() -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose_device({"DEV": "nothing"})
+    (listed,) = re.findall(r"^\| backends \| (.*) \|$", SUPPORTED, re.MULTILINE)
+    assert set(re.findall(r"\b[A-Z]{2,}\b", listed)) - {"DEV"} == set(str(caught.value).split(" of ")[-1].split(", "))
 
 
-def test_it_lists_the_lookup_steps_in_order() -> None:
-    assert tuple(re.findall(r"^\d\. `(\w+)`", section("Which schedule a kernel gets"), re.MULTILINE)) == STEPS
-
-
-@pytest.mark.parametrize(
-    ("title", "names"), [("In Python", sorted(FORMATS)), ("What a model launches", sorted(ARCHITECTURES))]
-)
-def test_it_names_what_there_is(title: str, names: list[str]) -> None:
-    assert all(re.search(rf"\b{name}\b", section(title)) for name in names)
+def test_it_names_every_page() -> None:
+    pages = {str(p.relative_to(README.parent)) for p in README.parent.glob("docs/*.md")}
+    assert pages <= set(re.findall(r"\]\(([\w/.-]+)\)", section(TEXT, "Where to go next")))

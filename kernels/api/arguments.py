@@ -24,7 +24,7 @@ def tensor(op: str, name: str, value: object, expected: tuple[DType, ...] | None
     if not isinstance(value, Tensor):
         if _is_packed(value):
             raise ArgumentError(f"{op}: {name} is a PackedWeight, where a Tensor belongs: are the arguments in order?")
-        raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
+        raise ArgumentError(f"{op}: {name} is {kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
     if expected is not None and value.dtype not in expected:
         names = " or ".join(map(_dtype, expected))
         cast = f"{name}.cast(dtypes.{_dtype(expected[0])})"
@@ -54,7 +54,7 @@ def packed(op: str, **given: object) -> None:
         if isinstance(value, Tensor):
             raise ArgumentError(f"{op}: {name} is a Tensor, where a PackedWeight belongs: are the arguments in order?")
         made = "kernels.PackedWeight.from_blocks makes one"
-        raise ArgumentError(f"{op}: {name} is a {_kind(value)}, where a PackedWeight belongs: {made}")
+        raise ArgumentError(f"{op}: {name} is {kind(value)}, where a PackedWeight belongs: {made}")
 
 
 def shape_of(x: Tensor) -> str:
@@ -95,7 +95,14 @@ def _dtype(dtype: DType) -> str:
     return {**FLOATS, dtypes.int32: "int32"}.get(dtype) or str(dtype).removeprefix("dtypes.")
 
 
-def _kind(value: object) -> str:
-    """The type of a value, as a reader knows it: "numpy.ndarray", "int"."""
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def kind(value: object) -> str:
+    """The type of a value, as a reader knows it: "a numpy.ndarray", "an int"."""
+    found = type(value)
+    name = found.__qualname__ if found.__module__ == "builtins" else f"{found.__module__}.{found.__qualname__}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def shown(value: object) -> str:
+    """A value on one line, or its type where that takes more than 80 characters."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 80 else kind(value)

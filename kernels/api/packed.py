@@ -7,8 +7,13 @@ kernel is first built; nothing is ever searched here.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
-from typing import cast
+from difflib import get_close_matches
+from enum import Enum
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +23,15 @@ from db.records import M_BUCKETS, Target, Workload
 from kernels import devices
 from kernels.api import arguments
 from kernels.api.arguments import FLOATS, ArgumentError
-from kernels.formats import FormatError, get_format, split_planes
+from kernels.formats import FORMATS, Format, FormatError, get_format, known, split_planes
 from kernels.formats.unpack import tables
+from kernels.models.header import read_header
 from kernels.serve import sink
 from kernels.serve.resolution import resolve
 from kernels.tinygrad.upload import upload
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
 
 
 def bucket(tokens: int) -> int:
@@ -42,32 +51,95 @@ class PackedWeight:
 
     @staticmethod
     def from_blocks(
-        raw: npt.NDArray[np.uint8] | Tensor, format: str, shape: tuple[int, int], device: str | None = None
+        raw: npt.NDArray[np.generic] | Tensor,
+        format: str | GGMLQuantizationType,
+        shape: tuple[int, int],
+        device: str | None = None,
     ) -> PackedWeight:
         """Packs raw rows of blocks, uint8 [n, row_nbytes], as a GGUF file holds them.
 
-        Raises FormatError for a format without kernels, or rows that do not fit `shape` (n, k), ArgumentError for rows
-        that are no array, DeviceError for a device that does not open.
+        raw: also float16 or float32 [n, k] for F16 or F32, as `gguf.GGUFReader` gives such tensors. format: a GGML type
+        by its name, in letters of either case, or by gguf's enum. Raises FormatError for a format without kernels, or
+        rows that do not fit `shape` (n, k), ArgumentError for arguments of other types, DeviceError for a device that
+        does not open.
         """
-        n, k = shape
+        op = "PackedWeight.from_blocks"
+        name, (n, k) = _format_name(op, format), _shape(op, shape)
+        fmt = get_format(name)
+        if device is not None and not isinstance(device, str):
+            raise ArgumentError(f"{op}: device is {arguments.shown(device)}, expected the name of one, as in 'CPU'")
         device = Device.canonicalize(device)
         target = devices.describe_target(devices.named(device))
         if isinstance(raw, Tensor):
             raw = raw.numpy()
         if not isinstance(raw, np.ndarray):
-            raise ArgumentError(f"PackedWeight.from_blocks: raw is a {type(raw).__qualname__}, not an array of uint8")
-        if raw.dtype != np.uint8:
-            raise FormatError(f"raw rows are uint8, saw {raw.dtype}")
-        planes = [upload(plane, device) for plane in split_planes(raw, format, (n, k))]
+            raise ArgumentError(f"{op}: raw is {arguments.kind(raw)}, not an array of uint8")
+        planes = [upload(plane, device) for plane in split_planes(_rows(raw, fmt), name, (n, k))]
         # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
         sink.renderer(device)
-        arrays = (*planes, *_tables(format, device))
-        return PackedWeight(format, (n, k), arrays, device, target)
+        return PackedWeight(name, (n, k), (*planes, *_tables(name, device)), device, target)
+
+    @staticmethod
+    def from_gguf(path: str | Path, name: str, device: str | None = None) -> PackedWeight:
+        """Packs the tensor called `name` of a GGUF file, as in "blk.0.attn_q.weight". Of a split file any shard may be
+        given. The matrices of stacked experts, [experts, n, k], become one weight [experts * n, k].
+
+        Raises HeaderError for a file that cannot be read, ArgumentError for a name that the file does not have and for
+        a vector, FormatError for a format without kernels, DeviceError for a device that does not open.
+        """
+        op = "PackedWeight.from_gguf"
+        header = read_header(path)
+        found = next((t for t in header.tensors if t.name == name), None)
+        if found is None:
+            names = [t.name for t in header.tensors]
+            near = ", ".join(get_close_matches(str(name), names)) or f"none; it has {len(names)} tensors"
+            raise ArgumentError(
+                f"{op}: name is {arguments.shown(name)}, which {path} does not have; the nearest: {near}"
+            )
+        file = header.files[found.file]
+        if "://" in file:
+            raise ArgumentError(f"{op}: path is {path}: download the file first, weights are read from the disk")
+        if len(found.shape) < 2:
+            raise ArgumentError(f"{op}: {name} of shape {found.shape} is a vector, expected a weight [n, k]")
+        if found.format not in FORMATS:
+            raise FormatError(f"{op}: no kernels for {found.format}, the format of {name}; there are {known()}")
+        n, k = math.prod(found.shape[:-1]), found.shape[-1]
+        rows = np.memmap(file, np.uint8, "r", found.offset, (n, get_format(found.format).row_nbytes(k)))
+        return PackedWeight.from_blocks(rows, found.format, (n, k), device)
 
     @property
     def nbytes(self) -> int:
         """Of the weight itself: tables are shared."""
         return self.shape[0] * get_format(self.format).row_nbytes(self.shape[1])
+
+
+def _format_name(op: str, format: object) -> str:
+    """The name of a GGML type, "Q4_K". Importing gguf for its enum is slow, so an enum is known by having a name."""
+    name = format.name if isinstance(format, Enum) else format
+    if not isinstance(name, str):
+        raise ArgumentError(
+            f"{op}: format is {arguments.shown(format)}, expected a GGML type, as in 'Q4_K'; there are {known()}"
+        )
+    return name.upper()
+
+
+def _shape(op: str, shape: object) -> tuple[int, int]:
+    """(n, k) as Python's integers."""
+    pair = tuple(shape) if isinstance(shape, list | tuple | np.ndarray) else ()
+    if len(pair) != 2 or not all(isinstance(size, Integral) and not isinstance(size, bool) for size in pair):
+        raise ArgumentError(f"{op}: shape is {arguments.shown(shape)}, expected (n, k), the weight's rows and columns")
+    n, k = map(int, pair)
+    return n, k
+
+
+def _rows(raw: npt.NDArray[np.generic], fmt: Format) -> npt.NDArray[np.uint8]:
+    """Rows of bytes. Those of F16 and F32 may be given as the numbers that they are."""
+    if raw.dtype == np.uint8:
+        return cast(npt.NDArray[np.uint8], raw)
+    if raw.dtype == {"F16": np.float16, "F32": np.float32}.get(fmt.name) and raw.ndim == 2:
+        return np.ascontiguousarray(raw).view(np.uint8)
+    also = {"F16": ", or float16", "F32": ", or float32"}.get(fmt.name, "")
+    raise FormatError(f"{fmt.name}: raw rows are uint8{also}, saw {raw.dtype} of shape {raw.shape}")
 
 
 @functools.cache

@@ -8,11 +8,13 @@ from __future__ import annotations
 from tinygrad import Tensor
 
 from db.records import Workload, decimal
-from kernels.api.arguments import FLOATS, given, sizes
+from kernels.api.arguments import FLOATS, ArgumentError, given, sizes
 from kernels.api.launch import launch
+from kernels.api.scalars import at_most, scalars
 from kernels.api.small import target
 
 
+@scalars
 def topk(
     logits: Tensor,
     used: int,
@@ -28,10 +30,13 @@ def topk(
 
     gating: "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight" for a softmax of the chosen logits. bias
     [experts] is added for the choice only; norm divides probs by their sum; scale multiplies them at last; groups > 1
-    takes experts from the best used_groups of so many only. Raises ArgumentError for other dtypes or shapes,
-    KernelError for other numbers.
+    takes experts from the best used_groups of so many only. Raises ArgumentError for other dtypes, shapes or numbers.
     """
     m, experts = sizes("topk", "logits", logits, "[m, experts]")
+    if experts % groups:
+        raise ArgumentError(f"topk: groups is {groups}, which does not divide the {experts} experts of logits")
+    at_most("topk", "used_groups", used_groups, groups, "the number of groups")
+    at_most("topk", "used", used, experts // groups * used_groups, "the experts of the groups that are used")
     extra: dict[str, int | str] = {
         "experts": experts,
         "used": used,

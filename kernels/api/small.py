@@ -15,6 +15,7 @@ from kernels import devices
 from kernels.api.arguments import FLOATS, INT, ArgumentError, given, packed, sizes
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
+from kernels.api.scalars import scalars
 from kernels.serve import sink
 
 
@@ -27,6 +28,7 @@ def target(device: str) -> Target:
     return found
 
 
+@scalars
 def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: Tensor | None = None) -> Tensor:
     """x [m, n] divided by its root mean square over each of `heads` parts of a row, times weight [n / heads], plus the
     residual [m, n] if there is one; in x's dtype. Raises ArgumentError for other shapes or dtypes."""
@@ -41,6 +43,7 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: 
     return launch(w, target(str(x.device)), str(x.device), read)[0]
 
 
+@scalars
 def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "float32") -> Tensor:
     """Rows ids int32 [m] of a weight [n, k], dequantised, times scale: [m, k] of `dtype`. An id that is no row is taken
     for the nearest that is one. Raises ArgumentError for other ids or another dtype."""

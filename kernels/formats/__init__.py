@@ -142,7 +142,12 @@ def get_format(name: str) -> Format:
     try:
         return FORMATS[name]
     except KeyError:
-        raise FormatError(f"no kernels for the GGML type {name!r}; there are {', '.join(FORMATS)}") from None
+        raise FormatError(f"no kernels for the GGML type {name!r}; there are {known()}") from None
+
+
+def known() -> str:
+    """The names of all formats, for a message."""
+    return ", ".join(FORMATS)
 
 
 def check_rows(shape: tuple[int, ...], fmt: Format, n: int, k: int) -> None:

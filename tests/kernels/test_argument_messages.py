@@ -39,9 +39,9 @@ def weight(n: int, k: int = 64) -> PackedWeight:
 CACHE = (2, 9, 8)
 
 
-def attended(start_pos: Any, positions: int = 9) -> object:
+def attended(start_pos: Any, positions: int = 9, **more: Any) -> object:
     caches = [zeros(2, positions, 8, dtype=dtypes.float16) for _ in range(2)]
-    return attention.flash_decode(zeros(4, 8), *caches, start_pos, scale=1.0)
+    return attention.flash_decode(zeros(4, 8), *caches, start_pos, scale=1.0, **more)
 
 
 SAID: dict[str, Callable[[], object]] = {
@@ -58,6 +58,15 @@ SAID: dict[str, Callable[[], object]] = {
     "linear: w is a list, where a PackedWeight belongs: kernels.PackedWeight.from_blocks makes one": (
         lambda: kernels.linear(zeros(1, 64), [1])  # type: ignore[arg-type]
     ),
+    "PackedWeight.from_blocks: shape is 8, expected (n, k), the weight's rows and columns": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", 8, "CPU")  # type: ignore[arg-type]
+    ),
+    "PackedWeight.from_blocks: shape is (8.0, 64), expected (n, k), the weight's rows and columns": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", (8.0, 64), "CPU")  # type: ignore[arg-type]
+    ),
+    "PackedWeight.from_blocks: device is 3, expected the name of one, as in 'CPU'": (
+        lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", (8, 64), 3)  # type: ignore[arg-type]
+    ),
     "PackedWeight.from_blocks: raw is a list, not an array of uint8": (
         lambda: PackedWeight.from_blocks([1, 2], "Q8_0", (1, 32), "CPU")  # type: ignore[arg-type]
     ),
@@ -71,6 +80,9 @@ SAID: dict[str, Callable[[], object]] = {
         lambda: fused.gate_up(zeros(1, 64), weight(7), weight(5))
     ),
     "rmsnorm_linear: weights is 1e-06, expected a list of one PackedWeight or more": (
+        lambda: fused.rmsnorm_linear(zeros(1, 64), zeros(64), 1e-6, 1e-6)  # type: ignore[arg-type]
+    ),
+    "rmsnorm_linear: eps is a list, expected a finite number, 0 or more": (
         lambda: fused.rmsnorm_linear(zeros(1, 64), zeros(64), 1e-6, [weight(7)])  # type: ignore[arg-type]
     ),
     "expert_down: w of shape (7, 64) is not [experts * n, k] of 2 experts": (
@@ -89,12 +101,28 @@ SAID: dict[str, Callable[[], object]] = {
     "rmsnorm: x of shape (2, 8) and 3 heads do not fit the weight of 8": (
         lambda: small.rmsnorm(zeros(2, 8), zeros(8), 1e-6, heads=3)
     ),
-    "topk: logits is a int, where a Tensor belongs: Tensor(logits) makes one": (
-        lambda: router.topk(2, zeros(1, 8))  # type: ignore[arg-type]
+    "topk: logits is an int, where a Tensor belongs: Tensor(logits) makes one": (
+        lambda: router.topk(2, 2)  # type: ignore[arg-type]
     ),
     "flash_decode: start_pos 9 with 1 tokens is outside of a cache of 9 positions": lambda: attended(9),
     "flash_decode: a cache of 1 positions: at least 2 are needed": lambda: attended(0, 1),
     "flash_decode: start_pos is 1.5, expected an int or a bound Variable": lambda: attended(1.5),
+    "flash_decode: start_pos is True, expected an int or a bound Variable": lambda: attended(True),
+    "flash_decode: start_pos is the Variable start_pos from 0 to 80, expected one as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("start_pos", 0, 80).bind(70)),
+    "flash_decode: start_pos is the Variable at from 0 to 8, expected one as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("at", 0, 8).bind(7)),
+    "flash_decode: start_pos is an expression or not bound, expected a bound Variable, as in "
+    'UOp.variable("start_pos", 0, 8).bind(position)': lambda: attended(UOp.variable("start_pos", 0, 8)),
+    "flash_decode: splits is 999, expected a whole number from 1 to 256": lambda: attended(0, splits=999),
+    "gate_up: act is 'relu', expected one of silu, gelu, swiglu_oai": (
+        lambda: fused.gate_up(zeros(1, 64), weight(7), weight(7), "relu")
+    ),
+    "topk: groups is 3, which does not divide the 8 experts of logits": lambda: router.topk(zeros(1, 8), 2, groups=3),
+    "topk: used is 9, expected at most 8, the experts of the groups that are used": lambda: router.topk(zeros(1, 8), 9),
+    "topk: used_groups is 9, expected at most 4, the number of groups": (
+        lambda: router.topk(zeros(1, 8), 2, groups=4, used_groups=9)
+    ),
     "rope_cache_store: angles is 3, expected a pair of Tensors": (
         lambda: attention.rope_cache_store(
             zeros(1, 64), zeros(*CACHE, dtype=dtypes.float16), zeros(*CACHE, dtype=dtypes.float16), 3, 0  # type: ignore[arg-type]

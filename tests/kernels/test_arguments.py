@@ -120,3 +120,41 @@ def test_nothing_at_all(name: str) -> None:
 def test_a_dimension_more(name: str) -> None:
     for argument, wrong in changed(good(name), lambda x: x.reshape(*x.shape, 1).expand(*x.shape, 3)):
         refused(wrong, argument, "3)")
+
+
+def scalars(of: partial[object]) -> Iterator[tuple[str, str]]:
+    """The name and the annotation of each argument that is a number or a string."""
+    for name, kind in inspect.get_annotations(of.func).items():
+        if kind.removesuffix(" | None") in ("int", "float", "str") and name != "return":
+            yield name, kind.removesuffix(" | None")
+
+
+def with_argument(of: partial[object], name: str, value: object) -> Callable[[], object]:
+    bound = inspect.signature(of.func).bind(*of.args, **of.keywords)
+    return partial(_called, of.func, {**bound.arguments, name: value})
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numbers_and_strings_of_another_type(name: str) -> None:
+    of = good(name)
+    for argument, kind in scalars(of):
+        wrong: list[object] = [b"x", [1], True] + {"int": ["1", 1.5], "float": ["1", float("nan")], "str": [3]}[kind]
+        for value in wrong:
+            refused(with_argument(of, argument, value), f": {argument} is {value!r}, expected ")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numbers_that_are_too_small(name: str) -> None:
+    for argument, kind in scalars(good(name)):
+        if kind != "str" and argument != "scale":  # which multiplies, and may be negative
+            refused(with_argument(good(name), argument, -1), f": {argument} is -1, expected ")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numbers_of_numpy_are_numbers(name: str) -> None:
+    of = good(name)
+    bound = inspect.signature(of.func).bind(*of.args, **of.keywords)
+    numpy = {"int": np.int64, "float": np.float64, "str": np.str_}
+    for argument, kind in scalars(of):
+        if bound.arguments.get(argument) is not None:
+            with_argument(of, argument, numpy[kind](bound.arguments[argument]))()

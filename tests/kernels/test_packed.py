@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from support.kernel_runs import backend, device
 from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 
@@ -13,6 +14,7 @@ from kernels import formats
 from kernels.api.packed import bucket
 from kernels.formats import FormatError, reference
 from kernels.formats.unpack import tables
+from kernels.models.header import HeaderError
 from kernels.ops.linear import tensor_core
 from kernels.serve import resolution
 
@@ -178,7 +180,10 @@ def test_a_weight_from_a_tensor_a_readonly_a_strided_and_a_mapped_array(raw, tmp
     ("make", "message"),
     [
         (lambda: (rows(), "Q8_1", (N, K)), "no kernels for the GGML type 'Q8_1'; there are Q4_0"),
-        (lambda: (rows(), "q8_0", (N, K)), "no kernels for the GGML type"),
+        (lambda: (rows(), "q8_1", (N, K)), "no kernels for the GGML type 'Q8_1'"),
+        (lambda: (np.zeros((N, K), np.float32), "F16", (N, K)), "raw rows are uint8, or float16, saw float32"),
+        (lambda: (np.zeros((N, K), np.float64), "F32", (N, K)), "raw rows are uint8, or float32, saw float64"),
+        (lambda: (np.zeros((N, K), np.float32), "F32", (N, K + 1)), r"takes raw rows of shape \(10, 260\)"),
         (lambda: (rows(), "Q8_0", (N, K + 1)), "k=65 weights is not a multiple of its block of 32"),
         (lambda: (rows(), "Q8_0", (N + 1, K)), r"takes raw rows of shape \(11, 68\), saw \(10, 68\)"),
         (lambda: (rows().reshape(-1), "Q8_0", (N, K)), "saw"),
@@ -191,3 +196,81 @@ def test_a_weight_from_a_tensor_a_readonly_a_strided_and_a_mapped_array(raw, tmp
 def test_rows_that_are_no_weight(make, message):
     with pytest.raises(FormatError, match=message):
         kernels.PackedWeight.from_blocks(*make())
+
+
+@pytest.mark.parametrize("format", ["q8_0", "Q8_0", GGMLQuantizationType.Q8_0])
+def test_a_format_by_its_name_in_either_case_or_by_the_enum_of_gguf(raw, format):
+    w = kernels.PackedWeight.from_blocks(raw, format, np.array([N, K]))
+    assert (w.format, w.shape) == ("Q8_0", (N, K))
+    x = tokens(2)
+    close(kernels.linear(Tensor(x), w).numpy(), raw, x)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize(("format", "dtype"), [("F16", np.float16), ("F32", np.float32)])
+def test_rows_of_numbers(format, dtype, as_tensor):
+    numbers = np.random.default_rng(3).standard_normal((N, K)).astype(dtype)
+    w = kernels.PackedWeight.from_blocks(Tensor(numbers) if as_tensor else numbers, format, (N, K))
+    x = tokens(2)
+    np.testing.assert_allclose(kernels.linear(Tensor(x), w).numpy(), x @ numbers.astype(np.float32).T, atol=1e-4)
+
+
+def gguf_file(path, formats, matrices=1, others=()):
+    """A file with a tensor of each format, "FORMAT.weight", a vector, "norm.weight", and others; raw rows by name."""
+    writer, raws = GGUFWriter(path, "llama"), {}
+    for format in formats:
+        kind = GGMLQuantizationType[format]
+        raws[f"{format}.weight"] = raw = rows(format, matrices * N, 512)
+        given = raw.view({"F32": np.float32, "F16": np.float16}.get(format, np.uint8))
+        shape = (N, given.shape[-1]) if matrices == 1 else (matrices, N, given.shape[-1])
+        writer.add_tensor(f"{format}.weight", given.reshape(shape), raw_dtype=kind)
+    for name, array in {"norm.weight": np.ones(8, np.float32), **dict(others)}.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return raws
+
+
+def contents(w):
+    return [plane.numpy().tobytes() for plane in w.planes]
+
+
+@pytest.mark.parametrize("matrices", [1, 3])
+def test_tensors_of_a_file(tmp_path, matrices):
+    raws = gguf_file(tmp_path / "m.gguf", kinds := ("Q4_K", "F16", "F32", "BF16", "MXFP4"), matrices)
+    for format in kinds:
+        expected = kernels.PackedWeight.from_blocks(raws[f"{format}.weight"], format, (matrices * N, 512))
+        found = kernels.PackedWeight.from_gguf(tmp_path / "m.gguf", f"{format}.weight")
+        assert (found.format, found.shape) == (expected.format, expected.shape)
+        assert contents(found) == contents(expected)
+
+
+def test_the_tensors_that_the_reader_of_gguf_gives(tmp_path):
+    gguf_file(tmp_path / "m.gguf", ("Q4_K", "F16", "F32", "BF16"))
+    for tensor in GGUFReader(tmp_path / "m.gguf").tensors[:4]:
+        given = kernels.PackedWeight.from_blocks(tensor.data, tensor.tensor_type, tensor.shape[::-1])
+        found = kernels.PackedWeight.from_gguf(tmp_path / "m.gguf", tensor.name)
+        assert contents(given) == contents(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Q4_L.weight", "name is 'Q4_L.weight', which .* does not have; the nearest: Q4_K.weight"),
+        ("?", "the nearest: none; it has 3 tensors"),
+        (3, "name is 3, which"),
+        ("norm.weight", r"norm.weight of shape \(8,\) is a vector, expected a weight \[n, k\]"),
+        ("I8.weight", "no kernels for I8, the format of I8.weight; there are Q4_0, "),
+    ],
+)
+def test_tensors_that_are_no_weight(tmp_path, name, message):
+    gguf_file(tmp_path / "m.gguf", ["Q4_K"], others={"I8.weight": np.ones((8, 8), np.int8)})
+    with pytest.raises(ValueError, match=message):
+        kernels.PackedWeight.from_gguf(tmp_path / "m.gguf", name)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(HeaderError, match=r"m\.gguf"):
+        kernels.PackedWeight.from_gguf(tmp_path / "m.gguf", "a")

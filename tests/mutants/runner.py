@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from .mutant import Mutant, MutantError
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("kernels", "autotune", "db", "tests", "bench", "docs", "pyproject.toml", "README.md")
+COPIED = ("kernels", "autotune", "db", "tests", "bench", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 SECONDS = 120.0  # for the tests of one mutant
 BROKEN = (
     "ImportError",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from tinygrad import Tensor, UOp
 
 from db.records import decimal
-from kernels.api.arguments import HALF, ArgumentError, given, same_device, sizes, tensor
+from kernels.api.arguments import HALF, ArgumentError, given, same_device, shown, sizes, tensor
 from kernels.ops.attention import attend
 
 Extra = dict[str, int | str]
@@ -77,15 +78,32 @@ def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
     if max_ctx < 2:
         raise ArgumentError(f"{op}: a cache of {max_ctx} positions: at least 2 are needed")
     if isinstance(start_pos, UOp):
-        return start_pos
-    if isinstance(start_pos, Tensor) or not isinstance(start_pos, int):
-        raise ArgumentError(f"{op}: start_pos is {start_pos!r:.80}, expected an int or a bound Variable")
-    if not 0 <= start_pos <= max_ctx - tokens:
+        position = _value(op, start_pos, max_ctx)
+    elif isinstance(start_pos, bool) or not isinstance(start_pos, Integral):
+        raise ArgumentError(f"{op}: start_pos is {shown(start_pos)}, expected an int or a bound Variable")
+    else:
+        position = int(start_pos)
+    if not 0 <= position <= max_ctx - tokens:
         raise ArgumentError(
-            f"{op}: start_pos {start_pos} with {tokens} tokens is outside of a cache of {max_ctx} positions"
+            f"{op}: start_pos {position} with {tokens} tokens is outside of a cache of {max_ctx} positions"
         )
-    variable: UOp = UOp.variable(attend.START, 0, max_ctx - 1).bind(start_pos)
+    if isinstance(start_pos, UOp):
+        return start_pos
+    variable: UOp = UOp.variable(attend.START, 0, max_ctx - 1).bind(position)
     return variable
+
+
+def _value(op: str, variable: UOp, max_ctx: int) -> int:
+    """What a Variable is bound to. Raises ArgumentError for one that is not bound, has another name than the kernels'
+    or may be bound to what is no position of the cache."""
+    made = f'UOp.variable("{attend.START}", 0, {max_ctx - 1}).bind(position)'
+    if not variable.is_bound_var:
+        raise ArgumentError(f"{op}: start_pos is an expression or not bound, expected a bound Variable, as in {made}")
+    unbound, value = variable.unbind()
+    if unbound.expr != attend.START or unbound.vmin < 0 or unbound.vmax >= max_ctx:
+        said = f"the Variable {unbound.expr} from {unbound.vmin} to {unbound.vmax}"
+        raise ArgumentError(f"{op}: start_pos is {said}, expected one as in {made}")
+    return int(value)
 
 
 def ordered(extra: Extra) -> tuple[tuple[str, int | str], ...]:
@@ -95,6 +113,6 @@ def ordered(extra: Extra) -> tuple[tuple[str, int | str], ...]:
 def pair(op: str, name: str, value: object) -> tuple[Tensor, Tensor]:
     """Two Tensors. Raises ArgumentError."""
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ArgumentError(f"{op}: {name} is {value!r:.80}, expected a pair of Tensors")
+        raise ArgumentError(f"{op}: {name} is {shown(value)}, expected a pair of Tensors")
     first, second = (tensor(op, f"{name}[{i}]", item) for i, item in enumerate(value))
     return first, second

@@ -8,10 +8,12 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
+from kernels.api.scalars import scalars
 from kernels.api.small import target
 from kernels.ops.attention.splits import splits as default_splits
 
 
+@scalars
 def flash_decode(
     q: Tensor,
     k_cache: Tensor,
@@ -37,6 +39,7 @@ def flash_decode(
     return _decode("flash_decode", asked, q, ctx or asked.rows, window, scale, splits, start_pos)
 
 
+@scalars
 def mla_decode(
     q_latent: Tensor,
     q_rope: Tensor,

@@ -9,9 +9,11 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
+from kernels.api.scalars import scalars
 from kernels.api.small import target
 
 
+@scalars
 def flash_prefill(
     q: Tensor,
     k_cache: Tensor,
@@ -31,6 +33,7 @@ def flash_prefill(
     return _prefill("flash_prefill", asked, q, ctx or asked.rows, scale, start_pos)
 
 
+@scalars
 def mla_prefill(
     q_latent: Tensor, q_rope: Tensor, cache: Tensor, start_pos: int | UOp, *, scale: float, ctx: int | None = None
 ) -> Tensor:

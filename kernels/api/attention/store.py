@@ -10,9 +10,11 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, HALF, SINGLE, ArgumentError, fitting, sizes
 from kernels.api.attention.common import Extra, bound, ordered, pair
 from kernels.api.launch import launch
+from kernels.api.scalars import scalars
 from kernels.api.small import target
 
 
+@scalars
 def rope_cache_store(
     qkv: Tensor,
     k_cache: Tensor,
@@ -53,6 +55,7 @@ def rope_cache_store(
     return q, k, v
 
 
+@scalars
 def mla_cache_store(
     q: Tensor,
     kv: Tensor,
@@ -97,6 +100,7 @@ def mla_cache_store(
     return q_rope, after
 
 
+@scalars
 def angles(
     max_ctx: int, rope_dim: int, base: float = 10000.0, factors: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -10,9 +10,11 @@ from kernels.api.arguments import INT, ArgumentError, fitting, given, packed, si
 from kernels.api.fused.workload import bucket, epilogue, tokens, workload
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
+from kernels.api.scalars import scalars
 from kernels.api.small import target
 
 
+@scalars
 def expert_gate_up(
     x: Tensor,
     ids: Tensor,
@@ -39,6 +41,7 @@ def expert_gate_up(
     return launch(workload("expert_linear", x, gate.format, n, k, m, extra), gate.target, gate.device, read)[0]
 
 
+@scalars
 def expert_down(
     x: Tensor,
     ids: Tensor,
@@ -62,6 +65,7 @@ def expert_down(
     return launch(asked, w.target, w.device, read)[0]
 
 
+@scalars
 def mixture(
     x: Tensor,
     ids: Tensor,

@@ -8,10 +8,11 @@ from itertools import groupby
 from tinygrad import Tensor
 
 from db.records import decimal
-from kernels.api.arguments import ArgumentError, given, packed, sizes
+from kernels.api.arguments import ArgumentError, given, packed, shown, sizes
 from kernels.api.fused.workload import bucket, epilogue, tokens, workload
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
+from kernels.api.scalars import scalars
 
 
 def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -22,6 +23,7 @@ def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias:
     return launch(asked, w.target, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
 
 
+@scalars
 def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bias: Tensor | None = None) -> Tensor:
     """act(gate [m, n]) * (x [m, k] times w [n, k] transposed, plus bias [n]): [m, n]. The second half of a gated
     feed-forward of many tokens; for one token `gate_up` has both halves in one launch."""
@@ -31,6 +33,7 @@ def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bia
     return launch(asked, w.target, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
 
 
+@scalars
 def rmsnorm_linear(
     x: Tensor, norm: Tensor, weights: Sequence[PackedWeight], eps: float, bias: Tensor | None = None
 ) -> Tensor:
@@ -38,7 +41,7 @@ def rmsnorm_linear(
     must come as one weight. x may be rows [m, x_row] that are wider than k: their first k columns are meant."""
     op = "rmsnorm_linear"
     if not isinstance(weights, list | tuple) or not weights:
-        raise ArgumentError(f"{op}: weights is {weights!r:.80}, expected a list of one PackedWeight or more")
+        raise ArgumentError(f"{op}: weights is {shown(weights)}, expected a list of one PackedWeight or more")
     packed(op, **{f"weights[{i}]": w for i, w in enumerate(weights)})
     first, n, formats = weights[0], sum(w.shape[0] for w in weights), [w.format for w in weights]
     if any(len(list(group)) > 1 for _, group in groupby(formats)):
@@ -57,6 +60,7 @@ def rmsnorm_linear(
     return launch(asked, first.target, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
 
 
+@scalars
 def gate_up(
     x: Tensor, gate: PackedWeight, up: PackedWeight, act: str = "silu", norm: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -72,6 +76,7 @@ def gate_up(
     return launch(asked, gate.target, gate.device, read)[0]
 
 
+@scalars
 def head_linear(x: Tensor, w: PackedWeight, *, heads: int | None = None, step: int | None = None) -> Tensor:
     """w [heads * n, k] by heads, times x [m, heads, k]: [m, heads, n].
 

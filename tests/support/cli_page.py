@@ -1,4 +1,4 @@
-"""The README's section on commands, generated from --help. Run this file to rewrite it."""
+"""The section of docs/cli.md on commands, generated from --help. Run this file to rewrite it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from autotune.cli import main
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 SECTION = re.compile(r"(<!-- commands: begin .*? -->\n).*?(<!-- commands: end -->)", re.DOTALL)
 WIDTH = 100
 
@@ -25,12 +25,12 @@ def commands() -> str:
 
 
 def with_commands(text: str) -> str:
-    """The README's text with its section on commands brought up to date."""
+    """The page's text with its section on commands brought up to date."""
     new, count = SECTION.subn(lambda found: f"{found[1]}\n{commands()}\n{found[2]}", text)
     if count != 1:
-        raise ValueError(f"{README}: expected one section between the marks 'commands: begin' and 'end', saw {count}")
+        raise ValueError(f"{PAGE}: expected one section between the marks 'commands: begin' and 'end', saw {count}")
     return new
 
 
 if __name__ == "__main__":
-    README.write_text(with_commands(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_commands(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
