@@ -25,6 +25,7 @@ from autotune.verify import Checked
 from db.errors import AutotuneError
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
+from kernels import backends
 from kernels.ops.case import Case, outputs
 from kernels.ops.references import make_case
 from kernels.ops.registry import KernelError, kernel_digest, nbytes_moved, operands, tuned_values
@@ -33,7 +34,7 @@ from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies, build
 from kernels.tinygrad.schedule import ScheduleError
 
-BACKEND = "METAL"
+BACKEND = backends.SIMULATED
 MAX_UOPS = 100_000
 AHEAD = 4  # jobs a worker that are handed out before their turn: the rest can still be stopped
 OUTCOMES = {"compile_error": Outcome.COMPILE_ERROR, "limit": Outcome.ILLEGAL, "timeout": Outcome.TIMEOUT}

@@ -18,7 +18,7 @@ from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
-from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
+from kernels.ops.op import KernelError, Op, Operand, Variable, Variant, fitting
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
 
@@ -72,11 +72,8 @@ def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
 
     Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
     """
-    return {
-        name: v
-        for name, v in get_op(w.op).variants(w).items()
-        if v.params(w) and (device is None or v.devices is None or device in v.devices)
-    }
+    found = get_op(w.op).variants(w)
+    return {name: v for name, v in found.items() if v.params(w)} if device is None else fitting(found, w, device)
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:

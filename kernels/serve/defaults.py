@@ -5,10 +5,8 @@ from __future__ import annotations
 from math import inf, log
 
 from db.records import Schedule, Workload
+from kernels import backends
 from kernels.ops import registry
-
-# backends whose defaults follow what was measured, shape by shape
-_FITTED = frozenset({"CUDA", "NV"})
 
 
 def near_enough(device: str) -> float:
@@ -17,7 +15,7 @@ def near_enough(device: str) -> float:
     On an H100 shapes a factor of two and more apart had 0.87 times the defaults' speed with each other's schedules, on
     a CPU 1.08 times.
     """
-    return log(1.5) if device in _FITTED else inf
+    return log(1.5) if backends.find(device).fitted else inf
 
 
 def untuned(w: Workload) -> Schedule:
