@@ -16,7 +16,6 @@ from tinygrad.dtype import DType
 
 from db.errors import AutotuneError
 from db.records import Schedule, Workload
-from kernels import backends
 from kernels.backends import Backend, Needs
 
 Params = dict[str, int]
@@ -93,9 +92,8 @@ def _given(found: tuple[Params, ...], w: Workload) -> tuple[Params, ...]:
     return found
 
 
-def fitting(variants: Mapping[str, Variant], w: Workload, device: str) -> dict[str, Variant]:
-    """The variants that have parameters for `w` on a backend ("CUDA", "CPU:X86"), with those alone."""
-    row = backends.find(device)
+def fitting(variants: Mapping[str, Variant], w: Workload, row: Backend) -> dict[str, Variant]:
+    """The variants that have parameters for `w` on a backend, with those alone."""
     found = {name: variant.on(w, row) for name, variant in variants.items()}
     return {name: variant for name, variant in found.items() if variant.params(w)}
 

@@ -14,6 +14,7 @@ from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Schedule, Workload
+from kernels import backends
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.workgroup import PARTS, Store, Team, loop, number, reduce
@@ -135,7 +136,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """One workgroup reads a whole vocabulary: of as many threads as keep its loads under way. A CPU fills its vector
     registers."""
     found = []
-    if team := fitting(_variants(w), w, device).get("team"):
+    if team := fitting(_variants(w), w, backends.find(device)).get("team"):
         for threads in (512, 256):
             params = min(team.params(w), key=lambda p: (abs(p["threads"] - threads), p["words"]))
             found.append(Schedule("team", tuple(sorted(params.items())), ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from db.records import Workload
+from kernels import backends
 from kernels.ops.attention import attend, defaults
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.loops import plain, plain_params
@@ -53,7 +54,7 @@ def attention_op(
         variants=variants,
         operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
         plain=lambda w: defaults.heuristic(known(w)),
-        choices=lambda w, device: defaults.choices(w, known(w), fitting(variants(w), w, device), device),
+        choices=lambda w, device: defaults.choices(w, known(w), fitting(variants(w), w, backends.find(device)), device),
         module=build.__module__,
         products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
         variables=lambda w: (known(w).variable,),

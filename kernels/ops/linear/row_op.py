@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from db.records import Workload
+from kernels import backends
 from kernels.ops.linear import defaults, warp
 from kernels.ops.linear.defaults import Variants
 from kernels.ops.linear.dot import Rows, is_plain, row_params, scheduled
@@ -57,7 +58,7 @@ def row_op(
         variants=found,
         operands=operands,
         plain=lambda w: defaults.heuristic(w, found(w)),
-        choices=lambda w, device: defaults.choices(w, build(w), fitting(found(w), w, device), device),
+        choices=lambda w, device: defaults.choices(w, build(w), fitting(found(w), w, backends.find(device)), device),
         module=build.__module__,
         products=products,
         formats=lambda w: build(w).formats,

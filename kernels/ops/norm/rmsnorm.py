@@ -181,7 +181,7 @@ def _nearest(params: Sequence[Params], **wanted: int) -> tuple[tuple[str, int], 
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A workgroup a row, of as many threads as leave each about 8 columns: a launch this small is all waiting. A CPU
     fills its vector registers. No opts apply everywhere."""
-    r, there, found = _Rows.of(w), fitting(_variants(w), w, device), []
+    r, there, found = _Rows.of(w), fitting(_variants(w), w, backends.find(device)), []
     if "warp" in there:
         params = there["warp"].params(w)
         found.append(Schedule("warp", _nearest(params, warps=max(r.width // (8 * WARP), 1), words=4), ()))

@@ -15,6 +15,7 @@ As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
 from __future__ import annotations
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant, fitting
 from kernels.ops.topk.pairs import pairs
 from kernels.ops.topk.routing import Routing
@@ -64,7 +65,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A warp agrees in a few shuffles, without a barrier; else a thread for each expert; a CPU's thread by itself. One
     thread applies everywhere."""
-    there, found = fitting(_variants(w), w, device), []
+    there, found = fitting(_variants(w), w, backends.find(device)), []
     if "warp" in there:
         warps = max((p["warps"] for p in there["warp"].params(w) if p["warps"] <= 4), default=1)
         found.append(Schedule("warp", (("warps", warps),), ()))
