@@ -18,6 +18,7 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.ops.registry import KernelError, backend, body, get_op, variants
 from kernels.serve.sink import complete, placeholders
 from kernels.tinygrad.schedule import Axis, ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
@@ -55,7 +56,8 @@ class Limits:
     @staticmethod
     def of(ren: Renderer, w: Workload) -> Limits:
         """Those of a device. Several tokens share a weight's unpacking, so that there a large body pays."""
-        return Limits(256 if w.m < 4 else 512, MAX_THREADS, ren.shared_max)
+        threads = max(1, backends.find(backend(ren)).threads)
+        return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
 
 
 @dataclass(frozen=True)
