@@ -48,7 +48,7 @@ _PROBE = """
 import ctypes, json, sys
 from tinygrad import Device, Tensor
 device, cpu = Device[Device.DEFAULT], False
-%s
+# on_cpu
 quick = cpu and "quick" in sys.argv
 if not quick and (seen := (Tensor([1.0, 2.0, 3.0]) * 2).tolist()) != [2.0, 4.0, 6.0]:
     raise RuntimeError(f"2 * [1, 2, 3] gave {seen}")
@@ -101,7 +101,7 @@ def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Findin
     dev = f"{row.interface}+{device}" if row.interface else device
     env = {**environ, "DEV": dev, "CCACHE": "0", "DEBUG": "0"}
     how = "thorough" if device in environ.get("DEV", "").upper() else "quick"
-    command = [sys.executable, "-P", "-c", _PROBE % row.on_cpu, how]
+    command = [sys.executable, "-P", "-c", _PROBE.replace("# on_cpu", row.on_cpu), how]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired:
