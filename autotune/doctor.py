@@ -19,7 +19,7 @@ from pathlib import Path
 from db import paths
 from db.errors import StoreError
 from db.store import Store
-from kernels import clash, devices
+from kernels import backends, clash, devices
 from kernels.tinygrad import hostcc
 
 PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
@@ -90,7 +90,7 @@ def examine(
     """Examine this machine, and the store at `store` (default: db.paths.default_store()). Takes some seconds."""
     environ = os.environ if environ is None else environ
     problems: list[Problem] = []
-    findings = {name: probe(name, environ) for name in (*devices.GPUS, "WEBGPU", "DSP")}
+    findings = {name: probe(name, environ) for name in _apart_from_the_host()}
     try:
         choice = devices.choose_device(environ, lambda name, _: findings[name])
     except devices.DeviceError as error:
@@ -119,10 +119,15 @@ def examine(
     )
 
 
+def _apart_from_the_host() -> list[str]:
+    """Real devices that a probe can open."""
+    return [row.name for row in backends.devices() if row.hardware and not row.host]
+
+
 def _spelled(device: str) -> str:
     """The line of the device list that DEV=`device` is about: CPU:X86 has one of its own."""
-    name = device.split(";")[0].split("+")[-1].upper()
-    return name if name == "CPU:X86" else name.split(":")[0]
+    row = backends.find(device)
+    return row.name if row.name == backends.ASSEMBLED else row.device
 
 
 def _cpu_findings(environ: Mapping[str, str], probe: devices.Probe) -> dict[str, devices.Finding]:
@@ -130,12 +135,12 @@ def _cpu_findings(environ: Mapping[str, str], probe: devices.Probe) -> dict[str,
     if compiler is None:
         cpu = devices.Finding(False, f"no C compiler that tinygrad can use: {hostcc.INSTALL}")
     else:
-        cpu = probe("CPU", {**environ, "CC": compiler.path})
-    if hostcc.machine() != "x86_64":
+        cpu = probe(backends.HOST, {**environ, "CC": compiler.path})
+    if hostcc.machine() != backends.find(backends.ASSEMBLED).machine:
         x86 = devices.Finding(False, f"this is {hostcc.machine()}")
     else:
         x86 = devices.Finding(True, "needs no compiler" + ("; tinygrad is mended for that" if compiler is None else ""))
-    return {"CPU": cpu, "CPU:X86": x86}
+    return {backends.HOST: cpu, backends.ASSEMBLED: x86}
 
 
 def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
@@ -151,9 +156,11 @@ def _nvrtc() -> Tool:
     from tinygrad.runtime.autogen import nvrtc
 
     if nvrtc.dll.nm not in nvrtc.dll._loaded_:
-        return Tool("nvrtc", "", "")
+        return Tool(backends.NVRTC, "", "")
     status = nvrtc.nvrtcVersion(major := ctypes.c_int(), minor := ctypes.c_int())
-    return Tool("nvrtc", str(nvrtc.dll._name), f"{major.value}.{minor.value}" if status == 0 else f"error {status}")
+    return Tool(
+        backends.NVRTC, str(nvrtc.dll._name), f"{major.value}.{minor.value}" if status == 0 else f"error {status}"
+    )
 
 
 def _nvrtc_remedy() -> str:
@@ -197,7 +204,8 @@ def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[
     problems = []
     if choice is not None and choice.mend and choice.faster is not None:
         problems.append(Problem("no C compiler for the CPU device", choice.faster))
-    if choice is not None and choice.device == "CUDA" and not all(t.path for t in compilers if t.name == "nvrtc"):
+    wanted = backends.find(choice.device).compiler if choice is not None else ""
+    if wanted == backends.NVRTC and not all(t.path for t in compilers if t.name == wanted):
         problems.append(Problem("tinygrad finds no CUDA compiler (nvrtc) and writes PTX by itself", _nvrtc_remedy()))
     return problems
 

@@ -15,7 +15,7 @@ from autotune.transfer import served_if_any
 from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Target
-from kernels import devices, llm
+from kernels import backends, devices, llm
 from kernels.models.header import Header
 from kernels.models.passes import CONTEXT
 from kernels.serve import resolution
@@ -71,7 +71,7 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
     devices.activate(choice)
     device = choice.device
     target = devices.describe_target(device)
-    if target.backend.partition(":")[0] in devices.WITHOUT_RESULTS:
+    if not backends.find(target.backend).computes:
         raise devices.DeviceError(f"DEV={device!r} computes nothing: choose another device with DEV or --device")
     resolution.serve_from(Lookup(settings.db), settings.lookup)
     room = devices.memory_nbytes(device)

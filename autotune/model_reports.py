@@ -12,8 +12,8 @@ from autotune.loaded_model import LoadedModel
 from autotune.render import NONE, Columns, giga, percent, table
 from autotune.speed import Decoded, Speed
 from autotune.text_stream import TextStream
-from autotune.tinygrad_api.launch import CLOCKS
 from autotune.trial.statistics import Summary, summarize
+from kernels import backends
 
 STEP_NAMES = {"user": "tuned", "packaged": "tuned elsewhere", "same_arch": "tuned on the same arch"}
 BENCH: Columns = (
@@ -133,7 +133,7 @@ def profile(p: Profile, by: str, backend: str) -> str:
     """The table; its last lines say what all launches took, and by which clock."""
     rows = [_profile_row(share, p) for share in (by_op(p) if by == "op" else p.shares)]
     count = sum(share.count for share in p.shares)
-    clock = CLOCKS.get(backend.partition(":")[0], "the host's")
+    clock = backends.find(backend).clock
     return "\n".join(
         [
             table(PROFILE, rows),
@@ -155,6 +155,6 @@ def profile_json(p: Profile, by: str, backend: str) -> dict[str, Any]:
         "tokens": p.tokens,
         "position": p.position,
         "seconds_per_token": p.seconds / p.tokens,
-        "clock": CLOCKS.get(backend.partition(":")[0], "the host's"),
+        "clock": backends.find(backend).clock,
         by: [asdict(share) for share in (by_op(p) if by == "op" else p.shares)],
     }

@@ -24,10 +24,11 @@ from autotune.verify import Checked
 from db.errors import AutotuneError
 from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
+from kernels import backends
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies
 
-BACKEND = "METAL"
+BACKEND = backends.SIMULATED
 AHEAD = 4  # jobs a worker that are handed out before their turn: the rest can still be stopped
 SIMULATED = "simulated"
 

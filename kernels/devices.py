@@ -15,8 +15,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from kernels import backends
 from kernels.tinygrad import hostcc
 from kernels.tinygrad.hardware import (
     DeviceError,
@@ -41,22 +41,14 @@ __all__ = [
     "probe_device",
 ]
 
-GPUS = ("METAL", "AMD", "NV", "CUDA", "QCOM", "CL")
-ON_REQUEST = ("CPU", "WEBGPU", "DSP", "NULL", "PYTHON")  # these are used when DEV names them; CPU also as a fallback
-WITHOUT_RESULTS = ("NULL",)  # kernels are rendered and compiled for it, and compute nothing
-CPU_RENDERERS = {"": True, "CLANG": True, "LLVM": False, "LVP": False, "X86": False}  # name -> needs a C compiler
-
 _PROBE_SECONDS = 60
-# A device counts when it opens and computes: one that opens may still lack its compiler. An OpenCL device of type
-# CPU (CL_DEVICE_TYPE, bit 2) is told apart before it compiles anything, which takes PoCL a second: "quick".
+# A device counts when it opens and computes: one that opens may still lack its compiler. A CPU in disguise (the row's
+# `on_cpu`) is told apart before it compiles anything, which takes PoCL a second: "quick".
 _PROBE = """
 import ctypes, json, sys
 from tinygrad import Device, Tensor
 device, cpu = Device[Device.DEFAULT], False
-if Device.DEFAULT == "CL":
-    from tinygrad.runtime.autogen import opencl as cl
-    cl.clGetDeviceInfo(device.cl_dev, cl.CL_DEVICE_TYPE, 8, ctypes.byref(kind := ctypes.c_uint64()), None)
-    cpu = bool(kind.value & 2)
+# on_cpu
 quick = cpu and "quick" in sys.argv
 if not quick and (seen := (Tensor([1.0, 2.0, 3.0]) * 2).tolist()) != [2.0, 4.0, 6.0]:
     raise RuntimeError(f"2 * [1, 2, 3] gave {seen}")
@@ -92,25 +84,9 @@ class Choice:
 Probe = Callable[[str, Mapping[str, str]], Finding]
 
 
-def absent(device: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Why `device` cannot be there, judging only by the platform and its driver's files; None if it may be."""
-    nvidia = ("/dev/nvidiactl", "/dev/dxg")
-    files = {  # one of these must exist
-        "AMD": ("/dev/kfd",),
-        "NV": nvidia[:1],
-        "CUDA": nvidia,
-        "QCOM": ("/dev/kgsl-3d0",),
-        "DSP": ("/dev/adsprpc-smd",),
-    }
-    if device == "METAL":
-        return None if sys.platform == "darwin" else "needs macOS"
-    if device == "CL":
-        named = environ.get("OCL_ICD_VENDORS") or environ.get("OCL_ICD_FILENAMES")
-        if sys.platform == "darwin" or named or any(Path("/etc/OpenCL/vendors").glob("*.icd")):
-            return None
-        return "no OpenCL driver in /etc/OpenCL/vendors"
-    wanted = files.get(device, ())
-    return None if not wanted or any(map(os.path.exists, wanted)) else f"no driver: {' or '.join(wanted)} is missing"
+def gpus() -> tuple[str, ...]:
+    """The devices that are used without being asked for when they work, in the order in which they are tried."""
+    return tuple(row.name for row in backends.devices() if row.automatic)
 
 
 def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Finding:
@@ -118,12 +94,14 @@ def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Findin
 
     OpenCL on the CPU has to compute something only if DEV asks for it: it is not chosen otherwise.
     """
-    if why := absent(device, environ):
+    row = backends.find(device)
+    if why := row.missing(environ):
         return Finding(False, why)
-    # On AMD and NV only the kernel driver's interface: tinygrad would go on to seize the bare PCI device.
-    dev = {"AMD": "KFD+AMD", "NV": "NVK+NV"}.get(device, device)
+    # An interface of the kernel's driver, where there is one: tinygrad would go on to seize the bare PCI device.
+    dev = f"{row.interface}+{device}" if row.interface else device
     env = {**environ, "DEV": dev, "CCACHE": "0", "DEBUG": "0"}
-    command = [sys.executable, "-P", "-c", _PROBE, "thorough" if device in environ.get("DEV", "").upper() else "quick"]
+    how = "thorough" if device in environ.get("DEV", "").upper() else "quick"
+    command = [sys.executable, "-P", "-c", _PROBE.replace("# on_cpu", row.on_cpu), how]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired:
@@ -147,7 +125,7 @@ def choose_device(environ: Mapping[str, str] | None = None, probe: Probe = probe
     if dev := environ.get("DEV", "").strip():
         return _explicit(dev, environ)
     skipped: list[tuple[str, str]] = []
-    for gpu in GPUS:
+    for gpu in gpus():
         finding = probe(gpu, environ)
         if finding.ok and finding.gpu:
             return Choice(gpu, f"first GPU that works: {finding.detail}", skipped=tuple(skipped))
@@ -158,13 +136,13 @@ def choose_device(environ: Mapping[str, str] | None = None, probe: Probe = probe
 def _cpu(environ: Mapping[str, str], skipped: tuple[tuple[str, str], ...]) -> Choice:
     if (compiler := hostcc.find(environ)) is not None:
         reason = f"no GPU works here; CPU kernels are compiled by {compiler.kind} ({compiler.path})"
-        faster = f"a GPU: {', '.join(GPUS)} are used without asking when they work"
-        return Choice("CPU", reason, faster, skipped, _cc(compiler, environ))
-    skipped += (("CPU", "no C compiler that tinygrad can use: neither CC, clang nor the ziglang wheel"),)
-    if hostcc.machine() != "x86_64":
+        faster = f"a GPU: {', '.join(gpus())} are used without asking when they work"
+        return Choice(backends.HOST, reason, faster, skipped, _cc(compiler, environ))
+    skipped += ((backends.HOST, "no C compiler that tinygrad can use: neither CC, clang nor the ziglang wheel"),)
+    if hostcc.machine() != backends.find(backends.ASSEMBLED).machine:
         raise DeviceError(f"no device works on this {hostcc.machine()} machine: {hostcc.INSTALL}")
     reason = "no GPU works here and there is no C compiler; tinygrad's own x86 assembler needs none"
-    return Choice("CPU:X86", reason, f"about 5 times faster: {hostcc.INSTALL}", skipped, mend=True)
+    return Choice(backends.ASSEMBLED, reason, f"about 5 times faster: {hostcc.INSTALL}", skipped, mend=True)
 
 
 def _cc(compiler: hostcc.HostCompiler, environ: Mapping[str, str]) -> str | None:
@@ -178,30 +156,35 @@ def _explicit(dev: str, environ: Mapping[str, str]) -> Choice:
     first = dev.split(";")[0].split("+")[-1]
     name, _, rest = first.partition(":")
     name, renderer = name.upper(), rest.split(":")[0].upper()
-    if name not in GPUS + ON_REQUEST:
-        raise DeviceError(f"DEV={dev!r}: no such device; expected one of {', '.join(GPUS + ON_REQUEST)}")
+    if not backends.known(name):
+        raise DeviceError(f"DEV={dev!r}: no such device; expected one of {_names()}")
     if renderer.isdigit():
         raise DeviceError(f"DEV={dev!r}: {renderer!r} is in the place of a renderer; DEV takes no device number")
-    if why := absent(name, environ):
+    if why := backends.find(name).missing(environ):
         raise DeviceError(f"DEV={dev!r}: {why}; unset DEV to use what this machine has")
     choice = Choice(dev, f"DEV={dev} asks for it")
-    if name != "CPU":
+    if not (row := backends.find(dev)).host:
         return choice
-    if renderer not in CPU_RENDERERS:
-        raise DeviceError(f"DEV={dev!r}: CPU has no renderer {renderer!r}; expected {', '.join(CPU_RENDERERS)[2:]}")
+    if renderer and renderer not in (there := backends.renderers(name)):
+        raise DeviceError(f"DEV={dev!r}: {name} has no renderer {renderer!r}; expected {', '.join(there)}")
     if (compiler := hostcc.find(environ)) is not None:
         return Choice(dev, choice.reason, cc=_cc(compiler, environ))
-    if CPU_RENDERERS[renderer]:
-        other = ", or DEV=CPU:X86" if hostcc.machine() == "x86_64" else ""
+    if row.compiler:
+        assembled = backends.find(backends.ASSEMBLED)
+        other = f", or DEV={assembled.name}" if hostcc.machine() == assembled.machine else ""
         raise DeviceError(f"DEV={dev!r} needs a C compiler: {hostcc.INSTALL}{other}")
-    return Choice(dev, choice.reason, f"DEV=CPU is about 5 times faster: {hostcc.INSTALL}", mend=True)
+    return Choice(dev, choice.reason, f"DEV={row.device} is about 5 times faster: {hostcc.INSTALL}", mend=True)
 
 
 def named(device: str) -> str:
     """`device`, as tinygrad spells it ("CUDA:1"). Raises DeviceError for a name that is none of tinygrad's devices."""
-    if device.split(":")[0].upper() not in GPUS + ON_REQUEST:
-        raise DeviceError(f"device {device!r}: no such device; expected one of {', '.join(GPUS + ON_REQUEST)}")
+    if not backends.known(device):
+        raise DeviceError(f"device {device!r}: no such device; expected one of {_names()}")
     return device
+
+
+def _names() -> str:
+    return ", ".join(row.name for row in backends.devices())
 
 
 def activate(choice: Choice) -> None:

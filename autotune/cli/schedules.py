@@ -32,10 +32,11 @@ def check_schedules(
     """Checks schedules one by one, each on random inputs. The exit status."""
     from autotune.session import choose, session
     from autotune.verify import verify as verified
+    from kernels import backends
 
     workloads = None
     if model:
-        where = "METAL" if simulate else choose(chosen).device
+        where = backends.SIMULATED if simulate else choose(chosen).device
         workloads = [found.workload for found in plan_of(model, where, m, ctx, linears=False).workloads]
     if simulate:
         return _simulated(chosen, target, workloads, formats, m, count, as_json)

@@ -17,6 +17,7 @@ from tinygrad.renderer import Renderer
 from autotune.tinygrad_api.actions import actions
 from autotune.tinygrad_api.loops import loop_sizes
 from db.records import Schedule, Workload
+from kernels import backends
 from kernels.ops.registry import KernelError, backend, body, get_op, variants
 from kernels.serve.sink import complete, placeholders
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
@@ -36,7 +37,8 @@ class Limits:
     @staticmethod
     def of(ren: Renderer, w: Workload) -> Limits:
         """Those of a device. Several tokens share a weight's unpacking, so that there a large body pays."""
-        return Limits(256 if w.m < 4 else 512, MAX_THREADS, ren.shared_max)
+        threads = max(1, backends.find(backend(ren)).threads)
+        return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ COPY = "copy"
 
 @dataclass(frozen=True)
 class Launched:
-    """A launch, or a copy between buffers. seconds: on the device's clock (`launch.CLOCKS`), 0 where not timed."""
+    """A launch, or a copy between buffers. seconds: on the device's clock (`kernels.backends`), 0 where not timed."""
 
     name: str
     seconds: float = 0.0

@@ -18,17 +18,8 @@ from tinygrad.uop.ops import Ops, UOp
 
 from autotune.tinygrad_api.lower import Program, one_line
 from db.errors import AutotuneError
+from kernels import backends
 
-# where the seconds of a launch come from, by tinygrad device
-CLOCKS = {
-    "CPU": "perf_counter around the call",
-    "CL": "OpenCL profiling events",
-    "CUDA": "CUDA events",
-    "METAL": "Metal GPUStartTime/GPUEndTime",
-    "AMD": "GPU timestamps",
-    "NV": "GPU timestamps",
-    "QCOM": "GPU timestamps",
-}
 # how tinygrad's runtimes report what a driver refused
 _REFUSALS = (RuntimeError, AssertionError, MemoryError)
 
@@ -77,7 +68,8 @@ class OpenDevice:
 
     @property
     def clock(self) -> str:
-        return CLOCKS.get(self.name, "perf_counter around the call")
+        """Where the seconds of a launch come from."""
+        return backends.find(self.name).clock
 
     def upload(self, array: npt.NDArray[Any]) -> Buffer:
         """The array's bytes in device memory. MemoryError when there is no room."""

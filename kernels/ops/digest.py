@@ -2,7 +2,7 @@
 
 What is imported is read from the source, not from a list kept by hand: editing any module that can change what an op
 computes changes its digest. Left out are modules called `defaults` and `reference`, which choose schedules and judge
-results, and the unpacking of formats that the workload does not have.
+results, `backends`, which says what a device can do, and the unpacking of formats that the workload does not have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = __name__.partition(".")[0]
 UNPACK = f"{PACKAGE}.formats.unpack"
-NO_SOURCE = frozenset({"defaults", "reference"})
+NO_SOURCE = frozenset({"defaults", "reference", "backends"})
 
 
 @functools.cache

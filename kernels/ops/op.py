@@ -6,15 +6,17 @@ that a new op is one module, one reference (`kernels.ops.references`) and one li
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import DType
 
 from db.errors import AutotuneError
 from db.records import Schedule, Workload
+from kernels.backends import Backend, Needs
 
 Params = dict[str, int]
 Args = Mapping[str, UOp]
@@ -64,17 +66,36 @@ class Variable:
         return UOp.variable(self.name, self.low, self.high, param=True)
 
 
+def _nothing(w: Workload, params: Params) -> Needs:
+    return Needs()
+
+
 @dataclass(frozen=True)
 class Variant:
     """`build(workload, params, args, device)` -> the kernel's body; `params(workload)`: those it can be built with,
-    the default first. `devices`: where it can run, None for everywhere. `schedulable`: False where the variant fixes
-    its own structure and takes no opts. `must`: an opt that it is only right with ("TC")."""
+    the default first. `needs(workload, params)`: what it needs of a backend. `schedulable`: False where the variant
+    fixes its own structure and takes no opts. `must`: an opt that it is only right with ("TC")."""
 
     build: Callable[[Workload, Params, Args, str], UOp]
     params: Callable[[Workload], tuple[Params, ...]]
-    devices: frozenset[str] | None = None
+    needs: Callable[[Workload, Params], Needs] = _nothing
     schedulable: bool = True
     must: str | None = None
+
+    def on(self, w: Workload, row: Backend) -> Variant:
+        """The same with the parameters for `w` that fit a backend."""
+        found = tuple(p for p in self.params(w) if row.has(self.needs(w, p)))
+        return replace(self, params=functools.partial(_given, found))
+
+
+def _given(found: tuple[Params, ...], w: Workload) -> tuple[Params, ...]:
+    return found
+
+
+def fitting(variants: Mapping[str, Variant], w: Workload, row: Backend) -> dict[str, Variant]:
+    """The variants that have parameters for `w` on a backend, with those alone."""
+    found = {name: variant.on(w, row) for name, variant in variants.items()}
+    return {name: variant for name, variant in found.items() if variant.params(w)}
 
 
 def _no_variables(w: Workload) -> tuple[Variable, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 from tinygrad import UOp
 from tinygrad.renderer import Renderer
@@ -10,6 +11,8 @@ from tinygrad.renderer.cstyle import CStyleLanguage
 from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
+from kernels import backends
+from kernels.backends import Backend
 from kernels.formats import get_format
 from kernels.ops.argmax import argmax
 from kernels.ops.attention import flash_combine, flash_decode, flash_prefill, mla_decode, mla_prefill
@@ -18,7 +21,7 @@ from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
-from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
+from kernels.ops.op import KernelError, Op, Operand, Variable, Variant, fitting
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
 
@@ -72,11 +75,14 @@ def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
 
     Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
     """
-    return {
-        name: v
-        for name, v in get_op(w.op).variants(w).items()
-        if v.params(w) and (device is None or v.devices is None or device in v.devices)
-    }
+    if device is None:
+        return {name: v for name, v in get_op(w.op).variants(w).items() if v.params(w)}
+    return dict(_fitting(w, backends.find(device)))
+
+
+@functools.lru_cache(maxsize=1024)  # a kernel is looked up, checked and built with the same variants
+def _fitting(w: Workload, row: Backend) -> Mapping[str, Variant]:
+    return fitting(get_op(w.op).variants(w), w, row)
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, prod
 
 from db.records import Schedule, Workload
+from kernels import backends
 from kernels.ops import registry
-
-# backends whose defaults follow what was measured, shape by shape
-_FITTED = frozenset({"CUDA", "NV"})
 
 
 def near_enough(device: str) -> float:
@@ -17,7 +15,7 @@ def near_enough(device: str) -> float:
     On an H100 shapes a factor of two and more apart had 0.87 times the defaults' speed with each other's schedules, on
     a CPU 1.08 times.
     """
-    return log(1.5) if device in _FITTED else inf
+    return log(1.5) if backends.find(device).fitted else inf
 
 
 def untuned(w: Workload) -> Schedule:
@@ -33,6 +31,12 @@ def heuristic(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 def defaults(w: Workload, device: str) -> tuple[Schedule, ...]:
     """The hand-chosen schedules of a workload on a backend ("CUDA", "CPU:X86"), best first, each once."""
-    there = registry.variants(w, device)
-    found = (s for s in registry.get_op(w.op).choices(w, device) if s.variant in there)
+    there, most = registry.variants(w, device), backends.find(device).threads
+    found = (s for s in registry.get_op(w.op).choices(w, device) if s.variant in there and _threads(s) <= most)
     return tuple(dict.fromkeys(found))
+
+
+def _threads(schedule: Schedule) -> int:
+    """Of a workgroup, as far as amounts of opts say; 0 without opts that make one."""
+    amounts = [o.arg for o in schedule.opts or () if o.op in ("LOCAL", "GROUP", "GROUPTOP")]
+    return prod(a for a in amounts if isinstance(a, int) and a) if amounts else 0

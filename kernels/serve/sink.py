@@ -16,6 +16,7 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
+from kernels import backends
 from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
@@ -50,10 +51,7 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     not apply, or without the one that the variant must have.
     """
     ren = renderer(Device.DEFAULT) if ren is None else ren
-    if (device := registry.backend(ren)) == "CPU:X86":
-        from kernels.tinygrad import x86_loops
-
-        x86_loops.mend()
+    backends.find(device := registry.backend(ren)).prepare()
     return _scheduled(_body(w, schedule, device), schedule, ren)
 
 

@@ -48,7 +48,8 @@ def test_the_first_gpu_that_works(working, expected):
     assert choice.device == expected
     assert f"a {expected}" in choice.reason
     assert choice.faster is None
-    assert [name for name, _ in choice.skipped] == list(devices.GPUS[: devices.GPUS.index(expected)])
+    gpus = devices.gpus()
+    assert [name for name, _ in choice.skipped] == list(gpus[: gpus.index(expected)])
     assert all(why == f"{name} is not here" for name, why in choice.skipped)
 
 
@@ -79,7 +80,7 @@ def test_without_a_compiler_the_x86_renderer(monkeypatch, no_compiler):
     choice = devices.choose_device({}, probe_of())
     assert (choice.device, choice.mend) == ("CPU:X86", True)
     assert choice.faster == f"about 5 times faster: {hostcc.INSTALL}"
-    assert [name for name, _ in choice.skipped] == [*devices.GPUS, "CPU"]
+    assert [name for name, _ in choice.skipped] == [*devices.gpus(), "CPU"]
     assert pickle.loads(pickle.dumps(choice)) == choice
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from db import codec
 from kernels import devices
-from kernels.tinygrad import hardware, hostcc
+from kernels.tinygrad import facts, hardware, hostcc
 
 MiB = 2**20
 HAS_OPENCL = any(Path("/etc/OpenCL/vendors").glob("*.icd"))
@@ -76,7 +76,7 @@ def test_printable_text_always_fits_a_target(text):
     ],
 )
 def test_gpu_cores_as_ioreg_prints_them(ioreg, cores):
-    assert hardware.gpu_core_count(ioreg) == cores
+    assert facts.gpu_core_count(ioreg) == cores
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_gpu_cores_as_ioreg_prints_them(ioreg, cores):
     ],
 )
 def test_the_assumed_cache_of_an_apple_chip(name, mib):
-    assert hardware.apple_cache_nbytes(name) == mib * MiB
+    assert facts.apple_cache_nbytes(name) == mib * MiB
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_largest_cache_that_sysfs_lists(tmp_path, sizes, nbytes):
     for i, size in enumerate(sizes):
         (tmp_path / f"index{i}").mkdir()
         (tmp_path / f"index{i}" / "size").write_text(size)
-    assert hardware.cpu_cache_nbytes(tmp_path) == nbytes
+    assert facts.cpu_cache_nbytes(tmp_path) == nbytes
 
 
 def test_cuda_facts_come_from_the_driver(monkeypatch):
@@ -119,10 +119,10 @@ def test_cuda_facts_come_from_the_driver(monkeypatch):
     monkeypatch.setattr(cuda, "cuDeviceGetName", lambda out, nbytes, _: setattr(out, "value", b"NVIDIA H100") or 0)
     monkeypatch.setattr(cuda, "cuDriverGetVersion", lambda out: _fill(out, 12080))
     monkeypatch.setattr(cuda, "cuDeviceTotalMem_v2", lambda out, _: _fill(out, 80 * 2**30))
-    facts = hardware._cuda(SimpleNamespace(arch="sm_90", cu_device=0), None)
-    assert (facts.arch, facts.name, facts.compute_units) == ("sm_90", "NVIDIA H100", 132)
-    assert facts.driver.startswith("CUDA 12.8")
-    assert (facts.cache_nbytes, facts.memory_nbytes) == (50 * MiB, 80 * 2**30)
+    found = facts.cuda(SimpleNamespace(arch="sm_90", cu_device=0), None)
+    assert (found.arch, found.name, found.compute_units) == ("sm_90", "NVIDIA H100", 132)
+    assert found.driver.startswith("CUDA 12.8")
+    assert (found.cache_nbytes, found.memory_nbytes) == (50 * MiB, 80 * 2**30)
 
 
 def _fill(reference, value) -> int:

@@ -11,7 +11,7 @@ from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
-from kernels.formats.unpack import NO_HALF
+from kernels import backends
 from kernels.ops.references import make_case
 from kernels.ops.registry import KernelError, nbytes_moved, variants
 from kernels.serve import defaults
@@ -24,7 +24,7 @@ WORKLOADS = {
     "deepseek": mla(heads=4, rank=512, rope=64, ctx=70, splits=2),
 }
 # of an output's size: a score is rounded before it becomes an exponent; emulated halves have no denormals
-ELEMENT = 8e-5 if backend() in NO_HALF else 2e-5
+ELEMENT = 2e-5 if backends.find(backend()).has_half else 8e-5
 
 
 def assert_right(w, schedule):

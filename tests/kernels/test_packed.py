@@ -10,12 +10,11 @@ from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 
 import kernels
 from db.records import M_BUCKETS
-from kernels import formats
+from kernels import backends, formats
 from kernels.api.packed import bucket
 from kernels.formats import FormatError, reference
 from kernels.formats.unpack import tables
 from kernels.models.header import HeaderError
-from kernels.ops.linear import tensor_core
 from kernels.serve import resolution
 
 N, K = 10, 64
@@ -67,7 +66,7 @@ def test_any_leading_dims_and_more_tokens_than_the_largest_bucket(raw, weight, l
     x = tokens(*lead)
     out = kernels.linear(Tensor(x), weight)
     assert out.dtype == dtypes.float32
-    close(out.numpy(), raw, x, 2e-5 if len(x.reshape(-1, K)) > 8 and backend() in tensor_core.DEVICES else 1e-5)
+    close(out.numpy(), raw, x, 2e-5 if len(x.reshape(-1, K)) > 8 and backends.find(backend()).tensor_core else 1e-5)
 
 
 def test_float16_in_float16_out(raw, weight):

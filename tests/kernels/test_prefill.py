@@ -12,7 +12,7 @@ from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
 from db.records import Outcome, Schedule, Workload
-from kernels.formats.unpack import NO_HALF
+from kernels import backends
 from kernels.ops.references import make_case
 from kernels.ops.registry import KernelError, operands, variants
 from kernels.serve import defaults
@@ -38,7 +38,7 @@ WORKLOADS = {
     "deepseek": mla_many(8, heads=4, rank=512, rope=64, ctx=70),
 }
 # of an output's size: a score is rounded before it becomes an exponent; emulated halves have no denormals
-ELEMENT = 8e-5 if backend() in NO_HALF else 2e-5
+ELEMENT = 2e-5 if backends.find(backend()).has_half else 8e-5
 
 
 def assert_right(w, schedule):

@@ -18,9 +18,8 @@ from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
 from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Schedule, Workload
-from kernels import devices
+from kernels import backends, devices
 from kernels.formats import reference
-from kernels.formats.unpack import NO_HALF
 from kernels.ops.case import Case, Inputs, PackedRows, outputs
 from kernels.ops.references import make_case, truths
 from kernels.ops.registry import operands as operands_of
@@ -63,7 +62,7 @@ def ordinary_rows(w: Workload) -> Case:
 
 
 def case_of(w: Workload, seed: int = 0) -> Case:
-    if w.op == "linear" and w.epilogue == "none" and w.out_dtype == "float16" and backend() in NO_HALF:
+    if w.op == "linear" and w.epilogue == "none" and w.out_dtype == "float16" and not backends.find(backend()).has_half:
         return ordinary_rows(w)
     return make_case(w, seed)
 

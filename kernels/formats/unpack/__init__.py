@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from tinygrad import UOp, dtypes
 
+from kernels import backends
 from kernels.formats import FormatError
 
 
@@ -76,18 +77,14 @@ class Block:
         return half(bits.cast(dtypes.uint16), self._device)
 
 
-# devices where a driver may lack halves, which tinygrad 0.14 then emulates with denormals taken for zero
-NO_HALF = frozenset({"CL", "WEBGPU"})
-
-
 def half(bits: UOp, device: str) -> UOp:
     """uint16 float16 bits as float32, denormals included, on devices without halves too."""
-    name = device.split(":")[0]
-    if name not in NO_HALF and name != "CPU":
+    row = backends.find(device)
+    if row.has_half and row.vector_half:
         return bits.bitcast(dtypes.float16).cast(dtypes.float32)
     wide = bits.cast(dtypes.uint32)
     magnitude = wide & 0x7FFF
-    if name == "CPU":
+    if row.has_half:
         # float32 arithmetic, which compilers do in vectors where they convert halves one by one: a third of the time.
         # Shifted into place the exponent is 112 too small, and a denormal stays one, which a CPU multiplies rightly
         value = ((magnitude << 13).bitcast(dtypes.float32) * 2.0**112).bitcast(dtypes.uint32)
@@ -142,8 +139,6 @@ def number(quant: Quant) -> UOp:
     return float32(quant.quant if isinstance(quant, Bits) else quant)
 
 
-# where float32 arithmetic takes denormals as they are, at full speed
-DENORMALS = frozenset({"CUDA", "NV"})
 LEAST = 149  # an integer below 2**24 is, as the bits of a float32, itself times 2**-LEAST: denormal below 2**23
 
 
@@ -162,7 +157,7 @@ def in_place(quant: Quant, device: str) -> Placed:
     if not isinstance(quant, Bits):
         return Placed(float32(quant))
     word, bits, end = quant.word, quant.shift, quant.shift + quant.mask.bit_length()
-    if device.split(":")[0] not in DENORMALS:
+    if not backends.find(device).denormals:
         return Placed((word & (quant.mask << bits)).cast(dtypes.float32), bits)
     if end == 32:
         return Placed((word >> bits).bitcast(dtypes.float32), 0, LEAST)

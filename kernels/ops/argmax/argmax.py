@@ -14,10 +14,12 @@ from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Schedule, Workload
+from kernels import backends
+from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.workgroup import LOCAL_DEVICES, PARTS, Store, Team, loop, number, reduce
+from kernels.ops.kit.workgroup import PARTS, Store, Team, loop, number, reduce
 from kernels.ops.linear import epilogue
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant, fitting
 from kernels.ops.topk.routing import NEVER, before, clean
 
 _MAX_N = 1 << 24
@@ -108,11 +110,16 @@ def _team_params(w: Workload) -> tuple[Params, ...]:
     )
 
 
+def _team_needs(w: Workload, params: Params) -> Needs:
+    """A value and an id of every thread, and of every part."""
+    return Needs(params["threads"], 8 * (params["threads"] + min(PARTS, params["threads"])))
+
+
 def _variants(w: Workload) -> dict[str, Variant]:
     _check(w)
     return {
         "plain": Variant(_plain, _plain_params),
-        "team": Variant(_team, _team_params, LOCAL_DEVICES, schedulable=False),
+        "team": Variant(_team, _team_params, _team_needs, schedulable=False),
     }
 
 
@@ -129,9 +136,9 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """One workgroup reads a whole vocabulary: of as many threads as keep its loads under way. A CPU fills its vector
     registers."""
     found = []
-    if device in LOCAL_DEVICES:
+    if team := fitting(_variants(w), w, backends.find(device)).get("team"):
         for threads in (512, 256):
-            params = min(_team_params(w), key=lambda p: (abs(p["threads"] - threads), p["words"]))
+            params = min(team.params(w), key=lambda p: (abs(p["threads"] - threads), p["words"]))
             found.append(Schedule("team", tuple(sorted(params.items())), ()))
     lanes = _plain_params(w)[0]["lanes"]
     return (*found, Schedule("plain", (("lanes", lanes),), ()))

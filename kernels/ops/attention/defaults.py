@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from db.records import Schedule
+from collections.abc import Mapping
+
+from db.records import Schedule, Workload
+from kernels import backends
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.loops import plain_params
-from kernels.ops.attention.warp import SHUFFLES, warp_params
-from kernels.ops.attention.workgroup import MAX_QUERIES, solo_params, team_params
-from kernels.ops.kit.workgroup import LOCAL_DEVICES
-from kernels.ops.op import Params
+from kernels.ops.attention.workgroup import MAX_QUERIES, solo_params
+from kernels.ops.op import Params, Variant
 
 
 def _near(params: tuple[Params, ...], **wanted: int) -> tuple[tuple[str, int], ...]:
@@ -30,32 +31,32 @@ def _solo(a: Attention, threads: int) -> Schedule:
     return Schedule("solo", _near(solo_params(a), **_queries(a), threads=threads, tile=tile), ())
 
 
-def _team(a: Attention) -> Schedule:
+def _team(a: Attention, params: tuple[Params, ...]) -> Schedule:
     """Every thread a position and, in the sums, columns of its own; all heads of a group while memory lasts."""
-    return Schedule("team", _near(team_params(a), **_queries(a), threads=128, tile=128, ways=8), ())
+    return Schedule("team", _near(params, **_queries(a), threads=128, tile=128, ways=8), ())
 
 
-def _warp(a: Attention, device: str) -> Schedule:
+def _warp(a: Attention, params: tuple[Params, ...], fitted: bool) -> Schedule:
     """A lane for every 8 columns, so that a warp reads whole rows; warps hide each other's waiting. Heads share the
     rows, but the wider they are the fewer fit a thread's registers: measured on an H100."""
     wanted = {"heads": 4, "warps": 4, "rows": 2}
     if a.many:
         wanted |= _queries(a)
-    elif device != "METAL":
+    elif fitted:
         heads, warps, rows = (4, 8, 2) if a.head_dim <= 64 else (2, 4, 2) if a.head_dim <= 256 else (2, 2, 1)
         wanted = {"heads": heads, "warps": warps, "rows": rows}
-    return Schedule("warp", _near(warp_params(a), **wanted, width=-(-a.head_dim // 8)), ())
+    return Schedule("warp", _near(params, **wanted, width=-(-a.head_dim // 8)), ())
 
 
-def choices(a: Attention, device: str) -> tuple[Schedule, ...]:
+def choices(w: Workload, a: Attention, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
     """Best first: warps where there are shuffles, a workgroup where there is local memory, else threads of a CPU. One
-    thread applies everywhere."""
-    base = device.split(":")[0]
+    thread applies everywhere. variants: those that the backend has parameters for."""
+    row = backends.find(device)
     found = []
-    if device in SHUFFLES and warp_params(a):
-        found.append(_warp(a, device))
-    if device in LOCAL_DEVICES and team_params(a):
-        found.append(_team(a))
-    if base == "CPU":
+    if "warp" in variants:
+        found.append(_warp(a, variants["warp"].params(w), row.fitted))
+    if "team" in variants:
+        found.append(_team(a, variants["team"].params(w)))
+    if row.host:
         found.append(_solo(a, 4 if a.seen >= 512 and not a.many else 1))
     return tuple(dict.fromkeys([*found, _solo(a, 1)]))

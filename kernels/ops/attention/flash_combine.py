@@ -12,6 +12,7 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.ops.attention import attend
 from kernels.ops.attention.attend import reduce_add, reduce_max
 from kernels.ops.kit.workgroup import loop
@@ -60,7 +61,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A thread a column on a GPU, all of whose loads are under way at once; on a CPU, columns in a vector register."""
     found: list[tuple[Opt, ...]] = []
-    if device.startswith("CPU"):
+    if not backends.find(device).threads:
         found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
     else:
         threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from db.records import Workload
+from kernels import backends
 from kernels.ops.attention import attend, defaults
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.loops import plain, plain_params
-from kernels.ops.attention.warp import SHUFFLES, warp, warp_params
-from kernels.ops.attention.workgroup import solo, solo_params, team, team_params
-from kernels.ops.kit.workgroup import LOCAL_DEVICES
-from kernels.ops.op import Op, Operand, Variant
+from kernels.ops.attention.warp import warp, warp_needs, warp_params
+from kernels.ops.attention.workgroup import solo, solo_params, team, team_needs, team_params
+from kernels.ops.op import Op, Operand, Variant, fitting
 
 
 def attention_op(
@@ -38,13 +38,13 @@ def attention_op(
             "team": Variant(
                 lambda w, p, args, _: team(w, build(w), p, args),
                 lambda w: team_params(build(w)),
-                LOCAL_DEVICES,
+                lambda w, p: team_needs(build(w), p),
                 schedulable=False,
             ),
             "warp": Variant(
                 lambda w, p, args, device: warp(w, build(w), p, args, device),
                 lambda w: warp_params(build(w)),
-                frozenset(SHUFFLES),
+                lambda w, p: warp_needs(build(w), p),
                 schedulable=False,
             ),
         }
@@ -54,7 +54,7 @@ def attention_op(
         variants=variants,
         operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
         plain=lambda w: defaults.heuristic(known(w)),
-        choices=lambda w, device: defaults.choices(known(w), device),
+        choices=lambda w, device: defaults.choices(w, known(w), fitting(variants(w), w, backends.find(device)), device),
         module=build.__module__,
         products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
         variables=lambda w: (known(w).variable,),

@@ -20,17 +20,16 @@ from operator import add
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType, Ops
+from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
+from kernels.backends import Needs
 from kernels.ops.attention import attend
 from kernels.ops.attention.attend import EMPTY, Attention, Span, added, chance, queries
 from kernels.ops.attention.workgroup import LOCAL_NBYTES
 from kernels.ops.kit.masked_element import element
-from kernels.ops.kit.warp_sum import SHUFFLES, WARP
+from kernels.ops.kit.warp_sum import WARP, other_lane
 from kernels.ops.op import DTYPES, Args, Params
-
-__all__ = ["SHUFFLES", "warp", "warp_params"]
 
 COLUMNS = 8  # columns of 16 bytes, which a lane reads at a time
 _REGISTERS = 160
@@ -48,8 +47,18 @@ def warp_params(a: Attention) -> tuple[Params, ...]:
         if (count := heads * more.get("tokens", 1))
         if count * COLUMNS * (_strips(a.head_dim, width) + _strips(a.value_dim, width)) <= _REGISTERS
         if rows * count * _strips(a.head_dim, width) <= 16
-        if 4 * warps * count * (a.value_dim + 2) <= LOCAL_NBYTES
+        if _nbytes(a, count, warps) <= LOCAL_NBYTES
     )
+
+
+def _nbytes(a: Attention, count: int, warps: int) -> int:
+    """Of local memory for `count` queries."""
+    return 4 * warps * count * (a.value_dim + 2)
+
+
+def warp_needs(a: Attention, params: Params) -> Needs:
+    count = params["heads"] * params.get("tokens", 1)
+    return Needs(WARP * params["warps"], _nbytes(a, count, params["warps"]), WARP)
 
 
 def _strips(columns: int, width: int) -> int:
@@ -151,8 +160,7 @@ class _Warps:
         all of them then have the same, to the bit."""
         for bit in (16, 8, 4, 2, 1):
             if (bit < self.width) == near:
-                shuffle = SHUFFLES[self.device].format(bit=bit)
-                value = join(value, UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32))
+                value = join(value, other_lane(value, bit, self.device))
         return value
 
     def start(self) -> tuple[_Registers, _Registers, UOp]:

@@ -21,12 +21,13 @@ from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
+from kernels.backends import Needs
 from kernels.ops.attention.attend import EMPTY, Attention, Span, added, chance, queries, reduce_add, reduce_max, span
 from kernels.ops.kit.masked_element import element
 from kernels.ops.kit.workgroup import PARTS, Store, loop
 from kernels.ops.op import DTYPES, Args, Params
 
-LOCAL_NBYTES = 32768  # what every device with local memory has for a workgroup
+LOCAL_NBYTES = 32768  # more of it would leave room for fewer workgroups at a time
 COLUMNS = 8
 MAX_HEADS, MAX_QUERIES = 7, 8  # of a team, of one token and of many: the code grows with them
 _SLOT = 200  # tinygrad numbers its own arrays from 0
@@ -73,6 +74,11 @@ def _blocks(a: Attention, heads: int, more: Params) -> tuple[int, int]:
 def _nbytes(a: Attention, count: int, tile: int, ways: int) -> int:
     """Of local memory for `count` queries."""
     return 4 * count * (a.head_dim + 2 * tile + PARTS + 3 + ways * -(-a.value_dim // COLUMNS) * (COLUMNS + 1))
+
+
+def team_needs(a: Attention, params: Params) -> Needs:
+    count = params["heads"] * params.get("tokens", 1)
+    return Needs(params["threads"], _nbytes(a, count, params["tile"], params["ways"]))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, number
 from kernels.ops.linear import epilogue
@@ -83,7 +84,8 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A thread a word: there are few, and each waits for the block's scales. No opts apply everywhere."""
     params = (("words", 1),)
     loop = "1" if is_plain(w.format) else "3"
-    local = [] if device.startswith("CPU") else [Opt("LOCAL", None, size, loop) for size in (32, 16, 8, 4)]
+    sizes = (32, 16, 8, 4) if backends.find(device).threads else ()
+    local = [Opt("LOCAL", None, size, loop) for size in sizes]
     return (*(Schedule("words", params, (opt,)) for opt in local), Schedule("words", params, ()))
 
 

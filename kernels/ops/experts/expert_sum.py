@@ -8,6 +8,7 @@ from __future__ import annotations
 from tinygrad import UOp
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.formats.unpack import float32
 from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import total
@@ -49,7 +50,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A thread has a few neighbouring columns of a token; a workgroup has threads side by side. No opts apply
     everywhere."""
-    threads = () if device.startswith("CPU") else (64, 32, 16, 8)
+    threads = (64, 32, 16, 8) if backends.find(device).threads else ()
     opts = [(Opt("UPCAST", None, 4, "1"), Opt("LOCAL", None, size, "1")) for size in threads]
     return tuple(Schedule("plain", (), found) for found in (*opts, (Opt("UPCAST", None, 4, "1"),), ()))
 

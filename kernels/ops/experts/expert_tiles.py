@@ -20,6 +20,7 @@ from tinygrad import UOp, dtypes
 from tinygrad.uop.ops import Ops
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.ops.kit.workgroup import loop, reduce
 from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
@@ -87,7 +88,7 @@ def _tiles(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A GPU's threads share out the pairs, in groups that have several results. No opts apply everywhere."""
-    groups = () if device.startswith("CPU") else (32, 16, 8)
+    groups = (32, 16, 8) if backends.find(device).threads else ()
     opts = [(Opt("UPCAST", None, 4, "0"), Opt("GROUP", None, threads, "1")) for threads in groups]
     return tuple(Schedule("plain", (), found) for found in (*opts, ()))
 

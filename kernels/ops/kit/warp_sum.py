@@ -8,21 +8,21 @@ from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import Ops
 
+from kernels import backends
+
 WARP = 32
-# how a backend adds a lane's value to that of the lane whose number differs in one bit
-SHUFFLES = {
-    "CUDA": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
-    "NV": "__shfl_xor_sync(0xffffffffu, {{0}}, {bit})",
-    "METAL": "simd_shuffle_xor({{0}}, {bit})",
-}
 
 
 def warp_sum(value: UOp, device: str) -> UOp:
     """The sum of every lane's value, in every lane."""
     for bit in (16, 8, 4, 2, 1):
-        shuffle = SHUFFLES[device].format(bit=bit)
-        value = value + UOp(Ops.CUSTOM, src=(value,), arg=shuffle, dtype=dtypes.float32)
+        value = value + other_lane(value, bit, device)
     return value
+
+
+def other_lane(value: UOp, bit: int, device: str) -> UOp:
+    """float32 `value` of the lane whose number differs in `bit`."""
+    return UOp(Ops.CUSTOM, src=(value,), arg=backends.find(device).shuffled(bit), dtype=dtypes.float32)
 
 
 def accumulate(values: Sequence[UOp], turn: UOp, outside: tuple[UOp, ...], number: int) -> list[UOp]:

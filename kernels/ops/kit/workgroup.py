@@ -13,7 +13,6 @@ from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace, DType
 from tinygrad.uop.ops import AxisType, Ops
 
-LOCAL_DEVICES = frozenset({"CUDA", "NV", "METAL", "CL", "AMD", "QCOM", "WEBGPU", "CUDA:PTX", "NV:PTX", "AMD:LLVM"})
 PARTS = 16
 _SLOT = 400  # tinygrad numbers its own arrays from 0
 _RANGE = 20
@@ -36,6 +35,17 @@ def reduce(op: Ops, value: UOp, *loops: UOp) -> UOp:
     """`value` summed (Ops.ADD) or its maximum (Ops.MAX) over `loops`."""
     ranges = [at for at in loops if at.op is Ops.RANGE]
     return UOp(Ops.REDUCE, src=(value, *ranges), arg=(op, 0)) if ranges else value
+
+
+def _parts(count: int, threads: int) -> int:
+    """Many numbers are first made one a member, which then are made few."""
+    return min(count, threads if count > 2 * threads else PARTS)
+
+
+def shared_items(count: int, threads: int) -> int:
+    """Items of local memory that `Team.shared` takes."""
+    parts = _parts(count, threads)
+    return parts + (shared_items(parts, threads) if parts > 2 * PARTS else 0)
 
 
 class Team:
@@ -79,8 +89,7 @@ class Team:
     def shared(self, op: Ops, count: int, value: Callable[[UOp], UOp], none: float) -> Callable[[], UOp]:
         """value(i) reduced over i < count in parts, which members share out; `none` changes no result. What comes back
         reads it."""
-        # many numbers are first made one a member, which then are made few
-        parts = min(count, self.threads if count > 2 * self.threads else PARTS)
+        parts = _parts(count, self.threads)
         size, found = -(-count // parts), self.array(parts)
 
         def part(p: UOp) -> list[Store]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.formats import get_format
 from kernels.ops.kit import warp_sum as lanes
-from kernels.ops.linear import shared_x, tensor_core, warp
+from kernels.ops.linear import tensor_core, warp
 from kernels.ops.linear.dot import Rows, chunk_words, is_plain
 from kernels.ops.op import Params, Variant
 
@@ -37,14 +38,14 @@ def heuristic(w: Workload, variants: Variants) -> Choices:
 
 
 def choices(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
-    """The default schedules on a backend ("CUDA", "CPU:X86"), best first.
+    """The default schedules on a backend ("CUDA", "CPU:X86"), best first, of the variants that it has parameters for.
 
     A row is shared: by the lanes of a warp where shuffles are known, else by a workgroup's threads (on an Apple GPU
     GROUPTOP and GROUP gave 70 GB/s where an unscheduled kernel gave 9, and a hand-written one of simdgroups 145). Many
     tokens are first of all for tensor cores.
     """
-    variants = {name: v for name, v in variants.items() if v.params(w)}
-    found = _BACKENDS.get(device.split(":")[0], _groups)(w, r, variants, device)
+    row = backends.find(device)
+    found = _shuffle(w, r, variants, row.fitted) if row.threads else _vectors(w, r, variants)
     return (*_tiles(r, variants, device), *found)
 
 
@@ -52,8 +53,9 @@ def _name(r: Rows) -> str:
     return "dequant" if all(map(is_plain, r.formats)) else "factored"
 
 
-def _cpu(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
-    """One token: eight lanes fill an AVX2 register, four rows share each load of x. More: the tokens share a weight."""
+def _vectors(w: Workload, r: Rows, variants: Variants) -> Choices:
+    """For a CPU, and what else has no workgroups. One token: eight lanes fill an AVX2 register, four rows share each
+    load of x. More: the tokens share a weight."""
     tokens = r.loops[0]
     name = _name(r) if tokens == 1 else "dequant"
     words, lanes = {1: (4, 8), 2: (4, 4), 4: (4, 4)}.get(tokens, (1, 1))
@@ -63,25 +65,31 @@ def _cpu(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
     return tuple(dict.fromkeys([*upcasts, Schedule(name, params, upcast), Schedule(name, params, ())]))
 
 
-def _shuffle(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+def _shuffle(w: Workload, r: Rows, variants: Variants, fitted: bool) -> Choices:
     """Warps of a few rows keep a GPU's memory busy without any search. Apple's GPUs hold fewer threads: two simdgroups
     a threadgroup, as llama.cpp's kernels for them have."""
-    if "warp" not in variants or (found := variants["warp"]).devices is None or device not in found.devices:
-        return _groups(w, r, variants, device)
-    choice = Schedule("warp", params_near(w, found, **_warps(r, device)), ())
+    if (found := variants.get("warp")) is None:
+        return _groups(w, r, variants)
+    wanted = _warps_as_measured(r, max(p["staged"] for p in found.params(w))) if fitted else _few_warps(r)
+    choice = Schedule("warp", params_near(w, found, **wanted), ())
     few = _few_rows(variants["dequant"].params(w)) if _outputs(r) <= 256 and is_plain(r.formats[0]) else ()
-    return (*few, choice, *_groups(w, r, variants, device))
+    return (*few, choice, *_groups(w, r, variants))
 
 
-def _warps(r: Rows, device: str) -> dict[str, int]:
-    """The parameters of a warp's kernel: on NVIDIA's GPUs those that an H100 was fastest with."""
-    staged, wide = shared_x.fits(r), min(_wide_words(format, r.k, _pair(r)) for format in r.formats)
-    if device != "METAL" and staged:
+def _warps_as_measured(r: Rows, staged: int) -> dict[str, int]:
+    """The parameters of a warp's kernel that an H100 was fastest with. staged: 1 where there is room for it."""
+    wide = min(_wide_words(format, r.k, _pair(r)) for format in r.formats)
+    if staged:
         return {"rows": _staged_rows(r), "warps": 4, "words": wide, "staged": 1}
-    if device != "METAL" and r.loops[0] == 1:
+    if r.loops[0] == 1:
         return {"rows": 2, "warps": 8, "words": min(wide, 4), "staged": 0}
+    return {**_few_warps(r), "warps": 4}
+
+
+def _few_warps(r: Rows) -> dict[str, int]:
+    """The same for GPUs that hold fewer threads than NVIDIA's, or that nothing was measured on."""
     words = min(_words(format, r.k) for format in r.formats)
-    return {"rows": _rows(r, words), "warps": 2 if device == "METAL" else 4, "words": words, "staged": 0}
+    return {"rows": _rows(r, words), "warps": 2, "words": words, "staged": 0}
 
 
 def _few_rows(params: Sequence[Params]) -> Choices:
@@ -153,7 +161,7 @@ def _most_words(format: str, k: int, sizes: Sequence[int], weights: int) -> int:
     return next((s for s in fit if warp.steps(format, k, s) >= lanes.WARP), 1)
 
 
-def _groups(w: Workload, r: Rows, variants: Variants, device: str) -> Choices:
+def _groups(w: Workload, r: Rows, variants: Variants) -> Choices:
     """Threads of a workgroup share a row: each takes some of the blocks, then they add up through shared memory. Many
     tokens have parallelism enough without that: a thread takes some of them, so that they share its weights."""
     name = _name(r)
@@ -178,7 +186,7 @@ def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
     instructions, and up to 4 warps of a block take neighbouring rows, so that they share the inputs' cache lines. Few
     tokens make few warps, unless they are of many experts: these take a tile of rows each, and unroll further, to have
     more loads under way."""
-    if "tc" not in variants or device not in tensor_core.DEVICES:
+    if "tc" not in variants:
         return ()
     few = r.loops[0] <= 64 and math.prod(r.loops) * r.n < _MANY_RESULTS
     sizes = itertools.product(
@@ -195,11 +203,3 @@ def _tiles(r: Rows, variants: Variants, device: str) -> Choices:
         opts = tuple(Opt(op, None, size, loop) for op, size, loop in tile if size > 1)
         found.append(Schedule("tc", (), (*tensor_core.opts(r.formats[0], device, more), *opts)))
     return tuple(found)
-
-
-_BACKENDS: dict[str, Callable[[Workload, Rows, Variants, str], Choices]] = {
-    "CPU": _cpu,
-    "CUDA": _shuffle,
-    "NV": _shuffle,
-    "METAL": _shuffle,
-}

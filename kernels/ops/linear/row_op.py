@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from db.records import Workload
-from kernels.ops.kit import warp_sum as lanes
+from kernels import backends
 from kernels.ops.linear import defaults, warp
 from kernels.ops.linear.defaults import Variants
 from kernels.ops.linear.dot import Rows, is_plain, row_params, scheduled
-from kernels.ops.op import Op, Operand, Params, Variant
+from kernels.ops.op import Op, Operand, Params, Variant, fitting
 
 
 def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict[str, Variant]]:
@@ -26,7 +26,7 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
         "warp": Variant(
             lambda w, p, args, device: warp.warp(build(w), p, args, device),
             lambda w: warp.warp_params(build(w)),
-            frozenset(lanes.SHUFFLES),
+            lambda w, p: warp.warp_needs(build(w), p),
             schedulable=False,
         ),
     }
@@ -58,7 +58,7 @@ def row_op(
         variants=found,
         operands=operands,
         plain=lambda w: defaults.heuristic(w, found(w)),
-        choices=lambda w, device: defaults.choices(w, build(w), found(w), device),
+        choices=lambda w, device: defaults.choices(w, build(w), fitting(found(w), w, backends.find(device)), device),
         module=build.__module__,
         products=products,
         formats=lambda w: build(w).formats,

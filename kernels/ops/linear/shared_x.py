@@ -18,7 +18,6 @@ from kernels.ops.linear.dot import Index, Rows, total
 from kernels.ops.op import Args
 
 GROUP, PAD = 64, 4
-NBYTES = 48 << 10  # of a block, without asking a driver for more
 _SLOT = 600
 _LOOPS = 60
 _EACH = 4  # columns that a thread takes at a time
@@ -29,9 +28,14 @@ def _room(r: Rows) -> int:
     return -(-r.k // GROUP) * (GROUP + PAD)
 
 
-def fits(r: Rows) -> bool:
-    """Whether there is room for every row of x that a block needs."""
-    return r.k % _EACH == 0 and 4 * (r.loops[0] * r.summed * _room(r) + 32) <= NBYTES
+def divides(r: Rows) -> bool:
+    """Whether threads can share out the columns of x."""
+    return r.k % _EACH == 0
+
+
+def nbytes(r: Rows, warps: int) -> int:
+    """Of local memory: every row of x that a block needs, and each warp's sum of squares."""
+    return 4 * r.loops[0] * (r.summed * _room(r) + warps)
 
 
 class Stage:

@@ -36,15 +36,13 @@ from tinygrad import UOp, dtypes
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Workload
+from kernels import backends
+from kernels.backends import Needs, TensorCore
 from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, number
 from kernels.ops.linear.dot import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
-from kernels.ops.op import Args, Params, Variant
+from kernels.ops.op import Args, KernelError, Params, Variant
 
-# how many counts a tensor core takes at a time, on tinygrad's devices that have some
-_DEPTHS = {"CUDA": 16, "NV": 16, "METAL": 8}
-# these, and tinygrad's PYTHON device emulating them
-DEVICES = frozenset({*_DEPTHS, "CUDA:PYTHON", "METAL:PYTHON"})
 # Relative error ||out - ref|| / ||ref||: four times what is left out; a float16 output is rounded to 11 bits anyway
 TOLERANCES = {("tc", "float32"): 2e-5}
 _RUN = 4  # quants that c % 2 and c // 8 % 2 tell apart
@@ -59,7 +57,7 @@ def variant(build: Callable[[Workload], Rows]) -> Variant:
     return Variant(
         lambda w, params, args, device: tc(build(w), args, device),
         lambda w: tc_params(build(w)),
-        DEVICES,
+        lambda w, params: Needs(tensor_core=True),
         must="TC",
     )
 
@@ -80,7 +78,7 @@ def runs(format: str) -> int:
 
 def depth(device: str) -> int:
     """How many counts of the sum one instruction of a device's tensor cores takes."""
-    return _DEPTHS[_backend(device)]
+    return _core(device).depth
 
 
 def instructions(format: str, device: str) -> int:
@@ -102,13 +100,16 @@ def _counts(format: str, device: str) -> int:
     return _RUN * _WORDS * runs(format) // depth(device)
 
 
-def _backend(device: str) -> str:
-    return device.split(":")[0]
+def _core(device: str) -> TensorCore:
+    core = backends.find(device).tensor_core
+    if core is None:
+        raise KernelError(f"no tensor cores are known on {device!r}")
+    return core
 
 
 def _products(format: str, device: str) -> tuple[tuple[int, int], ...]:
     """The parts of the weight and of the input that are multiplied, 0 the high ones."""
-    if _backend(device) == "METAL":
+    if _core(device).float32:
         return ((0, 0),)
     return ((0, 0), (0, 1)) if format == "BF16" else ((0, 0), (0, 1), (1, 0))
 
@@ -129,7 +130,7 @@ def tc(r: Rows, args: Args, device: str) -> UOp:
     which, c = UOp.range(len(products), int(PRODUCTS), AxisType.REDUCE), UOp.range(count, int(COUNTS), AxisType.REDUCE)
     read = _plain if is_plain(weight.format) else _packed
     factors = read(r, weight, args, row, c, lambda column: r.x(args, index, column), device)
-    if _backend(device) != "METAL":
+    if not _core(device).float32:
         factors = tuple(_part(v, which, [p[i] for p in products]) for i, v in enumerate(factors))
     value, x = factors
     total = reduce_add((x * value).cast(dtypes.float32), c, *([which] if len(products) > 1 else []))

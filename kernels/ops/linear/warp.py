@@ -23,6 +23,7 @@ from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
+from kernels.backends import Needs
 from kernels.formats import get_format
 from kernels.formats.unpack import get_layout
 from kernels.ops.kit.warp_sum import WARP, accumulate, warp_sum
@@ -51,7 +52,7 @@ def warp_params(r: Rows) -> tuple[Params, ...]:
     results = math.prod(r.loops[:1]) * len(r.weights)
     return tuple(
         {"rows": rows, "warps": warps, "words": words, "staged": staged}
-        for staged in ((0, 1) if shared_x.fits(r) else (0,))
+        for staged in ((0, 1) if shared_x.divides(r) else (0,))
         for words in WORDS
         for rows in (1, 2, 4)
         for warps in (4, 8, 2, 1)
@@ -60,6 +61,11 @@ def warp_params(r: Rows) -> tuple[Params, ...]:
         and all(chunk_words(f, r.k) % words == 0 for f in r.formats)
         and all(w.stop is None or w.start % rows == w.stop % rows == 0 for w in r.weights)
     )
+
+
+def warp_needs(r: Rows, params: Params) -> Needs:
+    warps = params["warps"]
+    return Needs(WARP * warps, shared_x.nbytes(r, warps) if params["staged"] else 0, WARP)
 
 
 def steps(format: str, k: int, words: int) -> int:

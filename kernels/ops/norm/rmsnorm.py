@@ -21,12 +21,14 @@ from tinygrad.dtype import AddrSpace
 from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
+from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.warp_sum import SHUFFLES, WARP, warp_sum
-from kernels.ops.kit.workgroup import LOCAL_DEVICES, Team, loop, reduce
+from kernels.ops.kit.warp_sum import WARP, warp_sum
+from kernels.ops.kit.workgroup import Team, loop, reduce, shared_items
 from kernels.ops.linear import epilogue, norm
 from kernels.ops.linear.dot import LANES, total
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant, fitting
 
 _MAX_COLUMNS = 32  # of a row, that a lane keeps in registers
 _SLOT = 500  # tinygrad numbers its own arrays from 0
@@ -142,12 +144,20 @@ def _warp_params(w: Workload) -> tuple[Params, ...]:
     )
 
 
+def _team_needs(w: Workload, params: Params) -> Needs:
+    return Needs(params["threads"], 4 * shared_items(_Rows.of(w).width, params["threads"]))
+
+
+def _warp_needs(w: Workload, params: Params) -> Needs:
+    return Needs(WARP * params["warps"], 4 * params["warps"] if params["warps"] > 1 else 0, WARP)
+
+
 def _variants(w: Workload) -> dict[str, Variant]:
     _Rows.of(w)
     return {
         "plain": Variant(_plain, _plain_params),
-        "team": Variant(_team, _team_params, LOCAL_DEVICES, schedulable=False),
-        "warp": Variant(_warp, _warp_params, frozenset(SHUFFLES), schedulable=False),
+        "team": Variant(_team, _team_params, _team_needs, schedulable=False),
+        "warp": Variant(_warp, _warp_params, _warp_needs, schedulable=False),
     }
 
 
@@ -171,12 +181,14 @@ def _nearest(params: Sequence[Params], **wanted: int) -> tuple[tuple[str, int], 
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A workgroup a row, of as many threads as leave each about 8 columns: a launch this small is all waiting. A CPU
     fills its vector registers. No opts apply everywhere."""
-    r, found = _Rows.of(w), []
-    if device in SHUFFLES and _warp_params(w):
-        found.append(Schedule("warp", _nearest(_warp_params(w), warps=max(r.width // (8 * WARP), 1), words=4), ()))
-    if device in LOCAL_DEVICES:
-        found.append(Schedule("team", _nearest(_team_params(w), threads=min(max(r.width // 8, 32), 512)), ()))
-    lanes = _nearest(_plain_params(w), lanes=16 if device.startswith("CPU") else 1)
+    r, there, found = _Rows.of(w), fitting(_variants(w), w, backends.find(device)), []
+    if "warp" in there:
+        params = there["warp"].params(w)
+        found.append(Schedule("warp", _nearest(params, warps=max(r.width // (8 * WARP), 1), words=4), ()))
+    if "team" in there:
+        params = there["team"].params(w)
+        found.append(Schedule("team", _nearest(params, threads=min(max(r.width // 8, 32), 512)), ()))
+    lanes = _nearest(_plain_params(w), lanes=1 if backends.find(device).threads else 16)
     upcasts = [Schedule("plain", lanes, (Opt("UPCAST", None, columns, "1"),)) for columns in (8, 4)]
     return (*found, *upcasts, Schedule("plain", lanes, ()))
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from tinygrad import UOp, dtypes
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.formats.unpack import float32
 from kernels.ops.attention import attend
 from kernels.ops.kit import masked_element
-from kernels.ops.kit.workgroup import LOCAL_DEVICES
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
 from kernels.ops.rope.rope_cache_store import column_choices
 from kernels.ops.rope.rotate import Rotation, rms_scale, rotation
@@ -128,7 +128,7 @@ def _variants(w: Workload) -> dict[str, Variant]:
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A group of threads sums a norm's squares for a few columns; measured on an H100."""
     group = Opt("GROUP", None, 8, "3"), Opt("LOCAL", None, 4, "2"), Opt("UPCAST", None, 4, "2")
-    found = (Schedule("plain", (), group),) if device in LOCAL_DEVICES else ()
+    found = (Schedule("plain", (), group),) if backends.find(device).local_memory_nbytes else ()
     return (*found, *column_choices(device, True))
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tinygrad import UOp, dtypes
 
 from db.records import Opt, Schedule, Workload
+from kernels import backends
 from kernels.formats.unpack import float32
 from kernels.ops.attention import attend
 from kernels.ops.kit import masked_element
@@ -137,7 +138,7 @@ def _variants(w: Workload) -> dict[str, Variant]:
 def column_choices(device: str, norm: bool) -> tuple[Schedule, ...]:
     """A thread a column on a GPU, several loads of a norm's sum at a time; nothing on a CPU, where this is nothing."""
     unroll = (Opt("UNROLL", None, 4, "3"),) if norm else ()
-    sizes = () if device.startswith("CPU") else (128, 64, 32, 16)
+    sizes = (128, 64, 32, 16) if backends.find(device).threads else ()
     found = [Schedule("plain", (), (*more, Opt("LOCAL", None, size, "2"))) for more in (unroll, ()) for size in sizes]
     return tuple(dict.fromkeys([*found, Schedule("plain", (), unroll), Schedule("plain", (), ())]))
 

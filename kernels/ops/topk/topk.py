@@ -15,13 +15,12 @@ As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
 from __future__ import annotations
 
 from db.records import Opt, Schedule, Workload
-from kernels.ops.kit.warp_sum import SHUFFLES
-from kernels.ops.kit.workgroup import LOCAL_DEVICES
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant
+from kernels import backends
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant, fitting
 from kernels.ops.topk.pairs import pairs
 from kernels.ops.topk.routing import Routing
-from kernels.ops.topk.warp import warp, warp_params
-from kernels.ops.topk.workgroup import solo, solo_params, team, team_params
+from kernels.ops.topk.warp import warp, warp_needs, warp_params
+from kernels.ops.topk.workgroup import solo, solo_params, team, team_needs, team_params
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
@@ -39,13 +38,13 @@ def _variants(w: Workload) -> dict[str, Variant]:
         "team": Variant(
             lambda w, p, args, _: team(Routing.of(w), p, args),
             lambda w: team_params(Routing.of(w)),
-            LOCAL_DEVICES,
+            lambda w, p: team_needs(Routing.of(w), p),
             schedulable=False,
         ),
         "warp": Variant(
             lambda w, p, args, device: warp(Routing.of(w), p, args, device),
             lambda w: warp_params(Routing.of(w)),
-            frozenset(SHUFFLES),
+            lambda w, p: warp_needs(p),
             schedulable=False,
         ),
     }
@@ -66,12 +65,12 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     """A warp agrees in a few shuffles, without a barrier; else a thread for each expert; a CPU's thread by itself. One
     thread applies everywhere."""
-    r, found = Routing.of(w), []
-    if device in SHUFFLES and warp_params(r):
-        warps = max((p["warps"] for p in warp_params(r) if p["warps"] <= 4), default=1)
+    there, found = fitting(_variants(w), w, backends.find(device)), []
+    if "warp" in there:
+        warps = max((p["warps"] for p in there["warp"].params(w) if p["warps"] <= 4), default=1)
         found.append(Schedule("warp", (("warps", warps),), ()))
-    if device in LOCAL_DEVICES:
-        threads = max(p["threads"] for p in team_params(r) if p["threads"] <= 256)
+    if "team" in there:
+        threads = max(p["threads"] for p in there["team"].params(w) if p["threads"] <= 256)
         found.append(Schedule("team", (("threads", threads),), ()))
         found.append(Schedule("pairs", (), (Opt("GROUPTOP", None, 0, "2"),)))
     return (*found, Schedule("solo", (("threads", 1),), ()))

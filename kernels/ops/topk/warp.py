@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType, Ops
+from tinygrad.uop.ops import AxisType
 
+from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.warp_sum import SHUFFLES, WARP
+from kernels.ops.kit.warp_sum import WARP, other_lane
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
 
@@ -24,14 +25,13 @@ def warp_params(r: Routing) -> tuple[Params, ...]:
     return tuple({"warps": warps} for warps in (1, 4, 2, 8) if warps <= r.tokens)
 
 
-def _other(value: UOp, bit: int, device: str) -> UOp:
-    """The value of the lane whose number differs in `bit`."""
-    return UOp(Ops.CUSTOM, src=(value,), arg=SHUFFLES[device].format(bit=bit), dtype=dtypes.float32)
+def warp_needs(params: Params) -> Needs:
+    return Needs(WARP * params["warps"], warp=WARP)
 
 
 def _all(value: UOp, join: Callable[[UOp, UOp], UOp], device: str) -> UOp:
     for bit in _BITS:
-        value = join(value, _other(value, bit, device))
+        value = join(value, other_lane(value, bit, device))
     return value
 
 
@@ -74,7 +74,7 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
         for score, id_ in zip(scores[1:], ids[1:], strict=True):
             best, best_id = _first(score, id_, best, best_id)
         for bit in _BITS:
-            best, best_id = _first(_other(best, bit, device), _other(best_id, bit, device), best, best_id)
+            best, best_id = _first(other_lane(best, bit, device), other_lane(best_id, bit, device), best, best_id)
         own = lane.eq(slot).where(best_id, own)
         taken = [id_.eq(best_id) for id_ in ids]
         scores = [t.where(NEVER, score) for t, score in zip(taken, scores, strict=True)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 from tinygrad.uop.ops import AxisType, Ops
 
+from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.workgroup import Team, number
+from kernels.ops.kit.workgroup import Team, number, shared_items
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
 
@@ -16,6 +17,13 @@ def team_params(r: Routing) -> tuple[Params, ...]:
     return tuple(
         {"threads": threads} for threads in (256, 128, 64, 32, 512) if threads < 2 * r.experts or threads == 32
     )
+
+
+def team_needs(r: Routing, params: Params) -> Needs:
+    """Logits, scores, their maximum and sum, the groups' sums and the scores that are left, experts and weights."""
+    shared = 2 * shared_items(r.experts, params["threads"]) if r.gating == "softmax" else 0
+    groups = r.groups + r.experts if r.groups > 1 else 0
+    return Needs(params["threads"], 4 * (2 * r.experts + shared + groups + 2 * r.used + 1))
 
 
 def solo_params(r: Routing) -> tuple[Params, ...]:
