@@ -155,6 +155,7 @@ def test_a_bench_tells_speed_launches_and_the_floor(model: str, launches: int) -
     )
 
 
+@pytest.mark.slow
 def test_a_comparison_that_fails_is_a_line(model: str) -> None:
     lines = ok("bench", model, "--prompt-tokens", "3", "--tokens", "3", "--compare").splitlines()
     assert lines[1].startswith("autotune ")

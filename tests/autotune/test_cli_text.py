@@ -12,6 +12,7 @@ from support.counting_model import TURN_BEGINS, TURN_ENDS, write_counting_model
 from support.cpu_session import use_cpu
 from support.store_rows import WORKLOAD, fact, opened
 from support.streams import Ended, call, full, stream, terminal
+from support.tiers import few_of
 
 from db.codec import workload_digest
 from kernels.serve import resolution
@@ -185,7 +186,7 @@ PRINTS = {
 }
 
 
-@pytest.mark.parametrize("what", PRINTS)
+@pytest.mark.parametrize("what", few_of(PRINTS, lambda what: what != "doctor as JSON"))
 def test_a_full_disk_behind_stdout_is_one_line_of_every_command(what: str, model: str, place: Path) -> None:
     (place / "export.json").write_bytes(call("export").out)
     names = {"MODEL": model, "FILE": str(place / "new.json"), "EXPORT": str(place / "export.json")}
@@ -213,6 +214,7 @@ def test_stderr_that_cannot_be_written_changes_nothing(model: str) -> None:
         assert (done.status, done.out) == (closed.status, closed.out) == expected
 
 
+@pytest.mark.slow
 def test_a_process_ends_as_its_command_does_whatever_its_streams_are(model: str, place: Path) -> None:
     def status(line: str) -> int:
         env = environment(place / "store.sqlite", A=" ".join(AUTOTUNE), M=model)
@@ -249,7 +251,7 @@ def odd(place: Path, model: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("as_json", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 def test_paths_need_not_be_utf8(odd: Path, as_json: tuple[str, ...]) -> None:
     model, db = str(odd / "count.gguf"), ("--db", str(odd / "store.sqlite"))
     exports = [str(odd / f"e{as_json}.{kind}") for kind in ("json", "sqlite")]

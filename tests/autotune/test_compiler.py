@@ -127,6 +127,7 @@ def test_stopping_early_leaves_nothing_running_and_the_pool_usable(pool):
     assert compile_all(pool, (workload(), schedule()))[0].outcome is Outcome.OK
 
 
+@pytest.mark.slow
 def test_a_deadline_ends_what_hangs_sooner(pool):
     compile_all(pool, (workload(), schedule()), (workload(64), schedule()))
     start = time.monotonic()

@@ -138,7 +138,7 @@ def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, 
     assert re.search(first, wrong[0].reason), wrong[0].reason
 
 
-@pytest.mark.parametrize("lengths", [(33,), (5, 33)])
+@pytest.mark.parametrize("lengths", [(33,), pytest.param((5, 33), marks=pytest.mark.slow)])
 def test_a_token_that_is_skipped_after_a_cached_prefix_is_found(
     lengths: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

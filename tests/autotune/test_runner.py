@@ -138,6 +138,7 @@ def test_a_fault_costs_one_respawn_and_the_next_call_works(runner, fault, good, 
     assert runner.starts == starts + 1
 
 
+@pytest.mark.slow
 def test_a_program_that_fills_memory_is_ended(choice, fault, good):
     baseline = 4 * 64 * MiB + 900 * MiB
     with Runner(choice, memory_limit_nbytes=baseline) as runner:

@@ -27,7 +27,7 @@ def test_the_demo_ends_with_a_table_of_validated_schedules(tmp_path: Path) -> No
     assert f"{count} schedules checked, 0 not right" in autotune("verify", db=db)
 
 
-@pytest.mark.parametrize("started", ["start", pytest.param("workload", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("started", ["start", pytest.param("workload", marks=pytest.mark.nightly)])
 def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path, started: str) -> None:
     db = tmp_path / "store.sqlite"
     budget = "60" if started == "start" else "0.5"
@@ -56,6 +56,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Pat
     assert done <= statuses.count("known") <= done + 1  # the next may have been stored, not printed
 
 
+@pytest.mark.slow
 def test_in_the_background_ctrl_c_is_ignored_and_kill_keeps_what_was_measured(tmp_path: Path) -> None:
     """A shell lets what a script starts with `&` ignore SIGINT: Ctrl-C is for what runs in the foreground."""
     db = tmp_path / "store.sqlite"

@@ -54,13 +54,19 @@ few_workloads = pytest.mark.parametrize(
     "w", few_of(WORKLOADS.values(), lambda w: w in [WORKLOADS[name] for name in FEW]), ids=WORKLOADS.keys()
 )
 
+few_others_nightly = pytest.mark.parametrize(
+    "w",
+    few_of(WORKLOADS.values(), lambda w: w in [WORKLOADS[name] for name in FEW], pytest.mark.nightly),
+    ids=WORKLOADS.keys(),
+)
+
 
 def assert_right(w, schedule):
     verdict = run(w, schedule)
     assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"
 
 
-@few_workloads
+@few_others_nightly
 def test_under_the_heuristic(w):
     for choice in defaults.heuristic(w, backend()):
         assert_right(w, choice)
@@ -71,7 +77,7 @@ def test_under_the_default(w):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@few_workloads
+@few_others_nightly
 @counts(1, 2)
 def test_random_schedules(w, count):
     assert_random_schedules(w, count, 1e-5)
@@ -90,7 +96,7 @@ def test_many_random_schedules_of_each_op(op, count):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW, pytest.mark.nightly))
 def test_warps_emulated(name, tmp_path):
     w = WORKLOADS[name]
     found = variants(w, "CUDA")["warp"].params(w)

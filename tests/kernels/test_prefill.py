@@ -57,7 +57,9 @@ def test_under_the_default(name):
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
-@pytest.mark.parametrize("name", few_of(["odd count", "wide window", "latent"], lambda name: name == "wide window"))
+@pytest.mark.parametrize(
+    "name", few_of(["odd count", "wide window", "latent"], lambda name: name == "wide window", pytest.mark.nightly)
+)
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):
         assert choice.opts is None
@@ -87,7 +89,10 @@ def test_one_program_serves_every_position(variant):
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
 @pytest.mark.parametrize("variant", ["warp", "team"])
 @pytest.mark.parametrize(
-    "name", few_of(["from the start", "odd count", "window", "all", "latent, odd"], lambda name: name == "all")
+    "name",
+    few_of(
+        ["from the start", "odd count", "window", "all", "latent, odd"], lambda name: name == "all", pytest.mark.nightly
+    ),
 )
 def test_emulated(name, variant, tmp_path):
     w = WORKLOADS[name]

@@ -72,7 +72,7 @@ def assert_right(w, found, ren, case=None):
 
 
 @pytest.mark.parametrize("device", ARCHS)
-@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f in ("Q4_K", "Q8_0")))
+@pytest.mark.parametrize("format", few_of(TYPICAL, lambda f: f == "Q4_K", pytest.mark.nightly))
 def test_the_first_default_emulated(device, format):
     n, blocks, m = {"F16": (9, 50, 33), "Q4_0": (17, 2, 33)}.get(format, (8, 1, 32))
     w, ren = workload(format, n, blocks, m), PythonRenderer(device)
@@ -156,7 +156,7 @@ def test_rows_of_every_scale_emulated():
     assert_right(w, schedule("tc", {}, tensor_core.opts("Q8_0", "CUDA")), ren, case_of(w))
 
 
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL))
+@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in TYPICAL, pytest.mark.nightly))
 def test_every_format_emulated(format):
     w = workload(format, 8, 16 if get_format(format).block == 1 else 1, 16)
     assert_right(w, schedule("tc", {}, tensor_core.opts(format, "CUDA")), PythonRenderer("CUDA"))

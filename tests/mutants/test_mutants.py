@@ -42,7 +42,7 @@ def mutant(new: str, test: str = "test_double", old: str = "return x + x") -> Mu
     return Mutant("a fault", "kernels/__init__.py", old, new, (f"tests/test_double.py::{test}",))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("new", "test", "result"),
     [
@@ -60,7 +60,7 @@ def test_only_a_failed_test_catches_a_mutant(new: str, test: str, result: str, t
     assert (tree / "kernels/__init__.py").read_text() == FILES["kernels/__init__.py"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_mutant_without_an_end_is_not_caught(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "SECONDS", 3.0)
     assert runner.outcome(mutant("while True: pass"), tree).result == "no end within 3 s"
@@ -74,7 +74,7 @@ def test_a_mutant_whose_text_is_not_there_once_is_an_error(tree: Path) -> None:
         runner.check([mutant("return x"), mutant("return 1")], tree)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_tests_must_pass_without_a_mutant(tree: Path) -> None:
     assert runner.unmutated([mutant("return x")], tree).count == 1
     (tree / "kernels/__init__.py").write_text("def double(x):\n    return 7\n")
