@@ -65,6 +65,7 @@ def opened(path: Path) -> Transformer:
     few_of(
         ["llama", "deepseek2-groups", "qwen2moe", "gemma3", "smollm3", "olmo2-windows", "exaone4"],
         lambda name: name == "qwen2moe",
+        pytest.mark.nightly,
     ),
 )
 def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
