@@ -1,4 +1,4 @@
-"""A Python process on a machine that has nothing: no PATH, an empty HOME, no caches, no ziglang wheel."""
+"""A Python process on a machine that has nothing: no PATH, an empty HOME, no caches, no ziglang wheel, no CUDA GPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def run_bare(source: str, home: Path, check: bool = True, **environ: str) -> sub
     script.write_text(f"import sys\nsys.modules['ziglang'] = None\n{source}")
     (home / "home").mkdir(exist_ok=True)
     env = {"PATH": "", "HOME": str(home / "home"), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environ}
+    env["CUDA_VISIBLE_DEVICES"] = "-1"
     env |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=120)
