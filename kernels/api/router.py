@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from tinygrad import Tensor
 
-from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, given, sizes
 from kernels.api.launch import launch
 from kernels.api.small import target
+from kernels.ops.topk.spec import TopK
 
 
 def topk(
@@ -32,18 +32,17 @@ def topk(
     KernelError for other numbers.
     """
     m, experts = sizes("topk", "logits", logits, "[m, experts]")
-    extra: dict[str, int | str] = {
-        "experts": experts,
-        "used": used,
-        "gating": gating,
-        "bias": int(bias is not None),
-        "norm": int(norm),
-        "scale": decimal(scale),
-    }
-    if groups > 1:
-        extra |= {"groups": groups, "used_groups": used_groups}
-    name = FLOATS[logits.dtype]
-    w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
+    spec = TopK(
+        experts=experts,
+        used=used,
+        gating=gating,
+        bias=bias is not None,
+        norm=norm,
+        scale=scale,
+        groups=groups,
+        used_groups=used_groups if groups > 1 else 1,
+    )
+    w = spec.workload(m, FLOATS[logits.dtype])
     read = {"logits": logits, **given(bias=bias)}
     ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
     return ids, probs
