@@ -106,7 +106,7 @@ def _read(op: str, name: str, kind: Any, value: object) -> object:
     if kind is bool or kind is str:
         ok = type(value) is kind
     elif kind is int:
-        ok = type(value) is int
+        ok = _is_whole(value)
     elif kind in (float, float | None):
         ok = _is_number(value) or (value is None and kind is not float)
     elif kind == str | None:
@@ -118,12 +118,16 @@ def _read(op: str, name: str, kind: Any, value: object) -> object:
     return value
 
 
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) <= MAX_WHOLE
+
+
 def _is_number(value: object) -> bool:
-    return (type(value) is int and abs(value) <= MAX_WHOLE) or (type(value) is float and math.isfinite(value))
+    return _is_whole(value) or (type(value) is float and math.isfinite(value))
 
 
 def _is_part(value: object) -> bool:
-    return isinstance(value, tuple) and [*map(type, value)] == [str, int]
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _is_whole(value[1])
 
 
 def _said(kind: Any) -> str:
