@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from db.records import Opt, Schedule, Workload
 
 NONE = "-"
-TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # the extras that tell a model's workloads of one shape apart
+TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # what tells a model's workloads of one shape apart
 Columns = Sequence[tuple[str, int]]  # title, width; a negative width aligns to the left
 
 
@@ -30,9 +30,19 @@ def workload_name(w: Workload) -> str:
     op = "" if w.op == "linear" else f"{w.op} "
     dtype = "" if w.x_dtype == "float32" else f" {w.x_dtype}"
     epilogue = "" if w.epilogue == "none" else f" {w.epilogue}"
-    extra, usual = dict(w.extra), (None, 0, "none", w.format, f"{w.format}.{w.n}")
+    extra, usual = _said(w), (None, 0, w.format, f"{w.format}.{w.n}")
     told = "".join(f" {name}={extra[name]}" for name in TOLD if extra.get(name) not in usual)
     return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}{epilogue}{told}"
+
+
+def _said(w: Workload) -> dict[str, object]:
+    """The workload's extra: parts as "Q4_K.5120+Q6_K.1024", and of gate_up whether x is normalised first."""
+    extra: dict[str, object] = dict(w.extra)
+    if isinstance(parts := extra.get("parts"), tuple):
+        extra["parts"] = "+".join(".".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in parts)
+    if w.op == "gate_up" and extra.get("eps") is not None:
+        extra["norm"] = "rms"
+    return extra
 
 
 def opt_name(opt: Opt) -> str:

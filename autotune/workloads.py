@@ -114,8 +114,8 @@ def plan_to_json(plan: ModelPlan) -> list[dict[str, Any]]:
     it and with which tensors, and the weight bytes, cache bytes and floating-point operations of one launch."""
     return [
         {
+            "extra": {},
             **workload_to_json(w.workload),
-            "extra": dict(w.workload.extra),
             "count": w.count,
             "nbytes": w.nbytes,
             "cache_nbytes": w.cache_nbytes,

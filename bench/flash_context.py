@@ -25,6 +25,7 @@ from autotune.tinygrad_api.lower import Program, compile_program
 from db.codec import schedule_to_json
 from db.records import Schedule, Workload
 from kernels import devices
+from kernels.ops.attention.spec import FlashCombine, FlashDecode
 from kernels.ops.attention.splits import splits as default_splits
 from kernels.ops.registry import backend, nbytes_moved, operands, variants
 from kernels.serve import defaults, sink
@@ -34,15 +35,9 @@ MAX_UOPS = 100_000
 Buffers = dict[str, Buffer]
 
 
-def workload(op: str, format: str, n: int, k: int, **extra: int | str) -> Workload:
-    return Workload(op, format, n, k, extra=tuple(sorted(extra.items())))
-
-
 def attention(a: argparse.Namespace, splits: int, ctx: int) -> Workload:
     sizes = {"heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim, "v_head_dim": a.head_dim}
-    lengths = {"ctx": ctx, "max_ctx": a.longest, "splits": splits}
-    scale = f"{a.head_dim**-0.5:.7g}"
-    return workload("flash_decode", "F16", a.heads * a.head_dim, a.head_dim, **sizes, **lengths, scale=scale)
+    return FlashDecode(**sizes, ctx=ctx, max_ctx=a.longest, splits=splits, scale=a.head_dim**-0.5).workload()
 
 
 def serial(w: Workload, device: str) -> Schedule:
@@ -94,7 +89,7 @@ def main() -> None:
     splits = a.splits or default_splits(a.longest, a.heads, a.kv_heads)
 
     split, whole = attention(a, splits, a.longest), attention(a, 1, a.longest)
-    together = workload("flash_combine", "F32", split.n, splits, heads=a.heads, v_head_dim=a.head_dim, splits=splits)
+    together = FlashCombine(a.heads, a.head_dim, splits).workload()
     chosen = {w.op: sink.default(w, device.renderer) or defaults.untuned(w) for w in (split, together)}
     alone = serial(whole, backend(device.renderer))
     programs = [bench.compiled(w, chosen[w.op]) for w in (split, together)], bench.compiled(whole, alone)

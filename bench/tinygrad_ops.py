@@ -16,6 +16,12 @@ from tinygrad.llm.gguf import ggml_data_to_tensor
 from bench.captured import captured
 from db.records import Workload
 from kernels.formats import reference
+from kernels.ops.attention.spec import FlashDecode, MlaDecode
+from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.linear.spec import GateUp, HeadLinear, RmsNormLinear
+from kernels.ops.norm.spec import RmsNorm
+from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
+from kernels.ops.topk.spec import TopK
 
 COPIES_NBYTES = 256 << 20  # weights rotate through about this much, so that a launch finds none in a cache
 MAX_COPIES = 16
@@ -47,8 +53,8 @@ def _dense(raw: Tensor, format: str, *shape: int) -> Tensor:
     return ggml_data_to_tensor(raw.flatten(), int(np.prod(shape)), GGMLQuantizationType[format].value).reshape(shape)
 
 
-def _rms(x: Tensor, weight: Tensor, eps: object) -> Tensor:
-    return x * (x.square().mean(-1, keepdim=True) + float(str(eps))).rsqrt() * weight
+def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * weight
 
 
 def _act(name: object, gate: Tensor, up: Tensor) -> Tensor:
@@ -66,51 +72,49 @@ def _linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights
 
 
 def _rmsnorm_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    extra = dict(w.extra)
-    parts = [p.split(".") for p in str(extra["parts"]).split("+")]
+    s = RmsNormLinear.from_workload(w)
     x, norm = _random(rng, w.m, w.k), _random(rng, w.k)
 
     def run(p: Weights) -> Tensor:
-        inside = _rms(x, norm, extra["eps"])
-        outs = [inside @ _dense(p[str(i)], format, int(n), w.k).T for i, (format, n) in enumerate(parts)]
+        inside = _rms(x, norm, s.eps)
+        outs = [inside @ _dense(p[str(i)], format, n, w.k).T for i, (format, n) in enumerate(s.parts)]
         return outs[0].cat(*outs[1:], dim=-1) if len(outs) > 1 else outs[0]
 
-    return lambda: {str(i): _raw(rng, format, int(n), w.k) for i, (format, n) in enumerate(parts)}, run
+    return lambda: {str(i): _raw(rng, format, n, w.k) for i, (format, n) in enumerate(s.parts)}, run
 
 
 def _gate_up(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    extra = dict(w.extra)
+    s = GateUp.from_workload(w)
     x, norm = _random(rng, w.m, w.k), _random(rng, w.k)
-    up = str(extra["up"])
 
     def run(p: Weights) -> Tensor:
-        inside = _rms(x, norm, extra["eps"]) if extra["norm"] == "rms" else x
-        halves = [inside @ _dense(p[name], f, w.n, w.k).T for name, f in (("gate", w.format), ("up", up))]
-        return _act(extra["act"], *halves)
+        inside = x if s.eps is None else _rms(x, norm, s.eps)
+        halves = [inside @ _dense(p[name], f, w.n, w.k).T for name, f in (("gate", w.format), ("up", s.up))]
+        return _act(s.act, *halves)
 
-    return lambda: {name: _raw(rng, f, w.n, w.k) for name, f in (("gate", w.format), ("up", up))}, run
+    return lambda: {name: _raw(rng, f, w.n, w.k) for name, f in (("gate", w.format), ("up", s.up))}, run
 
 
 def _expert_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    extra = dict(w.extra)
-    experts, used, down = int(extra["experts"]), int(extra["used"]), extra["form"] == "down"
+    s = ExpertLinear.from_workload(w)
+    experts, used, down = s.experts, s.used, not s.gated
     ids = Tensor(rng.permutation(experts)[:used].astype(np.int32).reshape(1, used)).realize()
     x = _random(rng, 1, used if down else 1, w.k)
     probs, residual = _random(rng, 1, used), _random(rng, 1, w.n)
-    formats = {"w": w.format} if down else {"gate": w.format, "up": str(extra["up"])}
+    formats = s.formats
 
     def run(p: Weights) -> Tensor:
         outs = [
             (x.unsqueeze(-2) @ _dense(p[name], f, experts, w.n, w.k)[ids].transpose(-1, -2)).contiguous().squeeze(-2)
             for name, f in formats.items()
         ]
-        return (outs[0] * probs.unsqueeze(-1)).sum(1) + residual if down else _act(extra["act"], *outs)
+        return (outs[0] * probs.unsqueeze(-1)).sum(1) + residual if down else _act(s.act, *outs)
 
     return lambda: {name: _raw(rng, f, experts * w.n, w.k) for name, f in formats.items()}, run
 
 
 def _head_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    heads = int(dict(w.extra)["heads"])
+    heads = HeadLinear.from_workload(w).heads
     x = _random(rng, heads, 1, w.k)
     return (
         lambda: {"w": _raw(rng, w.format, heads * w.n, w.k)},
@@ -119,12 +123,12 @@ def _head_linear(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], We
 
 
 def _topk(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    extra = dict(w.extra)
+    s = TopK.from_workload(w)
 
     def run(p: Weights) -> Tensor:
-        scores = p["logits"].sigmoid() if extra["gating"] == "sigmoid" else p["logits"].softmax(-1)
-        values, ids = scores.topk(int(extra["used"]))
-        values = values / values.sum(-1, keepdim=True) if extra["norm"] else values
+        scores = p["logits"].sigmoid() if s.gating == "sigmoid" else p["logits"].softmax(-1)
+        values, ids = scores.topk(s.used)
+        values = values / values.sum(-1, keepdim=True) if s.norm else values
         return values.cat(ids.float(), dim=-1)
 
     return lambda: {"logits": _random(rng, w.m, w.n)}, run
@@ -142,26 +146,26 @@ def _cache(rng: np.random.Generator, *shape: int) -> Tensor:
 
 
 def _flash_decode(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
-    q = _random(rng, e["heads"], 1, e["head_dim"])
+    s = FlashDecode.from_workload(w)
+    q = _random(rng, s.heads, 1, s.head_dim)
     return (
         lambda: {
-            "k": _cache(rng, e["kv_heads"], e["max_ctx"], e["head_dim"]),
-            "v": _cache(rng, e["kv_heads"], e["max_ctx"], e["v_head_dim"]),
+            "k": _cache(rng, s.kv_heads, s.max_ctx, s.head_dim),
+            "v": _cache(rng, s.kv_heads, s.max_ctx, s.v_head_dim),
         },
-        lambda p: _attention(q, p["k"][:, : e["ctx"]], p["v"][:, : e["ctx"]], float(str(dict(w.extra)["scale"]))),
+        lambda p: _attention(q, p["k"][:, : s.ctx], p["v"][:, : s.ctx], s.scale),
     )
 
 
 def _mla_decode(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
-    q, scale = _random(rng, e["heads"], 1, w.k), float(str(dict(w.extra)["scale"]))
+    s = MlaDecode.from_workload(w)
+    q = _random(rng, s.heads, 1, w.k)
 
     def run(p: Weights) -> Tensor:
-        latent = p["cache"][:, : e["ctx"]]
-        return _attention(q, latent, latent[:, :, : e["kv_lora"]], scale)
+        latent = p["cache"][:, : s.ctx]
+        return _attention(q, latent, latent[:, :, : s.kv_lora], s.scale)
 
-    return lambda: {"cache": _cache(rng, 1, e["max_ctx"], w.k)}, run
+    return lambda: {"cache": _cache(rng, 1, s.max_ctx, w.k)}, run
 
 
 def _rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -173,39 +177,39 @@ def _rotate(x: Tensor, table: Tensor) -> Tensor:
 def _rope_cache_store(
     w: Workload, rng: np.random.Generator
 ) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
-    heads, kv, d, at = e["heads"], e["kv_heads"], e["head_dim"], 1000
-    qkv, table, norm = _random(rng, 1, heads + 2 * kv, d), _random(rng, 1, 1, e["rope_dim"]), _random(rng, d)
+    s = RopeCacheStore.from_workload(w)
+    heads, kv, d, rope, at = s.heads, s.kv_heads, s.head_dim, s.rope_dim, 1000
+    qkv, table, norm = _random(rng, 1, heads + 2 * kv, d), _random(rng, 1, 1, rope), _random(rng, d)
 
     def run(p: Weights) -> Tensor:
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv], qkv[:, heads + kv :]
-        q, k = (_rms(t, norm, "1e-06") if e["qk_norm"] else t for t in (q, k))
-        q, k = (_rotate(t[..., : e["rope_dim"]], table).cat(t[..., e["rope_dim"] :], dim=-1) for t in (q, k))
+        q, k = (t if s.eps is None else _rms(t, norm, s.eps) for t in (q, k))
+        q, k = (_rotate(t[..., :rope], table).cat(t[..., rope:], dim=-1) for t in (q, k))
         p["cache"][:, :, at : at + 1].assign(Tensor.stack(k.transpose(0, 1), v.transpose(0, 1)).half()).realize()
         return q
 
-    return lambda: {"cache": _cache(rng, 2, kv, e["max_ctx"], d)}, run
+    return lambda: {"cache": _cache(rng, 2, kv, s.max_ctx, d)}, run
 
 
 def _mla_cache_store(
     w: Workload, rng: np.random.Generator
 ) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
-    e = {name: int(value) for name, value in w.extra if isinstance(value, int)}
-    heads, rope, lora, at = e["heads"], e["rope_dim"], e["kv_lora"], 1000
-    q, kv = _random(rng, heads, 1, e["qk_nope"] + rope), _random(rng, 1, 1, lora + rope)
+    s = MlaCacheStore.from_workload(w)
+    rope, lora, nope, at = s.rope_dim, s.kv_lora, s.qk_nope, 1000
+    q, kv = _random(rng, s.heads, 1, nope + rope), _random(rng, 1, 1, lora + rope)
     table, norm = _random(rng, 1, 1, rope), _random(rng, lora)
 
     def run(p: Weights) -> Tensor:
-        latent = _rms(kv[..., :lora], norm, "1e-06").cat(_rotate(kv[..., lora:], table), dim=-1)
+        latent = _rms(kv[..., :lora], norm, s.eps).cat(_rotate(kv[..., lora:], table), dim=-1)
         p["cache"][:, at : at + 1].assign(latent.half()).realize()
-        return q[..., : e["qk_nope"]].cat(_rotate(q[..., e["qk_nope"] :], table), dim=-1)
+        return q[..., :nope].cat(_rotate(q[..., nope:], table), dim=-1)
 
-    return lambda: {"cache": _cache(rng, 1, e["max_ctx"], lora + rope)}, run
+    return lambda: {"cache": _cache(rng, 1, s.max_ctx, lora + rope)}, run
 
 
 def _rmsnorm(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:
     x = _random(rng, w.m, w.n)
-    return lambda: {"w": _random(rng, w.n)}, lambda p: _rms(x, p["w"], dict(w.extra)["eps"])
+    return lambda: {"w": _random(rng, w.n)}, lambda p: _rms(x, p["w"], RmsNorm.from_workload(w).eps)
 
 
 def _embed(w: Workload, rng: np.random.Generator) -> tuple[Callable[[], Weights], Callable[[Weights], Tensor]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from math import isfinite
 from typing import Any
 
 from db.errors import AutotuneError
-from db.records import Arg, Opt, Schedule, Target, Workload
+from db.records import Arg, Extra, Opt, Schedule, Target, Workload
 
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
 MAX_OPTS = 64
 MAX_INT = 2**48
+MAX_LIST, MAX_DEPTH = 32, 2  # of a list in `extra`
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _RANGE = re.compile(r"(-?\d{1,6})(\.\d{1,6}){0,4}|opt\d{1,2}")
@@ -119,7 +121,30 @@ def workload_to_json(w: Workload) -> dict[str, Any]:
         "out_dtype": w.out_dtype,
         "epilogue": w.epilogue,
     }
-    return {**d, "extra": dict(w.extra)} if w.extra else d
+    return {**d, "extra": {name: _extra_to_json(value) for name, value in w.extra}} if w.extra else d
+
+
+def _extra_to_json(value: Extra) -> Any:
+    """JSON does not tell 2 from 2.0: equal numbers have one spelling, the shorter."""
+    if isinstance(value, tuple):
+        return [_extra_to_json(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INT else value
+
+
+def _extra_from_json(value: object, field: str, depth: int = 0) -> Extra:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _name(value, field)
+        case int():
+            return _int(value, field, -MAX_INT)
+        case float():
+            _check(isfinite(value), field, value)
+            return value
+        case list() if depth < MAX_DEPTH and len(value) <= MAX_LIST:
+            return tuple(_extra_from_json(item, field, depth + 1) for item in value)
+    raise CodecError(f"{field}: {value!r:.200} is not allowed")
 
 
 def workload_from_json(value: object) -> Workload:
@@ -127,12 +152,12 @@ def workload_from_json(value: object) -> Workload:
     d = _keys(value, "workload", names | {"n", "k", "m"}, {"extra"})
     extra = d.get("extra", {})
     _check(isinstance(extra, dict) and len(extra) <= 32, "workload.extra", extra)
-    pairs = sorted((_name(k, "extra"), _name(v, k) if isinstance(v, str) else _int(v, k)) for k, v in extra.items())
+    pairs = tuple((_name(k, "extra"), _extra_from_json(v, k)) for k, v in sorted(extra.items()))
     return Workload(
         n=_int(d["n"], "workload.n", 1),
         k=_int(d["k"], "workload.k", 1),
         m=_int(d["m"], "workload.m", 1),
-        extra=tuple(pairs),
+        extra=pairs,
         **{f: _name(d[f], f"workload.{f}") for f in names},
     )
 

@@ -1,13 +1,14 @@
 """What is served, as JSON that may travel: export, and an import that trusts nothing it is given.
 
-Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 1:
+Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 2:
 
-    {"format": "tinygrad-autotune", "version": 1,
+    {"format": "tinygrad-autotune", "version": 2,
      "runs":   [{id, started_at, command, beam_width, budget_seconds, versions: {name: version}}],
      "finals": [{run, workload, target, kernel_digest, baselines: [fact], ...fact}]}
 
 where a fact is {schedule, samples (seconds a launch), nbytes, error, tolerance, clock, created_at}, and `run` is the id
 of one of the runs. Workloads, targets and schedules are spelt as `codec` spells them.
+Version 1, whose workloads have texts for numbers, is imported too.
 """
 
 from __future__ import annotations

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 from db import codec
 from db.errors import AutotuneError
+from db.migrations.text_extras import respelled
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.rows import NAME, TEXT_LENGTH, Recorded
 
-FORMAT, VERSION = "tinygrad-autotune", 1
+FORMAT, VERSION = "tinygrad-autotune", 2
+TEXT_EXTRAS = 1  # the version whose workloads `db.migrations.text_extras` respells
 MAX_TEXT = 64 * 2**20  # characters of a file
 MAX_ITEMS = 100_000  # runs, finals
 MAX_SAMPLES = 10_000
@@ -92,7 +94,8 @@ def parse(value: object) -> Payload:
     """Raises ExchangeError for the first field that is not as `exchange` describes."""
     top = _object(value, "payload", {"format", "version", "runs", "finals"})
     _check(top["format"] == FORMAT, "format", top["format"])
-    _check(type(top["version"]) is int and top["version"] == VERSION, "version", top["version"])
+    version = top["version"]
+    _check(type(version) is int and version in (TEXT_EXTRAS, VERSION), "version", version)
     runs = tuple(_run(v, f"runs[{i}]") for i, v in enumerate(_list(top["runs"], "runs", MAX_ITEMS)))
     known: set[str] = set()
     for i, (run, _) in enumerate(runs):
@@ -100,7 +103,7 @@ def parse(value: object) -> Payload:
         known.add(run.id)
     facts: dict[Fact, None] = {}
     for i, v in enumerate(_list(top["finals"], "finals", MAX_ITEMS)):
-        facts |= dict.fromkeys(_final(v, f"finals[{i}]", known))
+        facts |= dict.fromkeys(_final(v, f"finals[{i}]", known, version))
     return Payload(runs, tuple(facts))
 
 
@@ -118,10 +121,12 @@ def _run(value: object, path: str) -> tuple[Run, str]:
     return run, _date(d["started_at"], f"{path}.started_at")
 
 
-def _final(value: object, path: str, runs: set[str]) -> list[Fact]:
+def _final(value: object, path: str, runs: set[str], version: int) -> list[Fact]:
     d = _object(value, path, _FINAL)
     _check(isinstance(d["run"], str) and d["run"] in runs, f"{path}.run", d["run"], "is not among the runs")
-    workload = _decoded(codec.workload_from_json, d["workload"], path, "workload")
+    workload = _decoded(
+        _text_workload if version == TEXT_EXTRAS else codec.workload_from_json, d["workload"], path, "workload"
+    )
     target = _decoded(codec.target_from_json, d["target"], path, "target")
     about = (d["run"], workload, target, _name(d["kernel_digest"], f"{path}.kernel_digest"))
     facts = [_fact(d, path, Stage.FINAL, *about)]
@@ -151,6 +156,10 @@ def _fact(
         clock=_text(d["clock"], f"{path}.clock"),
     )
     return Fact(path, run_id, _date(d["created_at"], f"{path}.created_at"), measurement)
+
+
+def _text_workload(value: object) -> Workload:
+    return codec.workload_from_json(respelled(codec.workload_to_json(codec.workload_from_json(value))))
 
 
 def _schedule(value: object, path: str) -> Schedule:

@@ -12,7 +12,7 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
@@ -115,9 +115,10 @@ SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedu
 
 
 def distance(a: Workload, b: Workload) -> float:
-    """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`.
+    """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`,
+    where one that is left out counts as 0.
 
-    Infinite where they differ by more than size: op, format, dtypes, epilogue, anything named in `extra`, or m where
+    Infinite where they differ by more than size: op, format, dtypes, epilogue, anything else in `extra`, or m where
     one has MANY tokens: those are bound by arithmetic, few are bound by the bytes of the weights.
     """
     if a.m != b.m and max(a.m, b.m) >= MANY:
@@ -125,13 +126,11 @@ def distance(a: Workload, b: Workload) -> float:
     if (a.op, a.format, a.x_dtype, a.out_dtype, a.epilogue) != (b.op, b.format, b.x_dtype, b.out_dtype, b.epilogue):
         return inf
     extra, other = dict(a.extra), dict(b.extra)
-    if extra.keys() != other.keys():
-        return inf
     total = sum(abs(log(i / j)) for i, j in ((a.n, b.n), (a.k, b.k), (a.m, b.m)))
-    for key, value in extra.items():
-        match value, other[key]:
-            case (int() as i, int() as j):
-                total += abs(log((i + 1) / (j + 1)))  # + 1: an extra may be zero
-            case (i, j) if i != j:
-                return inf
+    for key in extra.keys() | other.keys():
+        i, j = extra.get(key, 0), other.get(key, 0)
+        if type(i) is type(j) is int and min(i, j) >= 0:
+            total += abs(log((i + 1) / (j + 1)))  # + 1: a size may be zero
+        elif i != j or type(i) is not type(j):
+            return inf
     return total

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 Arg = int | tuple[int, ...] | None
+Extra = int | float | bool | str | tuple["Extra", ...] | None
+"""A value of a workload's `extra`."""
 
 M_BUCKETS = (1, 2, 4, 8, 32, 512)
 """The token counts that kernels are built and tuned for; others are padded to the next."""
@@ -43,7 +45,8 @@ class Workload:
     """One kernel shape of a model: out[m, n] = x[m, k] @ W[n, k].T for the op `linear`.
 
     n: output rows of the weight, k: input columns, m: token bucket. `format` is the GGML type of the weight.
-    `extra` holds what other ops need (heads, experts, ...), sorted by name.
+    `extra` holds what other ops need (heads, experts, ...), sorted by name; what an op's are, its spec says
+    (`kernels.ops.spec`).
     """
 
     op: str
@@ -54,12 +57,7 @@ class Workload:
     x_dtype: str = "float32"
     out_dtype: str = "float32"
     epilogue: str = "none"
-    extra: tuple[tuple[str, int | str], ...] = ()
-
-
-def decimal(value: float) -> str:
-    """A number as an extra spells it; float32 constants come out as they were meant ("1e-05")."""
-    return f"{value:.7g}"
+    extra: tuple[tuple[str, Extra], ...] = ()
 
 
 @dataclass(frozen=True)

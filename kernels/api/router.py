@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from tinygrad import Tensor
 
-from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, ArgumentError, given, sizes
 from kernels.api.launch import launch
 from kernels.api.scalars import at_most, scalars
 from kernels.api.small import target
+from kernels.ops.topk.spec import TopK
 
 
 @scalars
@@ -37,18 +37,17 @@ def topk(
         raise ArgumentError(f"topk: groups is {groups}, which does not divide the {experts} experts of logits")
     at_most("topk", "used_groups", used_groups, groups, "the number of groups")
     at_most("topk", "used", used, experts // groups * used_groups, "the experts of the groups that are used")
-    extra: dict[str, int | str] = {
-        "experts": experts,
-        "used": used,
-        "gating": gating,
-        "bias": int(bias is not None),
-        "norm": int(norm),
-        "scale": decimal(scale),
-    }
-    if groups > 1:
-        extra |= {"groups": groups, "used_groups": used_groups}
-    name = FLOATS[logits.dtype]
-    w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
+    spec = TopK(
+        experts=experts,
+        used=used,
+        gating=gating,
+        bias=bias is not None,
+        norm=norm,
+        scale=scale,
+        groups=groups,
+        used_groups=used_groups if groups > 1 else 1,
+    )
+    w = spec.workload(m, FLOATS[logits.dtype])
     read = {"logits": logits, **given(bias=bias)}
     ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
     return ids, probs

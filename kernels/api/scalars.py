@@ -10,10 +10,10 @@ from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 from kernels.api.arguments import ArgumentError, shown
-from kernels.ops.attention.attend import MAX_SPLITS
+from kernels.ops.attention.spec import MAX_SPLITS
 from kernels.ops.linear.epilogue import ACTIVATIONS
-from kernels.ops.rope.rotate import MODES
-from kernels.ops.topk.routing import GATINGS
+from kernels.ops.rope.spec import MODES
+from kernels.ops.topk.spec import GATINGS
 
 # the smallest value of an argument of that name, in whichever function it is
 LEAST: Mapping[str, int] = {

@@ -10,12 +10,15 @@ import functools
 
 from tinygrad import Tensor
 
-from db.records import Target, Workload, decimal
+from db.records import Target
 from kernels import devices
 from kernels.api.arguments import FLOATS, INT, ArgumentError, given, packed, sizes
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
+from kernels.ops.argmax.spec import ArgMax
+from kernels.ops.embed.spec import Embed
+from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.serve import sink
 
 
@@ -35,10 +38,8 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: 
     (m, n), (size,) = sizes("rmsnorm", "x", x, "[m, n]"), sizes("rmsnorm", "weight", weight, "[n / heads]")
     if heads < 1 or size * heads != n:
         raise ArgumentError(f"rmsnorm: x of shape {x.shape} and {heads} heads do not fit the weight of {size}")
-    extra: dict[str, int | str] = {"eps": decimal(eps)} | ({} if heads == 1 else {"heads": heads})
-    op = "rmsnorm" if residual is None else "rmsnorm_add"
-    name = FLOATS[x.dtype]
-    w = Workload(op, "F32", n, n, m, name, name, "none", tuple(sorted(extra.items())))
+    spec = (RmsNorm if residual is None else RmsNormAdd)(n, eps, heads)
+    w = spec.workload(m, FLOATS[x.dtype])
     read = {"x": x, "weight": weight, **given(residual=residual)}
     return launch(w, target(str(x.device)), str(x.device), read)[0]
 
@@ -52,8 +53,7 @@ def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "flo
     if dtype not in FLOATS.values():
         raise ArgumentError(f"embed: dtype is {dtype!r}, expected {' or '.join(FLOATS.values())}")
     n, k = w.shape
-    extra = () if scale == 1.0 else (("scale", decimal(scale)),)
-    workload = Workload("embed", w.format, n, k, m, dtype, dtype, "none", extra)
+    workload = Embed(w.format, n, k, scale).workload(m, dtype)
     return launch(workload, w.target, w.device, {"w": w.planes, "ids": ids})[0]
 
 
@@ -61,6 +61,5 @@ def argmax(logits: Tensor) -> Tensor:
     """The index int32 [m, 1] of the largest of each row of logits [m, n], of equal ones the lowest; NaN is smallest.
     Raises ArgumentError for other shapes or dtypes."""
     m, n = sizes("argmax", "logits", logits, "[m, n]")
-    name = FLOATS[logits.dtype]
-    workload = Workload("argmax", "F32", n, n, m, name, name)
+    workload = ArgMax(n).workload(m, FLOATS[logits.dtype])
     return launch(workload, target(str(logits.device)), str(logits.device), {"logits": logits})[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from db.records import decimal
 from kernels.models.build_linear import LinearBuilder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Heads, Latent, Rotation
 from kernels.models.operands import expect, place
 from kernels.models.plan import Columns, PlanError, Source, Value, whole
+from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
+from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
-CACHE_FORMAT = "F16"
 CACHE_ITEM_NBYTES = 2
 
 
@@ -31,28 +31,24 @@ class AttentionBuilder(LinearBuilder):
 
         rotation: None leaves q and k as they are. norms: of each head of q and of k, before they are rotated.
         """
-        expect(
-            qkv, n := a.heads * a.head_dim + (row := a.kv_heads * (a.head_dim + a.value_dim)), "rope_cache_store.qkv"
+        spec = RopeCacheStore(
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            head_dim=a.head_dim,
+            v_head_dim=a.value_dim,
+            max_ctx=self.context,
+            rope_dim=rotation.dim if rotation else 0,
+            mode=rotation.mode if rotation else "none",
+            eps=None if norms is None else self.eps,
         )
-        extra: dict[str, int | str] = {
-            "heads": a.heads,
-            "kv_heads": a.kv_heads,
-            "head_dim": a.head_dim,
-            "max_ctx": self.context,
-            "rope_dim": rotation.dim if rotation else 0,
-            "mode": rotation.mode if rotation else "none",
-            "qk_norm": int(norms is not None),
-        }
-        if a.value_dim != a.head_dim:
-            extra["v_head_dim"] = a.value_dim
-        if norms is not None:
-            extra["eps"] = decimal(self.eps)
+        row = a.kv_heads * (a.head_dim + a.value_dim)
+        expect(qkv, spec.n, "rope_cache_store.qkv")
         caches = {f"{which}_cache": self.input(f"cache.{layer}.{which}", persistent=True) for which in ("k", "v")}
         tables = {"cos": rotation.cos, "sin": rotation.sin} if rotation else {}
         q, k, v = self.add(
-            "rope_cache_store", CACHE_FORMAT, n, n, {"qkv": qkv, **caches, **tables},
+            spec, {"qkv": qkv, **caches, **tables},
             {"q": a.heads * a.head_dim, "k_cache": None, "v_cache": None},
-            reads=whole(q_norm=norms[0], k_norm=norms[1]) if norms else (), products=2 * n, extra=extra,
+            reads=whole(q_norm=norms[0], k_norm=norms[1]) if norms else (), products=2 * spec.n,
             cache_written_nbytes=CACHE_ITEM_NBYTES * row, decode_only=True,
         )  # fmt: skip
         return q, k, v
@@ -67,23 +63,22 @@ class AttentionBuilder(LinearBuilder):
         (q_value, q_start), (kv_value, kv_start) = place(q), place(kv)
         if q_start:
             raise PlanError(f"mla_cache_store reads q from the start of a row, not {q}")
-        extra: dict[str, int | str] = {
-            "heads": a.heads,
-            "kv_lora": a.rank,
-            "qk_nope": a.nope,
-            "rope_dim": a.rope,
-            "max_ctx": self.context,
-            "eps": decimal(self.eps),
-            "q_row": q_value.columns or 0,
-            "kv_row": kv_value.columns or 0,
-            "kv_start": kv_start,
-        }
-        n = a.heads * a.rope + a.row
+        spec = MlaCacheStore(
+            heads=a.heads,
+            kv_lora=a.rank,
+            qk_nope=a.nope,
+            rope_dim=a.rope,
+            max_ctx=self.context,
+            eps=self.eps,
+            q_row=q_value.columns or 0,
+            kv_row=kv_value.columns or 0,
+            kv_start=kv_start,
+        )
         cache = self.input(f"cache.{layer}.kv", persistent=True)
         inputs = {"q": q_value, "kv": kv_value, "cache": cache, "cos": rotation.cos, "sin": rotation.sin}
         q_rope, stored = self.add(
-            "mla_cache_store", CACHE_FORMAT, n, n, inputs, {"q_rope": a.heads * a.rope, "kv_cache": None},
-            reads=whole(kv_norm=kv_norm), products=2 * n, extra=extra,
+            spec, inputs, {"q_rope": a.heads * a.rope, "kv_cache": None},
+            reads=whole(kv_norm=kv_norm), products=2 * spec.n,
             cache_written_nbytes=CACHE_ITEM_NBYTES * a.row, decode_only=True,
         )  # fmt: skip
         return q_rope, stored
@@ -91,28 +86,31 @@ class AttentionBuilder(LinearBuilder):
     def flash(self, q: Value, k: Value, v: Value, a: Heads) -> Value:
         """Attention over the caches: q [m, heads * head_dim] -> [m, heads * value_dim]"""
         expect(q, a.heads * a.head_dim, "flash.q")
-        extra: dict[str, int | str] = {
-            "heads": a.heads,
-            "kv_heads": a.kv_heads,
-            "head_dim": a.head_dim,
-            "v_head_dim": a.value_dim,
-            "window": a.window,
-            "sinks": int(a.sinks is not None),
-            "softcap": decimal(a.softcap) if a.softcap else "none",
-        }
-        row = a.kv_heads * (a.head_dim + a.value_dim)
-        return self.attention("flash", {"q": q, "k": k, "v": v}, a, row, extra)
+        spec = FlashPrefill(
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            head_dim=a.head_dim,
+            v_head_dim=a.value_dim,
+            ctx=self.context,
+            max_ctx=self.context,
+            window=a.window,
+            sinks=a.sinks is not None,
+            softcap=a.softcap or None,
+            scale=a.scale,
+        )
+        return self.attention(spec, {"q": q, "k": k, "v": v}, a.sinks)
 
     def mla(self, q_latent: Value, q_rope: Value, cache: Value, a: Latent) -> Value:
         """Attention over the compressed cache: [m, heads * rank] and [m, heads * rope] -> [m, heads * rank]"""
         expect(q_latent, a.heads * a.rank, "mla.q_latent")
         expect(q_rope, a.heads * a.rope, "mla.q_rope")
-        extra: dict[str, int | str] = {"heads": a.heads, "kv_lora": a.rank, "rope_dim": a.rope}
-        inputs = {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}
-        return self.attention("mla", inputs, Heads(a.heads, 1, a.row, a.rank, 0, a.scale), a.row, extra)
+        spec = MlaPrefill(
+            heads=a.heads, kv_lora=a.rank, rope_dim=a.rope, ctx=self.context, max_ctx=self.context, scale=a.scale
+        )
+        return self.attention(spec, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, None)
 
     @abstractmethod
     def attention(
-        self, kind: str, inputs: Mapping[str, Source], a: Heads, row: int, extra: dict[str, int | str]
+        self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
     ) -> Value:
-        """The launches of `flash` and `mla`, over a cache with `row` items a position: [m, heads * value_dim]"""
+        """The launches of `flash` and `mla`; what many tokens would see is `spec`: [m, heads * v_head_dim]"""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from db.records import decimal
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import GateUp, Projection, Routing
+from kernels.models.layer_parts import Gates, Projection, Routing
 from kernels.models.operands import expect, neighbours, place
 from kernels.models.plan import Columns, PassBuilder, PlanError, Read, Source, Value, row_count, whole
+from kernels.ops.argmax.spec import ArgMax
+from kernels.ops.embed.spec import Embed
+from kernels.ops.linear.spec import HeadLinear, Linear
+from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
+from kernels.ops.topk.spec import TopK
 
 
 class LinearBuilder(PassBuilder):
@@ -22,25 +26,23 @@ class LinearBuilder(PassBuilder):
     def embed(self, ids: Value, table: TensorInfo, scale: float, name: str) -> Value:
         """ids: [m] -> rows of the table times scale: [m, k]"""
         rows, k = table.shape
-        extra = {} if scale == 1.0 else {"scale": decimal(scale)}
-        reads = (Read("w", table, 1, rows),)
-        (out,) = self.add("embed", table.format, rows, k, {"ids": ids}, {name: k}, reads=reads, extra=extra)
+        spec, reads = Embed(table.format, rows, k, scale), (Read("w", table, 1, rows),)
+        (out,) = self.add(spec, {"ids": ids}, {name: k}, reads=reads)
         return out
 
     def rmsnorm(self, x: Source, weight: TensorInfo, name: str) -> Value:
         """x: [m, n] -> [m, n]"""
-        return self._norm("rmsnorm", {"x": x}, weight, name)
+        return self._norm(RmsNorm, {"x": x}, weight, name)
 
     def rmsnorm_add(self, x: Source, weight: TensorInfo, residual: Source, name: str) -> Value:
         """residual + RMSNorm(x): [m, n]"""
-        return self._norm("rmsnorm_add", {"x": x, "residual": residual}, weight, name)
+        return self._norm(RmsNormAdd, {"x": x, "residual": residual}, weight, name)
 
-    def _norm(self, op: str, inputs: Mapping[str, Source], weight: TensorInfo, name: str) -> Value:
+    def _norm(self, kind: type[RmsNorm], inputs: Mapping[str, Source], weight: TensorInfo, name: str) -> Value:
         (n,) = weight.shape
         for operand, source in inputs.items():
-            expect(source, n, f"{op}.{operand}")
-        reads, extra = whole(weight=weight), {"eps": decimal(self.eps)}
-        (out,) = self.add(op, "F32", n, n, inputs, {name: n}, reads=reads, products=2 * n, extra=extra)
+            expect(source, n, f"{kind.op}.{operand}")
+        (out,) = self.add(kind(n, self.eps), inputs, {name: n}, reads=whole(weight=weight), products=2 * n)
         return out
 
     def linear(self, x: Source, projection: Projection, name: str, add: Source | None = None) -> Value:
@@ -72,7 +74,7 @@ class LinearBuilder(PassBuilder):
         n: int | None = None,
         add: Source | None = None,
         gate: Source | None = None,
-        act: str = "",
+        act: str = "silu",
     ) -> Value:
         """One launch over weights of one format, whose rows follow each other. operand, n: where only some of a
         tensor's rows are meant."""
@@ -88,13 +90,11 @@ class LinearBuilder(PassBuilder):
                 inputs["residual" if term == "add" else term] = source
                 terms.append(term)
         reads = *(Read(operand, w) for w in weights), *(Read("bias", bias) for bias in found)
-        (out,) = self.add(
-            "linear", format, n, k, inputs, {name: n}, reads=reads, products=n * k,
-            epilogue="_".join(terms) or "none", extra={"act": act} if act else {},
-        )  # fmt: skip
+        spec = Linear(format, n, k, "_".join(terms) or "none", act)
+        (out,) = self.add(spec, inputs, {name: n}, reads=reads, products=n * k)
         return out
 
-    def gate_then_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None) -> Value:
+    def gate_then_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None) -> Value:
         """As `gate_up`, by a launch for the norm and one for each weight, which may have a bias."""
         x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
         gate, up, n = weights.gate, weights.up, weights.n
@@ -112,37 +112,31 @@ class LinearBuilder(PassBuilder):
         value, start = place(x)
         if start:
             raise PlanError(f"head_linear reads x from the start of a row, not {x}")
-        extra: dict[str, int | str] = {"heads": heads}
-        if step is not None:
-            extra |= {"step": step, "row": value.columns or 0}
-        (out,) = self.add(
-            "head_linear", weight.tensor.format, n, k, {"x": value}, {name: heads * n}, reads=(weight,),
-            products=heads * n * k, extra=extra,
-        )  # fmt: skip
+        spec = HeadLinear(weight.tensor.format, n, k, heads, step or k, value.columns or 0)
+        (out,) = self.add(spec, {"x": value}, {name: heads * n}, reads=(weight,), products=heads * n * k)
         return out
 
     def topk(self, logits: Source, routing: Routing, name: str = "") -> tuple[Value, Value]:
         """logits: [m, experts] -> ids and weights of the chosen experts: [m, used] each"""
         expect(logits, routing.experts, "topk.logits")
-        extra: dict[str, int | str] = {
-            "experts": routing.experts,
-            "used": routing.used,
-            "gating": routing.gating,
-            "bias": int(routing.bias is not None),
-            "norm": int(routing.normalised),
-            "scale": decimal(routing.scale),
-        }
-        if routing.groups > 1:
-            extra |= {"groups": routing.groups, "used_groups": routing.used_groups}
-        n, used = routing.experts, routing.used
+        spec = TopK(
+            experts=routing.experts,
+            used=(used := routing.used),
+            gating=routing.gating,
+            bias=routing.bias is not None,
+            norm=routing.normalised,
+            scale=routing.scale,
+            groups=routing.groups,
+            used_groups=routing.used_groups if routing.groups > 1 else 1,
+        )
         ids, probs = self.add(
-            "topk", "F32", n, n, {"logits": logits}, {f"{name}ids": used, f"{name}probs": used},
-            reads=whole(bias=routing.bias), products=n, extra=extra,
+            spec, {"logits": logits}, {f"{name}ids": used, f"{name}probs": used},
+            reads=whole(bias=routing.bias), products=spec.n,
         )  # fmt: skip
         return ids, probs
 
     def argmax(self, logits: Source, n: int, name: str) -> Value:
         """logits: [1, n] -> [1, 1]"""
         expect(logits, n, "argmax.logits")
-        (out,) = self.add("argmax", "F32", n, n, {"logits": logits}, {name: 1}, decode_only=True)
+        (out,) = self.add(ArgMax(n), {"logits": logits}, {name: 1}, decode_only=True)
         return out

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kernels.models.build_attention import AttentionBuilder
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Experts, GateUp, Projection
+from kernels.models.layer_parts import Experts, Gates, Projection
 from kernels.models.plan import Columns, Source, Value
 
 
@@ -26,7 +26,7 @@ class Builder(AttentionBuilder):
         """x: [m, k] -> each projection of RMSNorm(x): [m, n] each. Raises PlanError where only some have a bias."""
 
     @abstractmethod
-    def gate_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None = None) -> Value:
+    def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
         """x: [m, k] -> act(gate x) * (up x): [m, n]; x normalised before, if `norm` is given"""
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 from kernels.models.architectures import GATINGS
 from kernels.models.builder import Builder
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.layer_parts import Experts, GateUp, Projection, Routing
+from kernels.models.layer_parts import Experts, Gates, Projection, Routing
 from kernels.models.model import Model
 from kernels.models.plan import Value
 
@@ -28,7 +28,7 @@ def feed_forward(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     return model.post_norm(plan, block, x, out, "ffn")
 
 
-def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> GateUp:
+def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> Gates:
     """The first half of a dense FFN, or of the shared experts (suffix "_shexp"). One tensor may hold both weights."""
     hp, k = model.hp, model.dim
     names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
@@ -40,7 +40,7 @@ def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> GateUp:
         gate = up = model.projection(names[1], 2 * n, k)
         if up.bias is not None:
             raise hp.error(f"{up.bias.name} is a bias of a weight that has the rows of two, which no kernel adds")
-    return GateUp(gate, up, n, model.arch.act)
+    return Gates(gate, up, n, model.arch.act)
 
 
 def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, add: Value | None) -> Value:

@@ -25,7 +25,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class GateUp:
+class Gates:
     """The first half of a gated FFN, act(gate x) * (up x), n columns each. One tensor may hold the rows of both, gate
     first: then `gate` and `up` are that tensor."""
 
@@ -71,7 +71,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Routing:
-    """How a token's experts are chosen from the router's logits; extras as `kernels.ops.topk.topk` has them."""
+    """How a token's experts are chosen from the router's logits, as `TopK` says."""
 
     experts: int
     used: int
@@ -106,10 +106,6 @@ class Experts:
     def sizes(self) -> tuple[int, int]:
         """dim, n"""
         return self.down.weight.shape[1], self.down.weight.shape[2]
-
-    @property
-    def extra(self) -> dict[str, int | str]:
-        return {"experts": self.count, "used": self.used}
 
 
 @dataclass(frozen=True)

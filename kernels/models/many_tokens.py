@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from db.records import decimal
-from kernels.models.build_attention import CACHE_FORMAT, CACHE_ITEM_NBYTES
+from kernels.models.build_attention import CACHE_ITEM_NBYTES
 from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Experts, GateUp, Heads, Projection
+from kernels.models.layer_parts import Experts, Gates, Projection
 from kernels.models.operands import added, expect, expert_reads
 from kernels.models.plan import Columns, Source, Value, whole
+from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
+from kernels.ops.experts.spec import ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 
 
 class ManyTokens(Builder):
@@ -21,25 +22,22 @@ class ManyTokens(Builder):
     ) -> tuple[Columns, ...]:
         return self.linears(self.rmsnorm(x, norm, f"{name}_normed"), projections, name)
 
-    def gate_up(self, x: Source, weights: GateUp, name: str, norm: TensorInfo | None = None) -> Value:
+    def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
         return self.gate_then_up(x, weights, name, norm)
 
     def attention(
-        self, kind: str, inputs: Mapping[str, Source], a: Heads, row: int, extra: dict[str, int | str]
+        self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
     ) -> Value:
-        seen = min(self.context, a.window or self.context)
-        n = a.heads * a.value_dim
         (out,) = self.add(
-            f"{kind}_prefill", CACHE_FORMAT, n, a.head_dim, inputs, {"attended": n}, reads=whole(sinks=a.sinks),
-            products=a.heads * seen * (a.head_dim + a.value_dim), cache_read_nbytes=CACHE_ITEM_NBYTES * seen * row,
-            extra=extra | {"ctx": self.context, "max_ctx": self.context, "scale": decimal(a.scale)},
+            spec, inputs, {"attended": spec.n}, reads=whole(sinks=sinks), products=spec.products,
+            cache_read_nbytes=CACHE_ITEM_NBYTES * spec.seen * spec.row,
         )  # fmt: skip
         return out
 
     def experts(self, x: Source, ids: Value, probs: Value, experts: Experts, name: str, add: Source | None) -> Value:
-        e, dim, count = experts, experts.sizes[0], experts.count
-        (places,) = self.add("expert_places", "F32", count, count, {"ids": ids}, {"places": None}, extra=e.extra)
-        (tiles,) = self.add("expert_tiles", "F32", count, count, {"places": places}, {"tiles": None}, extra=e.extra)
+        e, dim = experts, experts.sizes[0]
+        (places,) = self.add(ExpertPlaces(e.count, e.used), {"ids": ids}, {"places": None})
+        (tiles,) = self.add(ExpertTiles(e.count, e.used), {"places": places}, {"tiles": None})
         halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))
         up = e.gate if e.fused else e.up
         sorted_ids: dict[str, Source] = {"tiles": tiles, "ids": ids}
@@ -55,12 +53,13 @@ class ManyTokens(Builder):
         rows, columns = (n, dim) if per_token else (dim, n)
         expect(inputs["x"], columns * (1 if per_token else e.used), "expert_product.x")
         gated = "gate" in inputs
-        extra: dict[str, int | str] = {**e.extra, "of": "token" if per_token else "pair"}
-        (out,) = self.add(
-            "expert_product", given[0].weight.format, rows, columns, inputs, {name: e.used * rows},
-            reads=expert_reads(e, given), products=e.used * n * dim, extra=extra | ({"act": e.act} if gated else {}),
+        spec = ExpertProduct(
+            given[0].weight.format, rows, columns, e.count, e.used, "token" if per_token else "pair",
+            act=e.act if gated else "silu",
             epilogue="_".join(["bias"] * (given[0].bias is not None) + ["gate"] * gated) or "none",
         )  # fmt: skip
+        reads = expert_reads(e, given)
+        (out,) = self.add(spec, inputs, {name: e.used * rows}, reads=reads, products=e.used * n * dim)
         return out
 
     def weighted_linear(self, x: Source, ids: Value, probs: Value, weight: TensorInfo, name: str, add: Source) -> Value:
@@ -71,8 +70,5 @@ class ManyTokens(Builder):
         """What each of a token's experts made, [m, used * dim], times its routing weight: [m, dim]"""
         expect(each, used * dim, "expert_sum.x")
         inputs, epilogue = added({"x": each, "probs": probs}, add)
-        (out,) = self.add(
-            "expert_sum", "F32", dim, dim, inputs, {name: dim}, products=used * dim, epilogue=epilogue,
-            extra={"used": used},
-        )  # fmt: skip
+        (out,) = self.add(ExpertSum(dim, used, epilogue), inputs, {name: dim}, products=used * dim)
         return out

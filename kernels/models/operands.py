@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Experts, Projection
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, joined, row_count, width
+from kernels.ops.spec import Parts
 
 
 def added(inputs: Mapping[str, Source], add: Source | None) -> tuple[dict[str, Source], str]:
@@ -37,9 +38,9 @@ def stacked(tensors: Iterable[TensorInfo]) -> tuple[Read, ...]:
     return tuple(Read(f"w{i}", tensor) for i, group in enumerate(neighbours(tensors)) for tensor in group)
 
 
-def parts(tensors: Iterable[TensorInfo]) -> str:
-    """The extra of weights that share an input, as rows of one after the other: "Q4_K.5120+Q6_K.1024"."""
-    return "+".join(f"{group[0].format}.{row_count(group)}" for group in neighbours(tensors))
+def parts(tensors: Iterable[TensorInfo]) -> Parts:
+    """(format, rows) of weights that share an input, one after the other."""
+    return tuple((group[0].format, row_count(group)) for group in neighbours(tensors))
 
 
 def expert_reads(experts: Experts, *given: tuple[Projection, str, str]) -> tuple[Read, ...]:

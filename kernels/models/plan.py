@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from db.records import Workload
 from kernels.models.header import TensorInfo
-
-Extra = Mapping[str, int | str]
+from kernels.ops.spec import Spec
 
 
 class PlanError(RuntimeError):
@@ -101,7 +100,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch of a pass: its op, shape and operands, for any number of tokens.
+    """One kernel launch of a pass: what it computes, and its operands, for any number of tokens.
 
     `db.records.Workload` is what a kernel is built from; a `Launch` is one before its token bucket is chosen.
 
@@ -114,16 +113,11 @@ class Launch:
     x_dtype, out_dtype   where they are not the model's
     """
 
-    op: str
-    format: str
-    n: int
-    k: int
+    spec: Spec
     reads: tuple[Read, ...]
     products: int
     inputs: Mapping[str, tuple[Source, ...]]
     outputs: tuple[Value, ...]
-    epilogue: str = "none"
-    extra: Extra = field(default_factory=dict)
     layer: int | None = None
     cache_read_nbytes: int = 0
     cache_written_nbytes: int = 0
@@ -132,9 +126,11 @@ class Launch:
     out_dtype: str | None = None
 
     def workload(self, m: int, x_dtype: str) -> Workload:
-        extra = tuple(sorted(self.extra.items()))
-        x, out = self.x_dtype or x_dtype, self.out_dtype or x_dtype
-        return Workload(self.op, self.format, self.n, self.k, m, x, out, self.epilogue, extra)
+        return self.spec.workload(m, self.x_dtype or x_dtype, self.out_dtype or x_dtype)
+
+    @property
+    def op(self) -> str:
+        return self.spec.op
 
     def nbytes(self, m: int) -> int:
         """Bytes of weights that m tokens read."""
@@ -208,17 +204,12 @@ class PassBuilder:
 
     def add(
         self,
-        op: str,
-        format: str,
-        n: int,
-        k: int,
+        spec: Spec,
         inputs: Mapping[str, Source | Sequence[Source]],
         outputs: Mapping[str, int | None],
         *,
         reads: tuple[Read, ...] = (),
         products: int = 0,
-        epilogue: str = "none",
-        extra: Extra | None = None,
         cache_read_nbytes: int = 0,
         cache_written_nbytes: int = 0,
         decode_only: bool = False,
@@ -231,22 +222,17 @@ class PassBuilder:
         """
         given = {operand: joined(value) for operand, value in inputs.items()}
         for source in (s for sources in given.values() for s in sources):
-            self._check(source.value if isinstance(source, Columns) else source, op)
+            self._check(source.value if isinstance(source, Columns) else source, spec.op)
         prefix = "" if self._layer is None else f"blk.{self._layer}."
         made = tuple(self._named(Value(prefix + name, columns)) for name, columns in outputs.items())
         self._alive.update(made)
         self._launches.append(
             Launch(
-                op=op,
-                format=format,
-                n=n,
-                k=k,
+                spec=spec,
                 reads=reads,
                 products=products,
                 inputs=given,
                 outputs=made,
-                epilogue=epilogue,
-                extra=extra or {},
                 layer=self._layer,
                 cache_read_nbytes=cache_read_nbytes,
                 cache_written_nbytes=cache_written_nbytes,

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import DType
 
-from db.errors import AutotuneError
 from db.records import Schedule, Workload
 from kernels.backends import Backend, Needs
+from kernels.ops.spec import KernelError as KernelError
+from kernels.ops.spec import Spec
 
 Params = dict[str, int]
 Args = Mapping[str, UOp]
@@ -25,10 +26,6 @@ Args = Mapping[str, UOp]
 DTYPES: dict[str, DType] = {"float32": dtypes.float32, "float16": dtypes.float16, "int32": dtypes.int32}
 
 OUT, UPDATE, WEIGHT, INPUT = "out", "update", "weight", "input"
-
-
-class KernelError(AutotuneError, ValueError):
-    """The workload or the schedule names something that these kernels do not have."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +107,7 @@ def _no_formats(w: Workload) -> tuple[str, ...]:
 class Op:
     """One op. All but `name` are functions of the workload.
 
+    spec        what it computes, as the dataclass that a workload is read as
     variants    the variants that have parameters for its shape; KernelError or FormatError if there can be none
     operands    the kernel's arguments in slot order, outputs first
     plain       each plainly written variant, opts None: what tinygrad's heuristic is judged by; untuned is the first
@@ -123,6 +121,7 @@ class Op:
     """
 
     name: str
+    spec: type[Spec]
     variants: Callable[[Workload], dict[str, Variant]]
     operands: Callable[[Workload], tuple[Operand, ...]]
     plain: Callable[[Workload], tuple[Schedule, ...]]

@@ -19,6 +19,8 @@ from db.codec import workload_digest, workload_from_json
 from db.records import M_BUCKETS, Workload
 from kernels.models.header import HeaderError, read_header
 from kernels.models.passes import plan_passes
+from kernels.ops.attention.spec import FlashDecode
+from kernels.ops.linear.spec import GateUp
 
 DECODE_ONLY = {"rope_cache_store", "flash_decode", "flash_combine", "argmax"}
 
@@ -40,8 +42,7 @@ def test_the_workloads_of_llama_3_8b(tmp_path: Path) -> None:
         ("argmax", "F32", 128256, 128256): 1,
     }
     assert sum(w.count for w in plan.workloads) == 3 + 7 * 32
-    extra = (("act", "silu"), ("eps", "1e-05"), ("norm", "rms"), ("up", "Q4_K"))
-    assert plan.workloads[0].workload == Workload("gate_up", "Q4_K", 14336, 4096, extra=extra)
+    assert plan.workloads[0].workload == GateUp("Q4_K", 14336, 4096, "Q4_K", eps=1e-5).workload()
 
 
 def test_what_reads_most_comes_first() -> None:
@@ -89,7 +90,7 @@ def test_one_launchs_work_grows_with_its_tokens() -> None:
 
 def test_layers_that_see_differently_are_workloads_of_their_own() -> None:
     found = [w for w in workloads(made.model("gemma3")).workloads if w.workload.op == "flash_decode"]
-    assert {dict(w.workload.extra)["window"]: w.count for w in found} == {512: 6, 0: 1}
+    assert {FlashDecode.from_workload(w.workload).window: w.count for w in found} == {512: 6, 0: 1}
 
 
 def test_formats_without_a_kernel_are_noted() -> None:

@@ -96,7 +96,7 @@ def put(payload: Any, path: str, value: Any) -> None:
 HUGE = 10**400
 BAD = [
     ("format", "tinygrad"),
-    ("version", 2),
+    ("version", 3),
     ("version", True),
     ("runs", {}),
     ("runs[0].id", "run 1"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
+from db import queries
 from db.lookup import Lookup
 from db.paths import PACKAGED
 from db.readers import ServerReader
@@ -243,7 +244,7 @@ def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
     lookup = Lookup(user)
     assert lookup.exact(*ASKED) is None
     with closing(sqlite3.connect(user)) as db, db:
-        db.execute("UPDATE alembic_version SET version_num = '0003'")
+        db.execute(f"UPDATE alembic_version SET version_num = '{queries.REVISIONS[-1]}'")
     assert lookup.exact(*ASKED) is not None
 
 

@@ -31,12 +31,17 @@ def ops(header: Header) -> list[str]:
     return [launch.op for launch in decode(header)]
 
 
-def find(header: Header, op: str, **extra: int | str) -> list[Launch]:
-    return [x for x in decode(header) if x.op == op and x.extra.items() >= extra.items()]
+def has(launch: Launch, **fields: object) -> bool:
+    """Whether a launch's spec has fields of these values."""
+    return all(getattr(launch.spec, name) == value for name, value in fields.items())
 
 
-def first(header: Header, op: str, **extra: int | str) -> Launch:
-    return find(header, op, **extra)[0]
+def find(header: Header, op: str, **fields: object) -> list[Launch]:
+    return [x for x in decode(header) if x.op == op and has(x, **fields)]
+
+
+def first(header: Header, op: str, **fields: object) -> Launch:
+    return find(header, op, **fields)[0]
 
 
 def changed(architecture: str, keys: Mapping[str, Any], *without: str, **shapes: made.Shape) -> Header:
@@ -58,7 +63,7 @@ def changed(architecture: str, keys: Mapping[str, Any], *without: str, **shapes:
     ],
 )
 def test_rope_pairs(architecture: str, mode: str) -> None:
-    assert first(made.model(architecture), "rope_cache_store").extra["mode"] == mode
+    assert first(made.model(architecture), "rope_cache_store").spec.mode == mode
 
 
 def test_the_output_linear_has_a_row_for_each_token() -> None:
@@ -70,23 +75,23 @@ def test_the_output_linear_has_a_row_for_each_token() -> None:
 
 
 def test_part_of_a_head_turns() -> None:
-    assert first(made.model("glm4"), "rope_cache_store").extra["rope_dim"] == made.HEAD // 2
-    assert first(made.model("llama"), "rope_cache_store").extra["rope_dim"] == made.HEAD
+    assert first(made.model("glm4"), "rope_cache_store").spec.rope_dim == made.HEAD // 2
+    assert first(made.model("llama"), "rope_cache_store").spec.rope_dim == made.HEAD
 
 
 def test_a_norm_of_each_head_rides_along_and_one_of_all_heads_does_not() -> None:
     fused = first(made.model("qwen3"), "rope_cache_store")
-    assert (fused.extra["qk_norm"], fused.extra["eps"]) == (1, "1e-05")
+    assert fused.spec.eps == 1e-5
     assert fused.tensors == ("blk.0.attn_q_norm.weight", "blk.0.attn_k_norm.weight")
     alone = made.model("olmoe")
-    assert first(alone, "rope_cache_store").extra["qk_norm"] == 0
-    assert [x.n for x in find(alone, "rmsnorm")[:2]] == [made.Q, made.KV]
+    assert first(alone, "rope_cache_store").spec.eps is None
+    assert [x.spec.n for x in find(alone, "rmsnorm")[:2]] == [made.Q, made.KV]
 
 
 def test_biases_are_part_of_the_linear() -> None:
-    assert first(made.model("qwen2"), "rmsnorm_linear").epilogue == "bias"
-    assert first(made.model("llama"), "rmsnorm_linear").epilogue == "none"
-    assert [x.epilogue for x in find(made.model("gpt-oss"), "linear")[:2]] == ["bias_add", "bias"]
+    assert first(made.model("qwen2"), "rmsnorm_linear").spec.epilogue == "bias"
+    assert first(made.model("llama"), "rmsnorm_linear").spec.epilogue == "none"
+    assert [x.spec.epilogue for x in find(made.model("gpt-oss"), "linear")[:2]] == ["bias_add", "bias"]
 
 
 def test_parts_are_merged_where_formats_agree() -> None:
@@ -100,8 +105,8 @@ def test_parts_are_merged_where_formats_agree() -> None:
         for t in header.tensors
     )
     launch = first(Header("llama", "", header.metadata, mixed, ("a.gguf",), 0, 0), "rmsnorm_linear")
-    assert launch.extra["parts"] == f"Q4_K.{made.Q + made.KV}+Q6_K.{made.KV}"
-    assert (launch.format, launch.n, launch.k) == ("Q4_K", made.Q + 2 * made.KV, made.DIM)
+    assert launch.spec.parts == (("Q4_K", made.Q + made.KV), ("Q6_K", made.KV))
+    assert (launch.spec.format, launch.spec.n, launch.spec.k) == ("Q4_K", made.Q + 2 * made.KV, made.DIM)
 
 
 def test_fused_weights_are_one_launch_of_the_same_shape() -> None:
@@ -143,7 +148,7 @@ def test_each_half_of_a_fused_weight_is_a_product_of_a_prompt() -> None:
 def test_a_post_norm_comes_between_a_block_and_the_residual(architecture: str) -> None:
     header = made.model(architecture)
     ends = [x for x in find(header, "linear") if re.search("output|ffn_down", x.tensors[0])]
-    assert {x.epilogue for x in ends} == {"none"}
+    assert {x.spec.epilogue for x in ends} == {"none"}
     assert len(find(header, "rmsnorm_add")) == len(ends) == 2 * len(find(header, "flash_decode"))
 
 
@@ -158,7 +163,7 @@ def test_a_block_without_norms_before_it_reads_the_residual_itself(architecture:
         for weight in ("ffn_gate", "ffn_up"):
             (up,) = [x for x in block if f"blk.1.{weight}.weight" in x.tensors]
             assert up.inputs["x"] == attn.outputs
-            assert up.extra.get("norm", "none") == "none"
+            assert getattr(up.spec, "eps", None) is None
 
 
 @pytest.mark.parametrize(
@@ -175,9 +180,9 @@ def test_a_block_without_norms_before_it_reads_the_residual_itself(architecture:
 )
 def test_which_layers_do_not_turn(architecture: str, keys: Mapping[str, Any], still: list[int]) -> None:
     found = find(made.model(architecture, keys=keys), "rope_cache_store")
-    assert [i for i, x in enumerate(found) if x.extra["mode"] == "none"] == still
+    assert [i for i, x in enumerate(found) if x.spec.mode == "none"] == still
     for i, x in enumerate(found):
-        assert (x.extra["rope_dim"], "cos" in x.inputs) == ((0, False) if i in still else (made.HEAD, True))
+        assert (x.spec.rope_dim, "cos" in x.inputs) == ((0, False) if i in still else (made.HEAD, True))
 
 
 @pytest.mark.parametrize("architecture", ["glm4moe", "gpt-oss"])
@@ -211,7 +216,7 @@ def test_a_post_attention_norm_may_be_the_norm_before_the_ffn(architecture: str)
 )
 def test_which_layers_see_a_window(architecture: str, keys: Mapping[str, Any], windows: list[int]) -> None:
     header = made.model(architecture, keys=keys)
-    assert [x.extra["window"] for x in find(header, "flash_decode")] == windows
+    assert [x.spec.window for x in find(header, "flash_decode")] == windows
 
 
 def test_each_layer_may_have_its_own_number_of_heads() -> None:
@@ -220,12 +225,12 @@ def test_each_layer_may_have_its_own_number_of_heads() -> None:
     tensors |= {"blk.1.attn_q.weight": (256, made.DIM), "blk.1.attn_output.weight": (made.DIM, 256)}
     wide |= {"llama.attention.head_count": (8, 4), "llama.attention.head_count_kv": (2, 2)}
     found = find(made.of("llama", tensors, wide), "flash_decode")
-    assert [(x.extra["heads"], x.n) for x in found] == [(8, 512), (4, 256)]
+    assert [(x.spec.heads, x.spec.n) for x in found] == [(8, 512), (4, 256)]
 
 
 def scale(header: Header) -> float:
     op = "mla_decode" if header.architecture == "deepseek2" else "flash_decode"
-    return float(first(header, op).extra["scale"])
+    return first(header, op).spec.scale
 
 
 def test_scales_of_attention() -> None:
@@ -242,72 +247,70 @@ def test_scales_of_attention() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "keys", "cap"),
-    [("gemma2", {}, "50"), ("gemma2", {"attn_logit_softcapping": 30.0}, "30"), ("gemma3", {}, "none")],
+    [("gemma2", {}, 50.0), ("gemma2", {"attn_logit_softcapping": 30.0}, 30.0), ("gemma3", {}, None)],
 )
-def test_soft_caps(architecture: str, keys: Mapping[str, Any], cap: str) -> None:
-    assert first(made.model(architecture, keys=keys), "flash_decode").extra["softcap"] == cap
+def test_soft_caps(architecture: str, keys: Mapping[str, Any], cap: float | None) -> None:
+    assert first(made.model(architecture, keys=keys), "flash_decode").spec.softcap == cap
 
 
 def test_sinks() -> None:
     launch = first(made.model("gpt-oss"), "flash_decode")
-    assert (launch.extra["sinks"], launch.tensors) == (1, ("blk.0.attn_sinks.weight",))
+    assert (launch.spec.sinks, launch.tensors) == (True, ("blk.0.attn_sinks.weight",))
 
 
 def test_embeddings_are_scaled_and_a_scaled_residual_needs_no_kernel() -> None:
-    assert first(made.model("llama"), "embed").extra == {}
-    assert first(made.model("gemma3"), "embed").extra == {"scale": "16"}
+    assert first(made.model("llama"), "embed").spec.scale == 1
+    assert first(made.model("gemma3"), "embed").spec.scale == 16
     # granite: h/s instead of h, so what blocks add is as it is, and eps/s^2 makes every norm come out the same
     granite = made.model("granite")
-    assert first(granite, "embed").extra == {"scale": "48"}
-    assert {x.extra["eps"] for x in find(granite, "rmsnorm_linear")} == {"0.00016"}
-    assert {x.epilogue for x in find(granite, "linear")} == {"add"}
+    assert first(granite, "embed").spec.scale == 48
+    assert {x.spec.eps for x in find(granite, "rmsnorm_linear")} == {0.00016}
+    assert {x.spec.epilogue for x in find(granite, "linear")} == {"add"}
 
 
 @pytest.mark.parametrize(
     ("architecture", "keys", "expected"),
     [
-        ("llama", {}, {"gating": "softmax", "norm": 1, "bias": 0, "scale": "1"}),
-        ("qwen3moe", {}, {"gating": "softmax", "norm": 1}),
-        ("olmoe", {}, {"gating": "softmax", "norm": 0}),
-        ("gpt-oss", {}, {"gating": "softmax_weight", "norm": 0}),
-        ("granitemoe", {}, {"gating": "softmax", "norm": 1}),
-        ("glm4moe", {}, {"gating": "sigmoid", "norm": 1, "bias": 1, "scale": "2.5"}),
-        ("deepseek2", {"expert_gating_func": 2, "expert_weights_norm": True}, {"gating": "sigmoid", "norm": 1}),
-        ("deepseek2", {"expert_gating_func": None}, {"gating": "softmax", "norm": 0}),
-        ("deepseek2", {"expert_weights_scale": 0.0}, {"scale": "1"}),
+        ("llama", {}, {"gating": "softmax", "norm": True, "bias": False, "scale": 1}),
+        ("qwen3moe", {}, {"gating": "softmax", "norm": True}),
+        ("olmoe", {}, {"gating": "softmax", "norm": False}),
+        ("gpt-oss", {}, {"gating": "softmax_weight", "norm": False}),
+        ("granitemoe", {}, {"gating": "softmax", "norm": True}),
+        ("glm4moe", {}, {"gating": "sigmoid", "norm": True, "bias": True, "scale": 2.5}),
+        ("deepseek2", {"expert_gating_func": 2, "expert_weights_norm": True}, {"gating": "sigmoid", "norm": True}),
+        ("deepseek2", {"expert_gating_func": None}, {"gating": "softmax", "norm": False}),
+        ("deepseek2", {"expert_weights_scale": 0.0}, {"scale": 1}),
         ("deepseek2", {"expert_group_count": 4, "expert_group_used_count": 2}, {"groups": 4, "used_groups": 2}),
     ],
 )
-def test_routers(architecture: str, keys: Mapping[str, Any], expected: Mapping[str, int | str]) -> None:
+def test_routers(architecture: str, keys: Mapping[str, Any], expected: Mapping[str, object]) -> None:
     block = None
     if architecture == "llama":  # mixtral
         block, keys = {**made.ATTENTION, **made.FFN_NORM, **made.ROUTED}, made.EXPERT_KEYS
     launch = first(made.model(architecture, block, keys), "topk")
-    assert launch.extra.items() >= expected.items()
-    assert launch.extra.items() >= {"experts": made.EXPERTS, "used": made.USED}.items()
-    assert ("groups" in launch.extra) == ("groups" in expected)
+    assert has(launch, **{"groups": 1, **expected}, experts=made.EXPERTS, used=made.USED)
 
 
 def test_shared_experts_add_to_what_the_routed_ones_made() -> None:
     assert ops(made.model("glm4moe"))[-4:] == ["gate_up", "linear", "rmsnorm_linear", "argmax"]
     header = made.model("glm4moe")
-    assert [x.epilogue for x in find(header, "expert_linear", form="down")] == ["add"] * made.LAYERS
-    assert [x.epilogue for x in find(header, "linear") if "shexp" in x.tensors[0]] == ["add"] * made.LAYERS
+    assert [x.spec.epilogue for x in find(header, "expert_linear", form="down")] == ["add"] * made.LAYERS
+    assert [x.spec.epilogue for x in find(header, "linear") if "shexp" in x.tensors[0]] == ["add"] * made.LAYERS
 
 
 def test_a_gated_shared_expert_is_a_mixture_of_one() -> None:
     launches = decode(made.model("qwen2moe"))
     start = next(i for i, x in enumerate(launches) if x.tensors == ("blk.0.ffn_gate_inp_shexp.weight",))
     gate, choice, gate_up, down = launches[start : start + 4]
-    assert (gate.op, gate.n, gate.k) == ("linear", 1, made.DIM)
-    assert (choice.op, choice.n) == ("topk", 1)
-    assert choice.extra.items() >= {"experts": 1, "used": 1, "gating": "sigmoid", "norm": 0}.items()
-    assert (gate_up.op, gate_up.n, gate_up.extra["norm"]) == ("gate_up", made.SHARED_FFN, "none")
-    assert (down.op, down.epilogue) == ("expert_linear", "add")
-    assert down.extra.items() >= {"experts": 1, "used": 1, "form": "down"}.items()
+    assert (gate.op, gate.spec.n, gate.spec.k) == ("linear", 1, made.DIM)
+    assert (choice.op, choice.spec.n) == ("topk", 1)
+    assert has(choice, experts=1, used=1, gating="sigmoid", norm=False)
+    assert (gate_up.op, gate_up.spec.n, gate_up.spec.eps) == ("gate_up", made.SHARED_FFN, None)
+    assert (down.op, down.spec.epilogue) == ("expert_linear", "add")
+    assert has(down, experts=1, used=1, form="down")
     *_, linear, weighted = prompt(made.model("qwen2moe"))
-    assert (linear.op, linear.epilogue, linear.outputs) == ("linear", "none", weighted.inputs["x"])
-    assert (weighted.op, weighted.epilogue, weighted.extra) == ("expert_sum", "add", {"used": 1})
+    assert (linear.op, linear.spec.epilogue, linear.outputs) == ("linear", "none", weighted.inputs["x"])
+    assert (weighted.op, weighted.spec.epilogue, weighted.spec.used) == ("expert_sum", "add", 1)
 
 
 def test_dense_layers_of_a_mixture_have_no_router() -> None:
@@ -322,8 +325,8 @@ def test_latent_attention_with_a_compressed_q() -> None:
     low_rank = {"attn_q_a": (made.Q_RANK, made.DIM), "attn_q_a_norm": (made.Q_RANK,), "attn_q_b": (width, made.Q_RANK)}
     header = changed("deepseek2", {"attention.q_lora_rank": made.Q_RANK}, "attn_q", **low_rank)
     one, two = find(header, "rmsnorm_linear")[:2]
-    assert (one.n, one.k) == (made.Q_RANK + made.RANK + made.ROPE, made.DIM)
-    assert (two.n, two.k) == (width, made.Q_RANK)
+    assert (one.spec.n, one.spec.k) == (made.Q_RANK + made.RANK + made.ROPE, made.DIM)
+    assert (two.spec.n, two.spec.k) == (width, made.Q_RANK)
     assert two.tensors[0] == "blk.0.attn_q_a_norm.weight"
 
 
@@ -336,7 +339,7 @@ def test_latent_attention_over_a_whole_kv_b() -> None:
     split = made.model("deepseek2")
     assert ops(header) == ops(split)
     k_b, v_b = find(header, "head_linear")[:2]
-    assert (k_b.format, k_b.n, k_b.k) == ("F16", made.RANK, made.NOPE)
+    assert (k_b.spec.format, k_b.spec.n, k_b.spec.k) == ("F16", made.RANK, made.NOPE)
     assert k_b.nbytes(1) == tensor_nbytes((made.HEADS, made.RANK, made.NOPE), "F16")
     assert v_b.workload(1, "float32") == find(split, "head_linear")[1].workload(1, "float32")
     assert v_b.nbytes(1) == find(split, "head_linear")[1].nbytes(1)
@@ -356,7 +359,7 @@ def test_an_unknown_architecture_has_linears_and_experts() -> None:
     step = plan_passes(header)
     assert {x.op for x in prompt(header)} == {"linear", *EXPERTS}
     assert {x.op for x in step.decode.launches} == {"linear", "expert_linear"}
-    assert {x.epilogue for x in step.decode.launches} == {"none"}
+    assert {x.spec.epilogue for x in step.decode.launches} == {"none"}
     linears = [x.tensors[0] for x in step.decode.launches if x.op == "linear" and x.tensors[0].startswith("blk.0.")]
     assert linears == [f"blk.0.{n}.weight" for n, s in block.items() if len(s) == 2]
     assert "'unheard-of' is unknown" in step.notes[0]
@@ -376,5 +379,5 @@ def test_the_embedding_is_a_linear_only_where_it_is_tied() -> None:
     for architecture in ("llama", "unheard-of"):
         for tied in (False, True):
             header = made.model(architecture, made.MODELS["llama"][0], tied=tied)
-            heads = [x.tensors for x in decode(header) if x.n == made.VOCABULARY and x.op != "embed"]
+            heads = [x.tensors for x in decode(header) if x.spec.n == made.VOCABULARY and x.op != "embed"]
             assert (any("token_embd.weight" in names for names in heads)) == tied

@@ -228,9 +228,9 @@ def test_nvrtc_compiles_the_defaults_for_an_h100():
         from kernels.tinygrad.schedule import ScheduleError, apply_opts
         from dataclasses import replace
         renderer = Device["NULL"].renderer
-        gpt = flash(64, 8, 64, 4096, splits=16, sinks=1, window=128)
+        gpt = flash(64, 8, 64, 4096, splits=16, sinks=True, window=128)
         for w in (flash(32, 8, 128, 4096, splits=16), gpt, mla(16, 512, 64, 4096, 32), combine(32, 128, 16),
-                  rope_store(32, 8, 128, qk_norm=1), mla_store(16, 512, 128, 64)):
+                  rope_store(32, 8, 128, eps=1e-6), mla_store(16, 512, 128, 64)):
             for schedule in defaults(w, "CUDA")[:2]:
                 sink = body(w, schedule, placeholders(w), "CUDA")
                 try:

@@ -11,39 +11,33 @@ from support.tiers import few_of
 from support.warp_emulator import COMPILER, CUDASource
 
 from autotune.tinygrad_api.lower import compile_program
-from db.records import Outcome, Workload
+from db.records import Outcome
 from kernels.ops.experts.expert_tiles import Tiles
+from kernels.ops.experts.spec import ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 from kernels.ops.op import KernelError
-from kernels.ops.registry import nbytes_moved, operands, variants
+from kernels.ops.registry import OPS, nbytes_moved, operands, variants
 from kernels.serve import defaults
 from kernels.serve.sink import applies, build, default
 
-
-def workload(op, format, n, k, m=33, epilogue="none", x_dtype="float32", **extra):
-    return Workload(op, format, n, k, m, x_dtype, x_dtype, epilogue, tuple(sorted(extra.items())))
-
-
-FEW = {"experts": 5, "used": 3}
-PAIR, TOKEN = {"of": "pair"} | FEW, {"of": "token"} | FEW
 WORKLOADS = {
-    "places": workload("expert_places", "F32", 5, 5, **FEW),
-    "places of large tiles": workload("expert_places", "F32", 4, 4, 257, experts=4, used=2),
-    "places of one": workload("expert_places", "F32", 1, 1, 1, experts=1, used=1),
-    "places of all": workload("expert_places", "F32", 4, 4, 32, experts=4, used=4),
-    "tiles": workload("expert_tiles", "F32", 5, 5, **FEW),
-    "large tiles": workload("expert_tiles", "F32", 4, 4, 257, experts=4, used=2),
-    "tiles of one": workload("expert_tiles", "F32", 1, 1, 1, experts=1, used=1),
-    "tiles of all": workload("expert_tiles", "F32", 4, 4, 32, experts=4, used=4),
-    "of the token": workload("expert_product", "Q4_K", 19, 256, **TOKEN),
-    "of the pair": workload("expert_product", "Q6_K", 20, 256, **PAIR),
-    "times a gate": workload("expert_product", "Q4_0", 16, 64, 32, "gate", act="gelu", **TOKEN),
-    "as gpt-oss": workload("expert_product", "MXFP4", 19, 64, 33, "bias_gate", act="swiglu_oai", **TOKEN),
-    "of large tiles": workload("expert_product", "Q8_0", 9, 32, 257, "bias", of="pair", experts=4, used=2),
-    "of halves": workload("expert_product", "F16", 19, 50, 33, "bias", "float16", **PAIR),
-    "of one": workload("expert_product", "Q8_0", 7, 32, 1, of="pair", experts=1, used=1),
-    "sum": workload("expert_sum", "F32", 19, 19, used=3),
-    "sum, residual": workload("expert_sum", "F32", 96, 96, 2, "add", "float16", used=8),
-    "weighted": workload("expert_sum", "F32", 64, 64, 4, "add", used=1),
+    "places": ExpertPlaces(5, 3).workload(33),
+    "places of large tiles": ExpertPlaces(4, 2).workload(257),
+    "places of one": ExpertPlaces(1, 1).workload(),
+    "places of all": ExpertPlaces(4, 4).workload(32),
+    "tiles": ExpertTiles(5, 3).workload(33),
+    "large tiles": ExpertTiles(4, 2).workload(257),
+    "tiles of one": ExpertTiles(1, 1).workload(),
+    "tiles of all": ExpertTiles(4, 4).workload(32),
+    "of the token": ExpertProduct("Q4_K", 19, 256, 5, 3, "token").workload(33),
+    "of the pair": ExpertProduct("Q6_K", 20, 256, 5, 3, "pair").workload(33),
+    "times a gate": ExpertProduct("Q4_0", 16, 64, 5, 3, "token", "gelu", "gate").workload(32),
+    "as gpt-oss": ExpertProduct("MXFP4", 19, 64, 5, 3, "token", "swiglu_oai", "bias_gate").workload(33),
+    "of large tiles": ExpertProduct("Q8_0", 9, 32, 4, 2, "pair", epilogue="bias").workload(257),
+    "of halves": ExpertProduct("F16", 19, 50, 5, 3, "pair", epilogue="bias").workload(33, "float16"),
+    "of one": ExpertProduct("Q8_0", 7, 32, 1, 1, "pair").workload(),
+    "sum": ExpertSum(19, 3).workload(33),
+    "sum, residual": ExpertSum(96, 8, "add").workload(2, "float16"),
+    "weighted": ExpertSum(64, 1, "add").workload(4),
 }
 SLOW = ("of the token", "of the pair", "of large tiles", "as gpt-oss", "of halves")
 few_workloads = pytest.mark.parametrize(
@@ -83,9 +77,9 @@ def test_random_schedules(w, count):
 def test_many_random_schedules_of_each_op(op, count):
     sizes = {"experts": 4, "used": 2}
     w = {
-        "expert_product": workload(op, "Q4_0", 24, 96, 32, "bias_gate", act="silu", of="token", **sizes),
-        "expert_sum": workload(op, "F32", 24, 24, 32, "add", used=2),
-    }.get(op, workload(op, "F32", 4, 4, 32, **sizes))
+        "expert_product": ExpertProduct("Q4_0", 24, 96, **sizes, of="token", epilogue="bias_gate").workload(32),
+        "expert_sum": ExpertSum(24, 2, "add").workload(32),
+    }.get(op, OPS[op].spec(**sizes).workload(32))
     assert_random_schedules(w, count, 1e-5)
 
 
@@ -112,7 +106,7 @@ def test_there_are_tiles_for_whatever_is_chosen():
 
 
 def test_experts_that_can_be_in_use_count_as_moved():
-    w = workload("expert_product", "Q8_0", 64, 64, 32, of="token", experts=64, used=1)
+    w = ExpertProduct("Q8_0", 64, 64, 64, 1, "token").workload(32)
     few, many = nbytes_moved(w), nbytes_moved(replace(w, m=512))
     weight = sum(o.nbytes for o in operands(w) if o.role == "weight")
     assert weight // 2 < few < weight < many
@@ -121,7 +115,7 @@ def test_experts_that_can_be_in_use_count_as_moved():
 @pytest.mark.parametrize(("format", "n", "k"), [("Q4_K", 1408, 2048), ("Q8_0", 2048, 1408), ("MXFP4", 2880, 2880)])
 @pytest.mark.parametrize("m", few_of([32, 512], lambda m: m == 32))
 def test_defaults_at_real_sizes(format, n, k, m):
-    w = workload("expert_product", format, n, k, m, "gate", of="token", act="silu", experts=64, used=6)
+    w = ExpertProduct(format, n, k, 64, 6, "token", epilogue="gate").workload(m)
     found = default(w, METAL)
     assert found.variant == "tc"
     assert ("UPCAST", 4, "1") in {(o.op, o.arg, o.range) for o in found.opts}
@@ -130,17 +124,17 @@ def test_defaults_at_real_sizes(format, n, k, m):
 
 
 @pytest.mark.parametrize(
-    ("name", "extra", "message"),
+    ("w", "message"),
     [
-        ("places", {"experts": 5}, "counts; saw 5 and None"),
-        ("tiles", {"experts": 5, "used": 6}, "no kernel for 6 of 5 experts"),
-        ("tiles", {"experts": 4, "used": 2}, "n=5 k=5 and 4 experts"),
-        ("of the token", FEW, "of=None"),
-        ("of the token", {"of": "token", "experts": 2000, "used": 2}, "2 of 2000 experts"),
-        ("times a gate", {**TOKEN, "act": "relu"}, "the activation 'relu'"),
-        ("sum", {"used": 0}, "used=0"),
+        (replace(WORKLOADS["places"], extra=(("experts", 5),)), "needs the field used, a whole number"),
+        (ExpertTiles(5, 6).workload(), "no kernel for 6 of 5 experts"),
+        (replace(WORKLOADS["tiles"], n=4), "n is 4, but 5 follows"),
+        (ExpertProduct("Q4_K", 19, 256, 5, 3, "nobody").workload(33), "of='nobody'"),
+        (ExpertProduct("Q4_K", 19, 256, 2000, 2, "token").workload(33), "2 of 2000 experts"),
+        (ExpertProduct("Q4_0", 16, 64, 5, 3, "token", "relu", "gate").workload(32), "no activation 'relu'"),
+        (ExpertSum(19, 0).workload(33), "used=0"),
     ],
 )
-def test_extras_without_kernels(name, extra, message):
+def test_specs_without_kernels(w, message):
     with pytest.raises(KernelError, match=message):
-        variants(replace(WORKLOADS[name], extra=tuple(sorted(extra.items()))))
+        variants(w)

@@ -9,43 +9,38 @@ from support.random_schedules import assert_random_schedules, counts
 from support.tiers import few_of
 from support.warp_emulator import COMPILER
 
-from db.records import Outcome, Workload
+from db.records import Outcome
+from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.linear.spec import GateUp, HeadLinear, Linear, RmsNormLinear
 from kernels.ops.op import KernelError
 from kernels.ops.registry import nbytes_moved, operands, variants
 from kernels.serve import defaults
 from kernels.serve.sink import applies
 
-
-def workload(op, format, n, k, m=1, epilogue="none", x_dtype="float32", **extra):
-    return Workload(op, format, n, k, m, x_dtype, x_dtype, epilogue, tuple(sorted(extra.items())))
-
-
-EPS = {"eps": "1e-05"}
-EXPERTS = {"experts": 5, "used": 3}
+EPS = 1e-5
 WORKLOADS = {
-    "bias and residual": workload("linear", "Q4_K", 33, 512, 2, "bias_add"),
-    "residual of halves": workload("linear", "F16", 33, 65, 1, "add", "float16"),
-    "times a gate": workload("linear", "Q4_K", 33, 256, 2, "gate", act="gelu"),
-    "bias, times a gate": workload("linear", "Q8_0", 19, 64, 3, "bias_gate", act="swiglu_oai"),
-    "norm": workload("rmsnorm_linear", "F32", 7, 65, **EPS),
-    "norm of halves": workload("rmsnorm_linear", "Q8_0", 9, 96, 1, "none", "float16", **EPS),
-    "parts of two formats": workload("rmsnorm_linear", "Q4_K", 40, 512, parts="Q4_K.24+Q6_K.16", **EPS),
-    "long parts": workload("rmsnorm_linear", "Q4_K", 16, 4096, parts="Q4_K.8+Q6_K.8", **EPS),
-    "three parts, bias": workload("rmsnorm_linear", "Q4_0", 29, 96, 3, "bias", parts="Q4_0.16+Q8_0.12+F32.1", **EPS),
-    "gate and up": workload("gate_up", "Q4_K", 19, 512, act="silu", norm="rms", up="Q4_K", **EPS),
-    "gate and up of two formats": workload("gate_up", "Q4_K", 19, 512, 2, act="gelu", norm="rms", up="Q6_K", **EPS),
-    "no norm": workload("gate_up", "Q8_0", 19, 64, 5, act="silu", norm="none"),
-    "experts": workload("expert_linear", "Q4_K", 19, 256, 2, form="gate_up", up="Q6_K", **EXPERTS),
-    "experts of gpt-oss": workload(
-        "expert_linear", "Q8_0", 19, 64, act="swiglu_oai", bias=1, form="gate_up", **EXPERTS
-    ),
-    "one expert": workload("expert_linear", "Q4_0", 7, 32, form="gate_up", experts=1, used=1),
-    "down": workload("expert_linear", "Q6_K", 19, 256, 2, "add", form="down", **EXPERTS),
-    "down of one": workload("expert_linear", "Q8_0", 9, 64, 3, form="down", experts=1, used=1),
-    "down of all, with biases": workload("expert_linear", "Q8_0", 19, 64, form="down", bias=1, experts=4, used=4),
-    "heads": workload("head_linear", "F16", 19, 65, 2, heads=3),
-    "heads of blocks": workload("head_linear", "Q8_0", 19, 64, heads=3),
-    "heads of wider rows": workload("head_linear", "Q8_0", 19, 64, heads=3, step=80, row=300),
+    "bias and residual": Linear("Q4_K", 33, 512, "bias_add").workload(2),
+    "residual of halves": Linear("F16", 33, 65, "add").workload(1, "float16"),
+    "times a gate": Linear("Q4_K", 33, 256, "gate", "gelu").workload(2),
+    "bias, times a gate": Linear("Q8_0", 19, 64, "bias_gate", "swiglu_oai").workload(3),
+    "norm": RmsNormLinear((("F32", 7),), 65, 65, EPS).workload(),
+    "norm of halves": RmsNormLinear((("Q8_0", 9),), 96, 96, EPS).workload(1, "float16"),
+    "norm of wider rows": RmsNormLinear((("Q8_0", 9),), 96, 100, EPS).workload(2),
+    "parts of two formats": RmsNormLinear((("Q4_K", 24), ("Q6_K", 16)), 512, 512, EPS).workload(),
+    "long parts": RmsNormLinear((("Q4_K", 8), ("Q6_K", 8)), 4096, 4096, EPS).workload(),
+    "three parts, bias": RmsNormLinear((("Q4_0", 16), ("Q8_0", 12), ("F32", 1)), 96, 96, EPS, "bias").workload(3),
+    "gate and up": GateUp("Q4_K", 19, 512, "Q4_K", eps=EPS).workload(),
+    "gate and up of two formats": GateUp("Q4_K", 19, 512, "Q6_K", "gelu", EPS).workload(2),
+    "no norm": GateUp("Q8_0", 19, 64, "Q8_0").workload(5),
+    "experts": ExpertLinear("Q4_K", 19, 256, 5, 3, "gate_up", "Q6_K").workload(2),
+    "experts of gpt-oss": ExpertLinear("Q8_0", 19, 64, 5, 3, "gate_up", "Q8_0", "swiglu_oai", True).workload(),
+    "one expert": ExpertLinear("Q4_0", 7, 32, 1, 1, "gate_up", "Q4_0").workload(),
+    "down": ExpertLinear("Q6_K", 19, 256, 5, 3, "down", epilogue="add").workload(2),
+    "down of one": ExpertLinear("Q8_0", 9, 64, 1, 1, "down").workload(3),
+    "down of all, with biases": ExpertLinear("Q8_0", 19, 64, 4, 4, "down", bias=True).workload(),
+    "heads": HeadLinear("F16", 19, 65, 3, step=65, row=195).workload(2),
+    "heads of blocks": HeadLinear("Q8_0", 19, 64, 3, step=64, row=192).workload(),
+    "heads of wider rows": HeadLinear("Q8_0", 19, 64, 3, step=80, row=300).workload(),
 }
 all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.keys())
 # one of each op; what is special about long rows is in the warps
@@ -87,10 +82,10 @@ def test_random_schedules(w, count):
 @counts()
 def test_many_random_schedules_of_each_op(op, count):
     w = {
-        "rmsnorm_linear": workload("rmsnorm_linear", "Q4_0", 24, 96, 2, parts="Q4_0.16+Q8_0.8", **EPS),
-        "gate_up": workload("gate_up", "Q4_0", 24, 96, 2, act="silu", norm="rms", up="Q8_0", **EPS),
-        "expert_linear": workload("expert_linear", "Q4_0", 24, 96, 2, form="down", experts=4, used=2),
-        "head_linear": workload("head_linear", "Q4_0", 24, 96, 2, heads=4),
+        "rmsnorm_linear": RmsNormLinear((("Q4_0", 16), ("Q8_0", 8)), 96, 96, EPS).workload(2),
+        "gate_up": GateUp("Q4_0", 24, 96, "Q8_0", eps=EPS).workload(2),
+        "expert_linear": ExpertLinear("Q4_0", 24, 96, 4, 2, "down").workload(2),
+        "head_linear": HeadLinear("Q4_0", 24, 96, 4, step=96, row=384).workload(2),
     }[op]
     assert_random_schedules(w, count, 1e-5)
 
@@ -114,19 +109,22 @@ def test_only_the_experts_that_are_used_count_as_moved():
 
 
 @pytest.mark.parametrize(
-    ("name", "extra", "message"),
+    ("w", "message"),
     [
-        ("norm", {"eps": "0"}, "eps"),
-        ("norm", {}, "eps"),
-        ("parts of two formats", {"parts": "Q4_K.24", **EPS}, "are not 40 rows"),
-        ("parts of two formats", {"parts": "Q6_K.16+Q4_K.24", **EPS}, "begin with Q4_K"),
-        ("parts of two formats", {"parts": "Q4_K.x", **EPS}, "FORMAT.rows"),
-        ("no norm", {"act": "relu"}, "no kernel of gate_up has the activation 'relu'"),
-        ("down", {"form": "sideways", **EXPERTS}, "form='sideways'"),
-        ("down", {"form": "down", "experts": 2, "used": 3}, "experts=2 used=3"),
-        ("heads", {}, "heads"),
+        (RmsNormLinear((("F32", 7),), 65, 65, 0.0).workload(), "eps above 0"),
+        (RmsNormLinear((("F32", 7),), 65, 64, EPS).workload(), "at least k=65"),
+        (RmsNormLinear((("F32", 7), ("F16", 0)), 65, 65, EPS).workload(), "1 row or more"),
+        (RmsNormLinear((("F32", 7),) * 7, 65, 65, EPS).workload(), "1 to 6 weights"),
+        (replace(WORKLOADS["parts of two formats"], n=24), "n is 24, but 40 follows"),
+        (replace(WORKLOADS["parts of two formats"], format="Q6_K"), "format is 'Q6_K', but 'Q4_K' follows"),
+        (GateUp("Q8_0", 19, 64, "Q8_0", "relu").workload(), "gate_up: there is no activation 'relu'"),
+        (ExpertLinear("Q6_K", 19, 256, 5, 3, "sideways").workload(), "form='sideways'"),
+        (ExpertLinear("Q6_K", 19, 256, 5, 3, "gate_up").workload(), "up=None"),
+        (ExpertLinear("Q6_K", 19, 256, 2, 3, "down").workload(), "experts=2, used=3"),
+        (HeadLinear("F16", 19, 65, 0, step=65, row=195).workload(), "heads above 0"),
+        (HeadLinear("F16", 19, 65, 3, step=65, row=194).workload(), "3 heads of 65 columns"),
     ],
 )
-def test_extras_without_kernels(name, extra, message):
+def test_specs_without_kernels(w, message):
     with pytest.raises(KernelError, match=message):
-        variants(replace(WORKLOADS[name], extra=tuple(sorted(extra.items()))))
+        variants(w)

@@ -164,7 +164,7 @@ def test_heads_are_as_wide_as_the_first_layer_says() -> None:
     block = {**made.MODELS["llama"][0], **shapes, "attn_output": (made.DIM, 8 * head)}
     more = {"blk.1.attn_q.weight": (4 * head, made.DIM), "blk.1.attn_output.weight": (made.DIM, 4 * head)}
     header = made.model("llama", block, keys, more=more)
-    found = [x.extra["head_dim"] for x in plan_passes(header).decode.launches if x.op == "flash_decode"]
+    found = [x.spec.head_dim for x in plan_passes(header).decode.launches if x.op == "flash_decode"]
     assert found == [head, head]
     tables = angles.tables(Model.of(Hyperparameters(header), ARCHITECTURES["llama"], CONTEXT), CONTEXT, {})
     assert tables["cos"].shape == (CONTEXT, head // 2)
@@ -311,15 +311,15 @@ def test_glm_4_7_flash_is_known_by_its_shape(layers: int, vocabulary: int, gatin
         header = made.replace(
             header, metadata={**header.metadata, "tokenizer.ggml.tokens": Omitted("string", vocabulary)}
         )
-    assert {x.extra["gating"] for x in plan_passes(header).decode.launches if x.op == "topk"} == {gating}
+    assert {x.spec.gating for x in plan_passes(header).decode.launches if x.op == "topk"} == {gating}
     given = made.rekeyed(header, {"expert_gating_func": 1})
-    assert {x.extra["gating"] for x in plan_passes(given).decode.launches if x.op == "topk"} == {"softmax"}
+    assert {x.spec.gating for x in plan_passes(given).decode.launches if x.op == "topk"} == {"softmax"}
 
 
 def test_a_layer_more_that_predicts_tokens_does_not_hide_the_model() -> None:
     keys = {"block_count": 48, "nextn_predict_layers": 1, "expert_gating_func": None, "vocab_size": 154880}
     assert {
-        x.extra["gating"] for x in plan_passes(made.model("deepseek2", keys=keys)).decode.launches if x.op == "topk"
+        x.spec.gating for x in plan_passes(made.model("deepseek2", keys=keys)).decode.launches if x.op == "topk"
     } == {"sigmoid"}
 
 

@@ -86,5 +86,5 @@ def test_a_row_is_read_once_for_keys_and_values():
 
 def test_sizes_that_do_not_fit_are_refused():
     w = mla()
-    with pytest.raises(KernelError, match="n is heads"):
+    with pytest.raises(KernelError, match="k is 49, but 48 follows"):
         variants(Workload(w.op, w.format, w.n, w.k + 1, extra=w.extra))

@@ -213,9 +213,10 @@ def test_the_kernels_take_every_workload_of_every_architecture(architecture: str
         assert w.op not in OPS or variants(w), w
 
 
-def of(header: Header, op: str, **extra: int | str) -> list[Launch]:
+def of(header: Header, op: str, **fields: object) -> list[Launch]:
     found = plan_passes(header).decode.launches
-    return [launch for launch in found if launch.op == op and launch.extra.items() >= extra.items()]
+    same = [launch for launch in found if launch.op == op]
+    return [launch for launch in same if all(getattr(launch.spec, name) == fields[name] for name in fields)]
 
 
 def test_products_and_bytes_of_experts_are_those_that_are_used() -> None:
@@ -237,9 +238,9 @@ def test_a_window_is_all_that_attention_reads() -> None:
 def test_the_context_is_at_most_the_models(asked: int, ctx: int) -> None:
     launches = plan_passes(made.model("llama"), asked).decode.launches
     attention = next(launch for launch in launches if launch.op == "flash_decode")
-    assert (attention.extra["ctx"], attention.extra["max_ctx"]) == (ctx, ctx)
-    combined = [launch.extra["splits"] for launch in launches if launch.op == "flash_combine"]
-    assert combined == ([attention.extra["splits"]] * made.LAYERS if ctx > 100 else [])
+    assert (attention.spec.ctx, attention.spec.max_ctx) == (ctx, ctx)
+    combined = [launch.spec.splits for launch in launches if launch.op == "flash_combine"]
+    assert combined == ([attention.spec.splits] * made.LAYERS if ctx > 100 else [])
 
 
 def test_a_file_is_read_as_a_header_is(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from kernels.models.layer_parts import Projection
 from kernels.models.one_token import OneToken
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Columns, Pass, PassBuilder, PlanError, Value, joined, width
+from kernels.ops.argmax.spec import ArgMax
+from kernels.ops.linear.spec import Linear
+from kernels.ops.norm.spec import RmsNorm
 
 CONTEXT = 64  # of a small model all that it allows
 
@@ -24,7 +27,7 @@ def builder() -> PassBuilder:
 
 
 def made(plan: PassBuilder, name: str, *takes: Value | Columns, columns: int = 8) -> Value:
-    return plan.add("linear", "F32", columns, 8, {"x": list(takes)}, {name: columns})[0]
+    return plan.add(Linear("F32", columns, 8), {"x": list(takes)}, {name: columns})[0]
 
 
 def test_a_value_is_made_once() -> None:
@@ -125,16 +128,16 @@ def assert_layers_are_apart(found: Pass) -> None:
 def test_a_shape_that_does_not_fit_is_refused() -> None:
     plan = builder()
     x = plan.input("x", 8)
-    (y,) = plan.add("linear", "F32", 6, 8, {"x": x}, {"y": 6}, reads=())
+    (y,) = plan.add(Linear("F32", 6, 8), {"x": x}, {"y": 6}, reads=())
     with pytest.raises(PlanError, match=r"nothing is given as w\.w"):
         check_shapes(plan.finished(y=y), 1, "float32")
     plan = builder()
     x = plan.input("x", 8)
-    (y,) = plan.add("rmsnorm", "F32", 8, 8, {"x": x, "weight": x}, {"y": 7}, extra={"eps": "1e-5"})
+    (y,) = plan.add(RmsNorm(8, 1e-5), {"x": x, "weight": x}, {"y": 7})
     with pytest.raises(PlanError, match="y has 7 columns, out the shape"):
         check_shapes(plan.finished(y=y), 1, "float32")
     plan = builder()
-    (y,) = plan.add("argmax", "F32", 8, 8, {"logits": plan.input("x", 8)}, {"y": 1})
-    (z,) = plan.add("rmsnorm", "F32", 1, 1, {"x": y, "weight": plan.input("w")}, {"z": 1}, extra={"eps": "1e-5"})
+    (y,) = plan.add(ArgMax(8), {"logits": plan.input("x", 8)}, {"y": 1})
+    (z,) = plan.add(RmsNorm(1, 1e-5), {"x": y, "weight": plan.input("w")}, {"z": 1})
     with pytest.raises(PlanError, match=r"y is dtypes\.int"):
         check_shapes(plan.finished(z=z), 1, "float32")

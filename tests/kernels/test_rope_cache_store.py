@@ -20,12 +20,12 @@ WORKLOADS = {
     "interleaved": rope_store(mode="interleaved"),
     "partial": rope_store(dim=48, rope_dim=20),
     "partial interleaved": rope_store(dim=48, rope_dim=18, mode="interleaved"),
-    "norm": rope_store(heads=7, kv_heads=1, dim=80, qk_norm=1, eps="1e-05"),
-    "norm, interleaved": rope_store(kv_heads=1, qk_norm=1, mode="interleaved"),
-    "several tokens": rope_store(m=4, kv_heads=4, qk_norm=1),
+    "norm": rope_store(heads=7, kv_heads=1, dim=80, eps=1e-5),
+    "norm, interleaved": rope_store(kv_heads=1, eps=1e-6, mode="interleaved"),
+    "several tokens": rope_store(m=4, kv_heads=4, eps=1e-6),
     "no rotation": rope_store(rope_dim=0, mode="none"),
     "narrow values": rope_store(v_head_dim=20),
-    "wide values": rope_store(v_head_dim=40, qk_norm=1),
+    "wide values": rope_store(v_head_dim=40, eps=1e-6),
     "one of each": rope_store(heads=1, kv_heads=1, dim=2),
     "full cache": rope_store(max_ctx=1),
     "latent": mla_store(),
@@ -55,7 +55,7 @@ def test_under_the_heuristic(name):
     assert_right(WORKLOADS[name], defaults.untuned(WORKLOADS[name]))
 
 
-@pytest.mark.parametrize("w", [rope_store(kv_heads=1, dim=16, qk_norm=1), mla_store(rank=32, rope=8, nope=4)])
+@pytest.mark.parametrize("w", [rope_store(kv_heads=1, dim=16, eps=1e-6), mla_store(rank=32, rope=8, nope=4)])
 @counts()
 def test_under_random_schedules(w, count):
     assert_random_schedules(w, count, ELEMENT)
@@ -102,9 +102,10 @@ def _moved(case, start, position):
         (rope_store(rope_dim=33), "even number"),
         (rope_store(rope_dim=34), "up to 32 columns"),
         (rope_store(mode="round"), "'round'"),
-        (rope_store(max_ctx=2, m=4), "m at most max_ctx"),
-        (rope_store(eps="small"), "eps .*number"),
-        (rope_store(magic=1), "magic"),
+        (rope_store(max_ctx=2, m=4), "4 tokens are more than max_ctx"),
+        (rope_store(eps=0.0), "eps above 0"),
+        (rope_store(v_head_dim=0), "v_head_dim above 0"),
+        (mla_store(kv_start=1), "kv from kv_start on"),
         (mla_store(mode="round"), "'round'"),
     ],
 )

@@ -15,24 +15,26 @@ from db.records import Outcome, Workload
 from kernels import PackedWeight
 from kernels.api import small
 from kernels.formats import FORMATS, get_format, reference
+from kernels.ops.argmax.spec import ArgMax
+from kernels.ops.embed.spec import Embed
+from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.ops.registry import KernelError, nbytes_moved, variants
 from kernels.serve import defaults
 from kernels.serve.sink import applies
 
 
-def norm(n, m=1, op="rmsnorm", dtype="float32", heads=None):
-    extra = {"eps": "1e-06"} | ({} if heads is None else {"heads": heads})
-    return Workload(op, "F32", n, n, m, dtype, dtype, "none", tuple(sorted(extra.items())))
+def norm(n, m=1, op="rmsnorm", dtype="float32", heads=1):
+    return {"rmsnorm": RmsNorm, "rmsnorm_add": RmsNormAdd}[op](n, 1e-6, heads).workload(m, dtype)
 
 
 def largest(n, m=1, dtype="float32"):
-    return Workload("argmax", "F32", n, n, m, dtype, dtype)
+    return ArgMax(n).workload(m, dtype)
 
 
-def lookup(format, n, blocks, m, scale="1.0", dtype="float32"):
+def lookup(format, n, blocks, m, scale=1.0, dtype="float32"):
     block = get_format(format).block
     k = blocks * (31 if block == 1 else block)
-    return Workload("embed", format, n, k, m, dtype, dtype, "none", (("scale", scale),))
+    return Embed(format, n, k, scale).workload(m, dtype)
 
 
 NORMS = (
@@ -47,8 +49,8 @@ NORMS = (
 LARGEST = (largest(1), largest(31, 3), largest(4097), largest(4096, 8), largest(50000), largest(333, 3, "float16"))
 # float16: numbers that stay normal, since a device without halves takes denormal ones for zero
 LOOKUPS = (
-    *(lookup(f, 21, 2, 3, "1.5") for f in FORMATS),
-    *(lookup(f, 5, 1, 2, "1000", "float16") for f in ("Q8_0", "Q6_K")),
+    *(lookup(f, 21, 2, 3, 1.5) for f in FORMATS),
+    *(lookup(f, 5, 1, 2, 1000.0, "float16") for f in ("Q8_0", "Q6_K")),
     lookup("Q4_0", 1, 1, 8),
     lookup("Q5_1", 1500, 3, 1),
 )
@@ -152,12 +154,12 @@ def test_a_token_in_a_captured_function():
 @pytest.mark.parametrize(
     ("w", "message"),
     [
-        (Workload("rmsnorm", "F32", 64, 64), "needs the extra eps"),
+        (Workload("rmsnorm", "F32", 64, 64), "needs the field eps"),
         (norm(64, heads=3), "heads=3"),
         (norm(64, dtype="int8"), "int8"),
-        (Workload("rmsnorm", "F16", 64, 64, extra=(("eps", "1e-06"),)), "F16"),
-        (Workload("argmax", "F32", 64, 32), "n=64 k=32"),
-        (lookup("F16", 8, 1, 1, scale="-1"), "scale, a positive number; saw '-1'"),
+        (Workload("rmsnorm", "F16", 64, 64, extra=(("eps", 1e-6),)), "F16"),
+        (Workload("argmax", "F32", 64, 32), "k is 32, but 64 follows"),
+        (lookup("F16", 8, 1, 1, scale=-1.0), "scale above 0, saw -1.0"),
     ],
 )
 def test_no_kernel(w, message):

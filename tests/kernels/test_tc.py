@@ -27,7 +27,9 @@ from autotune.trial import simulator
 from db.records import Opt, Outcome, Workload
 from kernels.formats import FORMATS, get_format
 from kernels.ops.case import Case
+from kernels.ops.experts.spec import ExpertProduct
 from kernels.ops.linear import tensor_core
+from kernels.ops.linear.spec import HeadLinear
 from kernels.ops.registry import backend, variants
 from kernels.ops.tolerance import tolerance
 from kernels.serve.defaults import defaults, heuristic
@@ -83,26 +85,21 @@ def test_the_first_default_emulated(device, format):
 
 @pytest.mark.parametrize("device", ARCHS)
 @pytest.mark.parametrize(
-    ("format", "k", "extra"), [("F16", 48, (("heads", 3),)), ("Q8_0", 64, (("heads", 2), ("row", 210), ("step", 80)))]
+    "spec", [HeadLinear("F16", 9, 48, 3, step=48, row=144), HeadLinear("Q8_0", 9, 64, 2, step=80, row=210)]
 )
-def test_a_linear_of_each_head_emulated(device, format, k, extra):
-    w, ren = Workload("head_linear", format, 9, k, 33, extra=extra), PythonRenderer(device)
+def test_a_linear_of_each_head_emulated(device, spec):
+    w, ren = spec.workload(33), PythonRenderer(device)
     found = default(w, ren)
     assert found.variant == "tc"
     verdict = run(w, build(w, found, ren), ren, case_of(w))
     assert verdict.outcome is Outcome.OK, verdict.reason
 
 
-TWO_OF_THREE = (("experts", 3), ("used", 2))
 EXPERTS = {
-    "of the token": Workload("expert_product", "Q8_0", 9, 64, 33, extra=(*TWO_OF_THREE, ("of", "token"))),
-    "of the pair": Workload("expert_product", "F16", 9, 48, 32, epilogue="bias", extra=(*TWO_OF_THREE, ("of", "pair"))),
-    "times a gate": Workload(
-        "expert_product", "Q4_0", 16, 64, 33, epilogue="bias_gate", extra=(*TWO_OF_THREE, ("of", "token"))
-    ),
-    "of large tiles": Workload(
-        "expert_product", "Q4_K", 8, 256, 256, extra=(("experts", 2), ("of", "token"), ("used", 1))
-    ),
+    "of the token": ExpertProduct("Q8_0", 9, 64, 3, 2, "token").workload(33),
+    "of the pair": ExpertProduct("F16", 9, 48, 3, 2, "pair", epilogue="bias").workload(32),
+    "times a gate": ExpertProduct("Q4_0", 16, 64, 3, 2, "token", epilogue="bias_gate").workload(33),
+    "of large tiles": ExpertProduct("Q4_K", 8, 256, 2, 1, "token").workload(256),
 }
 
 
@@ -122,7 +119,7 @@ def test_the_experts_of_many_tokens_emulated(device, name):
 
 @pytest.mark.parametrize("device", ARCHS)
 def test_what_is_done_to_a_result_emulated(device):
-    w = replace(workload("Q8_0", 8, 2, 32), epilogue="bias_gate", extra=(("act", "silu"),))
+    w = replace(workload("Q8_0", 8, 2, 32), epilogue="bias_gate", extra=())
     ren = PythonRenderer(device)
     verdict = run(w, build(w, default(w, ren), ren), ren, case_of(w))
     assert verdict.outcome is Outcome.OK, verdict.reason
@@ -342,14 +339,14 @@ def test_nvrtc_compiles_it_for_an_h100():
         from tinygrad.renderer.cstyle import CUDARenderer
         from autotune.tinygrad_api.lower import compile_program
         from db.records import Workload
+        from kernels.ops.experts.spec import ExpertProduct
         from kernels.serve.sink import build, default
         renderer = CUDARenderer(Target("CUDA", arch="sm_90"))
-        experts = (("experts", 64), ("of", "pair"), ("used", 6))
         for w in (
             Workload("linear", "Q4_K", 4096, 4096, 32),
             Workload("linear", "Q8_0", 14336, 4096, 512),
             Workload("linear", "F16", 4096, 4096, 512),
-            Workload("expert_product", "Q4_K", 1408, 2048, 512, epilogue="bias_gate", extra=experts),
+            ExpertProduct("Q4_K", 1408, 2048, 64, 6, "pair", epilogue="bias_gate").workload(512),
         ):
             found = default(w, renderer)
             program = compile_program(build(w, found, renderer), renderer)

@@ -15,33 +15,33 @@ from db.records import Outcome, Workload
 from kernels.api.router import topk
 from kernels.ops.registry import KernelError, variants
 from kernels.ops.registry import backend as written_for
+from kernels.ops.topk.spec import TopK
 from kernels.serve import defaults
 from kernels.serve.sink import applies
 
 
-def routing(experts, used, m=1, gating="softmax", dtype="float32", **extra):
-    found = {"experts": experts, "used": used, "gating": gating, "bias": 0, "norm": 0, "scale": "1.0"} | extra
-    return Workload("topk", "F32", experts, experts, m, dtype, dtype, "none", tuple(sorted(found.items())))
+def routing(experts, used, m=1, gating="softmax", dtype="float32", **fields):
+    return TopK(experts, used, gating, **fields).workload(m, dtype)
 
 
 GROUPED = {"groups": 4, "used_groups": 2}
 WORKLOADS = (
-    routing(8, 2, norm=1),  # mixtral
+    routing(8, 2, norm=True),  # mixtral
     routing(60, 4, 3),  # qwen2moe
-    routing(64, 6, 8, scale="16.0"),
-    routing(128, 8, 1, norm=1),  # qwen3moe
+    routing(64, 6, 8, scale=16.0),
+    routing(128, 8, 1, norm=True),  # qwen3moe
     routing(32, 4, 3, "softmax_weight"),  # gpt-oss
-    routing(256, 8, 1, "sigmoid", bias=1, norm=1, scale="2.5", groups=8, used_groups=4),  # deepseek-v3
-    routing(128, 8, 3, "sigmoid", bias=1, norm=1),  # glm4moe
+    routing(256, 8, 1, "sigmoid", bias=True, norm=True, scale=2.5, groups=8, used_groups=4),  # deepseek-v3
+    routing(128, 8, 3, "sigmoid", bias=True, norm=True),  # glm4moe
     routing(1, 1, 3, "sigmoid"),
     routing(1, 1, 1),
     routing(8, 1),
     routing(8, 8, 3, "softmax_weight"),
-    routing(16, 16, 1, norm=1),
+    routing(16, 16, 1, norm=True),
     routing(60, 2, 3, "softmax", "float16"),
-    routing(64, 6, 2, "sqrt_softplus", bias=1, norm=1),
-    routing(31, 3, 2, "softmax", bias=1),
-    routing(32, 8, 3, "softmax_weight", bias=1),
+    routing(64, 6, 2, "sqrt_softplus", bias=True, norm=True),
+    routing(31, 3, 2, "softmax", bias=True),
+    routing(32, 8, 3, "softmax_weight", bias=True),
     routing(32, 4, 3, "softmax", **GROUPED),
 )
 
@@ -70,7 +70,7 @@ def test_under_the_heuristic(w):
 
 
 @pytest.mark.parametrize(
-    "w", [routing(16, 4, 3, norm=1), routing(12, 3, 4, "softmax_weight"), routing(24, 2, 2, bias=1)]
+    "w", [routing(16, 4, 3, norm=True), routing(12, 3, 4, "softmax_weight"), routing(24, 2, 2, bias=True)]
 )
 @counts(2)
 def test_random_schedules(w, count):
@@ -145,7 +145,7 @@ def test_in_a_captured_function():
 
 
 def test_one_launch_whatever_the_router_does():
-    w = routing(256, 8, 1, "sigmoid", bias=1, norm=1, groups=8, used_groups=4)
+    w = routing(256, 8, 1, "sigmoid", bias=True, norm=True, groups=8, used_groups=4)
     choice = next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend()))
     assert compiled(w, choice).uop.arg.name.startswith("topk_f32_256x256_m1_")
 
@@ -162,11 +162,11 @@ def test_with_groups_no_search_starts_from_the_pairs():
         (routing(8, 9), "9 of 8 experts"),
         (routing(64, 33), "33 of 64 experts"),
         (routing(8, 2, gating="magic"), "no gating 'magic'"),
-        (routing(8, 2, scale="x"), "scale, a positive number; saw 'x'"),
+        (routing(8, 2, scale=-1.0), "scale above 0, saw -1.0"),
         (routing(8, 2, groups=3, used_groups=1), "2 experts of 1 of 3 groups of 8"),
         (routing(8, 2, groups=8, used_groups=2), "2 experts of 2 of 8 groups"),
         (routing(8, 5, groups=4, used_groups=2), "5 experts of 2 of 4 groups"),
-        (Workload("topk", "F32", 8, 8), "needs the extra experts, a whole number; saw None"),
+        (Workload("topk", "F32", 8, 8), "needs the field experts, a whole number"),
     ],
 )
 def test_no_kernel(w, message):

@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "the attention launch is told of no window",
         BUILD_ATTENTION,
-        '"window": a.window',
-        '"window": 0',
+        "window=a.window",
+        "window=0",
         told("gemma2"),
     ),
     Mutant(
@@ -99,11 +99,11 @@ MUTANTS = (
     Mutant(
         "a decode step has no sinks",
         ONE,
-        "reads=whole(sinks=a.sinks), products=products",
-        "reads=(), products=products",
+        "reads=whole(sinks=sinks), products",
+        "reads=(), products",
         said("gpt-oss"),
     ),
-    Mutant("a prompt has no sinks", MANY, "reads=whole(sinks=a.sinks)", "reads=()", said("gpt-oss")),
+    Mutant("a prompt has no sinks", MANY, "reads=whole(sinks=sinks)", "reads=()", said("gpt-oss")),
     Mutant(
         "norms of q and k are swapped",
         BUILD_ATTENTION,
@@ -114,15 +114,15 @@ MUTANTS = (
     Mutant(
         "q and k are not normalised",
         BUILD_ATTENTION,
-        '"qk_norm": int(norms is not None)',
-        '"qk_norm": 0',
+        "eps=None if norms is None else self.eps,",
+        "eps=None,",
         said("qwen3"),
     ),
     Mutant(
         "heads are normalised with an eps of 1e-6",
         BUILD_ATTENTION,
-        '        if norms is not None:\n            extra["eps"] = decimal(self.eps)',
-        '        if norms is not None:\n            extra["eps"] = decimal(1e-6)',
+        "eps=None if norms is None else self.eps,",
+        "eps=None if norms is None else 1e-6,",
         told("qwen3"),
     ),
     Mutant(
@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "a context in parts is attended with other heads",
         ONE,
-        '"v_head_dim": a.value_dim, "splits": count}\n',
-        '"v_head_dim": a.value_dim * 2, "splits": count // 2}\n',
+        "FlashCombine(spec.heads, spec.v_head_dim, count)",
+        "FlashCombine(spec.heads, spec.v_head_dim * 2, count // 2)",
         in_parts("deepseek2"),
     ),
 )

@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "a decode step's epilogue forgets the bias",
         ONE,
-        'epilogue="bias" if biases else "none"',
-        'epilogue="none"',
+        '"bias" if biases else "none"',
+        '"none"',
         said("qwen2"),
     ),
     Mutant(

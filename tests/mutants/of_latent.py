@@ -23,22 +23,22 @@ MUTANTS = (
     Mutant(
         "the compressed kv is read from the start of the row, where q is",
         BUILD_ATTENTION,
-        '"kv_start": kv_start',
-        '"kv_start": 0',
+        "kv_start=kv_start,",
+        "kv_start=0,",
         said("deepseek2"),
     ),
     Mutant(
         "plain halves of q follow each other without the rotated ones",
         BUILD_LINEAR,
-        '"step": step, "row"',
-        '"step": k, "row"',
+        "step or k, value.columns",
+        "k, value.columns",
         said("deepseek2"),
     ),
     Mutant(
         "latent attention's eps is 1e-6",
         BUILD_ATTENTION,
-        '            "max_ctx": self.context,\n            "eps": decimal(self.eps),',
-        '            "max_ctx": self.context,\n            "eps": decimal(1e-6),',
+        "            max_ctx=self.context,\n            eps=self.eps,",
+        "            max_ctx=self.context,\n            eps=1e-6,",
         told("deepseek2"),
     ),
     Mutant(

@@ -55,15 +55,15 @@ MUTANTS = (
     Mutant(
         "a decode step's FFN is normalised with an eps of 1e-6",
         ONE,
-        'if norm:\n            extra["eps"] = decimal(self.eps)',
-        'if norm:\n            extra["eps"] = "1e-6"',
+        "self.eps if norm else None",
+        "1e-6 if norm else None",
         told("llama"),
     ),
     Mutant(
         "a norm that is a launch has an eps of 1e-6",
         BUILD_LINEAR,
-        'whole(weight=weight), {"eps": decimal(self.eps)}',
-        'whole(weight=weight), {"eps": "1e-6"}',
+        "kind(n, self.eps)",
+        "kind(n, 1e-6)",
         told("glm4"),
     ),
     Mutant(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinygrad import Tensor
 
 from db.records import Workload
 from kernels import PackedWeight
 from kernels.api import small
 from kernels.ops.op import DTYPES
-from kernels.ops.registry import operands
+from kernels.ops.registry import OPS, operands
 
 
 class Given:
     """Arguments for a call of a workload."""
 
     def __init__(self, w: Workload, device: str) -> None:
-        self.w, self.device, self.extra = w, device, dict(w.extra)
+        self.w, self.device = w, device
+        self.spec: Any = OPS[w.op].spec.from_workload(w)
         self.shapes = {o.name: o.shape for o in operands(w)}
         self.dtypes = {o.name: o.dtype for o in operands(w)}
 
@@ -42,7 +45,7 @@ class Given:
         return self.weight(self.w.format, self.w.n, self.w.k)
 
     def stacked(self, w: Workload, format: str = "") -> PackedWeight:
-        return self.weight(format or w.format, int(self.extra["experts"]) * w.n, w.k)
+        return self.weight(format or w.format, self.spec.experts * w.n, w.k)
 
     def tensor(self, *shape: int, dtype: str = "") -> Tensor:
         return Tensor.empty(*shape, dtype=DTYPES[dtype or self.w.x_dtype], device=self.device)
@@ -50,8 +53,8 @@ class Given:
     @property
     def ids(self) -> Tensor:
         """Chosen experts. Where there is one only, its kernels do not read them."""
-        return self.tensor(self.w.m, int(self.extra["used"]), dtype="int32")
+        return self.tensor(self.w.m, self.spec.used, dtype="int32")
 
     @property
     def eps(self) -> float:
-        return float(self.extra.get("eps", 1e-5))
+        return float(getattr(self.spec, "eps", None) or 1e-5)

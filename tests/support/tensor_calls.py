@@ -14,6 +14,7 @@ from typing import Any
 import kernels
 from db.records import Workload
 from kernels.api import attention, fused, router, small
+from kernels.ops.registry import OPS
 from support.given_tensors import Given
 
 Run = tuple[Workload, ...]
@@ -55,35 +56,34 @@ def _linear(g: Given, _: Run) -> partial[object]:
     if g.w.epilogue == "none":
         return partial(kernels.linear, g["x"], g.own)
     if "gate" in g.shapes:
-        return partial(fused.linear_gate, g["x"], g.own, g["gate"], g.extra["act"], **g.some(bias="bias"))
+        return partial(fused.linear_gate, g["x"], g.own, g["gate"], g.spec.act, **g.some(bias="bias"))
     return partial(fused.linear_add, g["x"], g.own, **g.some(residual="residual", bias="bias"))
 
 
 def _rmsnorm_linear(g: Given, _: Run) -> partial[object]:
-    parts = [part.rsplit(".", 1) for part in str(g.extra["parts"]).split("+")]
-    weights = [g.weight(format, int(n), g.w.k) for format, n in parts]
+    weights = [g.weight(format, n, g.w.k) for format, n in g.spec.parts]
     return partial(fused.rmsnorm_linear, g["x"], g["norm"], weights, g.eps, **g.some(bias="bias"))
 
 
 def _gate_up(g: Given, _: Run) -> partial[object]:
-    up = g.weight(str(g.extra["up"]), g.w.n, g.w.k)
-    return partial(fused.gate_up, g["x"], g.own, up, g.extra["act"], eps=g.eps, **g.some(norm="norm"))
+    up = g.weight(g.spec.up, g.w.n, g.w.k)
+    return partial(fused.gate_up, g["x"], g.own, up, g.spec.act, eps=g.eps, **g.some(norm="norm"))
 
 
 def _head_linear(g: Given, _: Run) -> partial[object]:
-    heads = int(g.extra["heads"])
+    heads = g.spec.heads
     w = g.weight(g.w.format, heads * g.w.n, g.w.k)
-    if "row" in g.extra:
-        return partial(fused.head_linear, g["x"], w, heads=heads, step=g.extra["step"])
-    return partial(fused.head_linear, g.rows("x").reshape(g.w.m, heads, g.w.k), w)
+    if g.spec.row == heads * g.w.k:
+        return partial(fused.head_linear, g.rows("x").reshape(g.w.m, heads, g.w.k), w)
+    return partial(fused.head_linear, g["x"], w, heads=heads, step=g.spec.step)
 
 
 def _expert_linear(g: Given, _: Run) -> partial[object]:
-    experts = int(g.extra["experts"])
-    if g.extra["form"] == "gate_up":
-        gate, up = g.stacked(g.w), g.stacked(g.w, str(g.extra["up"]))
+    experts = g.spec.experts
+    if g.spec.gated:
+        gate, up = g.stacked(g.w), g.stacked(g.w, g.spec.up)
         biases = g.some(gate_bias="gate_bias", up_bias="up_bias")
-        return partial(fused.expert_gate_up, g["x"], g.ids, gate, up, experts, g.extra["act"], **biases)
+        return partial(fused.expert_gate_up, g["x"], g.ids, gate, up, experts, g.spec.act, **biases)
     more = g.some(residual="residual", bias="down_bias")
     return partial(fused.expert_down, g["x"], g.ids, g["probs"], g.stacked(g.w), experts, **more)
 
@@ -96,7 +96,7 @@ def _mixture(g: Given, run: Run) -> partial[object]:
     residual = g.tensor(g.w.m, summed.n, dtype=summed.out_dtype) if summed.epilogue == "add" else None
     weights = [g.stacked(w) for w in (gate, up, down)]
     x, probs = g.tensor(g.w.m, gate.k, dtype=gate.x_dtype), g.tensor(*g.ids.shape, dtype="float32")
-    act = dict(up.extra)["act"]
+    act = OPS[up.op].spec.from_workload(up).act  # type: ignore[attr-defined]
     return partial(fused.mixture, x, g.ids, probs, *weights, g.w.n, act, residual, **biases)
 
 
@@ -105,44 +105,40 @@ def _expert_sum(g: Given, _: Run) -> partial[object]:
 
 
 def _topk(g: Given, _: Run) -> partial[object]:
-    e = g.extra
-    more = {name: int(e[name]) for name in ("groups", "used_groups") if name in e}
-    scale, norm = float(e["scale"]), bool(e["norm"])
-    return partial(
-        router.topk, g["logits"], e["used"], e["gating"], norm=norm, scale=scale, **g.some(bias="bias"), **more
-    )
+    s = g.spec
+    more = {name: getattr(s, name) for name in ("norm", "scale", "groups", "used_groups")}
+    return partial(router.topk, g["logits"], s.used, s.gating, **g.some(bias="bias"), **more)
 
 
 def _flash(g: Given, run: Run) -> partial[object]:
-    e = g.extra
+    s = g.spec
     decode = g.w.op == "flash_decode"
-    q = g["q"].reshape(*(() if decode else (g.w.m,)), int(e["heads"]), int(e["head_dim"]))
-    softcap = 0.0 if e["softcap"] == "none" else float(e["softcap"])
-    more = {"scale": float(e["scale"]), "window": e["window"], "softcap": softcap, **g.some(sinks="sinks")}
+    q = g["q"].reshape(*(() if decode else (g.w.m,)), s.heads, s.head_dim)
+    more = {"scale": s.scale, "window": s.window, "softcap": s.softcap or 0.0, **g.some(sinks="sinks")}
     function = attention.flash_decode if decode else attention.flash_prefill
     return partial(function, q, g["k"], g["v"], 0, **more)
 
 
 def _mla(g: Given, run: Run) -> partial[object]:
     decode = g.w.op == "mla_decode"
-    lead, heads = () if decode else (g.w.m,), int(g.extra["heads"])
+    lead, heads = () if decode else (g.w.m,), g.spec.heads
     q_latent, q_rope = (g[name].reshape(*lead, heads, -1) for name in ("q_latent", "q_rope"))
     function = attention.mla_decode if decode else attention.mla_prefill
-    return partial(function, q_latent, q_rope, g["cache"], 0, scale=float(g.extra["scale"]))
+    return partial(function, q_latent, q_rope, g["cache"], 0, scale=g.spec.scale)
 
 
 def _rope_cache_store(g: Given, _: Run) -> partial[object]:
-    norms = (g["q_norm"], g["k_norm"]) if g.extra["qk_norm"] else None
-    turns = g.extra["mode"] != "none"
-    more = {**({"mode": g.extra["mode"]} if turns else {}), "norms": norms, "eps": g.eps}
+    norms = (g["q_norm"], g["k_norm"]) if g.spec.eps is not None else None
+    turns = g.spec.mode != "none"
+    more = {**({"mode": g.spec.mode} if turns else {}), "norms": norms, "eps": g.eps}
     qkv, angles = g.rows("qkv"), (g["cos"], g["sin"]) if turns else None
     return partial(attention.rope_cache_store, qkv, g["k_cache"], g["v_cache"], angles, 0, **more)
 
 
 def _mla_cache_store(g: Given, _: Run) -> partial[object]:
-    e = g.extra
-    rows: dict[str, Any] = {"heads": e["heads"], "head_dim": int(e["qk_nope"]) + int(e["rope_dim"])}
-    more = {**rows, "kv_start": e["kv_start"], "mode": e.get("mode", "interleaved"), "eps": g.eps}
+    s = g.spec
+    rows: dict[str, Any] = {"heads": s.heads, "head_dim": s.qk_nope + s.rope_dim}
+    more = {**rows, "kv_start": s.kv_start, "mode": s.mode, "eps": g.eps}
     angles = g["cos"], g["sin"]
     return partial(attention.mla_cache_store, g["q"], g["kv"], g["cache"], g["kv_norm"], angles, 0, **more)
 
@@ -152,7 +148,7 @@ def _rmsnorm(g: Given, _: Run) -> partial[object]:
 
 
 def _embed(g: Given, _: Run) -> partial[object]:
-    return partial(small.embed, g["ids"], g.own, scale=float(g.extra.get("scale", 1.0)), dtype=g.w.out_dtype)
+    return partial(small.embed, g["ids"], g.own, scale=g.spec.scale, dtype=g.w.out_dtype)
 
 
 def _argmax(g: Given, _: Run) -> partial[object]:

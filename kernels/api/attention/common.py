@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral
 
 from tinygrad import Tensor, UOp
 
-from db.records import decimal
 from kernels.api.arguments import HALF, ArgumentError, given, same_device, shown, sizes, tensor
 from kernels.ops.attention import attend
+from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 
-Extra = dict[str, int | str]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Attention that fits its caches: the extras of its workload that are the same for one token and for many, the
-    operands, and sizes. rows: positions of the cache, dim and value_dim: columns of a key and of a value."""
-
-    extra: Extra
-    read: dict[str, Tensor]
-    heads: int
-    kv_heads: int
-    dim: int
-    value_dim: int
-    rows: int
+Asked = tuple[FlashPrefill | MlaPrefill, dict[str, Tensor]]
+"""Attention that fits its caches, as what many tokens would ask for, and the operands."""
 
 
 def flash(
@@ -34,6 +20,8 @@ def flash(
     lead: str,
     k_cache: Tensor,
     v_cache: Tensor,
+    ctx: int | None,
+    scale: float,
     window: int,
     softcap: float,
     sinks: Tensor | None,
@@ -47,20 +35,22 @@ def flash(
         raise ArgumentError(f"{op}: {shapes} do not fit: head_dim and max_ctx are shared, kv_heads divides heads")
     for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
         same_device(op, name, cache, str(q.device))
-    extra: Extra = {
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": dim,
-        "v_head_dim": value_dim,
-        "window": window,
-        "sinks": int(sinks is not None),
-        "softcap": decimal(softcap) if softcap else "none",
-    }
-    read = {"q": q, "k": k_cache, "v": v_cache, **given(sinks=sinks)}
-    return Asked(extra, read, heads, kv_heads, dim, value_dim, rows)
+    spec = FlashPrefill(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=dim,
+        v_head_dim=value_dim,
+        ctx=ctx or rows,
+        max_ctx=rows,
+        window=window,
+        sinks=sinks is not None,
+        softcap=softcap or None,
+        scale=scale,
+    )
+    return spec, {"q": q, "k": k_cache, "v": v_cache, **given(sinks=sinks)}
 
 
-def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor) -> Asked:
+def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor, ctx: int | None, scale: float) -> Asked:
     """Multi-head latent attention in absorbed form."""
     *before, heads, rank = sizes(op, "q_latent", q_latent, f"[{lead}heads, kv_lora]")
     turned = sizes(op, "q_rope", q_rope, f"[{lead}heads, rope_dim]")
@@ -68,8 +58,8 @@ def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor) 
     if turned != (*before, heads, dim - rank):
         shapes = f"q_latent {q_latent.shape}, q_rope {q_rope.shape}, cache {cache.shape}"
         raise ArgumentError(f"{op}: {shapes} do not fit: the cache has kv_lora + rope_dim columns")
-    extra: Extra = {"heads": heads, "kv_lora": rank, "rope_dim": dim - rank}
-    return Asked(extra, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, heads, 1, dim, rank, rows)
+    spec = MlaPrefill(heads, rank, dim - rank, ctx=ctx or rows, max_ctx=rows, scale=scale)
+    return spec, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}
 
 
 def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
@@ -104,10 +94,6 @@ def _value(op: str, variable: UOp, max_ctx: int) -> int:
         said = f"the Variable {unbound.expr} from {unbound.vmin} to {unbound.vmax}"
         raise ArgumentError(f"{op}: start_pos is {said}, expected one as in {made}")
     return int(value)
-
-
-def ordered(extra: Extra) -> tuple[tuple[str, int | str], ...]:
-    return tuple(sorted(extra.items()))
 
 
 def pair(op: str, name: str, value: object) -> tuple[Tensor, Tensor]:

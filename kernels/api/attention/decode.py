@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tinygrad import Tensor, UOp
 
-from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
-from kernels.api.attention.common import Asked, bound, flash, latent, ordered
+from kernels.api.attention.common import Asked, bound, flash, latent
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
 from kernels.api.small import target
+from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits as default_splits
 
 
@@ -35,8 +35,8 @@ def flash_decode(
     workgroups of its own; by default as many as give a large GPU work, and one on a CPU. Raises ArgumentError for
     shapes or dtypes that do not fit.
     """
-    asked = flash("flash_decode", q, "", k_cache, v_cache, window, softcap, sinks)
-    return _decode("flash_decode", asked, q, ctx or asked.rows, window, scale, splits, start_pos)
+    asked = flash("flash_decode", q, "", k_cache, v_cache, ctx, scale, window, softcap, sinks)
+    return _decode("flash_decode", asked, q, splits, start_pos)
 
 
 @scalars
@@ -53,22 +53,17 @@ def mla_decode(
     """Latent attention of one token in absorbed form: q_latent [heads, kv_lora] and q_rope [heads, rope_dim] over cache
     [max_ctx, kv_lora + rope_dim], rows up to start_pos: [heads, kv_lora] in q_latent's dtype. Otherwise as
     `flash_decode`."""
-    asked = latent("mla_decode", q_latent, q_rope, "", cache)
-    return _decode("mla_decode", asked, q_latent, ctx or asked.rows, 0, scale, splits, start_pos)
+    asked = latent("mla_decode", q_latent, q_rope, "", cache, ctx, scale)
+    return _decode("mla_decode", asked, q_latent, splits, start_pos)
 
 
-def _decode(
-    op: str, a: Asked, q: Tensor, ctx: int, window: int, scale: float, splits: int | None, start_pos: int | UOp
-) -> Tensor:
+def _decode(op: str, asked: Asked, q: Tensor, splits: int | None, start_pos: int | UOp) -> Tensor:
     """The launch of all splits, and that which puts them together where there are several."""
-    device, dtype = str(q.device), FLOATS[q.dtype]
-    splits = splits or default_splits(min(ctx, window or ctx), a.heads, a.kv_heads, device)
-    extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "splits": splits, "scale": decimal(scale)}
-    n, out_dtype = a.heads * a.value_dim, dtype if splits == 1 else "float32"
-    w = Workload(op, "F16", n, a.dim, 1, dtype, out_dtype, extra=ordered(extra))
-    out, lse = launch(w, target(device), device, a.read, bound(op, start_pos, a.rows, 1))
+    (spec, read), device, dtype = asked, str(q.device), FLOATS[q.dtype]
+    splits = splits or default_splits(spec.seen, spec.heads, spec.kv_heads, device)
+    w = spec.one_token(splits).workload(1, dtype, dtype if splits == 1 else "float32")
+    out, lse = launch(w, target(device), device, read, bound(op, start_pos, spec.max_ctx, 1))
     if splits == 1:
-        return out.reshape(a.heads, a.value_dim)
-    together = ordered({"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits})
-    w = Workload("flash_combine", "F32", n, splits, 1, "float32", dtype, extra=together)
+        return out.reshape(spec.heads, spec.v_head_dim)
+    w = FlashCombine(spec.heads, spec.v_head_dim, splits).workload(1, "float32", dtype)
     return launch(w, target(device), device, {"parts": out, "lse": lse})[0]

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from tinygrad import Tensor, UOp
 
-from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS
-from kernels.api.attention.common import Asked, bound, flash, latent, ordered
+from kernels.api.attention.common import Asked, bound, flash, latent
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
 from kernels.api.small import target
@@ -29,8 +28,8 @@ def flash_prefill(
     """Attention of m tokens, the first of which is at start_pos: q [m, heads, head_dim] over the caches of
     `flash_decode`, which hold rows start_pos .. start_pos + m - 1 of these tokens: [m, heads, v_head_dim] in q's dtype.
     ctx: the length with the last token, for which a schedule is looked up. Otherwise as `flash_decode`."""
-    asked = flash("flash_prefill", q, "m, ", k_cache, v_cache, window, softcap, sinks)
-    return _prefill("flash_prefill", asked, q, ctx or asked.rows, scale, start_pos)
+    asked = flash("flash_prefill", q, "m, ", k_cache, v_cache, ctx, scale, window, softcap, sinks)
+    return _prefill("flash_prefill", asked, q, start_pos)
 
 
 @scalars
@@ -39,12 +38,11 @@ def mla_prefill(
 ) -> Tensor:
     """Latent attention of m tokens in absorbed form: q_latent [m, heads, kv_lora] and q_rope [m, heads, rope_dim] over
     cache [max_ctx, kv_lora + rope_dim]: [m, heads, kv_lora] in q_latent's dtype. Otherwise as `flash_prefill`."""
-    asked = latent("mla_prefill", q_latent, q_rope, "m, ", cache)
-    return _prefill("mla_prefill", asked, q_latent, ctx or asked.rows, scale, start_pos)
+    asked = latent("mla_prefill", q_latent, q_rope, "m, ", cache, ctx, scale)
+    return _prefill("mla_prefill", asked, q_latent, start_pos)
 
 
-def _prefill(op: str, a: Asked, q: Tensor, ctx: int, scale: float, start_pos: int | UOp) -> Tensor:
-    device, dtype, m = str(q.device), FLOATS[q.dtype], int(q.shape[0])
-    extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "scale": decimal(scale)}
-    w = Workload(op, "F16", a.heads * a.value_dim, a.dim, m, dtype, dtype, extra=ordered(extra))
-    return launch(w, target(device), device, a.read, bound(op, start_pos, a.rows, m))[0]
+def _prefill(op: str, asked: Asked, q: Tensor, start_pos: int | UOp) -> Tensor:
+    (spec, read), device, m = asked, str(q.device), int(q.shape[0])
+    w = spec.workload(m, FLOATS[q.dtype])
+    return launch(w, target(device), device, read, bound(op, start_pos, spec.max_ctx, m))[0]

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Tensor, UOp, dtypes
 
-from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, HALF, SINGLE, ArgumentError, fitting, sizes
-from kernels.api.attention.common import Extra, bound, ordered, pair
+from kernels.api.attention.common import bound, pair
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
 from kernels.api.small import target
+from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 
 @scalars
@@ -41,16 +41,20 @@ def rope_cache_store(
     heads, rest = divmod(n - kv_heads * (dim + value_dim), dim)
     if heads < 1 or rest:
         raise ArgumentError(f"{op}: qkv {qkv.shape} is not heads of k_cache {k_cache.shape} and of v_cache's")
-    extra: Extra = {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "max_ctx": rows}
-    extra |= {"mode": "none", "rope_dim": 0} if angles is None else {"mode": mode, "rope_dim": _turned(op, angles)}
-    extra |= {"qk_norm": 0} if norms is None else {"qk_norm": 1, "eps": decimal(eps)}
-    if value_dim != dim:
-        extra["v_head_dim"] = value_dim
+    spec = RopeCacheStore(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=dim,
+        v_head_dim=value_dim,
+        max_ctx=rows,
+        rope_dim=0 if angles is None else _turned(op, angles),
+        mode="none" if angles is None else mode,
+        eps=None if norms is None else eps,
+    )
     read = {"qkv": qkv, "k_cache": k_cache, "v_cache": v_cache}
     read |= {} if angles is None else dict(zip(("cos", "sin"), angles, strict=True))
     read |= {} if norms is None else dict(zip(("q_norm", "k_norm"), pair(op, "norms", norms), strict=True))
-    device, dtype = str(qkv.device), FLOATS[qkv.dtype]
-    w = Workload(op, "F16", n, n, m, dtype, dtype, extra=ordered(extra))
+    device, w = str(qkv.device), spec.workload(m, FLOATS[qkv.dtype])
     q, k, v = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
     return q, k, v
 
@@ -89,12 +93,20 @@ def mla_cache_store(
     if kv_m != m or kv.dtype != q.dtype or not room or rope > min(head_dim, width - 1):
         given = f"q {q.shape}, kv {kv.shape}, cache {cache.shape}, kv_start {kv_start} and {rope} columns that turn"
         raise ArgumentError(f"{op}: {given} do not fit")
-    extra: Extra = {"heads": heads, "qk_nope": head_dim - rope, "rope_dim": rope, "kv_lora": width - rope}
-    extra |= {"max_ctx": rows, "eps": decimal(eps), "q_row": q_row, "kv_row": kv_row, "kv_start": kv_start}
-    if mode != "interleaved":
-        extra["mode"] = mode
-    n, device, dtype = heads * rope + width, str(q.device), FLOATS[q.dtype]
-    w = Workload(op, "F16", n, n, m, dtype, dtype, extra=ordered(extra))
+    spec = MlaCacheStore(
+        heads=heads,
+        kv_lora=width - rope,
+        qk_nope=head_dim - rope,
+        rope_dim=rope,
+        max_ctx=rows,
+        eps=eps,
+        q_row=q_row,
+        kv_row=kv_row,
+        kv_start=kv_start,
+        mode=mode,
+    )
+    device = str(q.device)
+    w = spec.workload(m, FLOATS[q.dtype])
     read = {"q": q, "kv": kv, "cache": cache, "kv_norm": kv_norm, "cos": angles[0], "sin": angles[1]}
     q_rope, after = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
     return q_rope, after

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tinygrad import Tensor, dtypes
 
-from kernels.api.arguments import INT, ArgumentError, fitting, given, packed, sizes
-from kernels.api.fused.workload import bucket, epilogue, tokens, workload
+from kernels.api.arguments import FLOATS, INT, ArgumentError, fitting, given, packed, sizes
+from kernels.api.fused.workload import bucket, epilogue, tokens
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
 from kernels.api.small import target
+from kernels.ops.experts.spec import Chosen, ExpertLinear, ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 
 
 @scalars
@@ -35,10 +34,10 @@ def expert_gate_up(
         raise ArgumentError(f"{op}: gate of shape {gate.shape} and up of shape {up.shape} are not the same size")
     if (gate_bias is None) != (up_bias is None):
         raise ArgumentError(f"{op}: gate_bias and up_bias come together: give both or neither")
-    m, biased = tokens(op, x, "[m, k]", k), int(gate_bias is not None)
-    extra = _chosen(experts, used) | {"form": "gate_up", "bias": biased, "act": act, "up": up.format}
+    m, biased = tokens(op, x, "[m, k]", k), gate_bias is not None
+    spec = ExpertLinear(gate.format, n, k, experts, used, "gate_up", up.format, act, biased)
     read = {"gate": gate.planes, "up": up.planes, "x": x, "ids": ids, **given(gate_bias=gate_bias, up_bias=up_bias)}
-    return launch(workload("expert_linear", x, gate.format, n, k, m, extra), gate.target, gate.device, read)[0]
+    return launch(spec.workload(m, FLOATS[x.dtype]), gate.target, gate.device, read)[0]
 
 
 @scalars
@@ -59,10 +58,10 @@ def expert_down(
     (used, n), k = (_used(op, ids), _rows(op, "w", w, experts)), w.shape[1]
     _bias(op, "bias", bias, w, experts)
     m = tokens(op, x, "[m, used, k]", k)
-    extra = _chosen(experts, used) | {"form": "down", "bias": int(bias is not None)}
-    asked = workload("expert_linear", x, w.format, n, k, m, extra, epilogue(add=residual))
+    added = epilogue(add=residual)
+    spec = ExpertLinear(w.format, n, k, experts, used, "down", bias=bias is not None, epilogue=added)
     read = {"w": w.planes, "x": x, "ids": ids, "probs": probs, **given(down_bias=bias, residual=residual)}
-    return launch(asked, w.target, w.device, read)[0]
+    return launch(spec.workload(m, FLOATS[x.dtype]), w.target, w.device, read)[0]
 
 
 @scalars
@@ -90,38 +89,31 @@ def mixture(
     for name, w, bias in (("gate", gate, gate_bias), ("up", up, up_bias), ("down", down, down_bias)):
         _rows(op, name, w, experts)
         _bias(op, f"{name}_bias", bias, w, experts)
-    sorted_by = _chosen(experts, used)
+    dtype = FLOATS[x.dtype]
 
-    def sort(op: str, **read: Tensor) -> Tensor:
-        asked = workload(op, x, "F32", experts, experts, m, sorted_by)
-        return launch(asked, gate.target, gate.device, read)[0]
+    def sort(spec: Chosen, **read: Tensor) -> Tensor:
+        return launch(spec.workload(m, dtype), gate.target, gate.device, read)[0]
 
-    tiles = sort("expert_tiles", places=sort("expert_places", ids=ids))
+    tiles = sort(ExpertTiles(experts, used), places=sort(ExpertPlaces(experts, used), ids=ids))
 
-    def product(
-        x: Tensor, w: PackedWeight, of: str, bias: Tensor | None, more: Mapping[str, str], gate: Tensor | None = None
-    ) -> Tensor:
-        n, k = w.shape[0] // experts, w.shape[1]
-        name = epilogue(bias=bias, gate=gate)
-        asked = workload("expert_product", x, w.format, n, k, m, {**sorted_by, **more, "of": of}, name)
+    def product(x: Tensor, w: PackedWeight, of: str, bias: Tensor | None, gate: Tensor | None = None) -> Tensor:
+        n, k, name = w.shape[0] // experts, w.shape[1], epilogue(bias=bias, gate=gate)
+        spec = ExpertProduct(w.format, n, k, experts, used, of, "silu" if gate is None else act, name)
         read = {"w": w.planes, "x": x, "tiles": tiles, "ids": ids, **given(bias=bias, gate=gate)}
-        return launch(asked, w.target, w.device, read)[0].reshape(m, used, n)
+        return launch(spec.workload(m, dtype), w.target, w.device, read)[0].reshape(m, used, n)
 
-    gated = product(x, up, "token", up_bias, {"act": act}, product(x, gate, "token", gate_bias, {}))
-    return expert_sum(product(gated, down, "pair", down_bias, {}), probs, residual)
+    gated = product(x, up, "token", up_bias, product(x, gate, "token", gate_bias))
+    return expert_sum(product(gated, down, "pair", down_bias), probs, residual)
 
 
 def expert_sum(x: Tensor, probs: Tensor, residual: Tensor | None = None) -> Tensor:
     """sum over used of probs float32 [m, used] * x [m, used, n], what each expert of a token made, plus residual:
     [m, n]."""
     m, used, n = sizes("expert_sum", "x", x, "[m, used, n]")
-    asked = workload("expert_sum", x, "F32", n, n, bucket("expert_sum", x, m), {"used": used}, epilogue(add=residual))
+    spec = ExpertSum(n, used, epilogue(add=residual))
+    asked = spec.workload(bucket("expert_sum", x, m), FLOATS[x.dtype])
     read = {"x": x, "probs": probs, **given(residual=residual)}
     return launch(asked, target(str(x.device)), str(x.device), read)[0]
-
-
-def _chosen(experts: int, used: int) -> dict[str, int | str]:
-    return {"experts": experts, "used": used}
 
 
 def _used(op: str, ids: Tensor) -> int:

@@ -7,19 +7,19 @@ from itertools import groupby
 
 from tinygrad import Tensor
 
-from db.records import decimal
-from kernels.api.arguments import ArgumentError, given, packed, shown, sizes
-from kernels.api.fused.workload import bucket, epilogue, tokens, workload
+from kernels.api.arguments import FLOATS, ArgumentError, given, packed, shown, sizes
+from kernels.api.fused.workload import bucket, epilogue, tokens
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
+from kernels.ops.linear.spec import GateUp, HeadLinear, Linear, RmsNormLinear
 
 
 def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """x [m, k] times w [n, k] transposed, plus bias [n] and residual [m, n]: [m, n]."""
     packed("linear_add", w=w)
     m, name = tokens("linear_add", x, "[m, k]", w.shape[1]), epilogue(bias=bias, add=residual)
-    asked = workload("linear", x, w.format, *w.shape, m, None, name)
+    asked = Linear(w.format, *w.shape, name).workload(m, FLOATS[x.dtype])
     return launch(asked, w.target, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
 
 
@@ -29,7 +29,7 @@ def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bia
     feed-forward of many tokens; for one token `gate_up` has both halves in one launch."""
     packed("linear_gate", w=w)
     m, name = tokens("linear_gate", x, "[m, k]", w.shape[1]), epilogue(bias=bias, gate=gate)
-    asked = workload("linear", x, w.format, *w.shape, m, {"act": act}, name)
+    asked = Linear(w.format, *w.shape, name, act).workload(m, FLOATS[x.dtype])
     return launch(asked, w.target, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
 
 
@@ -43,7 +43,7 @@ def rmsnorm_linear(
     if not isinstance(weights, list | tuple) or not weights:
         raise ArgumentError(f"{op}: weights is {shown(weights)}, expected a list of one PackedWeight or more")
     packed(op, **{f"weights[{i}]": w for i, w in enumerate(weights)})
-    first, n, formats = weights[0], sum(w.shape[0] for w in weights), [w.format for w in weights]
+    first, formats = weights[0], [w.format for w in weights]
     if any(len(list(group)) > 1 for _, group in groupby(formats)):
         raise ArgumentError(f"{op}: weights have neighbours of one format among {formats}: stack them")
     k = first.shape[1]
@@ -52,10 +52,8 @@ def rmsnorm_linear(
     m, row = sizes(op, "x", x, "[m, k]")
     if row < k:
         raise ArgumentError(f"{op}: x of shape {x.shape} is not [m, k] with k={k}, the weights', or more columns")
-    extra: dict[str, int | str] = {"parts": "+".join(f"{w.format}.{w.shape[0]}" for w in weights), "eps": decimal(eps)}
-    if row > k:
-        extra["x_row"] = row
-    asked = workload(op, x, first.format, n, k, bucket(op, x, m), extra, epilogue(bias=bias))
+    spec = RmsNormLinear(tuple((w.format, w.shape[0]) for w in weights), k, row, eps, epilogue(bias=bias))
+    asked = spec.workload(bucket(op, x, m), FLOATS[x.dtype])
     planes = {f"w{i}": w.planes for i, w in enumerate(weights)}
     return launch(asked, first.target, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
 
@@ -69,9 +67,8 @@ def gate_up(
     if up.shape != gate.shape:
         raise ArgumentError(f"gate_up: gate of shape {gate.shape} and up of shape {up.shape} are not the same size")
     m = tokens("gate_up", x, "[m, k]", gate.shape[1])
-    extra: dict[str, int | str] = {"act": act, "up": up.format, "norm": "none" if norm is None else "rms"}
-    extra |= {} if norm is None else {"eps": decimal(eps)}
-    asked = workload("gate_up", x, gate.format, *gate.shape, m, extra)
+    spec = GateUp(gate.format, *gate.shape, up.format, act, None if norm is None else eps)
+    asked = spec.workload(m, FLOATS[x.dtype])
     read = {"gate": gate.planes, "up": up.planes, "x": x, **given(norm=norm)}
     return launch(asked, gate.target, gate.device, read)[0]
 
@@ -87,13 +84,13 @@ def head_linear(x: Tensor, w: PackedWeight, *, heads: int | None = None, step: i
     packed(op, w=w)
     rows, k = w.shape
     if heads is None:
-        heads, extra = sizes(op, "x", x, "[m, heads, k]")[1], {}
-        m = tokens(op, x, "[m, heads, k]", k)
+        heads = sizes(op, "x", x, "[m, heads, k]")[1]
+        m, row = tokens(op, x, "[m, heads, k]", k), heads * k
     else:
         m, row = sizes(op, "x", x, "[m, row]")
-        extra = {"step": k if step is None else step, "row": row}
         bucket(op, x, m)
     if heads < 1 or rows % heads:
         raise ArgumentError(f"{op}: w of shape {w.shape} is not [heads * n, k] of {heads} heads")
-    asked = workload(op, x, w.format, rows // heads, k, m, {"heads": heads, **extra})
+    spec = HeadLinear(w.format, rows // heads, k, heads, k if step is None else step, row)
+    asked = spec.workload(m, FLOATS[x.dtype])
     return launch(asked, w.target, w.device, {"w": w.planes, "x": x})[0]

@@ -1,15 +1,11 @@
-"""The Workload of a fused function's arguments."""
+"""How many tokens a fused function is given, and the name of what it adds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tinygrad import Tensor
 
-from db.records import M_BUCKETS, Workload
-from kernels.api.arguments import FLOATS, ArgumentError, sizes
-
-Extra = Mapping[str, int | str]
+from db.records import M_BUCKETS
+from kernels.api.arguments import ArgumentError, sizes
 
 
 def tokens(op: str, x: Tensor, shape: str, k: int) -> int:
@@ -25,14 +21,6 @@ def bucket(op: str, x: Tensor, m: int) -> int:
     if m not in M_BUCKETS:
         raise ArgumentError(f"{op}: x of shape {x.shape} has {m} tokens, expected m one of {M_BUCKETS}: pad it first")
     return m
-
-
-def workload(
-    op: str, x: Tensor, format: str, n: int, k: int, m: int, extra: Extra | None = None, epilogue: str = "none"
-) -> Workload:
-    """With x's dtype for activations and results."""
-    name = FLOATS[x.dtype]
-    return Workload(op, format, n, k, m, name, name, epilogue, tuple(sorted((extra or {}).items())))
 
 
 def epilogue(**terms: Tensor | None) -> str:

@@ -17,19 +17,18 @@ from db.records import Schedule, Workload
 from kernels import backends
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
+from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.kit.workgroup import PARTS, Store, Team, loop, number, reduce
 from kernels.ops.linear import epilogue
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant, fitting
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant, fitting
 from kernels.ops.topk.routing import NEVER, before, clean
 
-_MAX_N = 1 << 24
 _SLOT = 600  # tinygrad numbers its own arrays from 0
 
 
 def _check(w: Workload) -> None:
     epilogue.check(w, ("none",))
-    if w.format != "F32" or w.n != w.k or w.n > _MAX_N:
-        raise KernelError(f"argmax: no kernel for {w.format} n={w.n} k={w.k}")
+    ArgMax.from_workload(w)
 
 
 def _logit(args: Args, row: UOp, column: UOp) -> UOp:
@@ -146,6 +145,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="argmax",
+    spec=ArgMax,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("plain", (("lanes", 1),), None),),

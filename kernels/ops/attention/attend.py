@@ -14,7 +14,7 @@ thread in their place) and `attend_warp` (lanes that meet in shuffles).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -32,32 +32,9 @@ START = "start_pos"
 EMPTY = -1e30
 """The score of no position, and log2 of an empty run's denominator: an infinity would not survive fast-math."""
 LOG2E = 1 / math.log(2)
-MAX_SPLITS = 256
 
 Read = Callable[[Args, UOp, UOp, UOp], UOp]
 """(args, kv head, position, column) -> float32; of q (args, token, head, column)."""
-
-
-def extras(w: Workload, names: Mapping[str, int | str]) -> dict[str, int | str]:
-    """The workload's extra, with a default for each name. KernelError for a name that is not there, or another type."""
-    found = dict(w.extra)
-    if unknown := found.keys() - names.keys():
-        raise KernelError(f"no kernel of {w.op} has the extra {', '.join(sorted(unknown))}; has {', '.join(names)}")
-    for name, value in found.items():
-        if type(value) is not type(names[name]):
-            raise KernelError(f"extra {name} of {w.op} is a {type(names[name]).__name__}, saw {value!r}")
-    return {**names, **found}
-
-
-def number(w: Workload, name: str, text: int | str, none: float = 0.0) -> float:
-    """A float that an extra spells out; "none" is `none`."""
-    try:
-        value = none if text == "none" else float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise KernelError(f"extra {name} of {w.op} is a finite number or none, saw {text!r}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -201,28 +178,10 @@ def outputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
     return (out,) if a.many else (out, Operand("lse", (a.splits, a.heads), dtypes.float32, OUT))
 
 
-def check(w: Workload, a: Attention) -> Attention:
-    """`a`, or KernelError where no kernel computes it."""
-    if a.tokens < 1:
-        raise KernelError(f"{w.op} is of 1 token or more, saw {a.tokens} tokens")
-    sizes = {"heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim, "v_head_dim": a.value_dim}
-    for name, size in {**sizes, "ctx": a.ctx, "max_ctx": a.max_ctx, "splits": a.splits}.items():
-        if size < 1:
-            raise KernelError(f"extra {name} of {w.op} must be 1 or more, saw {size}")
-    dtypes_fit = {w.x_dtype, w.out_dtype} <= {"float32", "float16"}
-    if w.format != "F16" or w.m != a.tokens or w.epilogue != "none" or not dtypes_fit:
-        raise KernelError(
-            f"{w.op} takes a cache of F16, {'some tokens' if a.many else 'one token'}, float32 or float16 and no "
-            f"epilogue; saw {w.format}, {w.m} tokens, {w.x_dtype} -> {w.out_dtype}, {w.epilogue}"
-        )
-    if (w.n, w.k) != (a.heads * a.value_dim, a.head_dim):
-        raise KernelError(f"{w.op}: n is heads * v_head_dim and k is head_dim, saw {w.n}, {w.k} with {dict(w.extra)}")
-    if a.heads % a.kv_heads or not a.tokens <= a.ctx <= a.max_ctx or a.splits > MAX_SPLITS:
-        raise KernelError(
-            f"{w.op}: kv_heads divides heads, ctx holds the {a.tokens} tokens and is at most max_ctx, splits at most "
-            f"{MAX_SPLITS}; saw {dict(w.extra)}"
-        )
-    return a
+def check(w: Workload) -> None:
+    """KernelError for a dtype that no kernel takes."""
+    if not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
+        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
 
 
 def reduce_max(value: UOp, *loops: UOp) -> UOp:

@@ -1,6 +1,6 @@
 """`flash_combine`: puts together what `flash_decode` or `mla_decode` found in each split of the context.
 
-Workload: format F32 (that of the parts), n = heads * v_head_dim, k = splits, m = 1; extras heads, v_head_dim, splits.
+Workload: format F32 (that of the parts), n = heads * v_head_dim, k = splits, m = 1.
 
     out    [heads, v_head_dim]              written
     parts  [splits, heads, v_head_dim] float32: the mean of each run's values
@@ -15,22 +15,18 @@ from db.records import Opt, Schedule, Workload
 from kernels import backends
 from kernels.ops.attention import attend
 from kernels.ops.attention.attend import reduce_add, reduce_max
+from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.kit.workgroup import loop
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
-EXTRAS: dict[str, int | str] = {"heads": 1, "v_head_dim": 1, "splits": 1}
 
 
 def _sizes(w: Workload) -> tuple[int, int, int]:
     """heads, v_head_dim, splits."""
-    e = attend.extras(w, EXTRAS)
-    heads, dim, splits = (int(e[name]) for name in EXTRAS)
-    if (w.format, w.m, w.epilogue, w.x_dtype) != ("F32", 1, "none", "float32") or w.out_dtype not in DTYPES:
-        raise KernelError(f"flash_combine takes F32 parts of one token and no epilogue, saw {w}")
-    if (w.n, w.k) != (heads * dim, splits) or min(heads, dim, splits) < 1:
-        raise KernelError(f"flash_combine: n is heads * v_head_dim and k is splits, saw {w}")
-    return heads, dim, splits
+    attend.check(w)
+    s = FlashCombine.from_workload(w)
+    return s.heads, s.v_head_dim, s.splits
 
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -74,6 +70,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="flash_combine",
+    spec=FlashCombine,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("plain", (), None),),

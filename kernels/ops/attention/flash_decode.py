@@ -1,6 +1,6 @@
 """`flash_decode`: attention of one token over a KV cache, parallel over the context; grouped queries share their reads.
 
-Workload: format F16 (that of the caches), n = heads * v_head_dim, k = head_dim, m = 1, and the extras of `EXTRAS`.
+Workload: format F16 (that of the caches), n = heads * v_head_dim, k = head_dim, m = 1.
 `max_ctx` are the rows of the caches, `ctx` is the length at which a schedule is tuned; the kernel itself serves every
 position of the Variable start_pos. With `splits` 1 the output is the result; with more, `flash_combine` makes it.
 
@@ -9,57 +9,42 @@ position of the Variable start_pos. With `splits` 1 the output is the result; wi
     q      [heads, head_dim]
     k      [kv_heads, max_ctx, head_dim] float16; row start_pos is already that of this token
     v      [kv_heads, max_ctx, v_head_dim] float16
-    sinks  [heads] float32, only with sinks=1
+    sinks  [heads] float32, only with sinks
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from tinygrad import UOp, dtypes
 
 from db.records import Workload
 from kernels.formats.unpack import float32
-from kernels.ops.attention import attend
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.op import attention_op
+from kernels.ops.attention.spec import Flash, FlashDecode, FlashPrefill
 from kernels.ops.kit.masked_element import element
 from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
-EXTRAS: dict[str, int | str] = {
-    "heads": 1,
-    "kv_heads": 1,
-    "head_dim": 1,
-    "v_head_dim": 1,
-    "ctx": 1,
-    "max_ctx": 1,
-    "splits": 1,
-    "window": 0,
-    "sinks": 0,
-    "softcap": "none",
-    "scale": "1",
-}
-
 
 def attention(w: Workload) -> Attention:
-    """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
-    return grouped(w, attend.extras(w, EXTRAS), False)
-
-
-def grouped(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
-    """Attention of extras, whose heads share keys and values; of one token or of `many`, where q has an index more."""
-    sizes = {name: int(e[name]) for name in ("heads", "kv_heads", "head_dim", "ctx", "max_ctx", "window")}
+    """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Flash`."""
+    s = Flash.from_workload(w)
+    many = isinstance(s, FlashPrefill)
 
     def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
         return float32(element(args["q"], (token, head, column) if many else (head, column)))
 
     return Attention(
-        **sizes,
-        value_dim=int(e["v_head_dim"]),
-        splits=int(e.get("splits", 1)),
-        scale=attend.number(w, "scale", e["scale"]),
-        softcap=attend.number(w, "softcap", e["softcap"]),
-        sinks=bool(e["sinks"]),
+        heads=s.heads,
+        kv_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        value_dim=s.v_head_dim,
+        ctx=s.ctx,
+        max_ctx=s.max_ctx,
+        splits=s.splits if isinstance(s, FlashDecode) else 1,
+        window=s.window,
+        scale=s.scale,
+        softcap=s.softcap or 0.0,
+        sinks=s.sinks,
         q=q,
         k=lambda args, head, position, column: float32(element(args["k"], (head, position, column))),
         v=lambda args, head, position, column: float32(element(args["v"], (head, position, column))),
@@ -84,4 +69,4 @@ def row_nbytes(a: Attention) -> int:
     return 2 * a.kv_heads * (a.head_dim + a.value_dim)
 
 
-OP = attention_op("flash_decode", attention, inputs, row_nbytes)
+OP = attention_op(FlashDecode, attention, inputs, row_nbytes)

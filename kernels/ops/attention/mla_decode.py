@@ -3,8 +3,7 @@
 Every head attends to the same rows of a cache, [latent | rotated key]; the values are the latents themselves, so that a
 row is read once for both (DeepSeek-V2, 2024, section 2.1). What k_b does to q, and v_b to the result, are linears.
 
-Workload: format F16 (the cache's), n = heads * kv_lora, k = kv_lora + rope_dim, m = 1, and the extras of `EXTRAS`: they
-mean what they mean for `flash_decode`.
+Workload: format F16 (the cache's), n = heads * kv_lora, k = kv_lora + rope_dim, m = 1.
 
     out       [splits, heads, kv_lora]      written
     lse       [splits, heads] float32       written: log2 of each run's softmax denominator
@@ -15,37 +14,21 @@ mean what they mean for `flash_decode`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tinygrad import UOp, dtypes
 
 from db.records import Workload
 from kernels.formats.unpack import float32
-from kernels.ops.attention import attend
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.op import attention_op
+from kernels.ops.attention.spec import Mla, MlaDecode, MlaPrefill
 from kernels.ops.kit.masked_element import element
 from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
-EXTRAS: dict[str, int | str] = {
-    "heads": 1,
-    "kv_lora": 1,
-    "rope_dim": 1,
-    "ctx": 1,
-    "max_ctx": 1,
-    "splits": 1,
-    "scale": "1",
-}
-
 
 def attention(w: Workload) -> Attention:
-    """What the workload asks for. KernelError for extras that are none of `EXTRAS`."""
-    return latent(w, attend.extras(w, EXTRAS), False)
-
-
-def latent(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
-    """Latent attention of extras, of one token or of `many`, where q has an index more."""
-    rank, rope = int(e["kv_lora"]), int(e["rope_dim"])
+    """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Mla`."""
+    s = Mla.from_workload(w)
+    many, rank = isinstance(s, MlaPrefill), s.kv_lora
 
     def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
         at, inside = column.get_idx(), column.get_valid()
@@ -58,14 +41,14 @@ def latent(w: Workload, e: Mapping[str, int | str], many: bool) -> Attention:
         return float32(element(args["cache"], (position, column)))
 
     return Attention(
-        heads=int(e["heads"]),
+        heads=s.heads,
         kv_heads=1,
-        head_dim=rank + rope,
+        head_dim=rank + s.rope_dim,
         value_dim=rank,
-        ctx=int(e["ctx"]),
-        max_ctx=int(e["max_ctx"]),
-        splits=int(e.get("splits", 1)),
-        scale=attend.number(w, "scale", e["scale"]),
+        ctx=s.ctx,
+        max_ctx=s.max_ctx,
+        splits=s.splits if isinstance(s, MlaDecode) else 1,
+        scale=s.scale,
         q=q,
         k=row,
         v=row,
@@ -88,4 +71,4 @@ def row_nbytes(a: Attention) -> int:
     return 2 * a.head_dim
 
 
-OP = attention_op("mla_decode", attention, inputs, row_nbytes)
+OP = attention_op(MlaDecode, attention, inputs, row_nbytes)

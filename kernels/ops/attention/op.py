@@ -12,10 +12,11 @@ from kernels.ops.attention.loops import plain, plain_params
 from kernels.ops.attention.warp import warp, warp_needs, warp_params
 from kernels.ops.attention.workgroup import solo, solo_params, team, team_needs, team_params
 from kernels.ops.op import Op, Operand, Variant, fitting
+from kernels.ops.spec import Spec
 
 
 def attention_op(
-    name: str,
+    spec: type[Spec],
     build: Callable[[Workload], Attention],
     inputs: Callable[[Workload, Attention], tuple[Operand, ...]],
     row_nbytes: Callable[[Attention], int],
@@ -24,7 +25,8 @@ def attention_op(
     in the caches."""
 
     def known(w: Workload) -> Attention:
-        return attend.check(w, build(w))
+        attend.check(w)
+        return build(w)
 
     def variants(w: Workload) -> dict[str, Variant]:
         known(w)
@@ -50,7 +52,8 @@ def attention_op(
         }
 
     return Op(
-        name=name,
+        name=spec.op,
+        spec=spec,
         variants=variants,
         operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
         plain=lambda w: defaults.heuristic(known(w)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from db.records import Workload
+from kernels.ops.attention.spec import Flash, FlashCombine, FlashDecode, Mla, MlaDecode
 from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
 
 _NONE = -1e30  # the logarithm of a run without positions
@@ -14,51 +16,51 @@ _NONE = -1e30  # the logarithm of a run without positions
 
 def draw_flash(w: Workload, rng: np.random.Generator) -> Inputs:
     """flash_decode, and flash_prefill of many tokens."""
-    e = dict(w.extra)
-    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
+    s = Flash.from_workload(w)
     arrays = {
-        "q": _normal(rng, (*_tokens(w), heads, w.k), w.x_dtype),
-        "k": _normal(rng, (kv_heads, max_ctx, w.k), "float16"),
-        "v": _normal(rng, (kv_heads, max_ctx, int(e["v_head_dim"])), "float16"),
+        "q": _normal(rng, (*_tokens(w), s.heads, s.head_dim), w.x_dtype),
+        "k": _normal(rng, (s.kv_heads, s.max_ctx, s.head_dim), "float16"),
+        "v": _normal(rng, (s.kv_heads, s.max_ctx, s.v_head_dim), "float16"),
     }
-    if e.get("sinks"):
-        arrays["sinks"] = _normal(rng, (heads,), "float32")
-    return Inputs(arrays, position=int(e["ctx"]) - w.m)
+    if s.sinks:
+        arrays["sinks"] = _normal(rng, (s.heads,), "float32")
+    return Inputs(arrays, position=s.ctx - w.m)
 
 
 def flash(w: Workload, inputs: Inputs) -> Truths:
-    e, arrays = dict(w.extra), inputs.arrays
-    heads, kv_heads, max_ctx = int(e["heads"]), int(e["kv_heads"]), int(e["max_ctx"])
-    caches = (arrays[name].reshape(kv_heads, max_ctx, -1) for name in ("k", "v"))
-    k, v = ([cache[head * kv_heads // heads] for head in range(heads)] for cache in caches)
-    q = arrays["q"].reshape(*_tokens(w), heads, w.k)
-    return (_many if _tokens(w) else _one)(w, inputs.position, q, k, v, arrays.get("sinks"))
+    s, arrays = Flash.from_workload(w), inputs.arrays
+    caches = (arrays[name].reshape(s.kv_heads, s.max_ctx, -1) for name in ("k", "v"))
+    k, v = ([cache[head * s.kv_heads // s.heads] for head in range(s.heads)] for cache in caches)
+    q, seen = arrays["q"].reshape(*_tokens(w), s.heads, s.head_dim), _Seen(s.scale, s.window, s.softcap)
+    if isinstance(s, FlashDecode):
+        return _one(seen, s.splits, inputs.position, q, k, v, arrays.get("sinks"))
+    return _many(seen, inputs.position, q, k, v, arrays.get("sinks"))
 
 
 def draw_mla(w: Workload, rng: np.random.Generator) -> Inputs:
     """mla_decode, and mla_prefill of many tokens."""
-    e, tokens = dict(w.extra), _tokens(w)
-    heads, rank, rope = int(e["heads"]), int(e["kv_lora"]), int(e["rope_dim"])
+    s, tokens = Mla.from_workload(w), _tokens(w)
     arrays = {
-        "q_latent": _normal(rng, (*tokens, heads, rank), w.x_dtype),
-        "q_rope": _normal(rng, (*tokens, heads, rope), w.x_dtype),
-        "cache": _normal(rng, (int(e["max_ctx"]), rank + rope), "float16"),
+        "q_latent": _normal(rng, (*tokens, s.heads, s.kv_lora), w.x_dtype),
+        "q_rope": _normal(rng, (*tokens, s.heads, s.rope_dim), w.x_dtype),
+        "cache": _normal(rng, (s.max_ctx, s.kv_lora + s.rope_dim), "float16"),
     }
-    return Inputs(arrays, position=int(e["ctx"]) - w.m)
+    return Inputs(arrays, position=s.ctx - w.m)
 
 
 def mla(w: Workload, inputs: Inputs) -> Truths:
-    e = dict(w.extra)
-    heads, rank = int(e["heads"]), int(e["kv_lora"])
-    parts = (inputs.arrays[name].reshape(*_tokens(w), heads, -1) for name in ("q_latent", "q_rope"))
-    q, cache = np.concatenate([*parts], axis=-1), inputs.arrays["cache"].reshape(int(e["max_ctx"]), -1)
-    attend = _many if _tokens(w) else _one
-    return attend(w, inputs.position, q, [cache] * heads, [cache[:, :rank]] * heads, None)
+    s = Mla.from_workload(w)
+    parts = (inputs.arrays[name].reshape(*_tokens(w), s.heads, -1) for name in ("q_latent", "q_rope"))
+    q, cache = np.concatenate([*parts], axis=-1), inputs.arrays["cache"].reshape(s.max_ctx, -1)
+    k, v, seen = [cache] * s.heads, [cache[:, : s.kv_lora]] * s.heads, _Seen(s.scale)
+    if isinstance(s, MlaDecode):
+        return _one(seen, s.splits, inputs.position, q, k, v, None)
+    return _many(seen, inputs.position, q, k, v, None)
 
 
 def draw_flash_combine(w: Workload, rng: np.random.Generator) -> Inputs:
-    e = dict(w.extra)
-    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    s = FlashCombine.from_workload(w)
+    heads, dim, splits = s.heads, s.v_head_dim, s.splits
     parts = rng.standard_normal((splits, heads, dim), np.float32)
     lse = (3 * rng.standard_normal((splits, heads))).astype(np.float32)
     lse[rng.random((splits, heads)) < 0.2] = _NONE
@@ -67,8 +69,8 @@ def draw_flash_combine(w: Workload, rng: np.random.Generator) -> Inputs:
 
 
 def flash_combine(w: Workload, inputs: Inputs) -> Truths:
-    e = dict(w.extra)
-    heads, dim, splits = int(e["heads"]), int(e["v_head_dim"]), int(e["splits"])
+    s = FlashCombine.from_workload(w)
+    heads, dim, splits = s.heads, s.v_head_dim, s.splits
     lse = inputs.doubles("lse").reshape(splits, heads)
     chances = np.exp2(lse - lse.max(0))
     parts = inputs.doubles("parts").reshape(splits, heads, dim)
@@ -99,11 +101,13 @@ def attend_rows(
     return chances @ v.astype(np.float64) / total, float((top + np.log(total)) / np.log(2))
 
 
-def _settings(w: Workload) -> tuple[int, float, float | None]:
-    """window, scale, softcap."""
-    e = dict(w.extra)
-    cap = None if e.get("softcap", "none") == "none" else float(e["softcap"])
-    return int(e.get("window", 0)), float(e.get("scale", 1)), cap
+@dataclass(frozen=True)
+class _Seen:
+    """What a query makes of its keys, as `Flash` says."""
+
+    scale: float
+    window: int = 0
+    cap: float | None = None
 
 
 def _typical(out: Doubles) -> Doubles:
@@ -111,12 +115,13 @@ def _typical(out: Doubles) -> Doubles:
     return np.full(out.shape[:-1], out.std() + 1e-9)
 
 
-def _one(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+def _one(
+    of: _Seen, splits: int, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
+) -> Truths:
     """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of all positions
     up to the token's own."""
-    (window, scale, cap), ctx = _settings(w), position + 1
-    splits = int(dict(w.extra).get("splits", 1))
-    first = max(0, ctx - window) if window else 0
+    ctx = position + 1
+    first = max(0, ctx - of.window) if of.window else 0
     run = -(-(ctx - first) // splits)
     out = np.zeros((splits, len(q), v[0].shape[1]))
     lse = np.full((splits, len(q)), _NONE)
@@ -125,22 +130,24 @@ def _one(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[A
         for head in range(len(q)) if start < stop else ():
             sink = None if sinks is None or split > 0 else float(sinks[head])
             rows = slice(start, stop)
-            out[split, head], lse[split, head] = attend_rows(q[head], k[head][rows], v[head][rows], scale, cap, sink)
+            out[split, head], lse[split, head] = attend_rows(
+                q[head], k[head][rows], v[head][rows], of.scale, of.cap, sink
+            )
     large = np.where(lse > _NONE, np.abs(lse), 0.0).mean(1) + 1.0
     return {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)}
 
 
-def _many(w: Workload, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+def _many(of: _Seen, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
     """q [tokens, heads, columns]; the first token is at `position`, and each sees the last `window` positions up to its
     own."""
-    (window, scale, cap), ctx = _settings(w), position + len(q)
+    ctx = position + len(q)
     out = np.zeros((*q.shape[:2], v[0].shape[1]))
     own, there = np.arange(position, ctx)[:, None], np.arange(ctx)
-    seen = (there <= own) & (there > own - window if window else True)
+    seen = (there <= own) & (there > own - of.window if of.window else True)
     for head in range(q.shape[1]):
-        scores = q[:, head].astype(np.float64) @ k[head][:ctx].astype(np.float64).T * scale
-        if cap is not None:
-            scores = cap * np.tanh(scores / cap)
+        scores = q[:, head].astype(np.float64) @ k[head][:ctx].astype(np.float64).T * of.scale
+        if of.cap is not None:
+            scores = of.cap * np.tanh(scores / of.cap)
         sink = -np.inf if sinks is None else float(sinks[head])
         top = np.maximum(np.where(seen, scores, -np.inf).max(1, keepdims=True), sink)
         chances = np.where(seen, np.exp(scores - top), 0.0)

@@ -1,4 +1,4 @@
-"""`embed`: out[m, k] = rows ids[m] of a packed weight [n, k], dequantised, times the extra `scale`.
+"""`embed`: out[m, k] = rows ids[m] of a packed weight [n, k], dequantised, times `scale`.
 
 Only the rows that are asked for are read; an id that is no row is taken for the nearest that is one. Loops for opts to
 schedule: 0 token, 1 block, 2 chunk, 3 the step of `words` words.
@@ -12,20 +12,20 @@ from db.records import Opt, Schedule, Workload
 from kernels import backends
 from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, number
+from kernels.ops.embed.spec import Embed
 from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import chunk_words, is_plain, plain_weight, weight_operands
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
-from kernels.ops.topk.routing import positive
 
 
 def _check(w: Workload) -> None:
     epilogue.check(w, ("none",))
-    positive(w, "scale")
+    Embed.from_workload(w)
     get_format(w.format).blocks(w.k)
 
 
 def _embed(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    fmt, words, scale = get_format(w.format), params["words"], positive(w, "scale")
+    fmt, words, scale = get_format(w.format), params["words"], Embed.from_workload(w).scale
     arrays = {a.name: args[f"w.{a.name}"] for a in fmt.arrays}
     token = UOp.range(w.m, 0)
     row = args["ids"][token].maximum(0).minimum(w.n - 1).cast(dtypes.weakint)
@@ -91,6 +91,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="embed",
+    spec=Embed,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("words", (("words", 1),), None),),

@@ -6,6 +6,7 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.case import Inputs, Truth, Truths
+from kernels.ops.embed.spec import Embed
 from kernels.ops.linear.reference import random_rows
 
 
@@ -18,5 +19,5 @@ def draw_embed(w: Workload, rng: np.random.Generator) -> Inputs:
 
 
 def embed(w: Workload, inputs: Inputs) -> Truths:
-    out = inputs.weights["w"].rows(inputs.arrays["ids"].reshape(-1)) * float(dict(w.extra).get("scale", "1.0"))
+    out = inputs.weights["w"].rows(inputs.arrays["ids"].reshape(-1)) * Embed.from_workload(w).scale
     return {"out": Truth.of(out)}

@@ -2,12 +2,7 @@
 
 A pair (token, slot) is the number token * used + slot. Pairs come sorted by expert, in `tiles` (see
 `kernels.ops.experts.expert_tiles`): those of a tile share a weight. Weights are stacked, [experts, n, k], and stay
-where they are. extra:
-    experts, used   how many there are, and how many a token uses
-    of              token   x [m, k] is the token's
-                    pair    x [m * used, k] is the pair's own
-    act             with an epilogue that has a gate [m * used, n], as `kernels.ops.linear.epilogue` says
-A bias is [experts, n].
+where they are. A bias is [experts, n].
 """
 
 from __future__ import annotations
@@ -20,19 +15,18 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.formats.unpack import float32
 from kernels.ops.experts.expert_tiles import Tiles
+from kernels.ops.experts.spec import ExpertProduct
 from kernels.ops.kit.masked_element import element
 from kernels.ops.linear import epilogue, tensor_core
 from kernels.ops.linear.dot import Index, Rows, Weight, weight_operands
 from kernels.ops.linear.row_op import row_op
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Operand
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
 
 
 def _shares(w: Workload) -> int:
     """How many pairs have one row of x."""
-    of = dict(w.extra).get("of")
-    if of not in ("token", "pair"):
-        raise KernelError(f"expert_product: x is of a token or a pair, saw of={of!r}")
-    return Tiles.of(w).used if of == "token" else 1
+    s = ExpertProduct.from_workload(w)
+    return s.used if s.of == "token" else 1
 
 
 def _within(number: UOp, count: int) -> UOp:
@@ -41,10 +35,10 @@ def _within(number: UOp, count: int) -> UOp:
 
 
 def rows(w: Workload) -> Rows:
-    """Loops: place in the tile, tile. Raises KernelError for extras, a dtype or an epilogue without kernels,
+    """Loops: place in the tile, tile. Raises KernelError for a spec, a dtype or an epilogue without kernels,
     FormatError for a k that does not fit."""
     epilogue.check(w, ("none", "bias", "gate", "bias_gate"))
-    t, shares = Tiles.of(w), _shares(w)
+    t, shares, act = Tiles.of(w), _shares(w), ExpertProduct.from_workload(w).act
     get_format(w.format).blocks(w.k)
 
     def pair_at(args: Args, tile: UOp, place: UOp | int) -> UOp:
@@ -60,7 +54,7 @@ def rows(w: Workload) -> Rows:
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         pair = pair_at(args, index[1], index[0])
-        value = epilogue.finished(w, args, pair, row, sums[0], (expert(args, index),))
+        value = epilogue.finished(w, args, pair, row, sums[0], act, (expert(args, index),))
         there = args["tiles"][index[1], index[0]] >= 0
         return element(args["out"], (pair, row), there).store(value.cast(DTYPES[w.out_dtype]))
 
@@ -96,7 +90,7 @@ def _products(w: Workload) -> int:
 
 
 OP = row_op(
-    "expert_product",
+    ExpertProduct,
     rows,
     _operands,
     _products,

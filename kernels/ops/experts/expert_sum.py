@@ -1,6 +1,6 @@
 """`expert_sum`: out[m, n] = sum over slots of probs[m, used] * x[m, used, n], what a token's experts made, weighted.
 
-n = k, extra: used. The epilogue `add` adds a residual. Loops for opts to schedule: 0 token, 1 column.
+The epilogue `add` adds a residual. Loops for opts to schedule: 0 token, 1 column.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from tinygrad import UOp
 from db.records import Opt, Schedule, Workload
 from kernels import backends
 from kernels.formats.unpack import float32
+from kernels.ops.experts.spec import ExpertSum
 from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import total
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
-from kernels.ops.topk.routing import MAX_USED
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 
 def _used(w: Workload) -> int:
     """Raises KernelError for what there is no kernel for."""
     epilogue.check(w, ("none", "add"))
-    used = dict(w.extra).get("used")
-    if not isinstance(used, int) or not 1 <= used <= MAX_USED or w.n != w.k or w.format != "F32":
-        raise KernelError(f"expert_sum: no kernel for {w.format} n={w.n} k={w.k} used={used!r}")
-    return used
+    return ExpertSum.from_workload(w).used
 
 
 def _plain(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -57,6 +54,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="expert_sum",
+    spec=ExpertSum,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("plain", (), None),),

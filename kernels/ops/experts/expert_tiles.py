@@ -2,7 +2,7 @@
 
 A pair (token, slot) is the number token * used + slot. Pairs come in tiles, each of one expert: where those before
 expert e have c pairs, its own begin at tile c // size + e, which leaves them room whatever was chosen. Some tiles stay
-empty, others do not become full. n = k = experts, extra: experts, used.
+empty, others do not become full.
 
     expert_places   places int32 [m * used] of ids int32 [m * used]: where each pair goes, tile * size + place in it
     expert_tiles    tiles int32 [tiles * size] of places: the pair at each place, -1 for none; a tile's begin at its 0
@@ -21,10 +21,10 @@ from tinygrad.uop.ops import Ops
 
 from db.records import Opt, Schedule, Workload
 from kernels import backends
+from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, ExpertTiles
 from kernels.ops.kit.workgroup import loop, reduce
 from kernels.ops.linear import epilogue
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
-from kernels.ops.topk.routing import MAX_EXPERTS, MAX_USED
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 _MANY = 256
 
@@ -52,20 +52,14 @@ class Tiles:
 
     @staticmethod
     def of(w: Workload) -> Tiles:
-        """By the extras `experts` and `used`. Raises KernelError for those without kernels."""
-        experts, used = (dict(w.extra).get(name) for name in ("experts", "used"))
-        if not isinstance(experts, int) or not isinstance(used, int):
-            raise KernelError(f"{w.op} needs the extras experts and used, counts; saw {experts!r} and {used!r}")
-        if not 1 <= used <= min(experts, MAX_USED) or experts > MAX_EXPERTS:
-            raise KernelError(f"{w.op}: no kernel for {used} of {experts} experts")
-        return Tiles(w.m, experts, used)
+        """Of an op over sorted pairs. Raises KernelError for numbers without kernels."""
+        s = ExpertProduct.from_workload(w) if w.op == ExpertProduct.op else Chosen.from_workload(w)
+        return Tiles(w.m, s.experts, s.used)
 
 
 def _sorting(w: Workload) -> Tiles:
     t = Tiles.of(w)
     epilogue.check(w, ("none",))
-    if w.format != "F32" or (w.n, w.k) != (t.experts, t.experts):
-        raise KernelError(f"{w.op}: no kernel for {w.format} n={w.n} k={w.k} and {t.experts} experts")
     return t
 
 
@@ -94,7 +88,11 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 
 def _op(
-    name: str, build: Callable[[Workload, Params, Args, str], UOp], out: str, given: str, size: Callable[[Tiles], int]
+    spec: type[Chosen],
+    build: Callable[[Workload, Params, Args, str], UOp],
+    out: str,
+    given: str,
+    size: Callable[[Tiles], int],
 ) -> Op:
     """From an operand of the pairs to one of so many results."""
 
@@ -107,7 +105,8 @@ def _op(
         return Operand(out, (size(t),), int32, OUT), Operand(given, (t.pairs,), int32, INPUT)
 
     return Op(
-        name=name,
+        name=spec.op,
+        spec=spec,
         variants=variants,
         operands=operands,
         plain=lambda w: (Schedule("plain", (), None),),
@@ -117,5 +116,5 @@ def _op(
     )
 
 
-expert_places = _op("expert_places", _places, "places", "ids", lambda t: t.pairs)
-expert_tiles = _op("expert_tiles", _tiles, "tiles", "places", lambda t: t.count * t.size)
+expert_places = _op(ExpertPlaces, _places, "places", "ids", lambda t: t.pairs)
+expert_tiles = _op(ExpertTiles, _tiles, "tiles", "places", lambda t: t.count * t.size)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from db.records import Workload
-from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
+from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.ops.experts.spec import Chosen, ExpertLinear, ExpertProduct, ExpertSum
 from kernels.ops.linear.fused_reference import row_norms
 from kernels.ops.linear.reference import activations, epilogue_inputs, finished, gated, random_rows
 
@@ -24,30 +25,29 @@ def _routed(w: Workload, rng: np.random.Generator) -> tuple[int, int, Array]:
 
 def _counts(w: Workload) -> tuple[int, int]:
     """experts, used"""
-    extra = dict(w.extra)
-    return int(extra["experts"]), int(extra["used"])
+    kinds: dict[str, type[ExpertLinear | ExpertProduct]] = {
+        "expert_linear": ExpertLinear,
+        "expert_product": ExpertProduct,
+    }
+    s = kinds[w.op].from_workload(w) if w.op in kinds else Chosen.from_workload(w)
+    return s.experts, s.used
 
 
 def draw_expert_linear(w: Workload, rng: np.random.Generator) -> Inputs:
-    extra, biased = dict(w.extra), dict(w.extra).get("bias", 0)
+    s = ExpertLinear.from_workload(w)
     experts, used, ids = _routed(w, rng)
-    if extra.get("form") == "gate_up":
+    if s.gated:
         arrays = {"x": activations((w.m, w.k), w.x_dtype, rng)}
-        formats = {"gate": w.format, "up": str(extra.get("up", w.format))}
-        biases = [f"{name}_bias" for name in formats] if biased else []
-    elif extra.get("form") == "down":
+    else:
         arrays = {"x": activations((w.m, used, w.k), w.x_dtype, rng)}
         arrays |= {"probs": rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32), **epilogue_inputs(w, w.m, rng)}
-        formats, biases = {"w": w.format}, ["down_bias"] if biased else []
-    else:
-        raise InputsError(f"expert_linear has the forms gate_up and down, saw {extra.get('form')!r}")
-    arrays |= {name: rng.standard_normal((experts, w.n), dtype=np.float32) for name in biases}
-    weights = {name: random_rows(format, experts * w.n, w.k, rng) for name, format in formats.items()}
+    arrays |= {name: rng.standard_normal((experts, w.n), dtype=np.float32) for name in s.biases}
+    weights = {name: random_rows(format, experts * w.n, w.k, rng) for name, format in s.formats.items()}
     return Inputs({**arrays, "ids": ids}, weights)
 
 
 def expert_linear(w: Workload, inputs: Inputs) -> Truths:
-    return (_expert_gate_up if dict(w.extra)["form"] == "gate_up" else _expert_down)(w, inputs)
+    return (_expert_gate_up if ExpertLinear.from_workload(w).gated else _expert_down)(w, inputs)
 
 
 def _by_expert(w: Workload, inputs: Inputs) -> Iterator[tuple[int, Array, Array]]:
@@ -67,7 +67,7 @@ def _product(w: Workload, inputs: Inputs, name: str, bias: str, expert: int, x: 
 
 
 def _expert_gate_up(w: Workload, inputs: Inputs) -> Truths:
-    act, x = str(dict(w.extra).get("act", "silu")), inputs.doubles("x")
+    act, x = ExpertLinear.from_workload(w).act, inputs.doubles("x")
     out = np.zeros((w.m, _counts(w)[1], w.n))
     scale = np.zeros(out.shape[:2])
     for expert, tokens, slots in _by_expert(w, inputs):
@@ -130,7 +130,7 @@ def expert_tiles(w: Workload, inputs: Inputs) -> Truths:
 
 def draw_expert_product(w: Workload, rng: np.random.Generator) -> Inputs:
     experts, used, ids = _routed(w, rng)
-    shares = used if dict(w.extra)["of"] == "token" else 1
+    shares = used if ExpertProduct.from_workload(w).of == "token" else 1
     arrays = {"x": activations((ids.size // shares, w.k), w.x_dtype, rng), "tiles": _sorted(ids, experts)[1]}
     if "bias" in w.epilogue:
         arrays["bias"] = rng.standard_normal((experts, w.n), dtype=np.float32)
@@ -141,7 +141,7 @@ def draw_expert_product(w: Workload, rng: np.random.Generator) -> Inputs:
 
 def expert_product(w: Workload, inputs: Inputs) -> Truths:
     used = _counts(w)[1]
-    shares = used if dict(w.extra)["of"] == "token" else 1
+    shares = used if ExpertProduct.from_workload(w).of == "token" else 1
     x = inputs.doubles("x").reshape(w.m * used // shares, w.k)
     out, scale = np.zeros((w.m * used, w.n)), np.zeros(w.m * used)
     for expert, tokens, slots in _by_expert(w, inputs):
@@ -149,18 +149,22 @@ def expert_product(w: Workload, inputs: Inputs) -> Truths:
         out[pairs], typical = _product(w, inputs, "w", "bias", expert, x[pairs // shares])
         scale[pairs] = typical.max(1)
     truth = Truth.of(out, scale)
-    return finished(w, inputs, truth, bias=False) if "gate" in w.epilogue else {"out": truth}
+    return (
+        finished(w, inputs, truth, ExpertProduct.from_workload(w).act, bias=False)
+        if "gate" in w.epilogue
+        else {"out": truth}
+    )
 
 
 def draw_expert_sum(w: Workload, rng: np.random.Generator) -> Inputs:
-    used = int(dict(w.extra)["used"])
+    used = ExpertSum.from_workload(w).used
     x = activations((w.m, used, w.n), w.x_dtype, rng)
     probs = rng.uniform(0.05, 0.5, (w.m, used)).astype(np.float32)
     return Inputs({"x": x, "probs": probs, **epilogue_inputs(w, w.m, rng)})
 
 
 def expert_sum(w: Workload, inputs: Inputs) -> Truths:
-    used = int(dict(w.extra)["used"])
+    used = ExpertSum.from_workload(w).used
     x, probs = inputs.doubles("x").reshape(w.m, used, w.n), inputs.doubles("probs").reshape(w.m, used)
     out = np.einsum("ts,tsn->tn", probs, x)
     scale = np.sqrt((np.square(probs) * np.square(x).mean(2)).sum(1))

@@ -1,5 +1,5 @@
 """What happens to a result before it is stored: a bias, a residual, an activation. Names are those of Workload.epilogue
-and of the extra `act`."""
+and of `kernels.ops.linear.spec.ACTS`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ EPILOGUES = {
     "gate": ("gate",),
     "bias_gate": ("bias", "gate"),
 }
-"""Epilogue -> operands, in turn: bias [n] and residual [m, n] are added; of gate [m, n] the activation (extra `act`) is
-taken and multiplied. The latter two are of the output's dtype."""
+"""Epilogue -> operands, in turn: bias [n] and residual [m, n] are added; of gate [m, n] the activation is taken
+and multiplied. The latter two are of the output's dtype."""
 
 
 def check(w: Workload, epilogues: tuple[str, ...] = tuple(EPILOGUES)) -> None:
     """KernelError for a dtype or an epilogue without kernels."""
     if w.epilogue not in epilogues or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
         raise KernelError(f"no kernel of {w.op} takes {w.x_dtype} -> {w.out_dtype} with the epilogue {w.epilogue!r}")
-    if "gate" in EPILOGUES[w.epilogue]:
-        activation(w)
 
 
 def operands(w: Workload, m: int | None = None, stack: tuple[int, ...] = ()) -> tuple[Operand, ...]:
@@ -44,17 +42,19 @@ def operands(w: Workload, m: int | None = None, stack: tuple[int, ...] = ()) -> 
     return tuple(found[name] for name in EPILOGUES[w.epilogue])
 
 
-def finished(w: Workload, args: Args, token: UOp, row: UOp, value: UOp, stack: tuple[UOp, ...] = ()) -> UOp:
-    """value with the epilogue's terms, float32. stack: which of the stacked weights."""
+def finished(
+    w: Workload, args: Args, token: UOp, row: UOp, value: UOp, act: str = "silu", stack: tuple[UOp, ...] = ()
+) -> UOp:
+    """value with the epilogue's terms, float32. act: of a gate. stack: which of the stacked weights."""
     for name in EPILOGUES[w.epilogue]:
         term = float32(args[name][(*stack, row) if name == "bias" else (token, row)])
-        value = activation(w)(term, value) if name == "gate" else value + term
+        value = ACTIVATIONS[act](term, value) if name == "gate" else value + term
     return value
 
 
-def store(w: Workload, args: Args, token: UOp, row: UOp, value: UOp) -> UOp:
+def store(w: Workload, args: Args, token: UOp, row: UOp, value: UOp, act: str = "silu") -> UOp:
     """out[token, row] = value with the epilogue's terms, in the output's dtype."""
-    return args["out"][token, row].store(finished(w, args, token, row, value).cast(DTYPES[w.out_dtype]))
+    return args["out"][token, row].store(finished(w, args, token, row, value, act).cast(DTYPES[w.out_dtype]))
 
 
 def _sigmoid(x: UOp) -> UOp:
@@ -78,11 +78,3 @@ def _swiglu_oai(gate: UOp, up: UOp) -> UOp:
 
 ACTIVATIONS: dict[str, Callable[[UOp, UOp], UOp]] = {"silu": _silu, "gelu": _gelu, "swiglu_oai": _swiglu_oai}
 """act(gate, up), float32."""
-
-
-def activation(w: Workload) -> Callable[[UOp, UOp], UOp]:
-    """That of the extra `act`, silu without one."""
-    name = str(dict(w.extra).get("act", "silu"))
-    if name not in ACTIVATIONS:
-        raise KernelError(f"no kernel of {w.op} has the activation {name!r}; there are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]

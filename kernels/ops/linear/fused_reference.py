@@ -8,11 +8,12 @@ import numpy.typing as npt
 from db.records import Workload
 from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
 from kernels.ops.linear.reference import activations, epilogue_inputs, finished, gated, random_rows
+from kernels.ops.linear.spec import GateUp, HeadLinear, RmsNormLinear
 
 
-def normalised(w: Workload, x: Doubles, norm: Array) -> Doubles:
-    """RMSNorm of x [m, k] with the extra eps, times norm [k]."""
-    rms = np.sqrt(np.square(x).mean(-1, keepdims=True) + float(str(dict(w.extra)["eps"])))
+def normalised(eps: float, x: Doubles, norm: Array) -> Doubles:
+    """RMSNorm of x [m, k], times norm [k]."""
+    rms = np.sqrt(np.square(x).mean(-1, keepdims=True) + eps)
     result: Doubles = x / rms * norm.astype(np.float64)
     return result
 
@@ -28,14 +29,14 @@ def row_norms(x: Doubles) -> Doubles:
 
 
 def draw_rmsnorm_linear(w: Workload, rng: np.random.Generator) -> Inputs:
-    x = activations((w.m, int(dict(w.extra).get("x_row", w.k))), w.x_dtype, rng)
+    s = RmsNormLinear.from_workload(w)
+    x = activations((w.m, s.x_row), w.x_dtype, rng)
     arrays = {"x": x, "norm": _norm(w.k, rng), **epilogue_inputs(w, w.m, rng)}
-    parts = (part.split(".") for part in str(dict(w.extra).get("parts", f"{w.format}.{w.n}")).split("+"))
-    return Inputs(arrays, {f"w{i}": random_rows(format, int(n), w.k, rng) for i, (format, n) in enumerate(parts)})
+    return Inputs(arrays, {f"w{i}": random_rows(format, n, w.k, rng) for i, (format, n) in enumerate(s.parts)})
 
 
 def rmsnorm_linear(w: Workload, inputs: Inputs) -> Truths:
-    inside = normalised(w, inputs.doubles("x")[:, : w.k], inputs.arrays["norm"])
+    inside = normalised(RmsNormLinear.from_workload(w).eps, inputs.doubles("x")[:, : w.k], inputs.arrays["norm"])
     columns, lengths = [], []
     for i in range(len(inputs.weights)):
         weight = inputs.weights[f"w{i}"]
@@ -47,34 +48,32 @@ def rmsnorm_linear(w: Workload, inputs: Inputs) -> Truths:
 
 
 def draw_gate_up(w: Workload, rng: np.random.Generator) -> Inputs:
-    extra = dict(w.extra)
+    s = GateUp.from_workload(w)
     arrays = {"x": activations((w.m, w.k), w.x_dtype, rng)}
-    if extra.get("norm", "none") == "rms":
+    if s.eps is not None:
         arrays["norm"] = _norm(w.k, rng)
-    formats = {"gate": w.format, "up": str(extra.get("up", w.format))}
+    formats = {"gate": w.format, "up": s.up}
     return Inputs(arrays, {name: random_rows(format, w.n, w.k, rng) for name, format in formats.items()})
 
 
 def gate_up(w: Workload, inputs: Inputs) -> Truths:
-    extra, inside = dict(w.extra), inputs.doubles("x")
-    if extra.get("norm", "none") == "rms":
-        inside = normalised(w, inside, inputs.arrays["norm"])
+    s, inside = GateUp.from_workload(w), inputs.doubles("x")
+    if s.eps is not None:
+        inside = normalised(s.eps, inside, inputs.arrays["norm"])
     (gate, gate_norms), (up, up_norms) = (inputs.weights[name].times(inside) for name in ("gate", "up"))
-    truth = gated(str(extra.get("act", "silu")), gate, up)
+    truth = gated(s.act, gate, up)
     return {"out": Truth(truth, row_norms(inside) ** 2, gate_norms * up_norms, w.n)}
 
 
 def draw_head_linear(w: Workload, rng: np.random.Generator) -> Inputs:
-    extra = dict(w.extra)
-    heads = int(extra["heads"])
-    row = int(extra.get("row", heads * int(extra.get("step", w.k))))
-    weight = random_rows(w.format, heads * w.n, w.k, rng)
-    return Inputs({"x": activations((w.m, row), w.x_dtype, rng)}, {"w": weight})
+    s = HeadLinear.from_workload(w)
+    weight = random_rows(w.format, s.heads * w.n, w.k, rng)
+    return Inputs({"x": activations((w.m, s.row), w.x_dtype, rng)}, {"w": weight})
 
 
 def head_linear(w: Workload, inputs: Inputs) -> Truths:
-    extra, wide = dict(w.extra), inputs.doubles("x")
-    heads, step = int(extra["heads"]), int(extra.get("step", w.k))
+    s, wide = HeadLinear.from_workload(w), inputs.doubles("x")
+    heads, step = s.heads, s.step
     out, scale = np.zeros((w.m, heads, w.n)), np.zeros((w.m, heads))
     for head in range(heads):
         rows = inputs.weights["w"].rows(head * w.n + np.arange(w.n))

@@ -11,6 +11,7 @@ from kernels.formats import get_format
 from kernels.ops.linear import epilogue, tensor_core
 from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
 from kernels.ops.linear.row_op import row_op
+from kernels.ops.linear.spec import Linear
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
@@ -19,9 +20,10 @@ def rows(w: Workload) -> Rows:
     fit."""
     epilogue.check(w)
     get_format(w.format).blocks(w.k)
+    act = Linear.from_workload(w).act
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
-        return epilogue.store(w, args, index[0], row, sums[0])
+        return epilogue.store(w, args, index[0], row, sums[0], act)
 
     return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), plain_x, store)
 
@@ -37,7 +39,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 OP = row_op(
-    "linear",
+    Linear,
     rows,
     _operands,
     lambda w: w.m * w.n * w.k,

@@ -7,6 +7,7 @@ import numpy as np
 from db.records import Workload
 from kernels.formats import reference
 from kernels.ops.case import Array, Doubles, Inputs, InputsError, PackedRows, Truth, Truths
+from kernels.ops.linear.spec import Linear
 
 # At most this many distinct weight rows, then they repeat: the float64 reference of a 128256-row weight would cost
 # seconds. Prime, so that a kernel that confuses rows a power of two (or any tile size) apart is still caught.
@@ -60,8 +61,8 @@ def epilogue_inputs(w: Workload, m: int, rng: np.random.Generator) -> dict[str, 
     return found
 
 
-def finished(w: Workload, inputs: Inputs, truth: Truth, *, bias: bool = True) -> Truths:
-    """An output with what the workload's epilogue does. bias: whether it is still to be added."""
+def finished(w: Workload, inputs: Inputs, truth: Truth, act: str = "silu", *, bias: bool = True) -> Truths:
+    """An output with what the workload's epilogue does. act: of a gate. bias: whether it is still to be added."""
     if w.epilogue == "none":
         return {"out": truth}
     value, scale = truth.rows(0, truth.m)
@@ -72,7 +73,7 @@ def finished(w: Workload, inputs: Inputs, truth: Truth, *, bias: bool = True) ->
         columns = np.maximum(columns, np.sqrt(np.square(term).mean()))  # a sum is as exact as its larger term
     if "gate" in w.epilogue:
         gate = inputs.doubles("gate").reshape(truth.m, w.n)
-        value = gated(str(dict(w.extra).get("act", "silu")), gate, value)
+        value = gated(act, gate, value)
         rows = np.sqrt(np.square(gate).mean(1))
     return {"out": Truth(value, rows, columns, w.n)}
 
@@ -86,4 +87,6 @@ def draw(w: Workload, rng: np.random.Generator) -> Inputs:
 def linear(w: Workload, inputs: Inputs) -> Truths:
     x = inputs.doubles("x")
     product, norms = inputs.weights["w"].times(x)
-    return finished(w, inputs, Truth(product, np.linalg.norm(x, axis=1) / np.sqrt(w.k), norms, w.n))
+    return finished(
+        w, inputs, Truth(product, np.linalg.norm(x, axis=1) / np.sqrt(w.k), norms, w.n), Linear.from_workload(w).act
+    )

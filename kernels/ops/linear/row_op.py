@@ -11,6 +11,7 @@ from kernels.ops.linear import defaults, warp
 from kernels.ops.linear.defaults import Variants
 from kernels.ops.linear.dot import Rows, is_plain, row_params, scheduled
 from kernels.ops.op import Op, Operand, Params, Variant, fitting
+from kernels.ops.spec import Spec
 
 
 def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict[str, Variant]]:
@@ -39,7 +40,7 @@ def row_variants(build: Callable[[Workload], Rows]) -> Callable[[Workload], dict
 
 
 def row_op(
-    name: str,
+    spec: type[Spec],
     build: Callable[[Workload], Rows],
     operands: Callable[[Workload], tuple[Operand, ...]],
     products: Callable[[Workload], int],
@@ -54,7 +55,8 @@ def row_op(
         return shared(w) | dict(more)
 
     return Op(
-        name=name,
+        name=spec.op,
+        spec=spec,
         variants=found,
         operands=operands,
         plain=lambda w: defaults.heuristic(w, found(w)),

@@ -7,11 +7,12 @@ import numpy as np
 from db.records import Workload
 from kernels.ops.case import Array, Inputs, Truth, Truths
 from kernels.ops.linear.reference import activations
+from kernels.ops.norm.spec import RmsNorm
 
 
 def draw_rmsnorm(w: Workload, rng: np.random.Generator) -> Inputs:
     """Rows of several sizes, zeros among them."""
-    heads = int(dict(w.extra).get("heads", 1))
+    heads = RmsNorm.from_workload(w).heads
     # not so small that a device without halves, which takes their denormals for zero, is wrong
     small = 1e-3 if w.x_dtype == "float32" else 0.1
     sizes = np.array([1.0, 30.0, small, 0.0])[np.arange(w.m) % 4, None]
@@ -23,9 +24,9 @@ def draw_rmsnorm(w: Workload, rng: np.random.Generator) -> Inputs:
 
 
 def rmsnorm(w: Workload, inputs: Inputs) -> Truths:
-    extra = dict(w.extra)
-    parts = inputs.doubles("x").reshape(w.m, int(extra.get("heads", 1)), -1)
-    normed = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + float(extra["eps"])) * inputs.doubles("weight")
+    s = RmsNorm.from_workload(w)
+    parts = inputs.doubles("x").reshape(w.m, s.heads, -1)
+    normed = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + s.eps) * inputs.doubles("weight")
     out = normed.reshape(w.m, w.n)
     if w.op == "rmsnorm_add":
         out = out + inputs.doubles("residual").reshape(w.m, w.n)

@@ -1,9 +1,5 @@
 """`rmsnorm`: out[m, n] = x * rsqrt(mean of x^2 + eps) * weight, and `rmsnorm_add`: that plus a residual, in one launch.
 
-n = k is the width of x. extra:
-    eps     as text, "1e-06"
-    heads   the norm is over each of so many parts of x by itself, and the weight has the width of a part
-
 Variants:
     plain   loops for opts to schedule: 0 row, 1 column, 2 the sum over a row; `lanes` sums of it side by side
     team    a workgroup of `threads` a row, which meet in local memory
@@ -26,9 +22,10 @@ from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.warp_sum import WARP, warp_sum
 from kernels.ops.kit.workgroup import Team, loop, reduce, shared_items
-from kernels.ops.linear import epilogue, norm
+from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import LANES, total
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant, fitting
+from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant, fitting
 
 _MAX_COLUMNS = 32  # of a row, that a lane keeps in registers
 _SLOT = 500  # tinygrad numbers its own arrays from 0
@@ -48,10 +45,8 @@ class _Rows:
     def of(w: Workload) -> _Rows:
         """Raises KernelError for what there is no kernel for."""
         epilogue.check(w, ("none",))
-        heads = dict(w.extra).get("heads", 1)
-        if not isinstance(heads, int) or heads < 1 or w.n % heads or w.n != w.k or w.format != "F32":
-            raise KernelError(f"{w.op}: no kernel for {w.format} n={w.n} k={w.k} heads={heads!r}")
-        return _Rows(w, w.m * heads, w.n // heads, heads, norm.eps(w))
+        s = RmsNorm.from_workload(w)
+        return _Rows(w, w.m * s.heads, w.n // s.heads, s.heads, s.eps)
 
     def at(self, row: UOp, column: UOp) -> tuple[UOp, UOp]:
         return row // self.heads, row % self.heads * self.width + column
@@ -193,9 +188,10 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
     return (*found, *upcasts, Schedule("plain", lanes, ()))
 
 
-def _op(name: str) -> Op:
+def _op(spec: type[RmsNorm]) -> Op:
     return Op(
-        name=name,
+        name=spec.op,
+        spec=spec,
         variants=_variants,
         operands=_operands,
         plain=lambda w: (Schedule("plain", (("lanes", 1),), None),),
@@ -205,4 +201,4 @@ def _op(name: str) -> Op:
     )
 
 
-rmsnorm, rmsnorm_add = map(_op, ("rmsnorm", "rmsnorm_add"))
+rmsnorm, rmsnorm_add = map(_op, (RmsNorm, RmsNormAdd))

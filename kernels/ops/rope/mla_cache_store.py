@@ -4,7 +4,7 @@ Rotates the rotary columns of each head of q, normalises the compressed kv with 
 stores [latent | rotated key] in the cache that `mla_decode` reads.
 
 Workload: format F16 (the cache's), n = k = heads * rope_dim + kv_lora + rope_dim (the columns that are written for a
-token), m tokens at start_pos, start_pos + 1, ..., and the extras of `EXTRAS`.
+token), m tokens at start_pos, start_pos + 1, ...
 
     q_rope   [m, heads, rope_dim]                       written
     cache    [max_ctx, kv_lora + rope_dim] float16      the tokens' rows are written
@@ -27,20 +27,8 @@ from kernels.ops.attention import attend
 from kernels.ops.kit import masked_element
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
 from kernels.ops.rope.rope_cache_store import column_choices
-from kernels.ops.rope.rotate import Rotation, rms_scale, rotation
-
-EXTRAS: dict[str, int | str] = {
-    "heads": 1,
-    "kv_lora": 1,
-    "qk_nope": 0,
-    "rope_dim": 2,
-    "max_ctx": 1,
-    "q_row": 0,  # 0: no more than its columns
-    "kv_row": 0,
-    "kv_start": 0,
-    "mode": "interleaved",
-    "eps": "1e-6",
-}
+from kernels.ops.rope.rotate import Rotation, rms_scale
+from kernels.ops.rope.spec import MlaCacheStore
 
 
 @dataclass(frozen=True)
@@ -63,20 +51,11 @@ class _Sizes:
 
 
 def _sizes(w: Workload) -> _Sizes:
-    e = attend.extras(w, EXTRAS)
-    heads, rank, nope, rope, max_ctx = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim", "max_ctx"))
-    turn = rotation(w, e["mode"], rope, rope)
-    if w.format != "F16" or w.epilogue != "none" or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
-        raise KernelError(f"mla_cache_store takes a cache of F16, float32 or float16 and no epilogue, saw {w}")
-    if min(heads, rank) < 1 or not w.m <= max_ctx or not w.n == w.k == (heads + 1) * rope + rank:
-        raise KernelError(f"mla_cache_store: n and k are the columns written, m at most max_ctx; saw {w}")
-    needs = heads * (nope + rope), rank + rope
-    q_row, kv_row, kv_start = (int(e[name]) for name in ("q_row", "kv_row", "kv_start"))
-    q_row, kv_row = q_row or needs[0], kv_row or needs[1]
-    if q_row < needs[0] or kv_start < 0 or kv_row < kv_start + needs[1]:
-        raise KernelError(f"mla_cache_store: q_row, kv_row and kv_start leave no room for the columns; saw {w}")
-    eps = attend.number(w, "eps", e["eps"])
-    return _Sizes(heads, rank, nope, max_ctx, w.m, turn, eps, q_row, kv_row, kv_start)
+    s = MlaCacheStore.from_workload(w)
+    if not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
+        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
+    turn = Rotation(s.mode, s.rope_dim)
+    return _Sizes(s.heads, s.kv_lora, s.qk_nope, s.max_ctx, w.m, turn, s.eps, s.q_row, s.kv_row, s.kv_start)
 
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -134,6 +113,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="mla_cache_store",
+    spec=MlaCacheStore,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("plain", (), None),),

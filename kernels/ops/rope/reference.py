@@ -8,6 +8,7 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 _BASE = 10000.0
 
@@ -37,23 +38,23 @@ def rms_norm(row: Doubles, weight: Array, eps: float) -> Doubles:
 
 
 def draw_rope_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
-    e = dict(w.extra)
-    kv_heads, dim, max_ctx = (int(e[name]) for name in ("kv_heads", "head_dim", "max_ctx"))
+    s = RopeCacheStore.from_workload(w)
+    kv_heads, dim, max_ctx = s.kv_heads, s.head_dim, s.max_ctx
     arrays: dict[str, Array] = {
         "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
-        "v_cache": _normal(rng, (kv_heads, max_ctx, int(e.get("v_head_dim", dim))), "float16"),
+        "v_cache": _normal(rng, (kv_heads, max_ctx, s.v_head_dim), "float16"),
         "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
     }
-    arrays |= _tables(max_ctx, int(e.get("rope_dim", 0)), str(e.get("mode", "neox")), rng)
-    if e.get("qk_norm"):
+    arrays |= _tables(max_ctx, s.rope_dim, s.mode, rng)
+    if s.eps is not None:
         arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
     return Inputs(arrays, position=(max_ctx - w.m) // 2)
 
 
 def rope_cache_store(w: Workload, inputs: Inputs) -> Truths:
-    e, arrays = dict(w.extra), inputs.arrays
-    heads, kv_heads, dim, max_ctx = (int(e[name]) for name in ("heads", "kv_heads", "head_dim", "max_ctx"))
-    value_dim, mode = int(e.get("v_head_dim", dim)), str(e.get("mode", "neox"))
+    s, arrays = RopeCacheStore.from_workload(w), inputs.arrays
+    heads, kv_heads, dim, max_ctx = s.heads, s.kv_heads, s.head_dim, s.max_ctx
+    value_dim, mode = s.v_head_dim, s.mode
     q = np.zeros((w.m, heads, dim))
     k_cache = inputs.doubles("k_cache").reshape(kv_heads, max_ctx, dim)
     v_cache = inputs.doubles("v_cache").reshape(kv_heads, max_ctx, value_dim)
@@ -62,8 +63,8 @@ def rope_cache_store(w: Workload, inputs: Inputs) -> Truths:
         row, position = qkv[token], inputs.position + token
         for head in range(heads + kv_heads):
             x = row[head * dim : (head + 1) * dim]
-            if e.get("qk_norm"):
-                x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], float(e.get("eps", "1e-6")))
+            if s.eps is not None:
+                x = rms_norm(x, arrays["q_norm" if head < heads else "k_norm"], s.eps)
             x = _at(arrays, x, mode, position)
             if head < heads:
                 q[token, head] = x
@@ -74,23 +75,22 @@ def rope_cache_store(w: Workload, inputs: Inputs) -> Truths:
 
 
 def draw_mla_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
-    e = dict(w.extra)
-    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
-    max_ctx = int(e["max_ctx"])
+    s = MlaCacheStore.from_workload(w)
+    rank, rope, max_ctx = s.kv_lora, s.rope_dim, s.max_ctx
     arrays: dict[str, Array] = {
         "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
-        "q": _normal(rng, (w.m, int(e.get("q_row", 0)) or heads * (nope + rope)), w.x_dtype),
-        "kv": _normal(rng, (w.m, int(e.get("kv_row", 0)) or rank + rope), w.x_dtype),
+        "q": _normal(rng, (w.m, s.q_row), w.x_dtype),
+        "kv": _normal(rng, (w.m, s.kv_row), w.x_dtype),
         "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
     }
-    arrays |= _tables(max_ctx, rope, str(e.get("mode", "interleaved")), rng)
+    arrays |= _tables(max_ctx, rope, s.mode, rng)
     return Inputs(arrays, position=(max_ctx - w.m) // 2)
 
 
 def mla_cache_store(w: Workload, inputs: Inputs) -> Truths:
-    e, arrays = dict(w.extra), inputs.arrays
-    heads, rank, nope, rope = (int(e[name]) for name in ("heads", "kv_lora", "qk_nope", "rope_dim"))
-    mode, start = str(e.get("mode", "interleaved")), int(e.get("kv_start", 0))
+    s, arrays = MlaCacheStore.from_workload(w), inputs.arrays
+    heads, rank, nope, rope = s.heads, s.kv_lora, s.qk_nope, s.rope_dim
+    mode, start = s.mode, s.kv_start
     q, rows = (inputs.doubles(name).reshape(w.m, -1) for name in ("q", "kv"))
     q_rope = np.zeros((w.m, heads, rope))
     cache = inputs.doubles("cache").reshape(-1, rank + rope)
@@ -100,7 +100,7 @@ def mla_cache_store(w: Workload, inputs: Inputs) -> Truths:
             of_head = q[token, head * (nope + rope) :][nope : nope + rope]
             q_rope[token, head] = _at(arrays, of_head, mode, position)
         kv = rows[token, start:][: rank + rope]
-        latent = rms_norm(kv[:rank], arrays["kv_norm"], float(e.get("eps", "1e-6")))
+        latent = rms_norm(kv[:rank], arrays["kv_norm"], s.eps)
         cache[position] = np.concatenate([latent, _at(arrays, kv[rank:], mode, position)])
     return {"q_rope": Truth.of(q_rope), "cache": Truth.of(cache)}
 

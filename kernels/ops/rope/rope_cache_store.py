@@ -1,15 +1,15 @@
 """`rope_cache_store`: from the fused q, k, v of a token: rotates q and k, and stores k and v in the caches, one launch.
 
 Workload: format F16 (that of the caches), n = k = heads * head_dim + kv_heads * (head_dim + v_head_dim) (the columns of
-a token's qkv), m tokens, and the extras of `EXTRAS`; v_head_dim 0 is head_dim. With qk_norm=1 each head of q and k goes
-through an RMSNorm of its own first (qwen3, gemma3, glm4moe). The tokens are at start_pos, start_pos + 1, ...
+a token's qkv), m tokens. With `eps` each head of q and k goes through an RMSNorm of its own first (qwen3, gemma3,
+glm4moe). The tokens are at start_pos, start_pos + 1, ...
 
     q        [m, heads, head_dim]                   written
     k_cache  [kv_heads, max_ctx, head_dim] float16  the tokens' rows are written
     v_cache  [kv_heads, max_ctx, v_head_dim] float16
     qkv      [m, n]: heads of q, then of k, then of v
     cos, sin [max_ctx, rope_dim / 2] float32; none for the mode none
-    q_norm, k_norm [head_dim] float32, only with qk_norm=1
+    q_norm, k_norm [head_dim] float32, only with eps
 """
 
 from __future__ import annotations
@@ -24,19 +24,8 @@ from kernels.formats.unpack import float32
 from kernels.ops.attention import attend
 from kernels.ops.kit import masked_element
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
-from kernels.ops.rope.rotate import Rotation, rms_scale, rotation
-
-EXTRAS: dict[str, int | str] = {
-    "heads": 1,
-    "kv_heads": 1,
-    "head_dim": 1,
-    "v_head_dim": 0,
-    "max_ctx": 1,
-    "rope_dim": 0,
-    "mode": "neox",
-    "qk_norm": 0,
-    "eps": "1e-6",
-}
+from kernels.ops.rope.rotate import Rotation, rms_scale
+from kernels.ops.rope.spec import RopeCacheStore
 
 
 @dataclass(frozen=True)
@@ -48,8 +37,7 @@ class _Sizes:
     max_ctx: int
     tokens: int
     turn: Rotation
-    norm: bool
-    eps: float
+    eps: float | None
 
     @property
     def rows(self) -> int:
@@ -63,20 +51,11 @@ class _Sizes:
 
 
 def _sizes(w: Workload) -> _Sizes:
-    e = attend.extras(w, EXTRAS)
-    heads, kv_heads, dim, value_dim, max_ctx = (
-        int(e[name]) for name in ("heads", "kv_heads", "head_dim", "v_head_dim", "max_ctx")
-    )
-    value_dim = value_dim or dim
-    turn = rotation(w, e["mode"], int(e["rope_dim"]), dim)
-    if w.format != "F16" or w.epilogue != "none" or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
-        raise KernelError(f"rope_cache_store takes caches of F16, float32 or float16 and no epilogue, saw {w}")
-    if min(heads, kv_heads, dim, value_dim) < 1 or not w.m <= max_ctx:
-        raise KernelError(f"rope_cache_store: sizes are 1 or more and m at most max_ctx, saw {w}")
-    if not w.n == w.k == heads * dim + kv_heads * (dim + value_dim):
-        raise KernelError(f"rope_cache_store: n and k are the columns of qkv, saw {w}")
-    eps = attend.number(w, "eps", e["eps"])
-    return _Sizes(heads, kv_heads, dim, value_dim, max_ctx, w.m, turn, bool(e["qk_norm"]), eps)
+    s = RopeCacheStore.from_workload(w)
+    if not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
+        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
+    turn = Rotation(s.mode, s.rope_dim)
+    return _Sizes(s.heads, s.kv_heads, s.head_dim, s.v_head_dim, s.max_ctx, w.m, turn, s.eps)
 
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -99,8 +78,8 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
         return read(at) * of_q.where(args["q_norm"][own], args["k_norm"][own])
 
     plain = read(column)
-    turned = s.turn.turned(args, position, column.minimum(s.head_dim - 1), normed if s.norm else read)
-    if s.norm:
+    turned = s.turn.turned(args, position, column.minimum(s.head_dim - 1), read if s.eps is None else normed)
+    if s.eps is not None:
         turned = turned * rms_scale(read, s.head_dim, s.eps, 3)
     cached = dtypes.float16
     stores = [
@@ -119,7 +98,9 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
     s = _sizes(w)
-    norms = tuple(Operand(name, (s.head_dim,), dtypes.float32, WEIGHT) for name in ("q_norm", "k_norm") if s.norm)
+    norms = tuple(
+        Operand(name, (s.head_dim,), dtypes.float32, WEIGHT) for name in ("q_norm", "k_norm") if s.eps is not None
+    )
     return (
         Operand("q", (s.tokens, s.heads, s.head_dim), DTYPES[w.out_dtype], OUT),
         Operand("k_cache", (s.kv_heads, s.max_ctx, s.head_dim), dtypes.float16, UPDATE),
@@ -145,10 +126,11 @@ def column_choices(device: str, norm: bool) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="rope_cache_store",
+    spec=RopeCacheStore,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("plain", (), None),),
-    choices=lambda w, device: column_choices(device, _sizes(w).norm),
+    choices=lambda w, device: column_choices(device, _sizes(w).eps is not None),
     module=__name__,
     products=lambda w: 2 * w.m * w.n,
     variables=lambda w: (_sizes(w).position,),

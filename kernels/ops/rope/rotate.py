@@ -11,18 +11,14 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Workload
 from kernels.ops.attention.attend import reduce_add
 from kernels.ops.kit.workgroup import loop
-from kernels.ops.op import WEIGHT, Args, KernelError, Operand
-
-MODES = ("neox", "interleaved", "none")
-"""Which columns turn together: i and i + rope / 2, or 2i and 2i + 1."""
+from kernels.ops.op import WEIGHT, Args, Operand
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Of the first `size` columns; further columns are left as they are."""
+    """Of the first `size` columns, in pairs of a mode of `MODES`; further columns are left as they are."""
 
     mode: str
     size: int
@@ -52,16 +48,6 @@ class Rotation:
         if self.mode == "none":
             return ()
         return tuple(Operand(name, (max_ctx, self.size // 2), dtypes.float32, WEIGHT) for name in ("cos", "sin"))
-
-
-def rotation(w: Workload, mode: int | str, size: int, columns: int) -> Rotation:
-    """KernelError for a mode that there is not, or a size that does not fit."""
-    if mode not in MODES or (mode != "none" and (size % 2 or not 0 < size <= columns)):
-        kinds = ", ".join(MODES)
-        raise KernelError(
-            f"{w.op} rotates an even number of up to {columns} columns, as {kinds}; saw {mode!r} of {size}"
-        )
-    return Rotation(str(mode), size)
 
 
 def rms_scale(read: Callable[[UOp], UOp], columns: int, eps: float, number: int) -> UOp:

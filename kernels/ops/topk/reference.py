@@ -11,6 +11,7 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
+from kernels.ops.topk.spec import TopK
 
 _TELLING = 3e-6  # a relative difference that no float32 kernel loses
 _TRIES = 200
@@ -36,30 +37,29 @@ def _best(scores: Doubles, count: int) -> list[int]:
     return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
 
 
-def choose(logits: Doubles, bias: Doubles | None, extra: dict[str, int | str]) -> tuple[list[int], Doubles, Doubles]:
+def choose(logits: Doubles, bias: Doubles | None, s: TopK) -> tuple[list[int], Doubles, Doubles]:
     """ids and probs [used] of one token, and the scores that it was chosen by."""
-    gating, used = str(extra["gating"]), int(extra["used"])
-    probabilities = _probabilities(gating, logits)
+    probabilities = _probabilities(s.gating, logits)
     scores = probabilities if bias is None else probabilities + bias
     scores = np.where(np.isnan(scores), -math.inf, scores)
     seen = scores.copy()
-    if (groups := int(extra.get("groups", 1))) > 1:
-        taken = _best(_group_scores(scores, groups), int(extra["used_groups"]))
-        outside = ~np.isin(np.arange(groups), taken)
-        seen.reshape(groups, -1)[outside] = -math.inf
-    ids = _best(seen, used)
-    return ids, _weights(extra, probabilities, ids), scores
+    if s.groups > 1:
+        taken = _best(_group_scores(scores, s.groups), s.used_groups)
+        outside = ~np.isin(np.arange(s.groups), taken)
+        seen.reshape(s.groups, -1)[outside] = -math.inf
+    ids = _best(seen, s.used)
+    return ids, _weights(s, probabilities, ids), scores
 
 
-def _weights(extra: dict[str, int | str], probabilities: Doubles, ids: list[int]) -> Doubles:
+def _weights(s: TopK, probabilities: Doubles, ids: list[int]) -> Doubles:
     """Those of the chosen experts, in their order."""
     probs = probabilities[ids]
-    if extra["gating"] == "softmax_weight":
+    if s.gating == "softmax_weight":
         probs = np.exp(probs - probs.max())
         probs /= probs.sum()
-    if extra.get("norm"):
+    if s.norm:
         probs = probs / max(probs.sum(), 2.0**-14)
-    return np.asarray(probs * float(extra.get("scale", "1.0")))
+    return np.asarray(probs * s.scale)
 
 
 def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
@@ -72,11 +72,11 @@ def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
 
 def nearly_chosen(w: Workload, inputs: Inputs, ids: Array) -> bool:
     """Whether ids [m, used] differ from the choice in float64 only where float32 cannot tell the scores apart."""
-    extra = dict(w.extra)
-    bias = inputs.doubles("bias") if extra.get("bias") else None
+    s = TopK.from_workload(w)
+    bias = inputs.doubles("bias") if s.bias else None
     size = 0.0 if bias is None else float(np.abs(bias).max())
     for row, chosen in zip(inputs.doubles("logits").reshape(w.m, -1), ids.reshape(w.m, -1).tolist(), strict=True):
-        truly, _, scores = choose(row, bias, extra)
+        truly, _, scores = choose(row, bias, s)
         if len(set(chosen)) < len(chosen) or not 0 <= min(chosen) <= max(chosen) < len(scores):
             return False
         near = _TELLING * (np.abs(scores) + 2 * size)
@@ -87,27 +87,27 @@ def nearly_chosen(w: Workload, inputs: Inputs, ids: Array) -> bool:
 
 def weights_of(w: Workload, inputs: Inputs, ids: Array) -> Truth:
     """The weights [m, used] that experts have which were chosen."""
-    extra = dict(w.extra)
+    s = TopK.from_workload(w)
     rows = zip(inputs.doubles("logits").reshape(w.m, -1), ids.reshape(w.m, -1).tolist(), strict=True)
-    return Truth.of(np.array([_weights(extra, _probabilities(str(extra["gating"]), row), ids) for row, ids in rows]))
+    return Truth.of(np.array([_weights(s, _probabilities(s.gating, row), ids) for row, ids in rows]))
 
 
 def draw(w: Workload, rng: np.random.Generator) -> Inputs:
     """Logits whose choice float32 can tell; some experts have one bias, and for some tokens one logit."""
-    extra = dict(w.extra)
-    experts, groups = int(extra["experts"]), int(extra.get("groups", 1))
+    s = TopK.from_workload(w)
+    experts, groups = s.experts, s.groups
     twin = np.arange(experts)
     for _ in range(experts // 4):
         a, b = rng.choice(experts, 2, replace=False)
         twin[twin == twin[b]] = twin[a]
-    bias = (rng.integers(0, 65, experts) / 64).astype(np.float32)[twin] if extra.get("bias") else None
+    bias = (rng.integers(0, 65, experts) / 64).astype(np.float32)[twin] if s.bias else None
     wide = None if bias is None else bias.astype(np.float64)
     logits = np.empty((w.m, experts), np.dtype(w.x_dtype))
     for token in range(w.m):
         for _attempt in range(_TRIES):
             row = (2 * rng.standard_normal(experts)).astype(w.x_dtype)
             row = row[twin] if token % 2 == 0 else row
-            _, _, scores = choose(row.astype(np.float64), wide, extra)
+            _, _, scores = choose(row.astype(np.float64), wide, s)
             _, alike = np.unique(
                 np.stack([row, np.zeros(experts) if wide is None else wide]), axis=1, return_inverse=True
             )
@@ -125,8 +125,8 @@ def draw(w: Workload, rng: np.random.Generator) -> Inputs:
 
 
 def topk(w: Workload, inputs: Inputs) -> Truths:
-    extra = dict(w.extra)
-    bias = inputs.doubles("bias") if extra.get("bias") else None
-    found = [choose(row, bias, extra)[:2] for row in inputs.doubles("logits").reshape(w.m, -1)]
+    s = TopK.from_workload(w)
+    bias = inputs.doubles("bias") if s.bias else None
+    found = [choose(row, bias, s)[:2] for row in inputs.doubles("logits").reshape(w.m, -1)]
     ids, probs = (np.array(column) for column in zip(*found, strict=True))
     return {"ids": Truth.exactly(ids.astype(np.int32)), "probs": Truth.of(probs)}

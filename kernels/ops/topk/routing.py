@@ -13,9 +13,8 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.ops.op import KernelError
+from kernels.ops.topk.spec import TopK
 
-GATINGS = ("softmax", "sigmoid", "softmax_weight", "sqrt_softplus")
-MAX_EXPERTS, MAX_USED = 1024, 32
 SMALLEST_SUM = 2.0**-14  # the smallest normal float16: what a sum that is divided by is at least
 NEVER = -math.inf
 
@@ -47,46 +46,10 @@ class Routing:
     @staticmethod
     def of(w: Workload) -> Routing:
         """Raises KernelError for what there is no kernel for."""
-        extra = dict(w.extra)
-
-        def integer(name: str, default: int | None = None) -> int:
-            value = extra.get(name, default)
-            if not isinstance(value, int):
-                raise KernelError(f"{w.op} needs the extra {name}, a whole number; saw {value!r}")
-            return value
-
-        groups = integer("groups", 1)
-        r = Routing(
-            w.m, integer("experts"), integer("used"), str(extra.get("gating")), bool(integer("bias", 0)),
-            bool(integer("norm", 0)), positive(w, "scale"), groups, integer("used_groups", groups),
-        )  # fmt: skip
-        if r.gating not in GATINGS:
-            raise KernelError(f"{w.op}: no gating {r.gating!r}; there are {', '.join(GATINGS)}")
-        if not 1 <= r.used <= min(r.experts, MAX_USED) or r.experts > MAX_EXPERTS or (w.n, w.k) != (r.experts,) * 2:
-            raise KernelError(f"{w.op}: no kernel for {r.used} of {r.experts} experts with n={w.n} k={w.k}")
-        if r.groups != 1 and not (
-            r.groups > 1
-            and r.experts % r.groups == 0
-            and r.group_size >= 2
-            and 1 <= r.used_groups <= r.groups
-            and r.used <= r.used_groups * r.group_size
-        ):
-            raise KernelError(f"{w.op}: {r.used} experts of {r.used_groups} of {r.groups} groups of {r.experts}")
-        if w.format != "F32" or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"} or w.epilogue != "none":
-            raise KernelError(f"{w.op}: no kernel for {w.format} {w.x_dtype} -> {w.out_dtype} with {w.epilogue!r}")
-        return r
-
-
-def positive(w: Workload, name: str, default: str = "1.0") -> float:
-    """The extra `name`, spelled as a number. Raises KernelError where it is none or not positive."""
-    text = str(dict(w.extra).get(name, default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise KernelError(f"{w.op} needs the extra {name}, a positive number; saw {text!r}")
-    return value
+        s = TopK.from_workload(w)
+        if not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
+            raise KernelError(f"{w.op}: no kernel for {w.x_dtype} -> {w.out_dtype}")
+        return Routing(w.m, s.experts, s.used, s.gating, s.bias, s.norm, s.scale, s.groups, s.used_groups)
 
 
 def exp(x: UOp) -> UOp:

@@ -1,14 +1,6 @@
 """`topk`: the experts that each token is routed to, ids int32 [m, used], and their weights, probs float32 [m, used].
 
 One launch from the router's logits [m, experts], the best expert first, of equal ones that with the lower id.
-n = k = experts, extra:
-    experts, used        how many there are, and how many a token uses
-    gating               softmax | sigmoid | sqrt_softplus of a logit is its probability, by which experts are chosen;
-                         softmax_weight: chosen by logit, probs are the softmax of the chosen ones
-    bias                 1: the operand bias float32 [experts] is added to the probability for the choice
-    norm                 1: probs are divided by their sum
-    scale                probs are multiplied by it at last
-    groups, used_groups  experts come from the used_groups of so many groups whose two best sum to most
 As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
 """
 
@@ -19,6 +11,7 @@ from kernels import backends
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant, fitting
 from kernels.ops.topk.pairs import pairs
 from kernels.ops.topk.routing import Routing
+from kernels.ops.topk.spec import TopK
 from kernels.ops.topk.warp import warp, warp_needs, warp_params
 from kernels.ops.topk.workgroup import solo, solo_params, team, team_needs, team_params
 
@@ -78,6 +71,7 @@ def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
 
 OP = Op(
     name="topk",
+    spec=TopK,
     variants=_variants,
     operands=_operands,
     plain=lambda w: (Schedule("pairs", (), None),),

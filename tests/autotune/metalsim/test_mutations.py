@@ -11,6 +11,8 @@ import pytest
 from support.metal_runs import RENDERER, WRONG, MetalKernel, metal_kernel
 
 from db.records import Schedule, Workload
+from kernels.ops.linear.spec import RmsNormLinear
+from kernels.ops.norm.spec import RmsNorm
 from kernels.serve import defaults
 from kernels.serve.sink import applies
 
@@ -39,8 +41,7 @@ def warped() -> MetalKernel:
 def staged() -> MetalKernel:
     """Two simdgroups put x, times its norm's weight, into threadgroup memory, and the sums of its squares."""
     params = (("rows", 1), ("staged", 1), ("warps", 2), ("words", 4))
-    extra = (("eps", "1e-05"), ("parts", "Q8_0.20"))
-    return metal_kernel(Workload("rmsnorm_linear", "Q8_0", 20, 512, extra=extra), Schedule("warp", params, ()))
+    return metal_kernel(RmsNormLinear((("Q8_0", 20),), 512, 512, 1e-5).workload(), Schedule("warp", params, ()))
 
 
 def tensor() -> MetalKernel:
@@ -49,8 +50,7 @@ def tensor() -> MetalKernel:
 
 
 def norm() -> MetalKernel:
-    extra = (("eps", "1e-06"),)
-    return default(Workload("rmsnorm", "F32", 100, 100, extra=extra), "simd_shuffle_xor")
+    return default(RmsNorm(100, 1e-6).workload(), "simd_shuffle_xor")
 
 
 KERNELS = {"grouped": grouped, "warped": warped, "staged": staged, "tensor": tensor, "norm": norm}

@@ -16,13 +16,14 @@ import autotune.metalsim
 from autotune.metalsim import SimulatedMetalRenderer, metal_renderer
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
+from kernels.ops.norm.spec import RmsNorm
 from kernels.serve import defaults
 from kernels.serve.sink import applies, build
 
 WORKLOADS = (
     Workload("linear", "Q4_K", 40, 512),
     Workload("linear", "F16", 32, 64, 32),
-    Workload("rmsnorm", "F32", 100, 100, extra=(("eps", "1e-06"),)),
+    RmsNorm(100, 1e-6).workload(),
 )
 
 

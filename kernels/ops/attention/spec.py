@@ -1,0 +1,214 @@
+"""What the attention ops compute, whatever the kernel: over caches of grouped heads, or over one compressed cache.
+
+Sizes are counts of columns; `ctx` and `max_ctx` are positions. A kernel serves every position of a cache of max_ctx;
+ctx is the length at which its schedule is tuned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from db.records import Workload
+from kernels.ops.spec import Spec
+
+MAX_SPLITS = 256
+
+
+class Attention(Spec):
+    """What all have in common."""
+
+    def check_sizes(self, w: Workload, heads: int, kv_heads: int, ctx: int, max_ctx: int) -> None:
+        if heads % kv_heads:
+            raise self.refuse("kv_heads divides heads")
+        if not 1 <= w.m <= ctx <= max_ctx:
+            raise self.refuse(f"ctx holds the {w.m} tokens and is at most max_ctx")
+
+    def check_splits(self, splits: int) -> None:
+        if not 1 <= splits <= MAX_SPLITS:
+            raise self.refuse(f"splits must be 1 to {MAX_SPLITS}")
+
+
+@dataclass(frozen=True)
+class Flash(Attention):
+    """Attention over caches of keys [kv_heads, max_ctx, head_dim] and values [kv_heads, max_ctx, v_head_dim].
+
+    heads share kv_heads evenly. scale: of q.k. window: how many of the last positions a token sees, 0 for all. softcap:
+    scores become cap * tanh(score / cap), None for not. sinks: a logit for each head joins the denominator.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    ctx: int
+    max_ctx: int
+    window: int = 0
+    sinks: bool = False
+    softcap: float | None = None
+    scale: float = 1.0
+
+    @property
+    def format(self) -> str:
+        """The caches'."""
+        return "F16"
+
+    @property
+    def n(self) -> int:
+        return self.heads * self.v_head_dim
+
+    @property
+    def k(self) -> int:
+        return self.head_dim
+
+    @property
+    def row(self) -> int:
+        """Items of a position in the caches."""
+        return self.kv_heads * (self.head_dim + self.v_head_dim)
+
+    @property
+    def seen(self) -> int:
+        """Positions that the last token attends to, at the length ctx."""
+        return min(self.ctx, self.window or self.ctx)
+
+    @property
+    def products(self) -> int:
+        """Multiplications of a token."""
+        return self.heads * self.seen * (self.head_dim + self.v_head_dim)
+
+    def check(self, w: Workload) -> None:
+        self.positive("heads", "kv_heads", "head_dim", "v_head_dim", "softcap")
+        self.check_sizes(w, self.heads, self.kv_heads, self.ctx, self.max_ctx)
+        if self.window < 0:
+            raise self.refuse("a window is 0 or more positions")
+
+
+@dataclass(frozen=True)
+class FlashDecode(Flash):
+    """`Flash` of one token, the context divided into `splits` runs of equal length."""
+
+    op: ClassVar[str] = "flash_decode"
+    splits: int = 1
+
+    def check(self, w: Workload) -> None:
+        super().check(w)
+        self.check_splits(self.splits)
+        if w.m != 1:
+            raise self.refuse(f"one token, not {w.m}")
+
+
+@dataclass(frozen=True)
+class FlashPrefill(Flash):
+    """`Flash` of a prompt's tokens, each of which sees what is up to its own position."""
+
+    op: ClassVar[str] = "flash_prefill"
+
+    def one_token(self, splits: int) -> FlashDecode:
+        """The same of one token."""
+        return FlashDecode(**vars(self), splits=splits)
+
+
+@dataclass(frozen=True)
+class Mla(Attention):
+    """Latent attention in absorbed form over a cache [max_ctx, kv_lora + rope_dim], which every head reads. scale: of
+    q.k."""
+
+    heads: int
+    kv_lora: int
+    rope_dim: int
+    ctx: int
+    max_ctx: int
+    scale: float = 1.0
+
+    @property
+    def format(self) -> str:
+        """The cache's."""
+        return "F16"
+
+    @property
+    def n(self) -> int:
+        return self.heads * self.kv_lora
+
+    @property
+    def k(self) -> int:
+        return self.row
+
+    @property
+    def kv_heads(self) -> int:
+        return 1
+
+    @property
+    def v_head_dim(self) -> int:
+        return self.kv_lora
+
+    @property
+    def row(self) -> int:
+        """Items of a position in the cache."""
+        return self.kv_lora + self.rope_dim
+
+    @property
+    def seen(self) -> int:
+        """Positions that the last token attends to, at the length ctx."""
+        return self.ctx
+
+    @property
+    def products(self) -> int:
+        """Multiplications of a token."""
+        return self.heads * self.seen * (self.row + self.kv_lora)
+
+    def check(self, w: Workload) -> None:
+        self.positive("heads", "kv_lora", "rope_dim")
+        self.check_sizes(w, self.heads, 1, self.ctx, self.max_ctx)
+
+
+@dataclass(frozen=True)
+class MlaDecode(Mla):
+    """`Mla` of one token, the context divided into `splits` runs of equal length."""
+
+    op: ClassVar[str] = "mla_decode"
+    splits: int = 1
+
+    def check(self, w: Workload) -> None:
+        super().check(w)
+        self.check_splits(self.splits)
+        if w.m != 1:
+            raise self.refuse(f"one token, not {w.m}")
+
+
+@dataclass(frozen=True)
+class MlaPrefill(Mla):
+    """`Mla` of a prompt's tokens, each of which sees what is up to its own position."""
+
+    op: ClassVar[str] = "mla_prefill"
+
+    def one_token(self, splits: int) -> MlaDecode:
+        """The same of one token."""
+        return MlaDecode(**vars(self), splits=splits)
+
+
+@dataclass(frozen=True)
+class FlashCombine(Spec):
+    """Puts together what attention found in each of `splits` runs: parts [splits, heads, v_head_dim]."""
+
+    op: ClassVar[str] = "flash_combine"
+    heads: int
+    v_head_dim: int
+    splits: int
+
+    @property
+    def format(self) -> str:
+        """That of the parts."""
+        return "F32"
+
+    @property
+    def n(self) -> int:
+        return self.heads * self.v_head_dim
+
+    @property
+    def k(self) -> int:
+        return self.splits
+
+    def check(self, w: Workload) -> None:
+        self.positive("heads", "v_head_dim", "splits")
+        if (w.m, w.x_dtype) != (1, "float32"):
+            raise self.refuse(f"float32 parts of one token, not {w.x_dtype} of {w.m}")

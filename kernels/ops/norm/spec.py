@@ -1,0 +1,39 @@
+"""What the norms compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from db.records import Workload
+from kernels.ops.spec import Spec
+
+
+@dataclass(frozen=True)
+class RmsNorm(Spec):
+    """out[m, n] = x * rsqrt(mean of x^2 + eps) * weight [n / heads], over each of `heads` parts of x by itself."""
+
+    op: ClassVar[str] = "rmsnorm"
+    n: int
+    eps: float
+    heads: int = 1
+
+    @property
+    def format(self) -> str:
+        return "F32"
+
+    @property
+    def k(self) -> int:
+        return self.n
+
+    def check(self, w: Workload) -> None:
+        self.positive("eps")
+        if self.heads < 1 or self.n % self.heads:
+            raise self.refuse(f"no kernel for heads={self.heads}: they divide n")
+
+
+@dataclass(frozen=True)
+class RmsNormAdd(RmsNorm):
+    """`RmsNorm` plus a residual [m, n]."""
+
+    op: ClassVar[str] = "rmsnorm_add"

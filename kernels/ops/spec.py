@@ -1,0 +1,160 @@
+"""What an op computes, as one frozen dataclass an op: it makes the op's `Workload`, and is read back from one.
+
+A spec says everything but the number of tokens and the dtypes. Its fields `format`, `n`, `k` and `epilogue` are the
+workload's own; where it has no such fields, properties of that name follow from the others. All other fields are the
+workload's `extra`. A field that has its default's value is left out of `extra`, so that a new field with a default
+changes no stored workload. No tinygrad here: a plan is made without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Self, get_type_hints
+
+from db.errors import AutotuneError
+from db.records import Workload
+
+OWN = ("format", "n", "k", "epilogue")
+"""The fields of a workload that a spec's fields, or properties, of that name are."""
+MAX_WHOLE = 1 << 53  # a larger whole number is no float
+Parts = tuple[tuple[str, int], ...]
+"""(GGML format, rows) of weights whose rows follow each other."""
+
+
+class KernelError(AutotuneError, ValueError):
+    """The workload or the schedule names something that these kernels do not have."""
+
+
+def significant(value: float) -> float:
+    """The number to 7 significant digits, so that a float32 constant is what it was meant to be (1e-05)."""
+    return float(f"{value:.7g}")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The base of all specs. `op` is the op's name; a base of several specs has none."""
+
+    op: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, (kind, _) in _fields(type(self)).items():
+            value = getattr(self, name)
+            if kind in (float, float | None) and value is not None:
+                object.__setattr__(self, name, significant(value))
+
+    def workload(self, m: int = 1, x_dtype: str = "float32", out_dtype: str | None = None) -> Workload:
+        """Of m tokens; results are of x_dtype if nothing else is said."""
+        shape: Any = self
+        extra = sorted(
+            (name, value)
+            for name, (_, default) in _fields(type(self)).items()
+            if name not in OWN and (value := getattr(self, name)) != default
+        )
+        epilogue, out_dtype = getattr(self, "epilogue", "none"), out_dtype or x_dtype
+        return Workload(self.op, shape.format, shape.n, shape.k, m, x_dtype, out_dtype, epilogue, tuple(extra))
+
+    @classmethod
+    def from_workload(cls, w: Workload) -> Self:
+        """The spec that a workload was made of: of this class, or of one derived from it.
+
+        Raises KernelError for another op, for an `extra` with an unknown, missing or mistyped field, for a format, n, k
+        or epilogue that the other fields contradict, and for values without kernels (`check`).
+        """
+        kind = next((c for c in (cls, *cls.__subclasses__()) if c.op == w.op), None)
+        if kind is None:
+            raise KernelError(f"{w.op!r} is no workload of {cls.__name__}")
+        known, given = _fields(kind), dict(w.extra)
+        if unknown := given.keys() - (known.keys() - {*OWN}):
+            names = ", ".join(name for name in known if name not in OWN) or "none"
+            said = ", ".join(map(repr, sorted(unknown, key=repr)))
+            raise KernelError(f"{w.op} has no field {said:.200}; its fields are: {names}")
+        found: dict[str, Any] = {}
+        for name, (type_, default) in known.items():
+            if name in OWN:
+                found[name] = getattr(w, name)
+            elif name in given:
+                found[name] = _read(w.op, name, type_, given[name])
+            elif default is MISSING:
+                raise KernelError(f"{w.op} needs the field {name}, {_said(type_)}")
+        spec = kind(**found)
+        spec.check(w)
+        for name in OWN:
+            own, theirs = getattr(spec, name, "none"), getattr(w, name)
+            if own != theirs:
+                raise KernelError(f"{w.op}: {name} is {theirs!r}, but {own!r} follows from {spec}")
+        return spec
+
+    def check(self, w: Workload) -> None:
+        """Raises KernelError for values that no kernel has, for the tokens and dtypes of `w`."""
+
+    def refuse(self, why: str) -> KernelError:
+        return KernelError(f"{self.op}: {why}; saw {self}")
+
+    def positive(self, *names: str) -> None:
+        """Raises KernelError for a field that is not above 0."""
+        for name in names:
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise KernelError(f"{self.op} needs a {name} above 0, saw {value}")
+
+
+def _read(op: str, name: str, kind: Any, value: object) -> object:
+    """A field's value as its type has it. Numbers may be spelled without a fraction: JSON does not tell them apart."""
+    ok = False
+    if kind is bool or kind is str:
+        ok = type(value) is kind
+    elif kind is int:
+        ok = _is_whole(value)
+    elif kind in (float, float | None):
+        ok = _is_number(value) or (value is None and kind is not float)
+    elif kind == str | None:
+        ok = value is None or isinstance(value, str)
+    elif kind == Parts:
+        ok = isinstance(value, tuple) and all(map(_is_part, value))
+    if not ok:
+        raise KernelError(f"{op}: {name} is {_said(kind)}, saw {value!r:.80}")
+    return value
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) <= MAX_WHOLE
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (type(value) is float and math.isfinite(value))
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _is_whole(value[1])
+
+
+def _said(kind: Any) -> str:
+    return {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a name",
+        float | None: "a number or null",
+        str | None: "a name or null",
+    }.get(kind, "a list of [format, rows]")
+
+
+def _typed(cls: Any) -> dict[str, tuple[Any, object]]:
+    """Field -> its type and its default, MISSING where it has none, in order."""
+    hints = get_type_hints(cls)
+    return {f.name: (hints[f.name], f.default) for f in fields(cls)}
+
+
+_fields: Callable[[Any], dict[str, tuple[Any, object]]] = functools.cache(_typed)
+
+
+@dataclass(frozen=True)
+class WeightSpec(Spec):
+    """An op over one packed weight: its GGML format, n rows (of a stack or of each head: of one matrix) and k
+    columns."""
+
+    format: str
+    n: int
+    k: int
