@@ -130,7 +130,8 @@ def test_nearest_prefers_this_target_then_the_shape_then_the_users_store(user: P
         {"x_dtype": "float16"},
         {"out_dtype": "float16"},
         {"epilogue": "silu"},
-        {"extra": (("e", 1),)},
+        {"extra": (("act", "silu"),)},
+        {"extra": (("norm", True),)},
         {"m": 512},
     ],
 )

@@ -178,7 +178,7 @@ def test_neighbours_are_the_nearest_served_shapes_of_the_same_kind(path: Path) -
         replace(WORKLOAD, format="Q6_K"),
         replace(WORKLOAD, m=32),
         replace(WORKLOAD, n=1, x_dtype="float16"),
-        replace(WORKLOAD, extra=(("e", 1),)),
+        replace(WORKLOAD, extra=(("act", "silu"),)),
     ]
     store = opened(path, *(fact(workload=w, schedule=schedule(f"v{w.n}.{w.m}")) for w in [*reversed(near), *others]))
     store.record(RUN.id, [fact(), fact(workload=near[0], target=replace(TARGET, compute_units=9))])
