@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tinygrad import Tensor, UOp
-from tinygrad.uop.ops import Ops
 
 from db.records import Target, Workload
 from kernels.api.arguments import fitting
@@ -14,6 +13,7 @@ from kernels.ops.registry import operands
 from kernels.serve import sink
 from kernels.serve.compiled import compiled
 from kernels.serve.resolution import resolve
+from kernels.tinygrad.uops import Ops
 
 
 def kernel(workload: Workload, target: Target, device: str) -> UOp:

@@ -14,7 +14,7 @@ from tinygrad import Device, Tensor, UOp, dtypes
 from db.records import Workload
 from kernels import devices
 from kernels.api.arguments import ArgumentError
-from kernels.llm import angles, shim
+from kernels.llm import angles
 from kernels.llm.planned import ModelError, PlannedModel, Sizes, plan
 from kernels.llm.program import Program
 from kernels.llm.prompt import CHUNKS, reads
@@ -25,6 +25,7 @@ from kernels.models.header import read_header
 from kernels.models.passes import CONTEXT
 from kernels.serve import sink
 from kernels.serve.resolution import Resolution, resolve
+from kernels.tinygrad import llm_shim
 from kernels.tinygrad.capture import captured, seeded
 from kernels.tinygrad.upload import release, upload, zeros
 
@@ -34,7 +35,7 @@ Step = Callable[[Tensor, UOp], Tensor]
 """Decodes the token in a Tensor [1] at a position: the next one."""
 
 
-class Transformer(shim.transformer()):  # type: ignore[misc]
+class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
 
     One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import DType
 
 from db.errors import AutotuneError
 from db.records import Schedule, Workload
 from kernels.backends import Backend, Needs
+from kernels.tinygrad.uops import DType
 
 Params = dict[str, int]
 Args = Mapping[str, UOp]

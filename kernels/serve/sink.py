@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tinygrad import Device, UOp
-from tinygrad.renderer import Renderer
-from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels import backends
 from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
+from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduleError, apply_opts
+from kernels.tinygrad.uops import KernelInfo
 
 # what tinygrad raises for a device whose driver, library or compiler is not there
 DEVICE_MISSING = (RuntimeError, OSError, AttributeError, AssertionError, ImportError, LookupError, ExceptionGroup)

@@ -6,6 +6,7 @@ import pytest
 from support.attention_workloads import flash, mla_store, rope_store
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit
+from tinygrad.codegen import to_program_cache
 from tinygrad.helpers import GlobalCounters
 from tinygrad.uop.ops import Ops
 
@@ -13,9 +14,9 @@ from db.records import Workload
 from kernels import devices
 from kernels.api import small
 from kernels.api.launch import kernel
-from kernels.serve import compiled as compiled_module
 from kernels.serve import defaults, resolution, sink
 from kernels.serve.compiled import compile_all, compiled
+from kernels.tinygrad import compile as tinygrad_compile
 
 EPS = 1e-6
 
@@ -32,7 +33,7 @@ def programs(monkeypatch, tmp_path):
 
 def forget():
     """What a new process does not know."""
-    compiled_module.to_program_cache.clear()
+    to_program_cache.clear()
 
 
 def nothing_compiles(linear):
@@ -87,7 +88,7 @@ def test_another_process_does_not_compile_again(programs, monkeypatch):
     before, first = [compiled(s, name).arg for s in sinks], counted(x, [weights[0]])
     assert len(list(programs.glob("*.json"))) == len(sinks)
     forget()
-    monkeypatch.setattr(compiled_module, "lower_and_compile", nothing_compiles)
+    monkeypatch.setattr(tinygrad_compile, "lower_and_compile", nothing_compiles)
     compile_all(sinks, name)
     assert [compiled(s, name).arg for s in sinks] == before
     assert counted(x, [weights[0]]) == first

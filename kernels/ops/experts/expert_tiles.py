@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import Ops
 
 from db.records import Opt, Schedule, Workload
 from kernels import backends
@@ -25,6 +24,7 @@ from kernels.ops.kit.workgroup import loop, reduce
 from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops.topk.routing import MAX_EXPERTS, MAX_USED
+from kernels.tinygrad.uops import Ops
 
 _MANY = 256
 
