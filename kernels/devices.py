@@ -26,6 +26,7 @@ from kernels.tinygrad.hardware import (
     last_level_cache_nbytes,
     memory_nbytes,
 )
+from kernels.tinygrad.probe import PROBE
 
 __all__ = [
     "Choice",

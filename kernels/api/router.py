@@ -11,7 +11,6 @@ from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, ArgumentError, given, sizes
 from kernels.api.launch import launch
 from kernels.api.scalars import at_most, scalars
-from kernels.api.small import target
 
 
 @scalars
@@ -50,5 +49,5 @@ def topk(
     name = FLOATS[logits.dtype]
     w = Workload("topk", "F32", experts, experts, m, name, name, "none", tuple(sorted(extra.items())))
     read = {"logits": logits, **given(bias=bias)}
-    ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
+    ids, probs = launch(w, str(logits.device), read)
     return ids, probs

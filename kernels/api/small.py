@@ -6,26 +6,13 @@ here.
 
 from __future__ import annotations
 
-import functools
-
 from tinygrad import Tensor
 
-from db.records import Target, Workload, decimal
-from kernels import devices
+from db.records import Workload, decimal
 from kernels.api.arguments import FLOATS, INT, ArgumentError, given, packed, sizes
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
-from kernels.serve import sink
-
-
-@functools.cache
-def target(device: str) -> Target:
-    """What a device's schedules are stored for. Remembered, and so is the renderer: a captured function may not open
-    the device. Raises DeviceError for one that does not open."""
-    found = devices.describe_target(devices.named(device))
-    sink.renderer(device)
-    return found
 
 
 @scalars
@@ -40,7 +27,7 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: 
     name = FLOATS[x.dtype]
     w = Workload(op, "F32", n, n, m, name, name, "none", tuple(sorted(extra.items())))
     read = {"x": x, "weight": weight, **given(residual=residual)}
-    return launch(w, target(str(x.device)), str(x.device), read)[0]
+    return launch(w, str(x.device), read)[0]
 
 
 @scalars
@@ -54,7 +41,7 @@ def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "flo
     n, k = w.shape
     extra = () if scale == 1.0 else (("scale", decimal(scale)),)
     workload = Workload("embed", w.format, n, k, m, dtype, dtype, "none", extra)
-    return launch(workload, w.target, w.device, {"w": w.planes, "ids": ids})[0]
+    return launch(workload, w.device, {"w": w.planes, "ids": ids})[0]
 
 
 def argmax(logits: Tensor) -> Tensor:
@@ -63,4 +50,4 @@ def argmax(logits: Tensor) -> Tensor:
     m, n = sizes("argmax", "logits", logits, "[m, n]")
     name = FLOATS[logits.dtype]
     workload = Workload("argmax", "F32", n, n, m, name, name)
-    return launch(workload, target(str(logits.device)), str(logits.device), {"logits": logits})[0]
+    return launch(workload, str(logits.device), {"logits": logits})[0]

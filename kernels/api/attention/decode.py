@@ -9,7 +9,6 @@ from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 from kernels.ops.attention.splits import splits as default_splits
 
 
@@ -66,9 +65,9 @@ def _decode(
     extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "splits": splits, "scale": decimal(scale)}
     n, out_dtype = a.heads * a.value_dim, dtype if splits == 1 else "float32"
     w = Workload(op, "F16", n, a.dim, 1, dtype, out_dtype, extra=ordered(extra))
-    out, lse = launch(w, target(device), device, a.read, bound(op, start_pos, a.rows, 1))
+    out, lse = launch(w, device, a.read, bound(op, start_pos, a.rows, 1))
     if splits == 1:
         return out.reshape(a.heads, a.value_dim)
     together = ordered({"heads": a.heads, "v_head_dim": a.value_dim, "splits": splits})
     w = Workload("flash_combine", "F32", n, splits, 1, "float32", dtype, extra=together)
-    return launch(w, target(device), device, {"parts": out, "lse": lse})[0]
+    return launch(w, device, {"parts": out, "lse": lse})[0]

@@ -10,7 +10,6 @@ from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent, ordered
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 
 
 @scalars
@@ -47,4 +46,4 @@ def _prefill(op: str, a: Asked, q: Tensor, ctx: int, scale: float, start_pos: in
     device, dtype, m = str(q.device), FLOATS[q.dtype], int(q.shape[0])
     extra = a.extra | {"ctx": ctx, "max_ctx": a.rows, "scale": decimal(scale)}
     w = Workload(op, "F16", a.heads * a.value_dim, a.dim, m, dtype, dtype, extra=ordered(extra))
-    return launch(w, target(device), device, a.read, bound(op, start_pos, a.rows, m))[0]
+    return launch(w, device, a.read, bound(op, start_pos, a.rows, m))[0]

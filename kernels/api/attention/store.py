@@ -11,7 +11,6 @@ from kernels.api.arguments import FLOATS, HALF, SINGLE, ArgumentError, fitting, 
 from kernels.api.attention.common import Extra, bound, ordered, pair
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 
 
 @scalars
@@ -51,7 +50,7 @@ def rope_cache_store(
     read |= {} if norms is None else dict(zip(("q_norm", "k_norm"), pair(op, "norms", norms), strict=True))
     device, dtype = str(qkv.device), FLOATS[qkv.dtype]
     w = Workload(op, "F16", n, n, m, dtype, dtype, extra=ordered(extra))
-    q, k, v = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
+    q, k, v = launch(w, device, read, bound(op, start_pos, rows, m))
     return q, k, v
 
 
@@ -96,7 +95,7 @@ def mla_cache_store(
     n, device, dtype = heads * rope + width, str(q.device), FLOATS[q.dtype]
     w = Workload(op, "F16", n, n, m, dtype, dtype, extra=ordered(extra))
     read = {"q": q, "kv": kv, "cache": cache, "kv_norm": kv_norm, "cos": angles[0], "sin": angles[1]}
-    q_rope, after = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
+    q_rope, after = launch(w, device, read, bound(op, start_pos, rows, m))
     return q_rope, after
 
 

@@ -11,7 +11,6 @@ from kernels.api.fused.workload import bucket, epilogue, tokens, workload
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 
 
 @scalars
@@ -38,7 +37,7 @@ def expert_gate_up(
     m, biased = tokens(op, x, "[m, k]", k), int(gate_bias is not None)
     extra = _chosen(experts, used) | {"form": "gate_up", "bias": biased, "act": act, "up": up.format}
     read = {"gate": gate.planes, "up": up.planes, "x": x, "ids": ids, **given(gate_bias=gate_bias, up_bias=up_bias)}
-    return launch(workload("expert_linear", x, gate.format, n, k, m, extra), gate.target, gate.device, read)[0]
+    return launch(workload("expert_linear", x, gate.format, n, k, m, extra), gate.device, read)[0]
 
 
 @scalars
@@ -62,7 +61,7 @@ def expert_down(
     extra = _chosen(experts, used) | {"form": "down", "bias": int(bias is not None)}
     asked = workload("expert_linear", x, w.format, n, k, m, extra, epilogue(add=residual))
     read = {"w": w.planes, "x": x, "ids": ids, "probs": probs, **given(down_bias=bias, residual=residual)}
-    return launch(asked, w.target, w.device, read)[0]
+    return launch(asked, w.device, read)[0]
 
 
 @scalars
@@ -94,7 +93,7 @@ def mixture(
 
     def sort(op: str, **read: Tensor) -> Tensor:
         asked = workload(op, x, "F32", experts, experts, m, sorted_by)
-        return launch(asked, gate.target, gate.device, read)[0]
+        return launch(asked, gate.device, read)[0]
 
     tiles = sort("expert_tiles", places=sort("expert_places", ids=ids))
 
@@ -105,7 +104,7 @@ def mixture(
         name = epilogue(bias=bias, gate=gate)
         asked = workload("expert_product", x, w.format, n, k, m, {**sorted_by, **more, "of": of}, name)
         read = {"w": w.planes, "x": x, "tiles": tiles, "ids": ids, **given(bias=bias, gate=gate)}
-        return launch(asked, w.target, w.device, read)[0].reshape(m, used, n)
+        return launch(asked, w.device, read)[0].reshape(m, used, n)
 
     gated = product(x, up, "token", up_bias, {"act": act}, product(x, gate, "token", gate_bias, {}))
     return expert_sum(product(gated, down, "pair", down_bias, {}), probs, residual)
@@ -117,7 +116,7 @@ def expert_sum(x: Tensor, probs: Tensor, residual: Tensor | None = None) -> Tens
     m, used, n = sizes("expert_sum", "x", x, "[m, used, n]")
     asked = workload("expert_sum", x, "F32", n, n, bucket("expert_sum", x, m), {"used": used}, epilogue(add=residual))
     read = {"x": x, "probs": probs, **given(residual=residual)}
-    return launch(asked, target(str(x.device)), str(x.device), read)[0]
+    return launch(asked, str(x.device), read)[0]
 
 
 def _chosen(experts: int, used: int) -> dict[str, int | str]:

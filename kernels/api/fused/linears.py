@@ -20,7 +20,7 @@ def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias:
     packed("linear_add", w=w)
     m, name = tokens("linear_add", x, "[m, k]", w.shape[1]), epilogue(bias=bias, add=residual)
     asked = workload("linear", x, w.format, *w.shape, m, None, name)
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
 
 
 @scalars
@@ -30,7 +30,7 @@ def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bia
     packed("linear_gate", w=w)
     m, name = tokens("linear_gate", x, "[m, k]", w.shape[1]), epilogue(bias=bias, gate=gate)
     asked = workload("linear", x, w.format, *w.shape, m, {"act": act}, name)
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
 
 
 @scalars
@@ -57,7 +57,7 @@ def rmsnorm_linear(
         extra["x_row"] = row
     asked = workload(op, x, first.format, n, k, bucket(op, x, m), extra, epilogue(bias=bias))
     planes = {f"w{i}": w.planes for i, w in enumerate(weights)}
-    return launch(asked, first.target, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
+    return launch(asked, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
 
 
 @scalars
@@ -73,7 +73,7 @@ def gate_up(
     extra |= {} if norm is None else {"eps": decimal(eps)}
     asked = workload("gate_up", x, gate.format, *gate.shape, m, extra)
     read = {"gate": gate.planes, "up": up.planes, "x": x, **given(norm=norm)}
-    return launch(asked, gate.target, gate.device, read)[0]
+    return launch(asked, gate.device, read)[0]
 
 
 @scalars
@@ -96,4 +96,4 @@ def head_linear(x: Tensor, w: PackedWeight, *, heads: int | None = None, step: i
     if heads < 1 or rows % heads:
         raise ArgumentError(f"{op}: w of shape {w.shape} is not [heads * n, k] of {heads} heads")
     asked = workload(op, x, w.format, rows // heads, k, m, {"heads": heads, **extra})
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x})[0]
