@@ -102,8 +102,9 @@ class Server:
             return kernel
         here = self.device(device)
         key = compiler.program_key(kernel, here.renderer)
-        found = self._programs.get(key)
-        return self._program(key, here) or kernel if found is None else found
+        if key not in self._programs:
+            self._find(key, here)
+        return self._programs.get(key, kernel)
 
     def compile(self, workloads: Iterable[Workload], device: str) -> None:
         """Compiles what launches of these workloads call, several at a time, but for what any process has compiled."""
@@ -121,16 +122,20 @@ class Server:
             for key in list(self._awaited):
                 self._take(key)
 
-    def _program(self, key: compiler.Key, here: Device) -> UOp | None:
-        """A program that there is by now: compiled by this process, or kept by an earlier one."""
+    def _find(self, key: compiler.Key, here: Device) -> None:
+        """Remembers a program that there is by now: compiled by this process, or kept by an earlier one."""
         with self._guard.lock:
             if key not in self._awaited and key not in self._programs:
-                self._awaited[key] = here.target
-                if compiler.in_memory(key) is None and (kept := programs.load(key, here.target, here.renderer.target)):
+                kept = (
+                    None
+                    if compiler.in_memory(key) is not None
+                    else programs.load(key, here.target, here.renderer.target)
+                )
+                if kept is None:
+                    self._awaited[key] = here.target
+                else:
                     self._programs[key] = kept
-                    del self._awaited[key]
             self._take(key)
-            return self._programs.get(key)
 
     def _take(self, key: compiler.Key) -> None:
         """Remembers and keeps a program that was awaited, if tinygrad has compiled it."""
