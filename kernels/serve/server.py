@@ -144,17 +144,15 @@ class Server:
             programs.keep(key, self._awaited.pop(key), self._programs[key])
 
     def _resolve(self, w: Workload, target: Target) -> Resolution:
-        device = target.backend.split(":")[0]  # the backend without the renderer
-        opened = next((d.renderer for d in self._devices.values() if d.target == target), None)
-        ren = opened or self._renderers[device]
-
         def applies(w: Workload, schedule: Schedule) -> bool:
-            return sink.can_build(w, schedule, device, ren)
+            device = target.backend.split(":")[0]  # the backend without the renderer
+            opened = next((d.renderer for d in self._devices.values() if d.target == target), None)
+            return sink.can_build(w, schedule, device, opened or self._renderers[device])
 
         return look_up(w, target, self._lookup, self._mode, applies)
 
     def _renderer(self, device: str) -> Renderer | None:
-        """The renderer of a device; None if this machine has no such device."""
+        """The renderer of a device, which this opens; None if this machine has no such device."""
         try:
             return self.device(device).renderer
         except devices.DeviceError:
