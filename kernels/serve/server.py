@@ -199,12 +199,11 @@ _shared: Server | None = None
 def shared() -> Server:
     """The server of this process."""
     global _shared
-    if _shared is None:
+    found = _shared
+    if found is None:
         with _guard.lock:
-            if _shared is None:
-                _shared = Server()
-                atexit.register(_keep)
-    return _shared
+            _shared = found = _shared or Server()
+    return found
 
 
 def use(server: Server | None) -> Server | None:
@@ -212,6 +211,8 @@ def use(server: Server | None) -> Server | None:
     global _shared
     with _guard.lock:
         before, _shared = _shared, server
+    if before is not None:
+        before.keep()
     return before
 
 
@@ -230,6 +231,7 @@ def resolve(workload: Workload, target: Target) -> Resolution:
     return shared().resolve(workload, target)
 
 
+@atexit.register
 def _keep() -> None:
     if _shared is not None:
         _shared.keep()
