@@ -49,10 +49,10 @@ def main(connection: Connection[Any, Any]) -> None:
 
 def _tinygrad(path: str, asked: Asked, choice: Choice) -> Speed:
     from kernels import devices
-    from kernels.llm import shim
+    from kernels.tinygrad import llm_shim
 
     devices.activate(choice)
-    model, _ = shim.transformer().from_gguf(path, asked.context)
+    model, _ = llm_shim.transformer().from_gguf(path, asked.context)
     return replace(speed(TINYGRAD, model, asked), launches=launches(model))
 
 

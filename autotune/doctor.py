@@ -6,7 +6,6 @@ an old schema up to date); a missing one is not created.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.tinygrad_api.nvrtc import nvrtc_library
 from db import paths
 from db.errors import StoreError
 from db.store import Store
@@ -152,15 +152,8 @@ def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
 
 
 def _nvrtc() -> Tool:
-    """The CUDA compiler's library, where tinygrad itself finds it: in system folders and through NVRTC_PATH."""
-    from tinygrad.runtime.autogen import nvrtc
-
-    if nvrtc.dll.nm not in nvrtc.dll._loaded_:
-        return Tool(backends.NVRTC, "", "")
-    status = nvrtc.nvrtcVersion(major := ctypes.c_int(), minor := ctypes.c_int())
-    return Tool(
-        backends.NVRTC, str(nvrtc.dll._name), f"{major.value}.{minor.value}" if status == 0 else f"error {status}"
-    )
+    found = nvrtc_library()
+    return Tool(backends.NVRTC, *(found or ("", "")))
 
 
 def _nvrtc_remedy() -> str:

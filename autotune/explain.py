@@ -11,7 +11,8 @@ from db.lookup import Lookup
 from db.records import Target, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest
-from kernels.serve.resolution import STEPS, Resolution, Resolver
+from kernels.serve.resolution import STEPS, Resolution
+from kernels.serve.server import Server
 
 NO_KERNEL = "no kernel"
 
@@ -50,7 +51,7 @@ def explain(
     plan: ModelPlan, target: Target, lookup: Lookup, mode: str, winners: Sequence[Winner] = ()
 ) -> tuple[Explained, ...]:
     """In the plan's order. `mode` is AUTOTUNE_LOOKUP's; `winners` are the user store's, to find stale ones among."""
-    resolver = Resolver(lookup, mode)
+    server = Server(lookup, mode)
     stored = Stored(winners, target)
     found = []
     for mw in plan.workloads:
@@ -58,7 +59,7 @@ def explain(
         if reason := missing_kernel(w):
             found.append(Explained(mw, None, reason=reason))
             continue
-        found.append(Explained(mw, resolver(w, target), stored.is_stale(w)))
+        found.append(Explained(mw, server.resolve(w, target), stored.is_stale(w)))
     return tuple(found)
 
 

@@ -152,8 +152,8 @@ def compare(
         for name, variant in variants(w, Device.DEFAULT).items():
             schedule = Schedule(name, tuple(sorted(variant.params(w)[0].items())), ())
 
-            def kernel(*args: UOp, w: Workload = w, schedule: Schedule = schedule) -> UOp:
-                return sink.kernel(w, schedule, args, packed.device)
+            def kernel(*_: UOp, w: Workload = w, schedule: Schedule = schedule) -> UOp:
+                return sink.build(w, schedule)
 
             out = Tensor.custom_kernel(Tensor.empty(m, rows), *packed.planes, Tensor(x), fxn=kernel)[0]
             errors.setdefault(name, []).append(_worst(out.numpy(), expected, n))

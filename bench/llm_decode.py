@@ -81,9 +81,9 @@ def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: boo
     from tinygrad import GlobalCounters
 
     from autotune.tinygrad_api.captured import watched
-    from kernels.llm import shim
+    from kernels.tinygrad import llm_shim
 
-    model, _ = shim.transformer().from_gguf(Path(path), context, realize)
+    model, _ = llm_shim.transformer().from_gguf(Path(path), context, realize)
     generating = model.generate([1 + i % 1000 for i in range(min(prompt, SHORT_PROMPT))])
     seconds = timed(generating, tokens)
     with watched() as launched:

@@ -80,9 +80,9 @@ def before(case: Case) -> Callable[[Any, int], Any]:
     from tinygrad import Tensor
     from tinygrad.llm.gguf import ggml_data_to_tensor
 
-    from kernels.llm import shim
+    from kernels.tinygrad import llm_shim
 
-    shim.transformer()  # makes tinygrad.llm.model importable
+    llm_shim.transformer()  # makes tinygrad.llm.model importable
     from tinygrad.llm.model import ExpertWeights
 
     s, raw = case.shape, Tensor(case.raw.reshape(-1)).realize()

@@ -27,6 +27,7 @@ from kernels.formats.unpack import get_layout
 from kernels.ops import registry
 from kernels.ops.linear.dot import Step, Weight, reduce_add, step_sums
 from kernels.serve import sink
+from kernels.tinygrad.renderers import device_renderer
 
 FORMAT = "Q4_K"
 SPECIAL_THREADS = 64  # of a workgroup
@@ -78,7 +79,7 @@ def tensor(n: int, k: int) -> Variant:
 def special(n: int, k: int) -> Variant:
     """Raises KernelMissing on a device without workgroups."""
     device = Device.DEFAULT
-    if not sink.renderer(device).has_local:
+    if not device_renderer(device).has_local:
         raise KernelMissing(f"{device} has no workgroups, which UOp.special names")
     threads, w = math.gcd(n, SPECIAL_THREADS), workload(n, k)
     names = [o.name for o in registry.operands(w)]
@@ -89,7 +90,7 @@ def special(n: int, k: int) -> Variant:
         layout, blocks = get_layout(FORMAT), get_format(FORMAT).blocks(k)
         ranges = [UOp.range(size, i, AxisType.REDUCE) for i, size in enumerate((blocks, layout.chunks, layout.words))]
         step = Step(ranges[0], ranges[1], [ranges[2]])
-        backend = registry.backend(sink.renderer(device))
+        backend = registry.backend(device_renderer(device))
         (value,) = step_sums(
             by_name, Weight("w", FORMAT), row, step, 1, lambda column: by_name["x"][0, column], False, backend
         )
@@ -101,8 +102,8 @@ def special(n: int, k: int) -> Variant:
 
 def scheduled(n: int, k: int, schedule: Schedule) -> Variant:
     """`range`: the kernel behind `kernels.linear`, under this schedule."""
-    device = Device.DEFAULT
-    return Variant(_planes(n, k), _launching(n, lambda *args: sink.kernel(workload(n, k), schedule, args, device)))
+    ren = device_renderer(Device.DEFAULT)
+    return Variant(_planes(n, k), _launching(n, lambda *_: sink.build(workload(n, k), schedule, ren)))
 
 
 def metal_source(n: int, k: int) -> str:
@@ -116,7 +117,7 @@ def msl(n: int, k: int) -> Variant:
     """Raises KernelMissing unless tinygrad's device is METAL, real or simulated."""
     if Device.DEFAULT != "METAL":
         raise KernelMissing("Metal source runs on METAL only")
-    source, target = metal_source(n, k), sink.renderer(Device.DEFAULT).target
+    source, target = metal_source(n, k), device_renderer(Device.DEFAULT).target
 
     def kernel(*args: UOp) -> UOp:
         params = tuple(u for arg in args for u in arg.toposort() if u.op is Ops.PARAM)

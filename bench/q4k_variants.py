@@ -38,7 +38,7 @@ from db.store import Store
 from kernels import devices
 from kernels.formats import reference
 from kernels.serve.defaults import defaults
-from kernels.serve.resolution import Resolver, resolve
+from kernels.serve.server import Server, resolve
 
 SIZE = 4096
 COLD_CACHES, COLD_CAP, MAX_COPIES = 4, 2 << 30, 128
@@ -99,7 +99,7 @@ def rows(args: argparse.Namespace, raw: np.ndarray, found: tuple[Schedule | None
 
     n = k = args.size
     w, target = kernels.workload(n, k), devices.describe_target(Device.DEFAULT)
-    looked_up, default = resolve(w, target), Resolver(mode="off")(w, target).schedule
+    looked_up, default = resolve(w, target), Server(mode="off").resolve(w, target).schedule
     schedule, note = found
     if schedule is None:
         schedule, note = looked_up.schedule, "; ".join(filter(None, (note, f"looked up: {looked_up.step}")))
@@ -138,7 +138,7 @@ def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, 
         row["error"] = float(np.linalg.norm(out - truth) / np.linalg.norm(truth))
     yield "msl", row
     w = workload(n, k)
-    looked_up = Resolver()(w, simulated_target(ARCH))
+    looked_up = Server().resolve(w, simulated_target(ARCH))
     for name, schedule in (("range, default", defaults(w, "METAL")[0]), ("range", looked_up.schedule)):
         verdict = check(ARCH, w, schedule)
         row = {"verdict": verdict.outcome.value, "reason": verdict.reason, "error": verdict.error}

@@ -45,13 +45,14 @@ _RESOLVE = """
 import sys, time
 from db.lookup import Lookup
 from db.records import Target, Workload
-from kernels.serve.resolution import Resolver
+from kernels.serve.server import Server
 from kernels.ops.registry import kernel_digest
 target = Target("CPU", "x86_64", "bench", 2)
 hit, miss = Workload("linear", "Q4_K", 4096, 4096), Workload("linear", "Q8_0", 4096, 4096)
 for w in (hit, miss):
     kernel_digest(w)  # reads our own source once a process, apart from the store
-resolve = Resolver(Lookup(sys.argv[1]), "exact")
+store = Lookup(sys.argv[1])
+resolve = Server(store, "exact").resolve
 start = time.perf_counter()
 answer = resolve(hit, target)
 print(time.perf_counter() - start)
@@ -60,7 +61,6 @@ start = time.perf_counter()
 for _ in range(100_000):
     resolve(hit, target)
 print((time.perf_counter() - start) / 100_000)
-store = resolve._lookup
 start = time.perf_counter()
 for _ in range(1000):
     assert store.exact(miss, target, "0" * 64) is None

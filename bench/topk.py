@@ -51,9 +51,9 @@ def argmax(logits: Any, used: int) -> tuple[Any, Any]:
 
 
 def pairs(logits: Any, used: int) -> tuple[Any, Any]:
-    from kernels.llm import shim
+    from kernels.tinygrad import llm_shim
 
-    shim.transformer()  # makes tinygrad.llm.model importable
+    llm_shim.transformer()  # makes tinygrad.llm.model importable
     from tinygrad.llm.model import pairwise_topk
 
     values, ids = pairwise_topk(logits.softmax(-1).reshape(1, 1, -1), used)

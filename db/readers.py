@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from db.errors import StoreError
+from db.guard import Guard
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
 
@@ -20,6 +20,7 @@ Rows = list[tuple[Any, ...]]
 BUSY_SECONDS = 0.25  # writers hold readers up only while the last of them closes the file
 _SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a later change has another date
 _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+_INHERITED: list[sqlite3.Connection] = []  # of a parent process: SQLite forbids to use or close them in a child
 _Stamp = tuple[int, int, int]  # date in nanoseconds, bytes, inode
 
 
@@ -51,13 +52,13 @@ class SqliteReader(Reader):
         super().__init__()
         self.path = path
         self._name = os.fspath(path)
-        self._lock = threading.Lock()
+        self._guard = Guard()
         self._connection: sqlite3.Connection | None = None
         self._opened_by: int | None = None
         self._still: _Stamp | None = None  # the file as it was when it was taken for immutable
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
-        with self._lock:
+        with self._guard.lock:
             try:
                 if self._opened_by != os.getpid():
                     self._open()
@@ -88,6 +89,8 @@ class SqliteReader(Reader):
         return [] if self._connection is None else self._connection.execute(sql, asked).fetchall()
 
     def _open(self) -> None:
+        if self._connection is not None:
+            _INHERITED.append(self._connection)
         self._opened_by, self._connection, self._still = os.getpid(), None, None
         stamp = _stamp(self._name)
         if stamp is None and not os.path.exists(self._name):
@@ -138,7 +141,7 @@ class ServerReader(Reader):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = url
-        self._lock = threading.Lock()
+        self._guard = Guard()
         self._engine: Any = None
         self._opened_by: int | None = None
 
@@ -148,7 +151,7 @@ class ServerReader(Reader):
         except ImportError as e:
             self.note(f"a store URL needs SQLAlchemy: {e}")
             return []
-        with self._lock:
+        with self._guard.lock:
             try:
                 if self._opened_by != os.getpid():
                     self._opened_by, self._engine = os.getpid(), self._open()

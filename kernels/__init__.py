@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kernels import llm
     from kernels.api import attention, fused, router, small
     from kernels.api.packed import PackedWeight, linear
-    from kernels.serve.resolution import resolve
+    from kernels.serve.server import resolve
     from kernels.serve.sink import build
 
 # no module of this package may be called like one of these: importing it would hide the name
@@ -42,7 +42,7 @@ _HOMES = {
     "fused": "kernels.api.fused",
     "linear": "kernels.api.packed:linear",
     "llm": "kernels.llm",
-    "resolve": "kernels.serve.resolution:resolve",
+    "resolve": "kernels.serve.server:resolve",
     "router": "kernels.api.router",
     "small": "kernels.api.small",
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kernels import backends
-from kernels.tinygrad import hostcc
+from kernels.tinygrad import hostcc, settings
 from kernels.tinygrad.hardware import (
     DeviceError,
     cache_problem,
@@ -26,6 +26,7 @@ from kernels.tinygrad.hardware import (
     last_level_cache_nbytes,
     memory_nbytes,
 )
+from kernels.tinygrad.probe import PROBE
 
 __all__ = [
     "Choice",
@@ -42,18 +43,6 @@ __all__ = [
 ]
 
 _PROBE_SECONDS = 60
-# A device counts when it opens and computes: one that opens may still lack its compiler. A CPU in disguise (the row's
-# `on_cpu`) is told apart before it compiles anything, which takes PoCL a second: "quick".
-_PROBE = """
-import ctypes, json, sys
-from tinygrad import Device, Tensor
-device, cpu = Device[Device.DEFAULT], False
-# on_cpu
-quick = cpu and "quick" in sys.argv
-if not quick and (seen := (Tensor([1.0, 2.0, 3.0]) * 2).tolist()) != [2.0, 4.0, 6.0]:
-    raise RuntimeError(f"2 * [1, 2, 3] gave {seen}")
-print(json.dumps({"cpu": cpu, "name": str(getattr(device, "device_name", device.arch or ""))}))
-"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,7 @@ def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Findin
     dev = f"{row.interface}+{device}" if row.interface else device
     env = {**environ, "DEV": dev, "CCACHE": "0", "DEBUG": "0"}
     how = "thorough" if device in environ.get("DEV", "").upper() else "quick"
-    command = [sys.executable, "-P", "-c", _PROBE.replace("# on_cpu", row.on_cpu), how]
+    command = [sys.executable, "-P", "-c", PROBE.replace("# on_cpu", row.on_cpu), how]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired:
@@ -196,9 +185,6 @@ def activate(choice: Choice) -> None:
     os.environ["DEV"] = choice.device
     if choice.cc is not None:
         os.environ["CC"] = choice.cc
-    from tinygrad import helpers
-
-    helpers.getenv.cache_clear()  # it remembers the CC that it saw first
-    helpers.DEV.value = choice.device
+    settings.use_device(choice.device)
     if choice.mend:
         hostcc.mend_no_clang()

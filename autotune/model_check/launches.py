@@ -28,7 +28,7 @@ from kernels.ops.references import truths
 from kernels.ops.registry import operands
 from kernels.ops.tolerance import tolerance
 from kernels.ops.topk import reference
-from kernels.serve.resolution import resolve
+from kernels.serve.server import resolve
 from kernels.tinygrad.upload import upload
 
 FIRST = 7  # tokens that are in the caches before the first pass that is judged

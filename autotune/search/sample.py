@@ -7,10 +7,9 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tinygrad.renderer import Renderer
-
 from autotune.search.space import Limits, Space
 from db.records import Schedule, Workload
+from kernels.tinygrad.renderers import Renderer
 
 if TYPE_CHECKING:
     from autotune.search.strategies.strategy import SearchSpace

@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from tinygrad.renderer import Renderer
-
 from autotune.tinygrad_api.actions import actions
 from autotune.tinygrad_api.loops import loop_sizes
 from db.records import Schedule, Workload
 from kernels import backends
 from kernels.ops.registry import KernelError, backend, body, get_op, variants
 from kernels.serve.sink import complete, placeholders
+from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
 MAX_THREADS = 1024

@@ -20,6 +20,8 @@ from autotune.tinygrad_api.lower import Program, one_line
 from db.errors import AutotuneError
 from kernels import backends
 
+__all__ = ["Buffer", "Graph", "Kernel", "LaunchError", "LoadError", "OpenDevice"]
+
 # how tinygrad's runtimes report what a driver refused
 _REFUSALS = (RuntimeError, AssertionError, MemoryError)
 

@@ -13,14 +13,13 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
-from tinygrad.renderer import Renderer
-
 from autotune.settings import default_workers
 from autotune.tinygrad_api.lower import MAX_UOPS, Program, codegen_context
 from autotune.trial.child import POLL_SECONDS, Child, ChildFault
 from autotune.trial.compiler_child import Answer, Setup
 from db.errors import AutotuneError
 from db.records import Outcome, Schedule, Workload
+from kernels.tinygrad.renderers import Renderer
 
 START_SECONDS = 60.0
 _WORKER = "autotune.trial.compiler_child"

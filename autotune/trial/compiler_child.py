@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tinygrad.renderer import Renderer
-
 import kernels
 from autotune.tinygrad_api.lower import LoweringError, Program, compile_program, one_line, worker_context
 from db.records import Outcome, Schedule, Workload
+from kernels.tinygrad.renderers import Renderer
 
 
 @dataclass(frozen=True)

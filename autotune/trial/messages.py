@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from db.records import Outcome, Target
 
 if TYPE_CHECKING:
-    from tinygrad.renderer import Renderer
+    from kernels.tinygrad.renderers import Renderer
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tinygrad.device import Buffer
-
 from autotune.tinygrad_api.copy import copy_bandwidth
-from autotune.tinygrad_api.launch import Kernel, LaunchError, LoadError, OpenDevice
+from autotune.tinygrad_api.launch import Buffer, Kernel, LaunchError, LoadError, OpenDevice
 from autotune.tinygrad_api.lower import Program
 from autotune.trial.messages import DeviceInfo, Prepared, Refused, Request, Timing
 from autotune.trial.validate import Verdict, dtype_name, initial, judge

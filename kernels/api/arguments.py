@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 
 from tinygrad import Tensor, dtypes
-from tinygrad.dtype import DType
 
 from db.errors import AutotuneError
+from kernels.tinygrad.uops import DType
 
 FLOATS: dict[DType, str] = {dtypes.float32: "float32", dtypes.float16: "float16"}
 FLOAT, SINGLE, HALF, INT = tuple(FLOATS), (dtypes.float32,), (dtypes.float16,), (dtypes.int32,)

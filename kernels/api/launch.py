@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tinygrad import Tensor, UOp
-from tinygrad.uop.ops import Ops
 
-from db.records import Target, Workload
+from db.records import Workload
 from kernels.api.arguments import fitting
 from kernels.ops.op import OUT, UPDATE, Operand
 from kernels.ops.registry import operands
-from kernels.serve import sink
-from kernels.serve.compiled import compiled
-from kernels.serve.resolution import resolve
-
-
-def kernel(workload: Workload, target: Target, device: str) -> UOp:
-    """The SINK that `launch` calls, of the schedule that is looked up."""
-    return sink.kernel(workload, resolve(workload, target).schedule, sink.placeholders(workload), device)
+from kernels.serve.server import shared
+from kernels.tinygrad.uops import Ops
 
 
 def empty(operand: Operand, device: str) -> Tensor:
@@ -28,7 +21,6 @@ def empty(operand: Operand, device: str) -> Tensor:
 
 def launch(
     workload: Workload,
-    target: Target,
     device: str,
     read: Mapping[str, Tensor | Sequence[Tensor]],
     *bound: UOp,
@@ -38,15 +30,15 @@ def launch(
 
     read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
     order. bound: the kernel's Variables, bound to their values. out: makes the buffers of role `out`. Works inside
-    TinyJit. A kernel is compiled when what it writes is realized, if it is not `compiled` yet. Raises ArgumentError for
-    an operand that does not fit.
+    TinyJit. A kernel that no process has compiled yet is compiled when what it writes is realized. Raises ArgumentError
+    for an operand that does not fit, DeviceError for a device that does not open.
     """
     given = _spread(workload, read, device)
     sources = [
         out(o, device).uop if o.role == OUT else _written(given[o.name].uop) if o.role != UPDATE else given[o.name].uop
         for o in operands(workload)
     ]
-    call = compiled(kernel(workload, target, device), device).call(*sources, *bound)
+    call = shared().program(workload, device).call(*sources, *bound)
     written = [s for s, o in zip(sources, operands(workload), strict=True) if o.role in (OUT, UPDATE)]
     return tuple(Tensor(s.after(call)) for s in written)
 

@@ -6,7 +6,6 @@ kernel is first built; nothing is ever searched here.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,17 +16,15 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Device, Tensor, UOp
+from tinygrad import Device, Tensor
 
 from db.records import M_BUCKETS, Target, Workload
-from kernels import devices
 from kernels.api import arguments
 from kernels.api.arguments import FLOATS, ArgumentError
+from kernels.api.launch import launch
 from kernels.formats import FORMATS, Format, FormatError, get_format, known, split_planes
-from kernels.formats.unpack import tables
 from kernels.models.header import read_header
-from kernels.serve import sink
-from kernels.serve.resolution import resolve
+from kernels.serve.server import shared
 from kernels.tinygrad.upload import upload
 
 if TYPE_CHECKING:
@@ -69,15 +66,13 @@ class PackedWeight:
         if device is not None and not isinstance(device, str):
             raise ArgumentError(f"{op}: device is {arguments.shown(device)}, expected the name of one, as in 'CPU'")
         device = Device.canonicalize(device)
-        target = devices.describe_target(devices.named(device))
+        opened = shared().device(device)
         if isinstance(raw, Tensor):
             raw = raw.numpy()
         if not isinstance(raw, np.ndarray):
             raise ArgumentError(f"{op}: raw is {arguments.kind(raw)}, not an array of uint8")
         planes = [upload(plane, device) for plane in split_planes(_rows(raw, fmt), name, (n, k))]
-        # both are remembered now: tinygrad forbids opening a device inside a captured function, where linear() may run
-        sink.renderer(device)
-        return PackedWeight(name, (n, k), (*planes, *_tables(name, device)), device, target)
+        return PackedWeight(name, (n, k), (*planes, *shared().tables(name, device)), device, opened.target)
 
     @staticmethod
     def from_gguf(path: str | Path, name: str, device: str | None = None) -> PackedWeight:
@@ -142,23 +137,11 @@ def _rows(raw: npt.NDArray[np.generic], fmt: Format) -> npt.NDArray[np.uint8]:
     raise FormatError(f"{fmt.name}: raw rows are uint8{also}, saw {raw.dtype} of shape {raw.shape}")
 
 
-@functools.cache
-def _tables(format: str, device: str) -> tuple[Tensor, ...]:
-    """A format's tables, on a device once."""
-    return tuple(upload(array, device) for array in tables.arrays(format))
-
-
 def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:
     """x [m, k] with m a bucket -> [m, n]."""
     n, k = w.shape
     workload = Workload("linear", w.format, n, k, cast(int, x.shape[0]), x_dtype, x_dtype)
-    schedule = resolve(workload, w.target).schedule
-    out = Tensor.empty(workload.m, n, dtype=x.dtype, device=w.device)
-
-    def kernel(*args: UOp) -> UOp:
-        return sink.kernel(workload, schedule, args, w.device)
-
-    return Tensor.custom_kernel(out, *w.planes, x.contiguous(), fxn=kernel)[0]
+    return launch(workload, w.device, {"w": w.planes, "x": x})[0]
 
 
 def linear(x: Tensor, w: PackedWeight) -> Tensor:

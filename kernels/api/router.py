@@ -10,7 +10,6 @@ from tinygrad import Tensor
 from kernels.api.arguments import FLOATS, ArgumentError, given, sizes
 from kernels.api.launch import launch
 from kernels.api.scalars import at_most, scalars
-from kernels.api.small import target
 from kernels.ops.topk.spec import TopK
 
 
@@ -49,5 +48,5 @@ def topk(
     )
     w = spec.workload(m, FLOATS[logits.dtype])
     read = {"logits": logits, **given(bias=bias)}
-    ids, probs = launch(w, target(str(logits.device)), str(logits.device), read)
+    ids, probs = launch(w, str(logits.device), read)
     return ids, probs

@@ -6,12 +6,8 @@ here.
 
 from __future__ import annotations
 
-import functools
-
 from tinygrad import Tensor
 
-from db.records import Target
-from kernels import devices
 from kernels.api.arguments import FLOATS, INT, ArgumentError, given, packed, sizes
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
@@ -19,16 +15,6 @@ from kernels.api.scalars import scalars
 from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.embed.spec import Embed
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
-from kernels.serve import sink
-
-
-@functools.cache
-def target(device: str) -> Target:
-    """What a device's schedules are stored for. Remembered, and so is the renderer: a captured function may not open
-    the device. Raises DeviceError for one that does not open."""
-    found = devices.describe_target(devices.named(device))
-    sink.renderer(device)
-    return found
 
 
 @scalars
@@ -41,7 +27,7 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: 
     spec = (RmsNorm if residual is None else RmsNormAdd)(n, eps, heads)
     w = spec.workload(m, FLOATS[x.dtype])
     read = {"x": x, "weight": weight, **given(residual=residual)}
-    return launch(w, target(str(x.device)), str(x.device), read)[0]
+    return launch(w, str(x.device), read)[0]
 
 
 @scalars
@@ -54,7 +40,7 @@ def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "flo
         raise ArgumentError(f"embed: dtype is {dtype!r}, expected {' or '.join(FLOATS.values())}")
     n, k = w.shape
     workload = Embed(w.format, n, k, scale).workload(m, dtype)
-    return launch(workload, w.target, w.device, {"w": w.planes, "ids": ids})[0]
+    return launch(workload, w.device, {"w": w.planes, "ids": ids})[0]
 
 
 def argmax(logits: Tensor) -> Tensor:
@@ -62,4 +48,4 @@ def argmax(logits: Tensor) -> Tensor:
     Raises ArgumentError for other shapes or dtypes."""
     m, n = sizes("argmax", "logits", logits, "[m, n]")
     workload = ArgMax(n).workload(m, FLOATS[logits.dtype])
-    return launch(workload, target(str(logits.device)), str(logits.device), {"logits": logits})[0]
+    return launch(workload, str(logits.device), {"logits": logits})[0]

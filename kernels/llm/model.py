@@ -12,9 +12,8 @@ import numpy.typing as npt
 from tinygrad import Device, Tensor, UOp, dtypes
 
 from db.records import Workload
-from kernels import devices
 from kernels.api.arguments import ArgumentError
-from kernels.llm import angles, shim
+from kernels.llm import angles
 from kernels.llm.planned import ModelError, PlannedModel, Sizes, plan
 from kernels.llm.program import Program
 from kernels.llm.prompt import CHUNKS, reads
@@ -23,8 +22,9 @@ from kernels.llm.tokens import check_temperature, token_ids
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
 from kernels.models.passes import CONTEXT
-from kernels.serve import sink
-from kernels.serve.resolution import Resolution, resolve
+from kernels.serve.resolution import Resolution
+from kernels.serve.server import resolve, shared
+from kernels.tinygrad import llm_shim
 from kernels.tinygrad.capture import captured, seeded
 from kernels.tinygrad.upload import release, upload, zeros
 
@@ -34,7 +34,7 @@ Step = Callable[[Tensor, UOp], Tensor]
 """Decodes the token in a Tensor [1] at a position: the next one."""
 
 
-class Transformer(shim.transformer()):  # type: ignore[misc]
+class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
 
     One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by
@@ -224,13 +224,12 @@ def load_planned(planned: PlannedModel, device: str | None = None) -> Transforme
     Either is of the kind that the model was planned for. Raises HeaderError for angles of rotation that cannot be.
     """
     device = Device.canonicalize(device)
-    sink.renderer(device)  # opened now: tinygrad forbids it inside a captured function
+    target = shared().device(device).target
     weights = Weights(planned.header, device)
     factors = {t.name: weights.floats(t) for t in planned.factors}
     angle_tables = angles.tables(planned.model, planned.context, factors)
     tables = {name: upload(table, device) for name, table in angle_tables.items()}
     m = [1, *(m for m in CHUNKS if m <= planned.context)]
-    target = devices.describe_target(device)
     program = Program.load(planned.passes, planned.context, m, weights, tables, device, target)
     release(device)
     return Transformer(program, planned, Sizes(weights.nbytes, program.cache_nbytes))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinygrad import Tensor, UOp
 
 from db.records import Target, Workload
-from kernels.api.launch import empty, kernel
+from kernels.api.launch import empty
 from kernels.api.launch import launch as run_kernel
 from kernels.llm.shapes import X_DTYPE, check_shapes, state
 from kernels.llm.weights import Operands, Weights
@@ -17,7 +17,7 @@ from kernels.models.plan import Columns, Launch, Pass, Source, Value
 from kernels.ops.attention.attend import START
 from kernels.ops.op import Operand
 from kernels.ops.registry import variables
-from kernels.serve.compiled import compile_all
+from kernels.serve.server import shared
 from kernels.tinygrad.upload import zeros
 
 
@@ -121,7 +121,7 @@ class Program:
             inputs = {operand: _gathered(values, sources, m) for operand, sources in launch.inputs.items()}
             given = {**inputs, **weights}
             bound = (start_pos,) if variables(w) else ()
-            written = run_kernel(w, self.target, self.device, given, *bound, out=out)
+            written = run_kernel(w, self.device, given, *bound, out=out)
             step = Launched(launch, w, given, list(written))
             yield step
             values |= zip(launch.outputs, step.written, strict=True)
@@ -129,7 +129,7 @@ class Program:
     def compile(self, sizes: Iterable[int]) -> None:
         """Compiles what `run` launches for each number of tokens: all at once, not when they run."""
         launched = (launch.workload(m, X_DTYPE) for m in sizes for launch in self.of(m).launches)
-        compile_all((kernel(w, self.target, self.device) for w in dict.fromkeys(launched)), self.device)
+        shared().compile(launched, self.device)
 
 
 def _gathered(values: Mapping[Value, Tensor], sources: Sequence[Source], m: int) -> Tensor:

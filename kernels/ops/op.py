@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import DType
 
 from db.records import Schedule, Workload
 from kernels.backends import Backend, Needs
 from kernels.ops.spec import KernelError as KernelError
 from kernels.ops.spec import Spec
+from kernels.tinygrad.uops import DType
 
 Params = dict[str, int]
 Args = Mapping[str, UOp]

@@ -6,9 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from tinygrad import UOp
-from tinygrad.renderer import Renderer
-from tinygrad.renderer.cstyle import CStyleLanguage
-from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels import backends
@@ -24,6 +21,8 @@ from kernels.ops.norm import rmsnorm
 from kernels.ops.op import KernelError, Op, Operand, Variable, Variant, fitting
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
+from kernels.tinygrad.renderers import Renderer, writes_c
+from kernels.tinygrad.uops import KernelInfo
 
 __all__ = ["OPS", "KernelError", "Operand", "Variant"]
 
@@ -65,7 +64,7 @@ def get_op(name: str) -> Op:
 def backend(ren: Renderer) -> str:
     """The device that a renderer writes for, as `variants` takes it: "CUDA", or "CUDA:PTX" where it writes no C."""
     name = str(ren.target.device)
-    if isinstance(ren, CStyleLanguage):
+    if writes_c(ren):
         return name
     return f"{name}:{type(ren).__name__.removesuffix('Renderer').upper()}"
 

@@ -1,38 +1,27 @@
 """Workload + schedule -> the kernel's SINK, with the opts checked against this kernel and device.
 
-A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand.
-`kernel` then falls back to a schedule that does, warns once, and still computes rightly; `build` raises instead.
+A stored schedule may no longer apply: another device's limits, a neighbour's shape, a database written by hand. `build`
+raises then; what is served falls back (`kernels.serve.server`).
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tinygrad import Device, UOp
-from tinygrad.renderer import Renderer
-from tinygrad.uop.ops import KernelInfo
 
 from db.records import Schedule, Workload
 from kernels import backends
 from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
+from kernels.tinygrad.renderers import Renderer, device_renderer
 from kernels.tinygrad.schedule import ScheduleError, apply_opts
 
 # what tinygrad raises for a device whose driver, library or compiler is not there
 DEVICE_MISSING = (RuntimeError, OSError, AttributeError, AssertionError, ImportError, LookupError, ExceptionGroup)
 
 
-@functools.cache
-def renderer(device: str) -> Renderer:
-    """The device's renderer. Remembered: tinygrad forbids opening a device inside a captured function."""
-    return Device[device].renderer
-
-
-@functools.lru_cache(maxsize=1024)  # as `_kernel`
 def placeholders(w: Workload) -> tuple[UOp, ...]:
     """The kernel's arguments as UOps, in slot order."""
     return tuple(UOp.placeholder(o.shape, o.dtype, slot=i) for i, o in enumerate(registry.operands(w)))
@@ -50,7 +39,7 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     default device is used. Raises KernelError for an unknown op, variant or parameters, ScheduleError for opts that do
     not apply, or without the one that the variant must have.
     """
-    ren = renderer(Device.DEFAULT) if ren is None else ren
+    ren = device_renderer(Device.DEFAULT) if ren is None else ren
     backends.find(device := registry.backend(ren)).prepare()
     return _scheduled(_body(w, schedule, device), schedule, ren)
 
@@ -73,9 +62,14 @@ def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None =
     """True if `schedule` can be built for `w`. Its opts are checked against `ren`, by default that of `device`, which
     this opens; and not at all where this machine has no such device."""
     try:
-        ren = ren or renderer(device)
+        ren = ren or device_renderer(device)
     except DEVICE_MISSING:
         ren = None
+    return can_build(w, schedule, device, ren)
+
+
+def can_build(w: Workload, schedule: Schedule, device: str, ren: Renderer | None) -> bool:
+    """True if `schedule` can be built for `w` on `device`. Its opts are not checked without a renderer."""
     try:
         if ren is None:
             _body(w, schedule, device)
@@ -90,31 +84,3 @@ def default(w: Workload, ren: Renderer) -> Schedule | None:
     """The hand-chosen schedule for a renderer's device: the first of `defaults` that applies, if one does."""
     device = registry.backend(ren)
     return next((s for s in defaults.defaults(w, device) if applies(w, s, device, ren)), None)
-
-
-@functools.cache
-def _usable(w: Workload, schedule: Schedule, device: str) -> tuple[Schedule, KernelInfo]:
-    """`schedule`, or the first of the defaults that applies where it does not, with the KernelInfo that it makes."""
-    ren = renderer(device)
-    problem: ValueError | None = None
-    for choice in (schedule, *defaults.defaults(w, registry.backend(ren)), defaults.untuned(w)):
-        try:
-            sink = build(w, choice, ren)
-        except (ScheduleError, registry.KernelError) as e:
-            problem = problem or e
-            continue
-        if problem is not None:
-            warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
-        return choice, sink.arg
-    raise AssertionError(f"the untuned schedule of {w} must build") from problem
-
-
-def kernel(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
-    """The SINK over `args` for Tensor.custom_kernel; falls back, once warned, where `schedule` does not apply."""
-    return _kernel(w, schedule, tuple(args), device)
-
-
-@functools.lru_cache(maxsize=1024)  # a model launches each of a few kernels in every layer
-def _kernel(w: Workload, schedule: Schedule, args: tuple[UOp, ...], device: str) -> UOp:
-    choice, info = _usable(w, schedule, device)
-    return registry.body(w, choice, args, registry.backend(renderer(device))).replace(arg=info)

@@ -21,7 +21,7 @@ from kernels.devices import describe_target
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
 from kernels.ops.registry import kernel_digest
-from kernels.serve import defaults, resolution
+from kernels.serve import defaults, server
 
 VOCABULARIES = json.loads(DATA.read_text(encoding="utf-8"))["vocabularies"]
 
@@ -47,7 +47,7 @@ def launches(model: str) -> int:
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The CPU, and a store that is not there; `kernels.resolve` forgets it afterwards."""
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
-    monkeypatch.setattr(resolution, "_shared", None)
+    server.use(None)
     return use_cpu(monkeypatch)
 
 

@@ -15,7 +15,7 @@ from support.streams import Ended, call, full, stream, terminal
 from support.tiers import few_of
 
 from db.codec import workload_digest
-from kernels.serve import resolution
+from kernels.serve import server
 
 NOT_UTF8 = os.fsdecode(b"a\xff")
 
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a store of one result, which commands use, on the CPU."""
-    monkeypatch.setattr(resolution, "_shared", None)
+    server.use(None)
     use_cpu(monkeypatch)
     opened(tmp_path / "store.sqlite", fact())
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))

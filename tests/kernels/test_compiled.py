@@ -1,21 +1,28 @@
 """Kernels compiled ahead: graphs take them as they are, and give and count the same as with kernels compiled later."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import platformdirs
 import pytest
 from support.attention_workloads import flash, mla_store, rope_store
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit
+from tinygrad.codegen import to_program_cache
 from tinygrad.helpers import GlobalCounters
 from tinygrad.uop.ops import Ops
 
-from db.records import Workload
-from kernels import devices
+import kernels
+from db.lookup import Lookup
+from db.records import Served, Workload
 from kernels.api import small
-from kernels.api.launch import kernel
-from kernels.serve import compiled as compiled_module
-from kernels.serve import defaults, resolution, sink
-from kernels.serve.compiled import compile_all, compiled
+from kernels.formats import reference
+from kernels.serve import defaults
+from kernels.serve.server import Server, serving, shared, use
+from kernels.tinygrad import compile as compiler
 
 EPS = 1e-6
 
@@ -24,15 +31,16 @@ EPS = 1e-6
 def programs(monkeypatch, tmp_path):
     """The folder that programs are kept in. No store is asked, and no program is known."""
     device()
-    monkeypatch.setattr(resolution, "_shared", resolution.Resolver(mode="off"))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
-    forget()
-    return tmp_path / "programs"
+    with serving(None):
+        forget()
+        yield tmp_path / "programs"
 
 
 def forget():
     """What a new process does not know."""
-    compiled_module.to_program_cache.clear()
+    use(Server(mode="off"))
+    to_program_cache.clear()
 
 
 def nothing_compiles(linear):
@@ -60,17 +68,21 @@ def counted(x, weights):
     return answer.item(), GlobalCounters.kernel_count, GlobalCounters.global_ops
 
 
+def is_compiled(workload):
+    return shared().program(workload, device().name).op is Ops.PROGRAM
+
+
 def test_a_graph_takes_compiled_kernels():
     name, n, rng = device().name, 771, np.random.default_rng(0)
-    target = devices.describe_target(name)
     rows = rng.standard_normal((4, n), dtype=np.float32)
     scales = rng.uniform(0.5, 2, (3, n)).astype(np.float32)
     xs, weights = [Tensor(row[None]).realize() for row in rows], [Tensor(scale).realize() for scale in scales]
-    sinks = [kernel(w, target, name) for w in (norm(n), largest(n))]
-    assert all(compiled(s, name) is s for s in sinks)
+    launched = norm(n), largest(n)
+    assert all(shared().program(w, name) is shared().serve(w, name).sink for w in launched)
     before = [counted(x, weights) for x in xs]
-    compile_all([*sinks, *sinks], name)
-    programs = [compiled(s, name) for s in sinks]
+    forget()
+    shared().compile([*launched, *launched], name)
+    programs = [shared().program(w, name) for w in launched]
     assert all(p.op is Ops.PROGRAM and len(p.toposort()) < 40 for p in programs)
     assert [counted(x, weights) for x in xs] == before
     step = TinyJit(lambda x: chosen(x, weights).realize())
@@ -80,44 +92,74 @@ def test_a_graph_takes_compiled_kernels():
 
 def test_another_process_does_not_compile_again(programs, monkeypatch):
     name, n, rng = device().name, 640, np.random.default_rng(1)
-    target = devices.describe_target(name)
     x, weights = (Tensor(rng.uniform(0.5, 2, (1, n)).astype(np.float32)).realize() for _ in range(2))
-    sinks = [kernel(w, target, name) for w in (norm(n), largest(n), flash(), rope_store(), mla_store())]
-    compile_all(sinks, name)
-    before, first = [compiled(s, name).arg for s in sinks], counted(x, [weights[0]])
-    assert len(list(programs.glob("*.json"))) == len(sinks)
+    launched = norm(n), largest(n), flash(), rope_store(), mla_store()
+    shared().compile(launched, name)
+    before, first = [shared().program(w, name).arg for w in launched], counted(x, [weights[0]])
+    assert len(list(programs.glob("*.json"))) == len(launched)
     forget()
-    monkeypatch.setattr(compiled_module, "lower_and_compile", nothing_compiles)
-    compile_all(sinks, name)
-    assert [compiled(s, name).arg for s in sinks] == before
+    monkeypatch.setattr(compiler, "lower_and_compile", nothing_compiles)
+    shared().compile(launched, name)
+    assert [shared().program(w, name).arg for w in launched] == before
     assert counted(x, [weights[0]]) == first
+
+
+def test_what_a_launch_compiled_is_kept_for_the_next_process(programs):
+    raw = reference.random_blocks("Q8_0", 12, 64, np.random.default_rng(0))
+    weight = kernels.PackedWeight.from_blocks(raw, "Q8_0", (12, 64))
+    x = Tensor.ones(1, 64).contiguous().realize()
+    w = Workload("linear", "Q8_0", 12, 64)
+    first = kernels.linear(x, weight).numpy()
+    assert not programs.exists()
+    shared().keep()
+    assert len(list(programs.glob("*.json"))) == 1
+    assert is_compiled(w)
+    forget()
+    assert is_compiled(w)
+    assert kernels.linear(x, weight).numpy().tobytes() == first.tobytes()
+    assert not [key for key in to_program_cache if to_program_cache[key].src[0].arg.name.startswith("linear")]
+
+
+def test_a_process_keeps_what_it_compiled_when_it_ends(tmp_path):
+    program = """
+        import numpy as np
+        from tinygrad import Device, Tensor
+        from kernels.api import small
+        small.argmax(Tensor(np.arange(48, dtype=np.float32)[None])).realize()
+        """
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": device().name, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, check=True)
+    assert len(list(tmp_path.glob("*/programs/*.json"))) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"parameters": [{"slot": 0}]}'])
 def test_a_file_that_cannot_be_read_is_made_again(programs, content):
-    name = device().name
-    one = kernel(norm(96), devices.describe_target(name), name)
-    compile_all([one], name)
+    shared().compile([norm(96)], device().name)
     [path] = programs.glob("*.json")
     whole = path.read_text()
     path.write_text(content)
     forget()
-    compile_all([one], name)
-    assert compiled(one, name).op is Ops.PROGRAM
+    shared().compile([norm(96)], device().name)
+    assert is_compiled(norm(96))
     assert path.read_text() == whole
 
 
 def test_a_cache_folder_that_cannot_be_written_is_done_without(programs):
     programs.write_text("no folder")
-    name = device().name
-    one = kernel(norm(160), devices.describe_target(name), name)
-    compile_all([one], name)
-    assert compiled(one, name).op is Ops.PROGRAM
+    shared().compile([norm(160)], device().name)
+    assert is_compiled(norm(160))
 
 
-def test_a_kernel_that_tinygrad_schedules_is_left_to_it():
+class Untuned(Lookup):
+    """A store that leaves every workload to tinygrad."""
+
+    def exact(self, workload, target, kernel_digest):
+        return Served(workload, target, defaults.untuned(workload), 1.0, "user")
+
+
+def test_a_kernel_that_tinygrad_schedules_is_left_to_it(programs):
     """BEAM may search for its opts."""
-    name, w = device().name, norm(64)
-    untuned = sink.kernel(w, defaults.untuned(w), sink.placeholders(w), name)
-    compile_all([untuned], name)
-    assert compiled(untuned, name) is untuned
+    with serving(Server(Untuned(), "exact")):
+        shared().compile([norm(64)], device().name)
+        assert not is_compiled(norm(64))
+    assert not programs.exists()

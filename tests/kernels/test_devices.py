@@ -173,7 +173,7 @@ def test_a_missing_driver_is_seen_without_a_process(monkeypatch, device):
     ],
 )
 def test_a_device_that_fails_in_its_own_way(monkeypatch, program, seconds, detail):
-    monkeypatch.setattr(devices, "_PROBE", program)
+    monkeypatch.setattr(devices, "PROBE", program)
     monkeypatch.setattr(devices, "_PROBE_SECONDS", seconds)
     assert devices.probe_device("WEBGPU") == Finding(False, detail)
 

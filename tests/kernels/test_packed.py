@@ -15,15 +15,16 @@ from kernels.api.packed import bucket
 from kernels.formats import FormatError, reference
 from kernels.formats.unpack import tables
 from kernels.models.header import HeaderError
-from kernels.serve import resolution
+from kernels.serve.server import Server, serving
 
 N, K = 10, 64
 
 
 @pytest.fixture(autouse=True)
-def _no_stores(monkeypatch):
+def _no_stores():
     device()
-    monkeypatch.setattr(resolution, "_shared", resolution.Resolver(mode="off"))
+    with serving(Server(mode="off")):
+        yield
 
 
 def rows(format="Q8_0", n=N, k=K, seed=0):

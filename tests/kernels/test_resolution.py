@@ -21,7 +21,8 @@ from kernels.formats import FormatError
 from kernels.ops.registry import KernelError, kernel_digest
 from kernels.serve import defaults, resolution, sink
 from kernels.serve.defaults import near_enough
-from kernels.serve.resolution import STEPS, Resolver
+from kernels.serve.resolution import STEPS
+from kernels.serve.server import Server
 
 W = Workload("linear", "Q4_0", 64, 64)
 NEAR, FAR, OTHER_FORMAT = replace(W, n=80), replace(W, n=4096, k=4096), replace(W, format="Q8_0")
@@ -49,14 +50,14 @@ def sister(here):
 
 @pytest.fixture
 def resolver(tmp_path, here):
-    """A Resolver over new stores that hold these rows: measurements as `fact` makes them, for W here unless changed."""
+    """`Server.resolve` over new stores that hold these rows: measurements as `fact` makes them, for W by default."""
     numbers = itertools.count()
 
     def make(user=(), packaged=(), mode="on"):
         paths = [tmp_path / f"{name}{next(numbers)}" for name in ("user", "packaged")]
         for path, rows in zip(paths, (user, packaged), strict=True):
             opened(path, *(fact(**{"workload": W, "target": here, "kernel_digest": DIGEST, **row}) for row in rows))
-        return Resolver(Lookup(*paths), mode)
+        return Server(Lookup(*paths), mode).resolve
 
     return make
 
@@ -162,7 +163,7 @@ class Counting(Lookup):
 
 def test_an_answer_is_remembered_and_asked_for_once_by_many_threads(tmp_path, here):
     lookup = Counting(tmp_path / "missing", tmp_path / "missing too")
-    resolve, answers, start = Resolver(lookup, "on"), [], threading.Barrier(8)
+    resolve, answers, start = Server(lookup, "on").resolve, [], threading.Barrier(8)
 
     def ask():
         start.wait()
@@ -185,7 +186,7 @@ def test_a_store_that_cannot_be_read_is_a_miss(tmp_path, here):
     corrupt.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     folder.mkdir()
     for path in (tmp_path / "missing" / "deeper", corrupt, folder):
-        assert Resolver(Lookup(path, path), "on")(W, here).step == "default"
+        assert Server(Lookup(path, path), "on").resolve(W, here).step == "default"
     assert corrupt.stat().st_size == 5016
 
 

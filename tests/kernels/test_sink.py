@@ -1,18 +1,19 @@
 """Building kernels, and falling back where a stored schedule no longer applies: once warned, and still right."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.kernel_runs import backend, device, linear_case, schedule
-from tinygrad import Device, Tensor
+from tinygrad import Tensor
 
 import kernels
-from db.records import Opt, Schedule, Workload
+from db.lookup import Lookup
+from db.records import Opt, Schedule, Served, Workload
 from kernels.formats import reference
 from kernels.ops.registry import KernelError, body
 from kernels.serve import defaults, sink
+from kernels.serve.server import Server, serving
 from kernels.serve.sink import applies, placeholders
 from kernels.tinygrad.schedule import ScheduleError
 
@@ -29,32 +30,40 @@ STALE = {
 }
 
 
-def right(w, found):
-    """Runs `found` through Tensor.custom_kernel as kernels.linear does, and compares."""
+class Only(Lookup):
+    """A store whose only schedule is accepted for every workload."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule = schedule
+
+    def exact(self, workload, target, kernel_digest):
+        return Served(workload, target, self.schedule, 1.0, "user")
+
+
+def right(w):
+    """Runs kernels.linear and compares."""
     device()
     raw = reference.random_blocks(w.format, w.n, w.k, np.random.default_rng(0))
     case = linear_case(w, raw)
     truth = case.truths["out"].reference
     packed = kernels.PackedWeight.from_blocks(raw, w.format, (w.n, w.k))
-    out = Tensor.custom_kernel(
-        Tensor.empty(w.m, w.n),
-        *packed.planes,
-        Tensor(case.arrays["x"]),
-        fxn=lambda *args: sink.kernel(w, found, args, Device.DEFAULT),
-    )[0].numpy()
+    out = kernels.linear(Tensor(case.arrays["x"]), packed).numpy()
     assert np.linalg.norm(out - truth) <= 1e-5 * np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("case", STALE)
 def test_a_schedule_that_no_longer_applies_warns_once_and_computes_rightly(case):
-    w = replace(W, k=32 * (3 + list(STALE).index(case)))  # answers are remembered: each case has a workload of its own
-    with pytest.warns(UserWarning, match="no longer applies and is not used") as seen:
-        right(w, STALE[case])
-    assert len(seen) == 1
-    assert f"k={w.k}" in str(seen[0].message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        right(w, STALE[case])
+    name = device().name
+    with serving(server := Server(Only(STALE[case]), "exact")):
+        with pytest.warns(UserWarning, match="no longer applies and is not used") as seen:
+            right(W)
+        assert len(seen) == 1
+        assert f"k={W.k}" in str(seen[0].message)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            right(W)
+        assert server.serve(W, name).step == "default"
 
 
 @pytest.mark.parametrize("stale", STALE.values(), ids=STALE.keys())
@@ -70,9 +79,11 @@ def test_a_schedule_that_applies_is_used_without_a_word():
     ren = device().renderer
     built = sink.build(W, found, ren)
     assert [(o.op.name, o.arg) for o in built.arg.opts_to_apply] == [("UPCAST", 2)]
-    assert sink.kernel(W, found, placeholders(W), backend()).arg.opts_to_apply == built.arg.opts_to_apply
     assert applies(W, found, backend())
-    right(W, found)
+    with serving(server := Server(Only(found), "exact")):
+        served = server.serve(W, device().name)
+        assert (served.schedule, served.step, served.sink) == (found, "user", built)
+        right(W)
 
 
 def test_no_opts_and_not_tuned_are_not_the_same():

@@ -16,8 +16,8 @@ from db.lookup import Lookup
 from db.records import Served, Target, Workload
 from kernels.models.header import Header, read_header
 from kernels.models.passes import PROMPT_TOKENS, plan_passes
-from kernels.serve import defaults, resolution
-from kernels.serve.modes import lookup_mode
+from kernels.serve import defaults
+from kernels.serve.server import Server, use
 
 MODELS = [*(f"made {name}" for name in synthetic_models.MODELS), *(f"small {n}" for n in CASES)]
 DEVICES = ("CPU", "NULL")  # NULL is a GPU to a plan, which divides the context there
@@ -41,7 +41,7 @@ class Recorder(Lookup):
 def _stores_afterwards() -> Iterator[None]:
     device()
     yield
-    resolution.serve_from(Lookup(), lookup_mode())
+    use(None)
 
 
 def header(name: str, folder: Path) -> Header:
@@ -72,7 +72,7 @@ def test_each_launch_of_a_plan_is_that_of_a_function(name: str, device: str, tmp
     for run in {run: None for workloads in passes(name, tmp_path, device) for run in runs(workloads)}:
         if (device, run) not in ASKED:
             launched = call(run, device)
-            resolution.serve_from(recorder := Recorder(), "exact")
+            use(Server(recorder := Recorder(), "exact"))
             launched()
             assert recorder.asked == set(run), launched.func
             ASKED.add((device, run))

@@ -8,9 +8,9 @@ from tinygrad import Tensor
 
 from db.records import Workload
 from kernels import PackedWeight
-from kernels.api import small
 from kernels.ops.op import DTYPES
 from kernels.ops.registry import OPS, operands
+from kernels.serve.server import shared
 
 
 class Given:
@@ -37,7 +37,7 @@ class Given:
     def weight(self, format: str, n: int, k: int) -> PackedWeight:
         planes = [o for o in operands(Workload("linear", format, n, k)) if o.name.startswith("w.")]
         empty = (Tensor.empty(*o.shape, dtype=o.dtype, device=self.device) for o in planes)
-        return PackedWeight(format, (n, k), tuple(empty), self.device, small.target(self.device))
+        return PackedWeight(format, (n, k), tuple(empty), self.device, shared().device(self.device).target)
 
     @property
     def own(self) -> PackedWeight:

@@ -8,7 +8,6 @@ from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits as default_splits
 
@@ -62,8 +61,8 @@ def _decode(op: str, asked: Asked, q: Tensor, splits: int | None, start_pos: int
     (spec, read), device, dtype = asked, str(q.device), FLOATS[q.dtype]
     splits = splits or default_splits(spec.seen, spec.heads, spec.kv_heads, device)
     w = spec.one_token(splits).workload(1, dtype, dtype if splits == 1 else "float32")
-    out, lse = launch(w, target(device), device, read, bound(op, start_pos, spec.max_ctx, 1))
+    out, lse = launch(w, device, read, bound(op, start_pos, spec.max_ctx, 1))
     if splits == 1:
         return out.reshape(spec.heads, spec.v_head_dim)
     w = FlashCombine(spec.heads, spec.v_head_dim, splits).workload(1, "float32", dtype)
-    return launch(w, target(device), device, {"parts": out, "lse": lse})[0]
+    return launch(w, device, {"parts": out, "lse": lse})[0]

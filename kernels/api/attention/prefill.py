@@ -9,7 +9,6 @@ from kernels.api.arguments import FLOATS
 from kernels.api.attention.common import Asked, bound, flash, latent
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 
 
 @scalars
@@ -45,4 +44,4 @@ def mla_prefill(
 def _prefill(op: str, asked: Asked, q: Tensor, start_pos: int | UOp) -> Tensor:
     (spec, read), device, m = asked, str(q.device), int(q.shape[0])
     w = spec.workload(m, FLOATS[q.dtype])
-    return launch(w, target(device), device, read, bound(op, start_pos, spec.max_ctx, m))[0]
+    return launch(w, device, read, bound(op, start_pos, spec.max_ctx, m))[0]

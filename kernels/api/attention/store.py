@@ -10,7 +10,6 @@ from kernels.api.arguments import FLOATS, HALF, SINGLE, ArgumentError, fitting, 
 from kernels.api.attention.common import bound, pair
 from kernels.api.launch import launch
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 
@@ -55,7 +54,7 @@ def rope_cache_store(
     read |= {} if angles is None else dict(zip(("cos", "sin"), angles, strict=True))
     read |= {} if norms is None else dict(zip(("q_norm", "k_norm"), pair(op, "norms", norms), strict=True))
     device, w = str(qkv.device), spec.workload(m, FLOATS[qkv.dtype])
-    q, k, v = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
+    q, k, v = launch(w, device, read, bound(op, start_pos, rows, m))
     return q, k, v
 
 
@@ -108,7 +107,7 @@ def mla_cache_store(
     device = str(q.device)
     w = spec.workload(m, FLOATS[q.dtype])
     read = {"q": q, "kv": kv, "cache": cache, "kv_norm": kv_norm, "cos": angles[0], "sin": angles[1]}
-    q_rope, after = launch(w, target(device), device, read, bound(op, start_pos, rows, m))
+    q_rope, after = launch(w, device, read, bound(op, start_pos, rows, m))
     return q_rope, after
 
 

@@ -9,7 +9,6 @@ from kernels.api.fused.workload import bucket, epilogue, tokens
 from kernels.api.launch import launch
 from kernels.api.packed import PackedWeight
 from kernels.api.scalars import scalars
-from kernels.api.small import target
 from kernels.ops.experts.spec import Chosen, ExpertLinear, ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 
 
@@ -37,7 +36,7 @@ def expert_gate_up(
     m, biased = tokens(op, x, "[m, k]", k), gate_bias is not None
     spec = ExpertLinear(gate.format, n, k, experts, used, "gate_up", up.format, act, biased)
     read = {"gate": gate.planes, "up": up.planes, "x": x, "ids": ids, **given(gate_bias=gate_bias, up_bias=up_bias)}
-    return launch(spec.workload(m, FLOATS[x.dtype]), gate.target, gate.device, read)[0]
+    return launch(spec.workload(m, FLOATS[x.dtype]), gate.device, read)[0]
 
 
 @scalars
@@ -61,7 +60,7 @@ def expert_down(
     added = epilogue(add=residual)
     spec = ExpertLinear(w.format, n, k, experts, used, "down", bias=bias is not None, epilogue=added)
     read = {"w": w.planes, "x": x, "ids": ids, "probs": probs, **given(down_bias=bias, residual=residual)}
-    return launch(spec.workload(m, FLOATS[x.dtype]), w.target, w.device, read)[0]
+    return launch(spec.workload(m, FLOATS[x.dtype]), w.device, read)[0]
 
 
 @scalars
@@ -92,7 +91,7 @@ def mixture(
     dtype = FLOATS[x.dtype]
 
     def sort(spec: Chosen, **read: Tensor) -> Tensor:
-        return launch(spec.workload(m, dtype), gate.target, gate.device, read)[0]
+        return launch(spec.workload(m, dtype), gate.device, read)[0]
 
     tiles = sort(ExpertTiles(experts, used), places=sort(ExpertPlaces(experts, used), ids=ids))
 
@@ -100,7 +99,7 @@ def mixture(
         n, k, name = w.shape[0] // experts, w.shape[1], epilogue(bias=bias, gate=gate)
         spec = ExpertProduct(w.format, n, k, experts, used, of, "silu" if gate is None else act, name)
         read = {"w": w.planes, "x": x, "tiles": tiles, "ids": ids, **given(bias=bias, gate=gate)}
-        return launch(spec.workload(m, dtype), w.target, w.device, read)[0].reshape(m, used, n)
+        return launch(spec.workload(m, dtype), w.device, read)[0].reshape(m, used, n)
 
     gated = product(x, up, "token", up_bias, product(x, gate, "token", gate_bias))
     return expert_sum(product(gated, down, "pair", down_bias), probs, residual)
@@ -113,7 +112,7 @@ def expert_sum(x: Tensor, probs: Tensor, residual: Tensor | None = None) -> Tens
     spec = ExpertSum(n, used, epilogue(add=residual))
     asked = spec.workload(bucket("expert_sum", x, m), FLOATS[x.dtype])
     read = {"x": x, "probs": probs, **given(residual=residual)}
-    return launch(asked, target(str(x.device)), str(x.device), read)[0]
+    return launch(asked, str(x.device), read)[0]
 
 
 def _used(op: str, ids: Tensor) -> int:

@@ -20,7 +20,7 @@ def linear_add(x: Tensor, w: PackedWeight, residual: Tensor | None = None, bias:
     packed("linear_add", w=w)
     m, name = tokens("linear_add", x, "[m, k]", w.shape[1]), epilogue(bias=bias, add=residual)
     asked = Linear(w.format, *w.shape, name).workload(m, FLOATS[x.dtype])
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x, **given(bias=bias, residual=residual)})[0]
 
 
 @scalars
@@ -30,7 +30,7 @@ def linear_gate(x: Tensor, w: PackedWeight, gate: Tensor, act: str = "silu", bia
     packed("linear_gate", w=w)
     m, name = tokens("linear_gate", x, "[m, k]", w.shape[1]), epilogue(bias=bias, gate=gate)
     asked = Linear(w.format, *w.shape, name, act).workload(m, FLOATS[x.dtype])
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x, "gate": gate, **given(bias=bias)})[0]
 
 
 @scalars
@@ -55,7 +55,7 @@ def rmsnorm_linear(
     spec = RmsNormLinear(tuple((w.format, w.shape[0]) for w in weights), k, row, eps, epilogue(bias=bias))
     asked = spec.workload(bucket(op, x, m), FLOATS[x.dtype])
     planes = {f"w{i}": w.planes for i, w in enumerate(weights)}
-    return launch(asked, first.target, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
+    return launch(asked, first.device, {**planes, "x": x, "norm": norm, **given(bias=bias)})[0]
 
 
 @scalars
@@ -70,7 +70,7 @@ def gate_up(
     spec = GateUp(gate.format, *gate.shape, up.format, act, None if norm is None else eps)
     asked = spec.workload(m, FLOATS[x.dtype])
     read = {"gate": gate.planes, "up": up.planes, "x": x, **given(norm=norm)}
-    return launch(asked, gate.target, gate.device, read)[0]
+    return launch(asked, gate.device, read)[0]
 
 
 @scalars
@@ -93,4 +93,4 @@ def head_linear(x: Tensor, w: PackedWeight, *, heads: int | None = None, step: i
         raise ArgumentError(f"{op}: w of shape {w.shape} is not [heads * n, k] of {heads} heads")
     spec = HeadLinear(w.format, rows // heads, k, heads, k if step is None else step, row)
     asked = spec.workload(m, FLOATS[x.dtype])
-    return launch(asked, w.target, w.device, {"w": w.planes, "x": x})[0]
+    return launch(asked, w.device, {"w": w.planes, "x": x})[0]

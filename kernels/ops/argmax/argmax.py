@@ -10,8 +10,6 @@ n = k. Variants:
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Schedule, Workload
 from kernels import backends
@@ -22,6 +20,7 @@ from kernels.ops.kit.workgroup import PARTS, Store, Team, loop, number, reduce
 from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant, fitting
 from kernels.ops.topk.routing import NEVER, before, clean
+from kernels.tinygrad.uops import AddrSpace, AxisType, Ops
 
 _SLOT = 600  # tinygrad numbers its own arrays from 0
 

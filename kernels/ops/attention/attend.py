@@ -20,12 +20,12 @@ from functools import reduce
 from operator import add
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.kit import workgroup
 from kernels.ops.op import DTYPES, OUT, Args, KernelError, Operand, Variable
+from kernels.tinygrad.uops import AxisType, Ops
 
 START = "start_pos"
 """The Variable that is the position of the decoded token: tinygrad.llm's name for it."""

@@ -19,8 +19,6 @@ from functools import cached_property, reduce
 from operator import add
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.backends import Needs
@@ -30,6 +28,7 @@ from kernels.ops.attention.workgroup import LOCAL_NBYTES
 from kernels.ops.kit.masked_element import element
 from kernels.ops.kit.warp_sum import WARP, other_lane
 from kernels.ops.op import DTYPES, Args, Params
+from kernels.tinygrad.uops import AddrSpace, AxisType
 
 COLUMNS = 8  # columns of 16 bytes, which a lane reads at a time
 _REGISTERS = 160

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial, reduce
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType
 
 from db.records import Workload
 from kernels.backends import Needs
@@ -26,6 +24,7 @@ from kernels.ops.attention.attend import EMPTY, Attention, Span, added, chance, 
 from kernels.ops.kit.masked_element import element
 from kernels.ops.kit.workgroup import PARTS, Store, loop
 from kernels.ops.op import DTYPES, Args, Params
+from kernels.tinygrad.uops import AddrSpace, AxisType
 
 LOCAL_NBYTES = 32768  # more of it would leave room for fewer workgroups at a time
 COLUMNS = 8

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import Ops
 
 from db.records import Opt, Schedule, Workload
 from kernels import backends
@@ -25,6 +24,7 @@ from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, Expert
 from kernels.ops.kit.workgroup import loop, reduce
 from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
+from kernels.tinygrad.uops import Ops
 
 _MANY = 256
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import Ops
+
+from kernels.tinygrad.uops import Ops
 
 
 def element(array: UOp, indices: Sequence[UOp | int], condition: UOp | None = None) -> UOp:

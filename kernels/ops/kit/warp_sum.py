@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import Ops
 
 from kernels import backends
+from kernels.tinygrad.uops import AddrSpace, Ops
 
 WARP = 32
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace, DType
-from tinygrad.uop.ops import AxisType, Ops
+
+from kernels.tinygrad.uops import AddrSpace, AxisType, DType, Ops
 
 PARTS = 16
 _SLOT = 400  # tinygrad numbers its own arrays from 0

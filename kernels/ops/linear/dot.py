@@ -21,11 +21,11 @@ from functools import reduce
 from operator import add
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.formats import get_format
 from kernels.formats.unpack import Block, Placed, float32, get_layout, half, in_place, number
 from kernels.ops.op import WEIGHT, Args, Operand, Params
+from kernels.tinygrad.uops import AxisType, Ops
 
 LANES = (16, 8, 4, 2, 1)
 WORDS = (8, 4, 2, 1)

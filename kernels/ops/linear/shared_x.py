@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType
 
 from kernels.ops.kit.warp_sum import WARP, accumulate, warp_sum
 from kernels.ops.linear.dot import Index, Rows, total
 from kernels.ops.op import Args
+from kernels.tinygrad.uops import AddrSpace, AxisType
 
 GROUP, PAD = 64, 4
 _SLOT = 600

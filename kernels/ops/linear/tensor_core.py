@@ -33,7 +33,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType
 
 from db.records import Opt, Workload
 from kernels import backends
@@ -42,6 +41,7 @@ from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, number
 from kernels.ops.linear.dot import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
 from kernels.ops.op import Args, KernelError, Params, Variant
+from kernels.tinygrad.uops import AxisType
 
 # Relative error ||out - ref|| / ||ref||: four times what is left out; a float16 output is rounded to 11 bits anyway
 TOLERANCES = {("tc", "float32"): 2e-5}

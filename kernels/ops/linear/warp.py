@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.backends import Needs
 from kernels.formats import get_format
@@ -42,6 +40,7 @@ from kernels.ops.linear.dot import (
     step_sums,
 )
 from kernels.ops.op import Args, Params
+from kernels.tinygrad.uops import AddrSpace, AxisType, Ops
 
 MAX_TOKENS = 8
 _PINS = 700  # the first slot of registers; tinygrad numbers its own from 0

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
-from tinygrad.dtype import AddrSpace
-from tinygrad.uop.ops import AxisType, Ops
 
 from db.records import Opt, Schedule, Workload
 from kernels import backends
@@ -26,6 +24,7 @@ from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import LANES, total
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant, fitting
+from kernels.tinygrad.uops import AddrSpace, AxisType, Ops
 
 _MAX_COLUMNS = 32  # of a row, that a lane keeps in registers
 _SLOT = 500  # tinygrad numbers its own arrays from 0

@@ -7,12 +7,12 @@ compared with (with groups 12 and 13 in them); what is computed along the way ha
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import Ops
 
 from kernels.formats.unpack import float32
 from kernels.ops.kit.workgroup import loop, number, reduce
 from kernels.ops.op import Args
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.tinygrad.uops import Ops
 
 Place = tuple[UOp, UOp]
 """An expert: its group and its number within."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType
 
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.warp_sum import WARP, other_lane
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.tinygrad.uops import AxisType
 
 _BITS = (16, 8, 4, 2, 1)
 _ABSENT = 2.0**24  # an id after every other; ids are kept as floats, which is what shuffles are written for

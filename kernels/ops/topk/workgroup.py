@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
-from tinygrad.uop.ops import AxisType, Ops
 
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.workgroup import Team, number, shared_items
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.tinygrad.uops import AxisType, Ops
 
 
 def team_params(r: Routing) -> tuple[Params, ...]:
