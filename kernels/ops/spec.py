@@ -63,29 +63,8 @@ class Spec:
         Raises KernelError for another op, for an `extra` with an unknown, missing or mistyped field, for a format, n, k
         or epilogue that the other fields contradict, and for values without kernels (`check`).
         """
-        kind = next((c for c in (cls, *cls.__subclasses__()) if c.op == w.op), None)
-        if kind is None:
-            raise KernelError(f"{w.op!r} is no workload of {cls.__name__}")
-        known, given = _fields(kind), dict(w.extra)
-        if unknown := given.keys() - (known.keys() - {*OWN}):
-            names = ", ".join(name for name in known if name not in OWN) or "none"
-            said = ", ".join(map(repr, sorted(unknown, key=repr)))
-            raise KernelError(f"{w.op} has no field {said:.200}; its fields are: {names}")
-        found: dict[str, Any] = {}
-        for name, (type_, default) in known.items():
-            if name in OWN:
-                found[name] = getattr(w, name)
-            elif name in given:
-                found[name] = _read(w.op, name, type_, given[name])
-            elif default is MISSING:
-                raise KernelError(f"{w.op} needs the field {name}, {_said(type_)}")
-        spec = kind(**found)
-        spec.check(w)
-        for name in OWN:
-            own, theirs = getattr(spec, name, "none"), getattr(w, name)
-            if own != theirs:
-                raise KernelError(f"{w.op}: {name} is {theirs!r}, but {own!r} follows from {spec}")
-        return spec
+        found: Self = _remembered(cls, w, repr(w.extra))  # equal extras may differ in type: 1 == True
+        return found
 
     def check(self, w: Workload) -> None:
         """Raises KernelError for values that no kernel has, for the tokens and dtypes of `w`."""
@@ -98,6 +77,35 @@ class Spec:
         for name in names:
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise KernelError(f"{self.op} needs a {name} above 0, saw {value}")
+
+
+def _from_workload(cls: type[Spec], w: Workload, spelled: str) -> Spec:
+    kind = next((c for c in (cls, *cls.__subclasses__()) if c.op == w.op), None)
+    if kind is None:
+        raise KernelError(f"{w.op!r} is no workload of {cls.__name__}")
+    known, given = _fields(kind), dict(w.extra)
+    if unknown := given.keys() - (known.keys() - {*OWN}):
+        names = ", ".join(name for name in known if name not in OWN) or "none"
+        said = ", ".join(map(repr, sorted(unknown, key=repr)))
+        raise KernelError(f"{w.op} has no field {said:.200}; its fields are: {names}")
+    found: dict[str, Any] = {}
+    for name, (type_, default) in known.items():
+        if name in OWN:
+            found[name] = getattr(w, name)
+        elif name in given:
+            found[name] = _read(w.op, name, type_, given[name])
+        elif default is MISSING:
+            raise KernelError(f"{w.op} needs the field {name}, {_said(type_)}")
+    spec = kind(**found)
+    spec.check(w)
+    for name in OWN:
+        own, theirs = getattr(spec, name, "none"), getattr(w, name)
+        if own != theirs:
+            raise KernelError(f"{w.op}: {name} is {theirs!r}, but {own!r} follows from {spec}")
+    return spec
+
+
+_remembered: Callable[[Any, Workload, str], Any] = functools.lru_cache(maxsize=4096)(_from_workload)
 
 
 def _read(op: str, name: str, kind: Any, value: object) -> object:
