@@ -17,7 +17,7 @@ from support.tiers import few_of
 from kernels import llm
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.serve import resolution
+from kernels.serve.server import serving
 
 ONCE = {"read_header": 1, "plan_passes": 1}
 COMMANDS = {
@@ -57,10 +57,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
-    monkeypatch.setattr(resolution, "_shared", None)
-    return use_cpu(monkeypatch)
+    with serving(None):
+        yield use_cpu(monkeypatch)
 
 
 @pytest.mark.parametrize("command", few_of(COMMANDS, lambda command: command not in ("bench", "verify")))

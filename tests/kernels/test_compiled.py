@@ -48,7 +48,7 @@ def nothing_compiles(linear):
 
 
 def norm(n):
-    return Workload("rmsnorm", "F32", n, n, 1, "float32", "float32", "none", (("eps", "1e-06"),))
+    return Workload("rmsnorm", "F32", n, n, 1, "float32", "float32", "none", (("eps", 1e-06),))
 
 
 def largest(n):

@@ -15,7 +15,7 @@ from db.records import Outcome
 from kernels.ops.experts.expert_tiles import Tiles
 from kernels.ops.experts.spec import ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 from kernels.ops.op import KernelError
-from kernels.ops.registry import OPS, nbytes_moved, operands, variants
+from kernels.ops.registry import nbytes_moved, operands, variants
 from kernels.serve import defaults
 from kernels.serve.sink import applies, build, default
 
@@ -75,12 +75,13 @@ def test_random_schedules(w, count):
 @pytest.mark.parametrize("op", ["expert_places", "expert_tiles", "expert_product", "expert_sum"])
 @counts()
 def test_many_random_schedules_of_each_op(op, count):
-    sizes = {"experts": 4, "used": 2}
-    w = {
-        "expert_product": ExpertProduct("Q4_0", 24, 96, **sizes, of="token", epilogue="bias_gate").workload(32),
-        "expert_sum": ExpertSum(24, 2, "add").workload(32),
-    }.get(op, OPS[op].spec(**sizes).workload(32))
-    assert_random_schedules(w, count, 1e-5)
+    spec = {
+        "expert_places": ExpertPlaces(4, 2),
+        "expert_tiles": ExpertTiles(4, 2),
+        "expert_product": ExpertProduct("Q4_0", 24, 96, 4, 2, of="token", epilogue="bias_gate"),
+        "expert_sum": ExpertSum(24, 2, "add"),
+    }[op]
+    assert_random_schedules(spec.workload(32), count, 1e-5)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
