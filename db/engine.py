@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -143,6 +144,7 @@ def _sqlite_engine(path: Path) -> Engine:
     # No pool: a connection costs a fraction of a millisecond, and none is left to be carried across a fork or thread.
     url = URL.create("sqlite", database=str(path))
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
+    logging.getLogger(f"{NullPool.__module__}.{NullPool.__name__}").addFilter(_no_ctrl_c)
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _: object) -> None:
@@ -159,6 +161,12 @@ def _sqlite_engine(path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _no_ctrl_c(record: logging.LogRecord) -> bool:
+    """False for the traceback that SQLAlchemy logs where Ctrl-C comes while it closes a connection. It goes on to raise
+    the KeyboardInterrupt, which the command tells of in one line."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], KeyboardInterrupt)
 
 
 def _use_wal(engine: Engine) -> None:

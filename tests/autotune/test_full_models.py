@@ -44,6 +44,7 @@ def test_a_model_of_mixed_formats_is_right_on_every_path(name: str, tmp_path: Pa
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXED)
 def test_the_layers_that_are_kept_mix_formats(name: str, tmp_path: Path) -> None:
     header = read_header(write_full_model(name, tmp_path / "model.gguf", LAYERS))

@@ -110,6 +110,7 @@ def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tensors", "first"),
     few_of(
@@ -127,6 +128,7 @@ def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
             ("qwen3moe", ("blk.0.ffn_gate_inp.weight", "blk.1.ffn_gate_inp.weight"), r"blk\.0\.router_logits differs"),
         ],
         lambda row: "ffn_down" in row[1][0],
+        pytest.mark.nightly,
     ),
 )
 def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, str], first: str, folder: Path) -> None:

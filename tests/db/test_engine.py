@@ -19,7 +19,7 @@ from support import store_writer
 from support.store_rows import RUN, fact, opened, schedule
 
 from db import queries, schema
-from db.engine import MIGRATIONS, upgrade, writing
+from db.engine import MIGRATIONS, open_engine, upgrade, writing
 from db.inserts import insert_measurements
 from db.store import Store, StoreError
 
@@ -231,3 +231,18 @@ def test_a_read_only_folder_serves_but_is_not_written(tmp_path: Path) -> None:
         folder.chmod(0o755)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 2, done.stdout
+
+
+def test_ctrl_c_while_a_connection_is_closed_logs_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(tmp_path / "store.sqlite")
+
+    def interrupted(connection: sqlite3.Connection) -> None:
+        connection.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.dialect, "do_close", interrupted)
+    with pytest.raises(KeyboardInterrupt), engine.connect():
+        pass
+    assert caplog.records == []

@@ -78,6 +78,7 @@ def test_random_schedules(w, count):
     assert_random_schedules(w, count, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["rmsnorm_linear", "gate_up", "expert_linear", "head_linear"])
 @counts()
 def test_many_random_schedules_of_each_op(op, count):

@@ -87,7 +87,7 @@ def test_one_program_serves_every_position(variant):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("variant", ["warp", "team"])
+@pytest.mark.parametrize("variant", ["warp", pytest.param("team", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name",
     few_of(
