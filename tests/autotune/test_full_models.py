@@ -18,8 +18,17 @@ from kernels.llm import load
 from kernels.models.header import read_header
 
 LAYERS, CONTEXT = 4, 128
-NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
-WIDE = ("deepseek-v2-lite", "glm-4.7-flash", "gpt-oss-20b", "llama-3.1-8b", "llama-3.2-3b", "qwen3-8b")
+NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b")
+WIDE = (
+    "qwen3-1.7b",
+    "youtu-llm-2b",
+    "deepseek-v2-lite",
+    "glm-4.7-flash",
+    "gpt-oss-20b",
+    "llama-3.1-8b",
+    "llama-3.2-3b",
+    "qwen3-8b",
+)
 MODELS = (*NARROW, *WIDE)
 MIXED = {  # of attn_v and ffn_down: what a file of one format would not show
     "smollm2-135m": {"Q8_0", "Q5_0", "Q6_K", "Q4_K"},

@@ -61,7 +61,7 @@ def simulated(path: Path, db: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 @needs_toolchain
-@pytest.mark.parametrize("tuned", [False, True], ids=["untuned", "tuned"])
+@pytest.mark.parametrize("tuned", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["untuned", "tuned"])
 def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     if tuned:  # as if a sweep had accepted other schedules than the defaults, for every launch of a token

@@ -162,7 +162,10 @@ def test_a_token_that_is_skipped_after_a_cached_prefix_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"scale": 2.0}, {"gating": "sigmoid"}, {"norm": False}])
+@pytest.mark.parametrize(
+    "change",
+    few_of([{"scale": 2.0}, {"gating": "sigmoid"}, {"norm": False}], lambda c: "gating" in c, pytest.mark.nightly),
+)
 def test_another_rule_of_routing_is_no_near_tie(change: dict[str, Any], folder: Path) -> None:
     """Each path's choice is right by its own rule, and the pass over many tokens has another rule."""
     model = opened(written(folder, "qwen3moe"))

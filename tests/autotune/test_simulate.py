@@ -55,7 +55,7 @@ def test_a_metal_default_of_every_op_and_format_is_no_heuristic() -> None:
         assert applies(w, defaults(w, "METAL")[-1], "METAL", RENDERER)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @needs_toolchain
 def test_a_kernel_reads_or_writes_each_of_its_operands() -> None:
     """A graph of tinygrad 0.14 binds buffers by their position in the call: one left out would shift the others."""

@@ -14,7 +14,7 @@ def planned(db: Path, device: str) -> int:
     return len(json.loads(autotune("sweep", "--demo", "--dry-run", "--device", device, "--json", db=db)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demo_ends_with_a_table_of_validated_schedules(tmp_path: Path) -> None:
     db = tmp_path / "store.sqlite"
     text = autotune("sweep", "--demo", "--budget", "0.5", "--beam", "1", db=db)
