@@ -1,5 +1,6 @@
 """Which kernels there are, what they take, and when their digest changes."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import kernels
 from autotune.catalogue import catalogue
 from db.records import Schedule, Workload
 from kernels.formats import FORMATS, FormatError, get_format
-from kernels.ops.digest import closure
+from kernels.ops.digest import closure, imports
 from kernels.ops.registry import OPS, KernelError, body, kernel_digest, nbytes_moved, operands, variants
 from kernels.serve.sink import placeholders
 
@@ -152,3 +153,23 @@ def test_an_op_s_digest_has_nothing_that_chooses_or_judges(op):
     covered = closure(OPS[op].module, frozenset(f.layout for f in FORMATS.values()))
     assert not {m for m in covered if m.rpartition(".")[2] in ("defaults", "reference", "references", "registry")}
     assert all(m.startswith(("kernels.ops.", "kernels.formats", "kernels.tinygrad.uops")) for m in covered)
+
+
+def test_imports_are_read_as_python_reads_them():
+    root = Path(kernels.__file__).parent
+
+    def module_of(of: str, name: str) -> str:
+        path = root.joinpath(*of.split(".")[1:], name)
+        return f"{of}.{name}" if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() else of
+
+    for path in sorted(root.rglob("*.py")):
+        found = set()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                found |= {a.name for a in node.names if a.name.split(".")[0] == "kernels"}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kernels":
+                found |= {module_of(node.module, a.name) for a in node.names}
+        name = ".".join(("kernels", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        assert imports(name) >= found, name
+        if name.startswith(("kernels.ops.", "kernels.formats")):  # an example in a docstring elsewhere may add one
+            assert imports(name) == found, name
