@@ -158,6 +158,19 @@ def _typed(cls: Any) -> dict[str, tuple[Any, object]]:
 _fields: Callable[[Any], dict[str, tuple[Any, object]]] = functools.cache(_typed)
 
 
+class ActivationSpec(Spec):
+    """An op over activations alone, rows of n: its format is F32 and its k is n."""
+
+    @property
+    def format(self) -> str:
+        return "F32"
+
+    @property
+    def k(self) -> int:
+        spec: Any = self
+        return int(spec.n)
+
+
 @dataclass(frozen=True)
 class WeightSpec(Spec):
     """An op over one packed weight: its GGML format, n rows (of a stack or of each head: of one matrix) and k

@@ -6,25 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.spec import Spec
+from kernels.ops.spec import ActivationSpec
 
 MAX_N = 1 << 24
 
 
 @dataclass(frozen=True)
-class ArgMax(Spec):
+class ArgMax(ActivationSpec):
     """out[m, 1]: the index of the largest of logits [m, n]."""
 
     op: ClassVar[str] = "argmax"
     n: int
-
-    @property
-    def format(self) -> str:
-        return "F32"
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         if self.n > MAX_N:

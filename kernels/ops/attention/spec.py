@@ -24,9 +24,11 @@ class Attention(Spec):
         if not 1 <= w.m <= ctx <= max_ctx:
             raise self.refuse(f"ctx holds the {w.m} tokens and is at most max_ctx")
 
-    def check_splits(self, splits: int) -> None:
+    def check_one_token(self, w: Workload, splits: int) -> None:
         if not 1 <= splits <= MAX_SPLITS:
             raise self.refuse(f"splits must be 1 to {MAX_SPLITS}")
+        if w.m != 1:
+            raise self.refuse(f"one token, not {w.m}")
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,7 @@ class FlashDecode(Flash):
 
     def check(self, w: Workload) -> None:
         super().check(w)
-        self.check_splits(self.splits)
-        if w.m != 1:
-            raise self.refuse(f"one token, not {w.m}")
+        self.check_one_token(w, self.splits)
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,7 @@ class MlaDecode(Mla):
 
     def check(self, w: Workload) -> None:
         super().check(w)
-        self.check_splits(self.splits)
-        if w.m != 1:
-            raise self.refuse(f"one token, not {w.m}")
+        self.check_one_token(w, self.splits)
 
 
 @dataclass(frozen=True)

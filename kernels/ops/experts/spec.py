@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from db.records import Workload
 from kernels.ops.linear.spec import check_act
-from kernels.ops.spec import Spec, WeightSpec
+from kernels.ops.spec import ActivationSpec, Spec, WeightSpec
 from kernels.ops.topk.spec import MAX_EXPERTS, MAX_USED
 
 
@@ -52,22 +52,14 @@ class ExpertLinear(WeightSpec):
 
 
 @dataclass(frozen=True)
-class Chosen(Spec):
+class Chosen(ActivationSpec):
     """What sorts the pairs of tokens that use `used` of `experts` each."""
 
     experts: int
     used: int
 
     @property
-    def format(self) -> str:
-        return "F32"
-
-    @property
     def n(self) -> int:
-        return self.experts
-
-    @property
-    def k(self) -> int:
         return self.experts
 
     def check(self, w: Workload) -> None:
@@ -114,21 +106,13 @@ class ExpertProduct(WeightSpec):
 
 
 @dataclass(frozen=True)
-class ExpertSum(Spec):
+class ExpertSum(ActivationSpec):
     """out[m, n] = sum over the `used` slots of probs[m, used] * x[m, used, n]. The epilogue `add` adds a residual."""
 
     op: ClassVar[str] = "expert_sum"
     n: int
     used: int
     epilogue: str = "none"
-
-    @property
-    def format(self) -> str:
-        return "F32"
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         if not 1 <= self.used <= MAX_USED:

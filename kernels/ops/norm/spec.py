@@ -6,25 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.spec import Spec
+from kernels.ops.spec import ActivationSpec
 
 
 @dataclass(frozen=True)
-class RmsNorm(Spec):
+class RmsNorm(ActivationSpec):
     """out[m, n] = x * rsqrt(mean of x^2 + eps) * weight [n / heads], over each of `heads` parts of x by itself."""
 
     op: ClassVar[str] = "rmsnorm"
     n: int
     eps: float
     heads: int = 1
-
-    @property
-    def format(self) -> str:
-        return "F32"
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         self.positive("eps")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.spec import Spec
+from kernels.ops.spec import ActivationSpec
 
 GATINGS = ("softmax", "sigmoid", "softmax_weight", "sqrt_softplus")
 MAX_EXPERTS, MAX_USED = 1024, 32
 
 
 @dataclass(frozen=True)
-class TopK(Spec):
+class TopK(ActivationSpec):
     """`used` of `experts` for each token, and their weights.
 
     gating: what of a logit is its probability, by which experts are chosen; with softmax_weight they are chosen by
@@ -32,15 +32,7 @@ class TopK(Spec):
     used_groups: int = 1
 
     @property
-    def format(self) -> str:
-        return "F32"
-
-    @property
     def n(self) -> int:
-        return self.experts
-
-    @property
-    def k(self) -> int:
         return self.experts
 
     @property
