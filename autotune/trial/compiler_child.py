@@ -10,6 +10,7 @@ from typing import Any
 import kernels
 from autotune.tinygrad_api.lower import LoweringError, Program, compile_program, one_line, worker_context
 from db.records import Outcome, Schedule, Workload
+from kernels.tinygrad.garbage import rare_collections
 from kernels.tinygrad.renderers import Renderer
 
 
@@ -51,7 +52,7 @@ def compile_one(workload: Workload, schedule: Schedule, renderer: Renderer, max_
 def main(connection: Connection[Any, Any]) -> None:
     """Serve jobs until the pipe closes. Says ready first, so that imports count against no job's time."""
     setup: Setup = connection.recv()
-    with worker_context(setup.settings):
+    with worker_context(setup.settings), rare_collections():
         connection.send("ready")
         while True:
             workload, schedule, max_uops = connection.recv()

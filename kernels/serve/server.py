@@ -26,6 +26,7 @@ from kernels.serve.modes import lookup_mode
 from kernels.serve.resolution import Resolution, look_up
 from kernels.tinygrad import compile as compiler
 from kernels.tinygrad import programs
+from kernels.tinygrad.garbage import rare_collections
 from kernels.tinygrad.renderers import Renderer, device_renderer
 from kernels.tinygrad.schedule import ScheduleError
 from kernels.tinygrad.upload import upload
@@ -108,7 +109,7 @@ class Server:
 
     def compile(self, workloads: Iterable[Workload], device: str) -> None:
         """Compiles what launches of these workloads call, several at a time, but for what any process has compiled."""
-        with self._guard.lock:
+        with self._guard.lock, rare_collections():
             asked = [w for w in dict.fromkeys(workloads) if _settled(self.serve(w, device).sink)]
             missing = [k for w in asked if (k := self.serve(w, device).sink) is self.program(w, device)]
             if missing:

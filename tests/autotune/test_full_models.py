@@ -18,10 +18,8 @@ from kernels.llm import load
 from kernels.models.header import read_header
 
 LAYERS, CONTEXT = 4, 128
-NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b")
+NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
 WIDE = (
-    "qwen3-1.7b",
-    "youtu-llm-2b",
     "deepseek-v2-lite",
     "glm-4.7-flash",
     "gpt-oss-20b",
