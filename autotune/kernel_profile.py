@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.speed import SHORT, WARM_TOKENS
-from autotune.tinygrad_api.captured import COPY, Launched, one_at_a_time, watched
+from autotune.tinygrad_api.captured import COPY, RecordedLaunch, one_at_a_time, recorded_launches
 from kernels.ops.registry import OPS
 
 TINYGRAD = "tinygrad"  # kernels that are not ours
@@ -40,12 +40,12 @@ class Profile:
 def profile(model: Any, tokens: int) -> Profile:
     """Times the launches of `tokens` tokens of a model that has not run yet, from an empty context on."""
     prompt = list(range(1, SHORT + 1))
-    model.burst = 1  # what is launched for a token, and not for those after it
+    model.lookahead = 1  # what is launched for a token, and not for those after it
     with one_at_a_time():
         coming = model.generate(prompt)
         for _ in range(WARM_TOKENS):
             next(coming)
-        with watched(timed=True) as launched:
+        with recorded_launches(timed=True) as launched:
             position, count = len(prompt) - 1, sum(1 for _ in itertools.islice(coming, tokens))
     return Profile(_shares(launched), count, position)
 
@@ -59,7 +59,7 @@ def by_op(found: Profile) -> tuple[Share, ...]:
     )
 
 
-def _shares(launched: Sequence[Launched]) -> tuple[Share, ...]:
+def _shares(launched: Sequence[RecordedLaunch]) -> tuple[Share, ...]:
     groups: dict[str, list[float]] = {}
     for launch in launched:
         groups.setdefault(launch.name, []).append(launch.seconds)

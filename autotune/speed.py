@@ -99,13 +99,13 @@ def speed(name: str, model: Generates, asked: Asked) -> Speed:
 
 def launches(model: Generates) -> int:
     """Kernels and copies that a token really takes, of a model that has decoded some."""
-    from autotune.tinygrad_api.captured import watched
+    from autotune.tinygrad_api.captured import recorded_launches
 
     coming = model.generate(list(range(1, SHORT + 1)))
-    if hasattr(model, "burst"):  # tinygrad.llm has none
-        model.burst = 1
+    if hasattr(model, "lookahead"):  # tinygrad.llm has none
+        model.lookahead = 1
     next(coming)
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(coming)
     return len(launched)
 

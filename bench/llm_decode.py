@@ -52,7 +52,7 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     from tinygrad import GlobalCounters
 
     import kernels.llm
-    from autotune.tinygrad_api.captured import watched
+    from autotune.tinygrad_api.captured import recorded_launches
 
     start = time.perf_counter()
     model = kernels.llm.load(path, context)
@@ -65,9 +65,9 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     next(generating := model.generate(fresh))
     filled = time.perf_counter() - start
     seconds = timed(generating, tokens)
-    model.burst = 1
+    model.lookahead = 1
     list(itertools.islice(generating, BLOCK))
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(generating)
     row = {"seconds": seconds, "launches": len(launched), "prompt_seconds": filled}
     row |= {"memory_nbytes": GlobalCounters.mem_used}
@@ -80,13 +80,13 @@ def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: boo
     graphs fail for the second chunk of a longer one. Decoding takes the same."""
     from tinygrad import GlobalCounters
 
-    from autotune.tinygrad_api.captured import watched
+    from autotune.tinygrad_api.captured import recorded_launches
     from kernels.tinygrad import llm_shim
 
     model, _ = llm_shim.transformer().from_gguf(Path(path), context, realize)
     generating = model.generate([1 + i % 1000 for i in range(min(prompt, SHORT_PROMPT))])
     seconds = timed(generating, tokens)
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(generating)
     return {"seconds": seconds, "launches": len(launched), "memory_nbytes": GlobalCounters.mem_used}
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.metalsim import Launch, run_orders
+from autotune.metalsim import SimulatedLaunch, run_orders
 from autotune.simulate import check, simulated_target
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
@@ -131,7 +131,7 @@ def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, 
     x = np.random.default_rng(1).standard_normal((1, k)).astype(np.float32)
     truth = reference.linear(raw, "Q4_K", (n, k), x)
     given = [bytes(4 * n), raw.tobytes(), x.tobytes()]
-    result = run_orders(metal_source(n, k), given, (), Launch((n // MSL_ROWS,), (MSL_THREADS,)))
+    result = run_orders(metal_source(n, k), given, (), SimulatedLaunch((n // MSL_ROWS,), (MSL_THREADS,)))
     row: Row = {"verdict": str(result.verdict.kind), "reason": str(result.verdict.message)}
     if result.verdict.ok:
         out = np.frombuffer(result.buffers[0], np.float32)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tinygrad.device import BufferSpec, Compiled, LRUAllocator, Program, TinyELF
 
-from autotune.metalsim.executor import FORWARD, Kernel, Launch, Order
+from autotune.metalsim.executor import FORWARD, Kernel, Order, SimulatedLaunch
 from autotune.metalsim.memory import SharedMemory
 from autotune.metalsim.renderer import ARCHS, SimulatedMetalRenderer
 from autotune.metalsim.toolchain import find_toolchain
@@ -28,7 +28,7 @@ class InstallError(RuntimeError):
 
 @dataclass(frozen=True)
 class Simulation:
-    """arch: one of ARCHS. order, strict and seconds: of each launch, as executor.Launch has them."""
+    """arch: one of ARCHS. order, strict and seconds: of each launch, as executor.SimulatedLaunch has them."""
 
     arch: str = "Apple9"
     order: Order = FORWARD
@@ -110,7 +110,7 @@ class SimulatedProgram(Program):  # type: ignore[misc]
         started = time.perf_counter()
         simulation = self.dev.simulation
         groups, threads = tuple(global_size), tuple(local_size or (1,))
-        launch = Launch(groups, threads, simulation.order, simulation.strict, simulation.seconds)
+        launch = SimulatedLaunch(groups, threads, simulation.order, simulation.strict, simulation.seconds)
         verdict = self._kernel.run(bufs, vals, launch)
         if not verdict.ok:
             raise MetalFault(verdict)

@@ -71,7 +71,7 @@ THREE_ORDERS = (FORWARD, Order("reverse"), Order("shuffled", 1))
 
 
 @dataclass(frozen=True)
-class Launch:
+class SimulatedLaunch:
     """groups and threads: of the grid and of a threadgroup, (x[, y[, z]]). seconds: of processor time. strict: a load
     that races, or that finds what no thread has written, ends the run even if nothing comes of it."""
 
@@ -100,7 +100,7 @@ class Kernel:
         self._arguments = ctypes.c_uint32.in_dll(self._library, f"metalsim_arguments_{name}").value
         self._max_threads = ctypes.c_uint32.in_dll(self._library, "metalsim_max_threads").value
 
-    def run(self, buffers: Sequence[SharedMemory], values: Sequence[int], launch: Launch) -> Verdict:
+    def run(self, buffers: Sequence[SharedMemory], values: Sequence[int], launch: SimulatedLaunch) -> Verdict:
         """The verdict on one launch, which leaves its results in `buffers`; after any verdict but ok they are partial.
 
         buffers, then values (little-endian integers of up to 8 bytes): the entries of the buffer table.
@@ -153,7 +153,7 @@ def run_source(
     source: str,
     buffers: Sequence[Content],
     values: Sequence[int],
-    launch: Launch,
+    launch: SimulatedLaunch,
     *,
     name: str | None = None,
     compiler: str | None = None,
@@ -172,7 +172,7 @@ def run_orders(
     source: str,
     buffers: Sequence[Content],
     values: Sequence[int],
-    launch: Launch,
+    launch: SimulatedLaunch,
     *,
     name: str | None = None,
     compiler: str | None = None,

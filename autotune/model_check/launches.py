@@ -18,10 +18,10 @@ from tinygrad import Tensor
 from autotune.trial.validate import CANARY_NBYTES, Verdict, dtype_name, judge, poisoned
 from db.records import Outcome, Schedule, Workload
 from kernels.llm.model import Transformer
-from kernels.llm.program import Launched
+from kernels.llm.program import ExecutedLaunch
 from kernels.llm.prompt import CHUNKS
 from kernels.llm.weights import RawWeight, Weights
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 from kernels.ops.case import Inputs, PackedRows, Truth
 from kernels.ops.op import OUT, UPDATE, Operand
 from kernels.ops.references import truths
@@ -41,7 +41,7 @@ class LaunchCheck:
     """The verdict on one launch, of the pass over `tokens` tokens from `position` on. step: of the lookup order, by
     which the schedule was found."""
 
-    launch: Launch
+    launch: PlannedLaunch
     workload: Workload
     schedule: Schedule
     step: str
@@ -80,7 +80,7 @@ def check_launches(model: Transformer, weights: Weights, tokens: Sequence[int]) 
             yield _check(model, weights, step, position, count)
 
 
-def _check(model: Transformer, weights: Weights, step: Launched, position: int, count: int) -> LaunchCheck:
+def _check(model: Transformer, weights: Weights, step: ExecutedLaunch, position: int, count: int) -> LaunchCheck:
     w = step.workload
     inputs = _inputs(step, weights, position)  # before the launch: it updates caches in place
     Tensor.realize(*step.written)
@@ -97,7 +97,7 @@ def _poisoned(o: Operand, device: str) -> Tensor:
     return upload(data.view(name).reshape(o.shape), device)
 
 
-def _inputs(step: Launched, weights: Weights, position: int) -> Inputs:
+def _inputs(step: ExecutedLaunch, weights: Weights, position: int) -> Inputs:
     host, arrays, packed = weights.host(step.launch), {}, {}
     for name, operand in host.items():
         if isinstance(operand, RawWeight):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tinygrad import Tensor
 
 from kernels.llm.model import Transformer
-from kernels.llm.program import Launched
+from kernels.llm.program import ExecutedLaunch
 from kernels.ops.case import Inputs
 from kernels.ops.op import UPDATE, Operand
 from kernels.ops.registry import operands
@@ -132,7 +132,7 @@ class _Comparison:
     def _note(self, what: str) -> None:
         self._first = self._first or what
 
-    def _reroute(self, step: Launched, rows: Mapping[str, Array]) -> None:
+    def _reroute(self, step: ExecutedLaunch, rows: Mapping[str, Array]) -> None:
         """Gives a pass the other path's choice of experts and their weights, once both are found right."""
         w = step.workload
         (source,) = step.launch.inputs["logits"]
@@ -155,7 +155,7 @@ class _Comparison:
         pairs = zip(own[1][:count].tolist(), other[1][:count].tolist(), strict=True)
         self._rerouted += sum(set(mine) != set(theirs) for mine, theirs in pairs)
 
-    def _reround(self, step: Launched, o: Operand, r: Reading) -> None:
+    def _reround(self, step: ExecutedLaunch, o: Operand, r: Reading) -> None:
         """Gives the cache that is the operand `o` the rows that the other path left for the tokens of a reading."""
         (source,) = step.launch.inputs[o.name]
         label = str(source)
@@ -171,7 +171,7 @@ class _Comparison:
         cache[rows] = wanted[rows]
         overwrite(self._program.state[label], cache)
 
-    def _steps(self, r: Reading) -> Iterator[Launched]:
+    def _steps(self, r: Reading) -> Iterator[ExecutedLaunch]:
         ids = np.array(r.ids + [0] * (r.size - len(r.ids)), np.int32)
         result = "logits" if r.size == 1 else "residual"
         position = self._program.position(r.position)

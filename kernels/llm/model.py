@@ -28,7 +28,7 @@ from kernels.tinygrad import llm_shim
 from kernels.tinygrad.capture import captured, seeded
 from kernels.tinygrad.upload import release, upload, zeros
 
-BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
+LOOKAHEAD, LOOKAHEAD_SECONDS = 16, 0.02  # see `Transformer`
 
 Step = Callable[[Tensor, UOp], Tensor]
 """Decodes the token in a Tensor [1] at a position: the next one."""
@@ -41,13 +41,14 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     TinyJit, so that a token is one call that replays all launches. Not for several threads at once. Several texts may
     be generated in turn: each reads again what another one has overwritten in the caches.
 
-    plan: what it was loaded from. sizes: bytes that are on the device.
-    vocabulary: token ids that the model knows, from 0 on.
-    burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
-    where they take BURST_SECONDS. 1 for none.
+    plan         the plan that the model was loaded from
+    sizes        bytes on the device
+    vocabulary   the number of token ids, which begin at 0
+    lookahead    at most so many tokens, a power of two, are decoded before the first of them is read back, which saves
+                 a wait for each. Fewer, if they would take longer than LOOKAHEAD_SECONDS; 1 waits for every token
     """
 
-    burst = BURST
+    lookahead = LOOKAHEAD
 
     def __init__(self, program: Program, plan: PlannedModel, sizes: Sizes) -> None:
         self.program, self.plan, self.sizes = program, plan, sizes
@@ -194,8 +195,8 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
                 known.append(token)
                 tokens.append(token)
                 yield token
-            ahead = int(BURST_SECONDS * count / (time.perf_counter() - start))
-            count = min(self.burst, 1 << max(0, ahead.bit_length() - 1))
+            ahead = int(LOOKAHEAD_SECONDS * count / (time.perf_counter() - start))
+            count = min(self.lookahead, 1 << max(0, ahead.bit_length() - 1))
 
     def _begun(self, tokens: list[int], step: Step, reader: object) -> Tensor:
         """The last of `tokens`, to go on from, once the caches hold all before it."""

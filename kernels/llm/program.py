@@ -13,7 +13,7 @@ from kernels.api.launch import launch as run_kernel
 from kernels.llm.shapes import X_DTYPE, check_shapes, state
 from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
-from kernels.models.plan import Columns, Launch, Pass, Source, Value
+from kernels.models.plan import Columns, Pass, PlannedLaunch, Source, Value
 from kernels.ops.attention.attend import START
 from kernels.ops.op import Operand
 from kernels.ops.registry import variables
@@ -22,11 +22,11 @@ from kernels.tinygrad.upload import zeros
 
 
 @dataclass
-class Launched:
+class ExecutedLaunch:
     """One launch of a run, after it: the operands that it was given, and those that it wrote, in slot order. Later
     launches take what `written` holds by then."""
 
-    launch: Launch
+    launch: PlannedLaunch
     workload: Workload
     given: Mapping[str, Tensor | Sequence[Tensor]]
     written: list[Tensor]
@@ -40,7 +40,7 @@ class LoadedPass:
     weights: tuple[Operands, ...]
 
     @property
-    def launches(self) -> tuple[Launch, ...]:
+    def launches(self) -> tuple[PlannedLaunch, ...]:
         return self.plan.launches
 
 
@@ -108,7 +108,7 @@ class Program:
         start_pos: UOp,
         *results: str,
         out: Callable[[Operand, str], Tensor] = empty,
-    ) -> Iterator[Launched]:
+    ) -> Iterator[ExecutedLaunch]:
         """The launches of a pass up to the last one that `results` need, each as it has been added to the graph.
 
         out: makes the buffer of an operand that is written whole, on a device.
@@ -122,7 +122,7 @@ class Program:
             given = {**inputs, **weights}
             bound = (start_pos,) if variables(w) else ()
             written = run_kernel(w, self.device, given, *bound, out=out)
-            step = Launched(launch, w, given, list(written))
+            step = ExecutedLaunch(launch, w, given, list(written))
             yield step
             values |= zip(launch.outputs, step.written, strict=True)
 

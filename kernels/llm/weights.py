@@ -17,7 +17,7 @@ from tinygrad import Tensor
 from kernels.api.packed import PackedWeight
 from kernels.formats import get_format, reference
 from kernels.models.header import Header, TensorInfo
-from kernels.models.plan import Launch, Read
+from kernels.models.plan import PlannedLaunch, Read
 from kernels.tinygrad.upload import upload
 
 Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
@@ -61,7 +61,7 @@ class Weights:
         self._files = [np.memmap(Path(name), np.uint8, "r") for name in header.files]
         self._known: dict[tuple[object, ...], PackedWeight | Tensor] = {}
 
-    def operands(self, launch: Launch) -> Operands:
+    def operands(self, launch: PlannedLaunch) -> Operands:
         """What a launch reads from the file, by operand, on the device."""
         found: dict[str, Tensor | tuple[Tensor, ...]] = {}
         for part in _parts(launch):
@@ -69,7 +69,7 @@ class Weights:
             found[part.operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
         return found
 
-    def host(self, launch: Launch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
+    def host(self, launch: PlannedLaunch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
         """The same on the host: weights in the file's blocks, vectors as float32."""
         return {part.operand: self._vector(part) if part.is_vector else self._weight(part) for part in _parts(launch)}
 
@@ -120,7 +120,7 @@ class Weights:
         return turned.view(np.uint8).reshape(heads * n, -1)
 
 
-def _parts(launch: Launch) -> Iterator[_Part]:
+def _parts(launch: PlannedLaunch) -> Iterator[_Part]:
     """The operands that a launch reads from the file; "gate+up" is two."""
     grouped: dict[str, list[Read]] = {}
     for read in launch.reads:

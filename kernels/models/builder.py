@@ -2,7 +2,7 @@
 
 A method takes values and tensors of the file, adds one launch or a few, and returns the values that they make. Shapes
 in comments are [tokens, columns]. The launches that both passes have in common are in `build_linear` and
-`build_attention`; `OneToken` and `ManyTokens`, in modules of their own, hold what differs between them.
+`build_attention`; `DecodeBuilder` and `PrefillBuilder`, in modules of their own, hold what differs between them.
 """
 
 from __future__ import annotations

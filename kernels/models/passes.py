@@ -17,14 +17,14 @@ from kernels.models.attention import attention
 from kernels.models.builder import Builder
 from kernels.models.check_keys import ignored_keys
 from kernels.models.check_tensors import left_out, listed
+from kernels.models.decode import DecodeBuilder
 from kernels.models.ffn import experts_of, feed_forward
 from kernels.models.header import Header, HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.layer_parts import Experts, Projection
-from kernels.models.many_tokens import ManyTokens
 from kernels.models.model import Model
-from kernels.models.one_token import OneToken
 from kernels.models.plan import Pass, Value
+from kernels.models.prefill import PrefillBuilder
 
 CONTEXT = 4096
 PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
@@ -56,15 +56,15 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
     """
     hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
     if arch is None:
-        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (OneToken, ManyTokens))
+        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (DecodeBuilder, PrefillBuilder))
         said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
         remarks = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
         if left := hp.tensors.keys() - _read_by(decode):
             remarks.append(f"left out, in no launch that is known here: {listed(t for t in hp.tensors if t in left)}")
         return Passes(None, decode, prompt, tuple(remarks))
     model = Model.of(hp, arch, context)
-    decode = _decode(model, OneToken(model.eps, model.context, device))
-    prompt = _prompt(model, ManyTokens(model.eps, model.context, device))
+    decode = _decode(model, DecodeBuilder(model.eps, model.context, device))
+    prompt = _prompt(model, PrefillBuilder(model.eps, model.context, device))
     notes = *_remarks(model), *left_out(hp, model.layers, _read_by(decode)), *ignored_keys(hp)
     return Passes(model, decode, prompt, notes)
 

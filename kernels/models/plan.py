@@ -99,10 +99,10 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Launch:
+class PlannedLaunch:
     """One kernel launch of a pass: what it computes, and its operands, for any number of tokens.
 
-    `db.records.Workload` is what a kernel is built from; a `Launch` is one before its token bucket is chosen.
+    `db.records.Workload` is what a kernel is built from; a `PlannedLaunch` is one before its token bucket is chosen.
 
     layer         the block that it belongs to; None before and after all blocks
     inputs        operand -> the value that is there, or values whose columns are put next to each other
@@ -156,11 +156,11 @@ class Pass:
     what the pass is run for, by name; nothing where the launches are only a list (an architecture that is not known).
     """
 
-    launches: tuple[Launch, ...]
+    launches: tuple[PlannedLaunch, ...]
     inputs: Mapping[str, Value]
     results: Mapping[str, Value]
 
-    def until(self, *results: str) -> tuple[Launch, ...]:
+    def until(self, *results: str) -> tuple[PlannedLaunch, ...]:
         """The launches up to the last one that these results need."""
         wanted = {self.results[name] for name in results}
         last = max(i for i, launch in enumerate(self.launches) if wanted & set(launch.outputs))
@@ -175,7 +175,7 @@ class PassBuilder:
     """
 
     def __init__(self) -> None:
-        self._launches: list[Launch] = []
+        self._launches: list[PlannedLaunch] = []
         self._inputs: dict[str, Value] = {}
         self._alive: set[Value] = set()
         self._labels: set[str] = set()
@@ -227,7 +227,7 @@ class PassBuilder:
         made = tuple(self._named(Value(prefix + name, columns)) for name, columns in outputs.items())
         self._alive.update(made)
         self._launches.append(
-            Launch(
+            PlannedLaunch(
                 spec=spec,
                 reads=reads,
                 products=products,

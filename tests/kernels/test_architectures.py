@@ -14,16 +14,16 @@ from support.gguf_files import tensor_nbytes
 
 from kernels.models.header import Header, HeaderError
 from kernels.models.passes import plan_passes
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 
 EXPERTS = ("expert_places", "expert_tiles", "expert_product", "expert_sum")  # of a prompt
 
 
-def decode(header: Header) -> tuple[Launch, ...]:
+def decode(header: Header) -> tuple[PlannedLaunch, ...]:
     return plan_passes(header).decode.launches
 
 
-def prompt(header: Header) -> tuple[Launch, ...]:
+def prompt(header: Header) -> tuple[PlannedLaunch, ...]:
     return plan_passes(header).prompt.launches
 
 
@@ -31,16 +31,16 @@ def ops(header: Header) -> list[str]:
     return [launch.op for launch in decode(header)]
 
 
-def has(launch: Launch, **fields: object) -> bool:
+def has(launch: PlannedLaunch, **fields: object) -> bool:
     """Whether a launch's spec has fields of these values."""
     return all(getattr(launch.spec, name) == value for name, value in fields.items())
 
 
-def find(header: Header, op: str, **fields: object) -> list[Launch]:
+def find(header: Header, op: str, **fields: object) -> list[PlannedLaunch]:
     return [x for x in decode(header) if x.op == op and has(x, **fields)]
 
 
-def first(header: Header, op: str, **fields: object) -> Launch:
+def first(header: Header, op: str, **fields: object) -> PlannedLaunch:
     return find(header, op, **fields)[0]
 
 

@@ -109,7 +109,7 @@ def test_few_tokens_do_not_wait_for_the_kernels_of_a_chunk(tmp_path: Path) -> No
     def read(*ends: int) -> tuple[list[int], set[str]]:
         """What follows the prompt when it is read up to `ends`, bit by bit, and the sizes of chunks launched for it."""
         model.logits([383])  # nothing of the prompt is there
-        with captured.watched() as launched:
+        with captured.recorded_launches() as launched:
             following = [generated(model, prompt[:end], sure) for end in ends][-1]
         return following, {size for kernel in launched for size in re.findall(r"_m(\d+)", kernel.name)}
 

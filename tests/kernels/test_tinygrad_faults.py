@@ -1,6 +1,6 @@
 """What tinygrad 0.14 does that this project works around.
 
-A test here fails once tinygrad is mended: the workaround that docs/upgrading-tinygrad.md names beside it can go then.
+A test here fails once tinygrad is fixed: the workaround that docs/upgrading-tinygrad.md names beside it can go then.
 """
 
 import importlib.util

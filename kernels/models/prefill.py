@@ -14,7 +14,7 @@ from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 from kernels.ops.experts.spec import ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 
 
-class ManyTokens(Builder):
+class PrefillBuilder(Builder):
     """Norms are launches of their own; tokens are sorted by expert, so that they share an expert's weights."""
 
     def rmsnorm_linear(

@@ -16,7 +16,7 @@ from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
 
 
-class OneToken(Builder):
+class DecodeBuilder(Builder):
     """Norms ride along with the weights that follow them; attention is divided into runs of positions on a GPU."""
 
     def rmsnorm_linear(
