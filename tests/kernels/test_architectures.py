@@ -350,7 +350,7 @@ def test_layers_that_predict_further_tokens_are_no_part_of_a_step() -> None:
     header = made.model("glm4moe", keys={"block_count": 3, "nextn_predict_layers": 1})
     assert len(find(header, "flash_decode")) == 2
     (note,) = plan_passes(header).notes
-    assert note.startswith("left out, layers that predict further tokens: blk.*.attn_norm.weight")
+    assert note.startswith("left out: layers for multi-token prediction: blk.*.attn_norm.weight")
 
 
 def test_an_unknown_architecture_has_linears_and_experts() -> None:
