@@ -97,8 +97,8 @@ def _unread(hp: Hyperparameters, tensor: TensorInfo) -> HeaderError:
     if match and int(match[1]) >= (blocks := hp.integer("block_count")):
         return hp.error(f"the tensor {tensor.name!r} is in a layer beyond {hp.name('block_count')}, which is {blocks}")
     return hp.error(
-        f"the tensor {tensor.name!r} of shape {tensor.shape} is not known in a model of {hp.architecture}; without it "
-        "the model would compute something else: use llama.cpp, or convert the model again"
+        f"the tensor {tensor.name!r} of shape {tensor.shape} is not used by a model of {hp.architecture}, whose output "
+        "would be wrong without it: use llama.cpp, or convert the model again"
     )
 
 

@@ -160,7 +160,7 @@ def test_keys_that_have_a_default(key: str) -> None:
         ("llama", {"attention.head_count": 0}, "llama.attention.head_count is 0"),
         ("llama", {"attention.head_count": True}, "llama.attention.head_count is True"),
         ("llama", {"block_count": 3}, "the tensor 'blk.2.attn_norm.weight' is missing"),
-        ("llama", {"block_count": 1 << 20}, "1048576 blocks"),
+        ("llama", {"block_count": 1 << 20}, "block_count is 1048576, 0 of them"),
         ("llama", {"attention.layer_norm_rms_epsilon": float("nan")}, "layer_norm_rms_epsilon is nan"),
         ("llama", {"rope.dimension_count": 7}, "llama.rope.dimension_count is 7, expected an even number up to 64"),
         ("qwen3moe", {"expert_count": 4}, "blk.0.ffn_gate_inp.weight has the shape"),

@@ -276,7 +276,7 @@ def test_keys_that_nobody_knows_are_in_a_note() -> None:
     assert asked(header) == asked(made.model("llama"))
     assert plan_passes(header).notes == (
         "ignored keys of parts that llama does not have: llama.ssm.state_size",
-        "keys that neither llama.cpp nor this library knows, ignored: llama.odd, llama.rope.odd",
+        "ignored keys that neither llama.cpp nor this library knows: llama.odd, llama.rope.odd",
     )
 
 
@@ -326,14 +326,14 @@ def test_a_layer_more_that_predicts_tokens_does_not_hide_the_model() -> None:
 @pytest.mark.parametrize(("layers", "ahead"), [(30, 0), (63, 0), (65, 0), (64, 1)])
 def test_a_window_that_llama_cpp_would_ignore_is_refused(layers: int, ahead: int) -> None:
     keys = {"block_count": layers, "nextn_predict_layers": ahead, "attention.sliding_window": 4096}
-    said = rf"sliding_window is 4096, expected 0: .* with 64 layers only, this model has {layers - ahead};"
+    said = rf"sliding_window is 4096, expected 0: .* with 64 layers, and this one has {layers - ahead};"
     with pytest.raises(HeaderError, match=said):
         plan_passes(made.model("exaone4", keys=keys))
     assert plan_passes(made.model("exaone4", keys={**keys, "attention.sliding_window": 0}))
 
 
 def test_windows_of_no_position_are_refused() -> None:
-    with pytest.raises(HeaderError, match=r"exaone4.attention.sliding_window is 0, which is not a usable value"):
+    with pytest.raises(HeaderError, match=r"exaone4.attention.sliding_window is 0, expected the number of positions"):
         plan_passes(made.model("exaone4", keys={"block_count": 64, "attention.sliding_window": 0}))
 
 
