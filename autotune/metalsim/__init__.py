@@ -1,4 +1,5 @@
-"""Metal without a Mac: real Metal source, compiled for the host, run thread by thread and checked. See README.md."""
+"""Metal without a Mac: compiles real Metal source for the host, runs it thread by thread and checks it. See
+README.md."""
 
 from autotune.metalsim.device import InstallError, Simulation, install, installed
 from autotune.metalsim.executor import (

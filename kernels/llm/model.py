@@ -141,7 +141,8 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         """
         if not 0 < len(tokens) <= self.max_context:
             raise ModelError(
-                f"{len(tokens)} tokens do not fit the context of {self.max_context}: expected 1 to {self.max_context} tokens"
+                f"{len(tokens)} tokens do not fit the context of {self.max_context}: give fewer tokens, at least 1, or "
+                "load the model with a larger max_context"
             )
         start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._reader = None

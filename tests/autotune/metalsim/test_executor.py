@@ -247,7 +247,7 @@ def test_memory_ends_where_it_says():
     del memory
     assert bytes(view) == bytes(range(8, 16))
     assert set(SharedMemory(5).view) == {0xFF}
-    with pytest.raises(ValueError, match="8 bytes from 40 on are no part of 40"):
+    with pytest.raises(ValueError, match="8 bytes from 40 on exceed the memory of 40"):
         SharedMemory(40).part(40, 8)
 
 
