@@ -32,6 +32,7 @@ from autotune.simulate import check, simulated_target
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
+from bench import options
 from db.codec import schedule_to_json
 from db.records import Run, Schedule
 from db.store import Store
@@ -146,12 +147,10 @@ def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--size", type=int, default=SIZE, help="rows and columns")
-    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median counts")
-    parser.add_argument("--budget", type=float, default=0.0, help="seconds of search for `range`; 0: what is stored")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median is reported")
+    options.add_search(parser, 0.0)
     parser.add_argument("--db", help="the store to tune into (default: a temporary one)")
     parser.add_argument("--simulate", action="store_true", help="Metal source on this CPU: errors, no times")
     args = parser.parse_args()

@@ -75,7 +75,7 @@ class Tokenizer:
 
 
 def _doubled(what: str, name: str, token: str) -> str:
-    return f"the prompt {what} with two {name} tokens: remove {token} from it, because it is added automatically"
+    return f"the prompt {what} with two {name} tokens: remove {token}, which is added automatically"
 
 
 class Decoder:

@@ -136,10 +136,10 @@ def test_a_prompt_begins_as_the_file_says(kind: str, keys: dict[str, Any], bos: 
 @pytest.mark.parametrize(
     ("kind", "keys", "text", "said"),
     [
-        ("gpt2", {"pre": "llama-bpe"}, "<s>a", ["begins with two BOS tokens: leave <s> out"]),
+        ("gpt2", {"pre": "llama-bpe"}, "<s>a", ["begins with two BOS tokens: remove <s>, which"]),
         ("gpt2", {"pre": "llama-bpe"}, "a<s>", []),
         ("gpt2", {"pre": "smollm"}, "<s>a", []),
-        ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a<end>", ["ends with two EOS tokens: leave <end> out"]),
+        ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a<end>", ["ends with two EOS tokens: remove <end>, which"]),
         ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a", []),
         ("gpt2", {}, "a", ["tokenizer.ggml.pre is missing"]),
         ("llama", {}, "<s>", ["begins with two BOS tokens"]),
