@@ -1,6 +1,6 @@
-"""Decides which schedule is accepted: baselines and contenders take turns on the device, and a paired test decides.
+"""The last stage of tuning a workload: baselines and contenders are measured in turn, and a paired test accepts one.
 
-The last stage of tuning a workload. It returns rows; it searches and stores nothing.
+Returns measurements; it does not search and does not write to the store.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from autotune.trial.statistics import beats, median
 from autotune.trial.trial import Trial
 from db.records import Measurement, Schedule, Stage
 
-SEEDS = 2  # sets of inputs that an accepted schedule must compute rightly
+SEEDS = 2  # an accepted schedule must compute correct results for inputs of this number of seeds
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The accepted trial, or None if each failed; everyone's median seconds; and what is to be stored, in order."""
+    """accepted: None if every trial failed. medians: seconds of each compared schedule. rows: to be stored, in
+    order."""
 
     accepted: Trial | None
     medians: dict[Schedule, float]
@@ -26,9 +27,9 @@ class Decision:
 
 
 def accept(pipeline: Pipeline, baselines: Sequence[Trial], contenders: Sequence[Trial]) -> Decision:
-    """Accepts the fastest contender that beats the best baseline beyond noise, else that baseline.
+    """Accepts the fastest contender that is faster than the best baseline beyond noise, else the best baseline.
 
-    What is accepted computes rightly with a second set of inputs too; what does not gives way to the next.
+    The result must also be correct for a second set of inputs. A schedule that fails this check is skipped.
     """
     comparison = pipeline.compare([*baselines, *contenders])
     rows = [replace(t, samples=()).measurement(Stage.CONTENDER) for t in comparison.faulted]

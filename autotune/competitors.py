@@ -1,6 +1,6 @@
-"""What a comparison runs beside us: tinygrad.llm as it is, and llama.cpp. Each in a process of its own.
+"""Measures the speed of competitors: unmodified tinygrad.llm, and llama.cpp.
 
-So that their memory and devices do not mix with ours. They get the prompts that we get, see `speed`.
+Each runs in its own process, with its own memory and device, and gets the same prompts as this library (see `speed`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TIMEOUT_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Failed:
-    """A competitor that gave no figures, and why."""
+    """A competitor that could not be measured, and the reason."""
 
     name: str
     reason: str
 
 
 def competitor(name: str, path: str, asked: Asked, choice: Choice) -> Speed | Failed:
-    """The speed of one of COMPETITORS. A comparison that fails is a result too."""
+    """The speed of one of COMPETITORS, or the reason why it failed."""
     child = Child(__name__)
     try:
         child.send((name, os.path.abspath(path), asked, choice))
@@ -42,7 +42,7 @@ def competitor(name: str, path: str, asked: Asked, choice: Choice) -> Speed | Fa
 
 
 def main(connection: Connection[Any, Any]) -> None:
-    """The child: one request, one answer."""
+    """The child process: receives one request and sends one answer."""
     name, *request = connection.recv()
     connection.send(COMPETITORS[name](*request))
 
@@ -58,7 +58,7 @@ def _tinygrad(path: str, asked: Asked, choice: Choice) -> Speed:
 
 def _llama_cpp(path: str, asked: Asked, choice: Choice) -> Speed | Failed:
     if importlib.util.find_spec("llama_cpp") is None:
-        return Failed(LLAMA_CPP, "is not here: pip install 'tinygrad-autotune[bench]'")
+        return Failed(LLAMA_CPP, "is not installed: pip install 'tinygrad-autotune[bench]'")
     import llama_cpp
 
     layers, threads = (0 if backends.find(choice.device).host else -1), os.cpu_count()

@@ -1,6 +1,6 @@
 """A small llama-style GGUF with random but valid weights, for a first sweep on a fresh machine.
 
-Not a language model: it has no tokenizer and has learnt nothing. Its four distinct linears cover three block formats.
+It is not a language model: it has no tokenizer and is not trained. Its four distinct linears use three formats.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write_demo_model(path: str | Path) -> Path:
     writer.add_rope_dimension_count(EMBEDDING // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCABULARY)
-    # no output.weight: the token embedding is the output linear too
+    # without output.weight, the token embedding is also the output linear
     writer.add_tensor("token_embd.weight", _q6_k(rng, VOCABULARY, EMBEDDING), raw_dtype=Type.Q6_K)
     for layer in range(LAYERS):
         for norm in ("attn_norm", "ffn_norm"):
@@ -58,12 +58,13 @@ def write_demo_model(path: str | Path) -> Path:
 
 
 def _q6_k(rng: np.random.Generator, n: int, k: int) -> npt.NDArray[np.uint8]:
-    """Random Q6_K rows, uint8 [n, k / 256 * 210]: the gguf package reads the format but does not write it.
+    """Random Q6_K rows, uint8 [n, k / 256 * 210]. The gguf package can read this format but not write it.
 
-    A block is ql[128] qh[64] scales[16] (int8) d (float16); d is chosen so that weights have a deviation near k^-½.
+    A block is ql[128] qh[64] scales[16] (int8) d (float16). d is chosen so that the weights' standard deviation is
+    about k^-½.
     """
     blocks = rng.integers(0, 256, (n, k // 256, 210), np.uint8)
     blocks[..., 192:208] = rng.integers(-64, 64, (n, k // 256, 16)).astype(np.int8).view(np.uint8)
-    deviation = 64 / 3**0.5 * 64 / 12**0.5  # of a scale in -64..63 times a weight in -32..31
+    deviation = 64 / 3**0.5 * 64 / 12**0.5  # of a scale in -64..63 times a quant in -32..31
     blocks[..., 208:] = np.array([k**-0.5 / deviation], "<f2").view(np.uint8)
     return blocks.reshape(n, -1)

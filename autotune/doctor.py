@@ -139,7 +139,9 @@ def _cpu_findings(environ: Mapping[str, str], probe: devices.Probe) -> dict[str,
     if hostcc.machine() != backends.find(backends.ASSEMBLED).machine:
         x86 = devices.Finding(False, f"this is {hostcc.machine()}")
     else:
-        x86 = devices.Finding(True, "needs no compiler" + ("; tinygrad is mended for that" if compiler is None else ""))
+        x86 = devices.Finding(
+            True, "needs no compiler" + ("; tinygrad is patched for that" if compiler is None else "")
+        )
     return {backends.HOST: cpu, backends.ASSEMBLED: x86}
 
 
@@ -195,7 +197,7 @@ def _versions() -> tuple[tuple[tuple[str, str], ...], list[Problem]]:
 def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[Problem]:
     """What the chosen device could use: none of it stops the tuner."""
     problems = []
-    if choice is not None and choice.mend and choice.faster is not None:
+    if choice is not None and choice.patch_tinygrad and choice.faster is not None:
         problems.append(Problem("no C compiler for the CPU device", choice.faster))
     wanted = backends.find(choice.device).compiler if choice is not None else ""
     if wanted == backends.NVRTC and not all(t.path for t in compilers if t.name == wanted):

@@ -1,4 +1,4 @@
-"""What a stored winner is worth: its figures beside the baselines of its run. Arithmetic only."""
+"""Compares a stored winner with the baselines of its run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gains:
-    """Medians in seconds: of the winner, of the best variant under tinygrad's heuristic, of our default schedule.
-    None where the winner's run has no such baseline."""
+    """Median seconds of the winner, of the best variant under tinygrad's heuristic, and of our default schedule. None
+    if the winner's run has no such baseline. nbytes: that one launch moves."""
 
     seconds: float
     heuristic_seconds: float | None
@@ -30,12 +30,12 @@ class Gains:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return self.nbytes / self.seconds
 
     @property
     def gain(self) -> float | None:
-        """How many times faster than tinygrad's heuristic."""
+        """The speed relative to tinygrad's heuristic: 2.0 is twice as fast."""
         return self.heuristic_seconds / self.seconds if self.heuristic_seconds else None
 
     @property

@@ -1,4 +1,4 @@
-"""Where a decoded token's time goes: each of its launches timed by itself, then added up by kernel or by op."""
+"""Profiles decoding: times every launch of a token separately, and sums the times by kernel or by op."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.speed import SHORT, WARM_TOKENS
-from autotune.tinygrad_api.captured import COPY, Launched, one_at_a_time, watched
+from autotune.tinygrad_api.captured import COPY, RecordedLaunch, one_at_a_time, recorded_launches
 from kernels.ops.registry import OPS
 
-TINYGRAD = "tinygrad"  # kernels that are not ours
+TINYGRAD = "tinygrad"  # the op's name for kernels that tinygrad generates itself
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one kernel, or all of an op, takes. count: launches in all tokens that were timed."""
+    """The time of one kernel, or of all kernels of an op. count: the number of launches in all timed tokens."""
 
     name: str
     op: str
@@ -26,7 +26,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Profile:
-    """Shares of `tokens` tokens, the largest first. position: of the first of them."""
+    """The shares of `tokens` tokens, the largest first. position: of the first token."""
 
     shares: tuple[Share, ...]
     tokens: int
@@ -38,20 +38,21 @@ class Profile:
 
 
 def profile(model: Any, tokens: int) -> Profile:
-    """Times the launches of `tokens` tokens of a model that has not run yet, from an empty context on."""
+    """Times the launches of `tokens` decoded tokens, starting from an empty context. The model must not have run
+    yet."""
     prompt = list(range(1, SHORT + 1))
-    model.burst = 1  # what is launched for a token, and not for those after it
+    model.lookahead = 1  # otherwise launches of later tokens would be counted
     with one_at_a_time():
         coming = model.generate(prompt)
         for _ in range(WARM_TOKENS):
             next(coming)
-        with watched(timed=True) as launched:
+        with recorded_launches(timed=True) as launched:
             position, count = len(prompt) - 1, sum(1 for _ in itertools.islice(coming, tokens))
     return Profile(_shares(launched), count, position)
 
 
 def by_op(found: Profile) -> tuple[Share, ...]:
-    """The same with the kernels of an op together."""
+    """The shares, summed by op."""
     return _largest_first(
         Share(op, op, sum(s.seconds for s in same), sum(s.count for s in same))
         for op in dict.fromkeys(s.op for s in found.shares)
@@ -59,7 +60,7 @@ def by_op(found: Profile) -> tuple[Share, ...]:
     )
 
 
-def _shares(launched: Sequence[Launched]) -> tuple[Share, ...]:
+def _shares(launched: Sequence[RecordedLaunch]) -> tuple[Share, ...]:
     groups: dict[str, list[float]] = {}
     for launch in launched:
         groups.setdefault(launch.name, []).append(launch.seconds)
@@ -71,6 +72,6 @@ def _largest_first(shares: Any) -> tuple[Share, ...]:
 
 
 def _op(kernel: str) -> str:
-    """Kernels of this library are called <op>_<format>_..."""
+    """The op of a kernel. Kernels of this library are called <op>_<format>_..."""
     ours = [op for op in OPS if kernel.startswith(f"{op}_")]
     return COPY if kernel == COPY else max(ours, key=len, default=TINYGRAD)

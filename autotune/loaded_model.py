@@ -1,4 +1,4 @@
-"""A model loaded to be run: the device chosen, memory checked, the store that serves it known. Runs nothing yet."""
+"""Loads a model for running: activates the device, checks its memory, and sets the store that serves the schedules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from kernels.models.passes import CONTEXT
 from kernels.serve import server
 from kernels.serve.resolution import STEPS
 
-# how tinygrad's backends report that there is no room: the latter two speak of "memory" then
+# The errors by which tinygrad's backends report that memory is exhausted. The last two then mention "memory".
 _NO_ROOM = (MemoryError, RuntimeError, OSError)
 
 
 class ModelMemoryError(AutotuneError, ValueError):
-    """The device has no room for the model. The message says what it takes, and what would take less."""
+    """The device's memory is too small for the model. The message has the sizes and the remedy."""
 
 
 class CacheError(AutotuneError):
@@ -35,8 +35,14 @@ class CacheError(AutotuneError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`model` is kernels.llm's, of the file at `path`. steps: how many launches of a token each lookup step serves.
-    stale: how many of them the store has a schedule for that was accepted for another version of the kernel's source.
+    """A loaded model.
+
+    path             the model's file
+    model            the `kernels.llm` model
+    steps            lookup step -> number of launches of a decoded token that it serves
+    stale            the number of launches whose stored schedule was accepted for another version of the kernel's
+                     source
+    weights_nbytes   bytes of weights that decoding one token reads
     """
 
     path: str
@@ -46,25 +52,26 @@ class LoadedModel:
     sizes: llm.Sizes
     steps: Mapping[str, int]
     stale: int
-    weights_nbytes: int  # that a token reads
+    weights_nbytes: int
 
     @property
     def launches(self) -> int:
         return sum(self.steps.values())
 
     def running(self) -> AbstractContextManager[None]:
-        """Around what runs the model: raises ModelMemoryError where memory runs out, CacheError where the disk does."""
+        """A context in which the model is run. Raises ModelMemoryError if memory is exhausted, and CacheError if
+        tinygrad's cache on disk fails."""
         return _running(self.path, self.choice.device, self.sizes)
 
 
 def plan_model(header: Header, choice: devices.Choice, context: int | None = None) -> llm.PlannedModel:
-    """The model of a header on the device of `choice`, which is not loaded. context: tokens that the cache will hold,
-    4096 by default; what the model knows if that is less. Raises ModelError, HeaderError."""
+    """Plans the model of a header for the device of `choice`, without loading it. context: number of positions in the
+    cache, by default 4096, limited to the model's own context. Raises ModelError, HeaderError."""
     return llm.plan(header, CONTEXT if context is None else context, choice.device)
 
 
 def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> LoadedModel:
-    """Loads a model that was planned for the device of `choice` onto it, served from the settings' store.
+    """Loads a planned model on the device of `choice`. Schedules come from the store in the settings.
 
     Raises HeaderError, DeviceError, ModelMemoryError, CacheError.
     """
@@ -99,7 +106,7 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
 def _running(path: str, device: str, needed: llm.Sizes) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as e:  # the stores' errors are StoreErrors: this is tinygrad's own file
+    except sqlite3.Error as e:  # our stores raise StoreError, so this comes from tinygrad's own cache
         raise CacheError(devices.cache_problem(e)) from e
     except _NO_ROOM as e:
         if not isinstance(e, MemoryError) and "memory" not in str(e).lower():
@@ -110,5 +117,5 @@ def _running(path: str, device: str, needed: llm.Sizes) -> Iterator[None]:
 def _no_room(path: str, device: str, needed: llm.Sizes, why: str) -> str:
     return (
         f"{path} does not fit on {device}: weights {needed.weights_nbytes / 1e9:.1f} GB, cache "
-        f"{needed.cache_nbytes / 1e9:.1f} GB; {why}: a shorter --ctx needs less cache"
+        f"{needed.cache_nbytes / 1e9:.1f} GB; {why}: use a smaller --ctx, which needs less cache"
     )

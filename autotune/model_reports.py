@@ -1,4 +1,4 @@
-"""What `autotune run`, `bench` and `profile` say, as text and as JSON values."""
+"""The results of `autotune run`, `bench` and `profile` as text and as JSON values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROFILE: Columns = (("kernel", -52), ("total ms", 9), ("count", 6), ("µs a call
 
 
 def loaded_model(o: LoadedModel) -> str:
-    """One line: what serves the kernels, what is on the device, and which that is."""
+    """One line: which lookup steps serve the kernels, the bytes on the device, and the device."""
     served = ", ".join(f"{n} {STEP_NAMES.get(step, step)}" for step, n in o.steps.items())
     stale = f" ({o.stale} stale: autotune verify)" if o.stale else ""
     return (
@@ -70,7 +70,8 @@ def text_stream_json(g: TextStream, text: str) -> dict[str, Any]:
 
 
 def bench(results: Sequence[Speed | Failed], nbytes: int, bandwidth: float | None) -> str:
-    """A table with a row a position. nbytes: weights that a token reads; bandwidth: of a copy on this device."""
+    """A table with a row for each position. nbytes: of the weights that a token reads. bandwidth: of a copy on this
+    device, in bytes per second."""
     rows = [row for r in results if isinstance(r, Speed) for row in _bench_rows(r, nbytes, bandwidth)]
     failed = [f"{r.name}: {r.reason}" for r in results if isinstance(r, Failed)]
     floor = f"a token reads {nbytes / 1e6:.1f} MB of weights"
@@ -130,7 +131,7 @@ def bench_json(results: Sequence[Speed | Failed], nbytes: int, bandwidth: float 
 
 
 def profile(p: Profile, by: str, backend: str) -> str:
-    """The table; its last lines say what all launches took, and by which clock."""
+    """A table of shares, then the time of all launches and the clock that measured them."""
     rows = [_profile_row(share, p) for share in (by_op(p) if by == "op" else p.shares)]
     count = sum(share.count for share in p.shares)
     clock = backends.find(backend).clock

@@ -1,4 +1,4 @@
-"""A dry run as text: a model's launches, and what a pass over it takes at least. JSON is `workloads.plan_to_json`."""
+"""The text of a dry run: a model's launches, and the least time of a pass over it. JSON is `workloads.plan_to_json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PLAN: Columns = (
 
 
 def plan_table(plan: ModelPlan, roof: Roof) -> str:
-    """A row a workload, then what a pass takes at least; `floor µs` is that of all calls of a pass."""
+    """A row for each workload, then the least time of each pass. `floor µs` is the least time of all calls in a
+    pass."""
     rows = []
     for mw in plan.workloads:
         each = (mw.nbytes + mw.cache_nbytes) / 1e6
@@ -42,7 +43,7 @@ def plan_table(plan: ModelPlan, roof: Roof) -> str:
 
 
 def _tensors(names: Sequence[str]) -> str:
-    """`blk.*: attn_norm, attn_q`: each once, without a layer's number."""
+    """The tensors' names, each once, without the number of the layer: `blk.*: attn_norm, attn_q`."""
     inside = [name.split(".", 2)[2] for name in names if name.startswith("blk.")]
     found = dict.fromkeys([*inside, *(name for name in names if not name.startswith("blk."))])
     text = ", ".join(name.removesuffix(".weight") for name in found)

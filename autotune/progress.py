@@ -1,4 +1,4 @@
-"""Progress bars, on stderr and only on a terminal. They draw; they know nothing of tuning."""
+"""Progress bars on stderr, drawn only on a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """Counts seconds of budget, so that its ETA is right within a workload too; draws nothing if `shown` is false."""
+    """A bar for a sweep. It counts seconds of the budget, so that the ETA is also correct within a workload. shown:
+    False draws nothing."""
 
     def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
         _prepare()
@@ -38,7 +39,7 @@ class Bar:
         self._bar.close()
 
     def update(self, w: ModelWorkload, p: Progress) -> None:
-        """Shows a search's progress; what it spends beyond its budget (on baselines) moves the bar no further."""
+        """Shows the progress of a search. Time beyond the budget, which baselines may take, does not move the bar."""
         best = "" if p.best_seconds is None else f", best {micros(p.best_seconds)} µs"
         spent = f"{p.elapsed_seconds:.0f}/{self._budget_seconds:.0f} s, {p.tried} tried{best}"
         name = workload_name(w.workload)
@@ -46,7 +47,7 @@ class Bar:
         self._move(min(p.elapsed_seconds, self._budget_seconds))
 
     def finished(self) -> None:
-        """One more workload is done."""
+        """Counts a finished workload."""
         self._done += 1
         self._move(0)
 
@@ -60,7 +61,7 @@ class Bar:
 
 
 class Counter:
-    """Counts steps of a known number, or further ones; draws nothing if `shown` is false."""
+    """A bar that counts steps. The total grows if there are more steps than expected. shown: False draws nothing."""
 
     def __init__(self, what: str, count: int, shown: bool) -> None:
         _prepare()
@@ -74,7 +75,7 @@ class Counter:
         self._bar.close()
 
     def step(self) -> None:
-        """One more is done."""
+        """Counts a finished step."""
         if self._bar.total and self._bar.n >= self._bar.total:
             self._bar.total += 1
         self._bar.update(1)
@@ -85,5 +86,5 @@ class Counter:
 
 
 def _prepare() -> None:
-    tqdm.set_lock(threading.RLock())  # its own would be a semaphore between processes, which needs a helper process
-    tqdm.monitor_interval = 0  # no thread that redraws
+    tqdm.set_lock(threading.RLock())  # tqdm's default is a multiprocessing lock, which starts a helper process
+    tqdm.monitor_interval = 0  # disables the thread that redraws bars

@@ -1,4 +1,4 @@
-"""Names, figures and table lines for people, spelt the same in every command. Returns strings; `cli` prints them."""
+"""Formats names, figures and table lines in the same way for every command."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from db.records import Opt, Schedule, Workload
 
 NONE = "-"
-TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # what tells a model's workloads of one shape apart
-Columns = Sequence[tuple[str, int]]  # title, width; a negative width aligns to the left
+TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # extras in which workloads of one shape may differ
+Columns = Sequence[tuple[str, int]]  # (title, width) of each column; a negative width aligns to the left
 
 
 def line(columns: Columns, cells: Iterable[str]) -> str:
-    """One row of a table; a cell that is too wide pushes the rest of its row along."""
+    """One row of a table. A cell that is too wide moves the rest of its row to the right."""
     padded = [c.ljust(-width) if width <= 0 else c.rjust(width) for c, (_, width) in zip(cells, columns, strict=True)]
     return "  ".join(padded).rstrip()
 
@@ -26,7 +26,7 @@ def table(columns: Columns, rows: Iterable[Iterable[str]]) -> str:
 
 
 def workload_name(w: Workload) -> str:
-    """`Q4_1 1536×576 m=1`: format, n×k, token bucket; what is unusual comes with it."""
+    """`Q4_1 1536×576 m=1`: format, n×k and token bucket, followed by everything that differs from the defaults."""
     op = "" if w.op == "linear" else f"{w.op} "
     dtype = "" if w.x_dtype == "float32" else f" {w.x_dtype}"
     epilogue = "" if w.epilogue == "none" else f" {w.epilogue}"
@@ -36,7 +36,8 @@ def workload_name(w: Workload) -> str:
 
 
 def _said(w: Workload) -> dict[str, object]:
-    """The workload's extra: parts as "Q4_K.5120+Q6_K.1024", and of gate_up whether x is normalised first."""
+    """The workload's extras as they are shown: parts as "Q4_K.5120+Q6_K.1024", and norm="rms" for a gate_up with a
+    norm."""
     extra: dict[str, object] = dict(w.extra)
     if isinstance(parts := extra.get("parts"), tuple):
         extra["parts"] = "+".join(".".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in parts)
@@ -46,7 +47,7 @@ def _said(w: Workload) -> dict[str, object]:
 
 
 def opt_name(opt: Opt) -> str:
-    """`UPCAST(1:4)`: the step, the loop that it is meant for (by axis index, `#0`, if it has no name), its amount."""
+    """`UPCAST(1:4)`: the opt, its loop (or the axis index as `#0` if the loop has no name), and its amount."""
     loop = opt.range if opt.range is not None else None if opt.axis is None else f"#{opt.axis}"
     arg = ",".join(map(str, opt.arg)) if isinstance(opt.arg, tuple) else None if opt.arg is None else str(opt.arg)
     inside = ":".join(part for part in (loop, arg) if part is not None)
@@ -54,7 +55,8 @@ def opt_name(opt: Opt) -> str:
 
 
 def schedule_name(s: Schedule) -> str:
-    """`factored lanes=8 words=4 UPCAST(1:4)`; "heuristic" where tinygrad decides, "no opts" for none at all."""
+    """`factored lanes=8 words=4 UPCAST(1:4)`. "heuristic" means that tinygrad chooses the opts, "no opts" that there
+    are none."""
     opts = "heuristic" if s.opts is None else " ".join(map(opt_name, s.opts)) or "no opts"
     return " ".join([s.variant, *(f"{name}={value}" for name, value in s.params), opts])
 

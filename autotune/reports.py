@@ -1,4 +1,4 @@
-"""What each command says of its results, as text for people. JSON is the business of `jsonable`; `cli` prints."""
+"""The results of each command as text for people. `jsonable` makes JSON of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autotune.render import (
 from db.codec import workload_digest
 from db.records import Outcome, Stage
 
-if TYPE_CHECKING:  # the tuner is a second of imports, and a dry run needs none of it
+if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
     from autotune.doctor import Report
     from autotune.explain import Explained
     from autotune.sweep import Row
@@ -89,7 +89,8 @@ def sweep_row(row: Row) -> str:
 
 
 def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> str:
-    """Geometric mean gain; time that a pass over the weights takes, before and after; what it cost; where it is."""
+    """The geometric mean gain, the time of all kernels of a pass before and after, the duration and the store's
+    place."""
     gain = geometric_mean([r.result.gain for r in rows if r.result.gain])
     lines = [f"geometric mean gain over tinygrad's heuristic: {times(gain)}"]
     for m in sorted({r.result.workload.m for r in rows}):
@@ -121,7 +122,7 @@ def winners_table(winners: Sequence[Winner]) -> str:
 
 
 def explanation(rows: Sequence[Explained]) -> str:
-    """What serves each kernel, and how much of the weight bytes of a pass each step serves."""
+    """The schedule that serves each kernel, and the share of a pass's weight bytes that each lookup step serves."""
     from autotune.explain import coverage
 
     shares = [
@@ -156,11 +157,11 @@ def checked_row(c: Checked) -> str:
 
 
 def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
-    """All about one workload: what is served and where, how its candidates ended, and every decisive row."""
+    """The details of one workload: what is served on which target, the outcomes of its candidates, and its history."""
     w = rows[0].measurement.workload
     parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
     parts += [_served(winner) for winner in served] or ["nothing is served"]
-    parts.append("how its schedules ended:\n" + _outcomes(rows))
+    parts.append("outcomes of its schedules:\n" + _outcomes(rows))
     decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
     parts.append(
         f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive))
@@ -176,7 +177,7 @@ def _served(winner: Winner) -> str:
         f"  {micros(s.seconds)} µs, {giga(s.bandwidth)} GB/s, {times(s.gain)} the speed of the heuristic's "
         f"{micros(s.heuristic_seconds)} µs, {times(s.gain_over_default)} that of our default's "
         f"{micros(s.default_seconds)} µs",
-        f"  relative error {exponent(m.error)}, at most {exponent(m.tolerance)} is allowed; clock: {m.clock}",
+        f"  relative error {exponent(m.error)}, allowed {exponent(m.tolerance)}; clock: {m.clock}",
         f"  run {winner.row.run.id}: {winner.row.run.command}",
         f"  {', '.join(f'{name} {version}' for name, version in winner.row.run.versions)}",
     ]
@@ -203,7 +204,7 @@ def _history_row(r: Recorded) -> Iterable[str]:
 
 
 def choice(c: Choice) -> str:
-    """Which device was chosen, why, and how to get a faster one."""
+    """The chosen device, the reason, and how to get a faster one."""
     return f"device {c.device}: {c.reason}" + (f"\nhow to get faster: {c.faster}" if c.faster else "")
 
 

@@ -56,7 +56,7 @@ def choose(settings: Settings) -> devices.Choice:
 def session(settings: Settings) -> Iterator[Session]:
     """A store, and a device that opens while the caller goes on; its process ends with the context.
 
-    Raises DeviceError or MendError for a device that cannot be used, StoreError for such a store.
+    Raises DeviceError or PatchError for a device that cannot be used, StoreError for such a store.
     """
     with ThreadPoolExecutor(1) as background:
         choosing = background.submit(choose, settings)  # tries devices in child processes; the rest takes as long

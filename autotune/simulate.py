@@ -1,7 +1,7 @@
-"""Runs schedules as real Metal source on this machine, in three orders of threads, and judges what they compute.
+"""Runs schedules as real Metal source on this machine's CPU, in three orders of threads, and judges their results.
 
-No Mac, no time: what comes out are verdicts on numerics and on what a kernel may not do (see metalsim/README.md). A
-schedule that fails is withdrawn from lookups; one that does not is no faster for it, and nothing here can be served.
+It needs no Mac and measures no time: it judges numerics and forbidden accesses (see metalsim/README.md). A stored
+schedule that fails is withdrawn from lookups. A simulated result is never served.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies
 
 BACKEND = backends.SIMULATED
-AHEAD = 4  # jobs a worker that are handed out before their turn: the rest can still be stopped
+AHEAD = 4  # jobs for each worker that are submitted in advance; later jobs can still be cancelled
 SIMULATED = "simulated"
 
 
 class SimulateError(AutotuneError, ValueError):
-    """What was asked for cannot be simulated."""
+    """The requested target or schedules cannot be simulated."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A schedule to check. target: whose row it is stored in; for a default, the simulated one."""
+    """A schedule to check. target: the target that the verdict is stored for; for a default, the simulated one."""
 
     workload: Workload
     schedule: Schedule
@@ -56,15 +56,15 @@ def parse_target(text: str) -> str:
 
 
 def simulated_target(arch: str) -> Target:
-    """Under which verdicts of the simulator are kept that are of no device's row."""
+    """The target under which verdicts on schedules are stored that were not measured on a real device."""
     return Target(BACKEND, arch, f"{SIMULATED} {arch}", 0)
 
 
 def jobs(
     store: Store, arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
 ) -> list[Job]:
-    """Stored schedules of every Metal device of that arch; then for each workload all hand-chosen ones that apply, the
-    heuristic's, and `count` random ones. Of the given formats, or of all."""
+    """The stored schedules of every Metal device of the arch, then for each workload its applicable default schedules,
+    the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty for all."""
 
     def wanted(w: Workload) -> bool:
         return (not formats or w.format in formats) and missing_kernel(w) is None
@@ -86,14 +86,14 @@ def jobs(
 
 
 def simulate(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: int) -> Iterator[Checked]:
-    """Checks all of them on `workers` processes, in order, and records each verdict as the stage VERIFY of `run`.
+    """Checks all jobs in `workers` processes. Yields the results in order, and records each in stage VERIFY of `run`.
 
-    Raises SimulateError where no clang++ can compile Metal source or the cache folder cannot be used, StoreError.
+    Raises SimulateError if no clang++ can compile Metal source or the cache folder cannot be used, and StoreError.
     """
     try:
         find_toolchain()
         yield from _checked(store, run, arch, todo, workers)
-    except ToolchainError as e:  # the simulator stands alone, and so do its errors
+    except ToolchainError as e:  # the simulator imports nothing of this project, so its errors are not AutotuneErrors
         raise SimulateError(str(e)) from e
 
 
@@ -101,7 +101,7 @@ def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: in
     if not todo:
         return
     store.start_run(run)
-    # spawned: a fork would inherit the threads of whoever calls
+    # spawned, because a fork would inherit the caller's threads
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         waiting: list[tuple[Job, Future[Trial]]] = []
         left = iter(todo)
@@ -124,7 +124,7 @@ def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: in
 
 
 def check(arch: str, w: Workload, schedule: Schedule, target: Target | None = None) -> Trial:
-    """The trial of one schedule, its program left out. target: whose row it is of, by default the simulated one's."""
+    """The trial of one schedule, without its program. target: by default the simulated one."""
     ren = metal_renderer(arch)
     answer = compile_one(w, schedule, ren, BASELINE_UOPS)
     trial = Trial(Subject(w, target or simulated_target(arch)), schedule)

@@ -1,7 +1,7 @@
-"""How fast a model generates: seconds from a prompt to its first token, and seconds a token from there on.
+"""Measures a model's speed: seconds from a prompt to the first token, and seconds for each token after that.
 
-Works on anything with tinygrad.llm's `generate(tokens)`. Prompts are random ids, so that no prefix is known already.
-The same measurement is taken of every model of a comparison, see `competitors`.
+Works with every model that has tinygrad.llm's `generate(tokens)`. Prompts are random ids, so that no prefix is in the
+model's caches. `competitors` measures other implementations in the same way.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Any, Protocol
 from autotune.trial.statistics import median
 from db.errors import AutotuneError
 
-WARM_PROMPTS = 2  # TinyJit runs, captures, and only then replays
+WARM_PROMPTS = 2  # TinyJit runs the first call, captures the second, and replays the third
 WARM_TOKENS = 4
 PREFILL_RUNS, PREFILL_SECONDS = 3, 10.0
-BLOCK = 16  # a model may yield several tokens at once, as many as a power of two
-SHORT = 2  # tokens of the prompt of an empty context
+BLOCK = 16  # tokens are timed in blocks, because a model may yield several tokens at once, a power of two
+SHORT = 2  # the length of the prompt for decoding from an empty context
 
 
 class Generates(Protocol):
-    """A model: `generate` yields the tokens after `tokens`, and appends each to it."""
+    """A model whose `generate` yields the tokens that follow `tokens`, and appends each to the list."""
 
     def generate(self, tokens: list[int]) -> Iterator[int]: ...
 
 
 class AskedError(AutotuneError, ValueError):
-    """What was asked for does not fit the model's context."""
+    """The requested measurement does not fit the model's context."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured: a prompt of prompt_tokens; then `tokens` tokens from an empty context on, and as many from
-    `position` on, if it is not 0."""
+    """What to measure: reading a prompt of prompt_tokens, decoding `tokens` tokens from an empty context, and, unless
+    `position` is 0, decoding `tokens` tokens from there."""
 
     prompt_tokens: int
     tokens: int
@@ -48,14 +48,14 @@ class Asked:
         longest = max(self.prompt_tokens + 1, max(self.position, SHORT) + WARM_TOKENS + self.tokens)
         if min(self.prompt_tokens, self.tokens) < 1 or self.position < 0 or longest > self.context:
             raise AskedError(
-                f"{self.prompt_tokens} tokens of a prompt and {self.tokens} tokens from {self.position} on: expected "
-                f"some of each, and {longest} tokens to fit the context of {self.context} (--ctx)"
+                f"{self.prompt_tokens} tokens of a prompt and {self.tokens} decoded from position {self.position}: "
+                f"expected at least 1 of each, and {longest} tokens to fit the context of {self.context} (--ctx)"
             )
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Seconds a token, of each BLOCK of tokens, the first of which is at `position`."""
+    """Seconds for each token, averaged over each BLOCK of tokens. position: of the first token."""
 
     position: int
     seconds: tuple[float, ...]
@@ -63,8 +63,8 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of one model. prefill_seconds: from the prompt to the first token after it. launches: of a
-    token, copies included; None where it isn't known."""
+    """The measured speed of one model. prefill_seconds: from the prompt to the first token after it. launches: of one
+    token, including copies; None if unknown."""
 
     name: str
     prompt_tokens: int
@@ -78,7 +78,7 @@ class Speed:
 
 
 def speed(name: str, model: Generates, asked: Asked) -> Speed:
-    """Measures after warming up; takes as long as it takes."""
+    """Measures a model after warming it up."""
     chance = random.Random(0)
 
     def prompt(count: int) -> list[int]:
@@ -98,14 +98,14 @@ def speed(name: str, model: Generates, asked: Asked) -> Speed:
 
 
 def launches(model: Generates) -> int:
-    """Kernels and copies that a token really takes, of a model that has decoded some."""
-    from autotune.tinygrad_api.captured import watched
+    """The number of kernels and copies that decoding one token launches. The model must have decoded tokens before."""
+    from autotune.tinygrad_api.captured import recorded_launches
 
     coming = model.generate(list(range(1, SHORT + 1)))
-    if hasattr(model, "burst"):  # tinygrad.llm has none
-        model.burst = 1
+    if hasattr(model, "lookahead"):  # tinygrad.llm has none
+        model.lookahead = 1
     next(coming)
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(coming)
     return len(launched)
 
@@ -127,6 +127,7 @@ def _seconds(coming: Iterator[int], count: int) -> float:
 
 
 def _assume(model: Any, tokens: list[int]) -> None:
-    """Has the model take all but the last of `tokens` for read. What its caches hold costs the same to attend to."""
+    """Makes the model assume that all but the last of `tokens` are in its caches. Their contents do not affect the
+    time."""
     if hasattr(model, "_cached_tokens"):
         model._cached_tokens = tokens[:-1]

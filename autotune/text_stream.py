@@ -1,4 +1,4 @@
-"""Text out of a model, as it comes, and what it took. Neither opens the model nor prints."""
+"""Streams a model's text and records the time of each token."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 
 from autotune.tokenizer import Tokenizer
 
-CAPTURED_AFTER = 1  # tokens: until then kernels are compiled, and the launches captured
+CAPTURED_AFTER = 1  # the number of tokens during which kernels are compiled and launches are captured
 
 
 @dataclass
 class TextStream:
-    """One text. Iterate over it once: it yields pieces of text; what it knows grows with them.
+    """One text. Iterate over it once: it yields pieces of text, and updates the fields below.
 
-    tokenizer: None yields ids, as text, instead.
+    tokenizer   None yields token ids as text instead
+    seconds     of each token; the first includes reading the prompt
+    stopped     whether the model ended the text
     """
 
     model: Any
@@ -26,8 +28,8 @@ class TextStream:
     max_tokens: int
     temperature: float = 0.0
     tokens: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)  # of each token; of the first with the prompt
-    stopped: bool = False  # the model ended the text
+    seconds: list[float] = field(default_factory=list)
+    stopped: bool = False
 
     def __iter__(self) -> Iterator[str]:
         decoder = self.tokenizer.decoder() if self.tokenizer else None
@@ -47,12 +49,12 @@ class TextStream:
 
     @property
     def prefill_rate(self) -> float | None:
-        """Tokens of the prompt a second, compiling included if this is the first text."""
+        """Tokens of the prompt per second. For the first text, the time includes compiling."""
         return len(self.prompt) / self.seconds[0] if self.seconds else None
 
     @property
     def decode_rate(self) -> float | None:
-        """Tokens a second once launches are captured, on the whole: several may come at once. None if it was over
-        before."""
+        """Decoded tokens per second after the launches are captured, averaged because several tokens may come at once.
+        None if the text ended before."""
         later = self.seconds[CAPTURED_AFTER:]
         return len(later) / sum(later) if later else None

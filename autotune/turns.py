@@ -1,6 +1,6 @@
-"""How a user's turn is written for an instruct model, by the markers that its file has. Templates are not run here.
+"""How to write a user's turn for an instruct model, found by the markers in its file. Chat templates are not executed.
 
-Markers and turns are facts of llama.cpp's src/llama-chat.cpp, gpt-oss's those of OpenAI's harmony format.
+Markers and turns are facts of llama.cpp's src/llama-chat.cpp, and of OpenAI's harmony format for gpt-oss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ QUESTION = "YOUR QUESTION"
 _NAMES = ("general.name", "general.basename", "general.finetune")
 _TOKENS = "tokenizer.ggml.tokens"
 
-# The first row whose markers are all there counts. Turns are without the BOS, which the tokenizer adds.
+# The first row whose markers are all present applies. Turns have no BOS token, because the tokenizer adds it.
 _TURNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<|im_start|>", "<|im_sep|>"), "<|im_start|>user<|im_sep|>{}<|im_end|><|im_start|>assistant<|im_sep|>"),
     (("<|im_start|>",), "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"),
@@ -39,22 +39,24 @@ _TURNS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def is_instruct(header: Header) -> bool:
-    """Whether the file carries a chat template, or a name in it or of it says instruct or chat."""
+    """Whether the file has a chat template, or "instruct" or "chat" is in the model's or a file's name."""
     names = [header.metadata.get(key) for key in _NAMES]
     said = " ".join([*(name for name in names if isinstance(name, str)), *(Path(f).name for f in header.files)])
     return bool(header.metadata.get(TEMPLATE)) or re.search("instruct|chat", said, re.IGNORECASE) is not None
 
 
 def turn(header: Header) -> str | None:
-    """What to write for an answer to QUESTION, by the markers in the template or, where that is too long to be read,
-    those in the vocabulary; None if they are of no kind that is known. The header was read with the tokens kept."""
+    """A prompt that asks QUESTION, found by the markers in the chat template or, if the header omits a long template,
+    in the vocabulary. None if the markers are unknown. The header must have been read with
+    keep=("tokenizer.ggml.tokens",).
+    """
     template = header.metadata.get(TEMPLATE)
     found = template if isinstance(template, str) else frozenset(map(str, header.kept.get(_TOKENS, ())))
     return next((text.format(QUESTION) for marks, text in _TURNS if all(mark in found for mark in marks)), None)
 
 
 def advice(header: Header, prompt: str) -> str | None:
-    """One line on how to get an answer, for a plain prompt to an instruct model; else None."""
+    """One line that explains how to get an answer, if a plain prompt is given to an instruct model; else None."""
     if not is_instruct(header) or any(mark in prompt for marks, _ in _TURNS for mark in marks):
         return None
     example = turn(header)

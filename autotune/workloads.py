@@ -16,7 +16,7 @@ from db.records import M_BUCKETS, Workload
 from kernels.formats import FORMATS
 from kernels.models.header import Header, TensorInfo
 from kernels.models.passes import CONTEXT, PROMPT_TOKENS, plan_passes
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 
 X_DTYPES = ("float32", "float16")
 
@@ -92,7 +92,7 @@ def workloads(
     if context < 1:
         raise SettingError(f"context: {context} positions; at least 1 is needed")
     passes = plan_passes(header, context, device)
-    groups: dict[Workload, list[Launch]] = {}
+    groups: dict[Workload, list[PlannedLaunch]] = {}
     for bucket in sorted(set(m)):
         prompt = bucket >= PROMPT_TOKENS
         for launch in (passes.prompt if prompt else passes.decode).launches:
@@ -128,7 +128,7 @@ def plan_to_json(plan: ModelPlan) -> list[dict[str, Any]]:
 
 
 def _plain_linears(
-    launches: Sequence[Launch], buckets: Sequence[int], x_dtype: str, launched: Container[Workload]
+    launches: Sequence[PlannedLaunch], buckets: Sequence[int], x_dtype: str, launched: Container[Workload]
 ) -> list[ModelWorkload]:
     """Those that a pass does not launch, for every 2-D weight that one of its launches multiplies."""
     reads = [read.tensor for launch in launches if launch.op != "embed" for read in launch.reads]
@@ -148,7 +148,7 @@ def _plain_linears(
     )
 
 
-def _together(w: Workload, launches: Sequence[Launch]) -> ModelWorkload:
+def _together(w: Workload, launches: Sequence[PlannedLaunch]) -> ModelWorkload:
     first = launches[0]
     tensors = tuple(name for launch in launches for name in launch.tensors)
     return ModelWorkload(

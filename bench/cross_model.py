@@ -16,11 +16,10 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import options
 from bench.llm_decode import WARM, ours, tinygrad_llm
 from bench.own_process import in_own_process
 from bench.real_models import real_model
@@ -69,17 +68,13 @@ def line(row: Row, name: str, first_seconds: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="names in tests/data/models")
     parser.add_argument("--layers", type=int, help="only so many first blocks of each")
     parser.add_argument("--compare", action="store_true", help="tinygrad.llm too")
-    parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache")
-    parser.add_argument("--prompt", type=int, default=2, help="tokens; few, since this is about decoding")
-    parser.add_argument("--tokens", type=int, default=64)
+    options.add_decoding(parser, RUNS, prompt=2, tokens=64)
     parser.add_argument("--db", help="the store to look schedules up in (default: the user's)")
     parser.add_argument("--folder", help="where the models' files may be written for a while")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
-    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
@@ -97,8 +92,7 @@ def main() -> None:
             if "seconds" in rows[-1][name]:
                 first.setdefault(name, statistics.median(rows[-1][name]["seconds"]))
             print(line(rows[-1], name, first.get(name)), flush=True)
-    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
-    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad"), "context": args.ctx}
+    known = {**options.described(choice.device), "context": args.ctx}
     print(json.dumps({"bench": "cross_model", **known, "rows": rows}))
 
 

@@ -1,6 +1,6 @@
 """Claim: a sweep finds faster schedules for a model's linears than tinygrad's heuristic and BEAM do, in less time.
 
-    python bench/decode_linears.py llama-3.1-8b --budget 30 --stock 2
+    python -m bench.decode_linears llama-3.1-8b --budget 30 --stock 2
 
 MODEL is a GGUF or the name of one in tests/data/models. Sweeps its workloads at one token into a temporary store on the
 device that DEV names, then times each winner with cold weights, in chains of dependent and of independent launches,
@@ -31,6 +31,7 @@ from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
+from bench import options
 from db.codec import schedule_to_json
 from db.records import Opt, Run, Schedule, Workload
 from db.store import Store
@@ -199,11 +200,9 @@ def table(report: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("model")
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds of search a workload")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--workers", type=int)
+    options.add_search(parser, 30.0)
     parser.add_argument("--stock", type=int, default=0, help="workloads to run tinygrad's own BEAM on")
     parser.add_argument("--stock-beam", type=int, default=4)
     parser.add_argument("--db", help="keep the store here")

@@ -26,6 +26,7 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from autotune.workloads import ModelWorkload, workloads
+from bench import options
 from bench.decode_linears import model_path
 from bench.own_process import in_own_process
 from db.codec import schedule_to_json, workload_from_json, workload_to_json
@@ -90,11 +91,9 @@ def totals(rows: list[Row]) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("model", nargs="?", default="deepseek-v2-lite")
-    parser.add_argument("--budget", type=float, default=10.0, help="seconds of search a workload")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--workers", type=int)
+    options.add_search(parser, 10.0)
     parser.add_argument("--db", help="the store to tune into (default: a temporary one)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for tinygrad to lower and run an op")
     parser.add_argument("--lower", help=argparse.SUPPRESS)

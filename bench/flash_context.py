@@ -1,9 +1,9 @@
 """Claim: attention is parallel over the context: its time grows far slower than that of a loop over the context.
 
-    python bench/flash_context.py --heads 32 --kv-heads 8 --head-dim 128 --longest 32768
+    python -m bench.flash_context --heads 32 --kv-heads 8 --head-dim 128 --longest 32768
 
 On the device that DEV names: one token's attention under the default schedule, split over the context, with the launch
-that puts the splits together, against the same mathematics by one team of threads for each group of heads that takes
+that puts the splits together, against the same mathematics by one workgroup for each group of heads that takes
 the positions one after the other. One program of each serves all lengths. Times are medians on the device's clock of a
 cache that is as warm as the launch before leaves it; the results of both are compared. Prints a table, then one JSON
 line.
@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from dataclasses import asdict
-from importlib.metadata import version
 
 import numpy as np
 from tinygrad.device import Buffer
 
 from autotune.tinygrad_api.launch import OpenDevice
 from autotune.tinygrad_api.lower import Program, compile_program
+from bench import options
 from db.codec import schedule_to_json
 from db.records import Schedule, Workload
 from kernels import devices
@@ -78,7 +77,7 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     sizes = {"heads": 32, "kv-heads": 8, "head-dim": 128, "longest": 32768, "splits": 0, "repeats": 20}
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -117,7 +116,7 @@ def main() -> None:
     factors = f"ours takes {ours[-1] / ours[0]:.1f} times as long, the loop {loop[-1] / loop[0]:.1f} times"
     print(f"\n{rows[-1]['ctx'] / rows[0]['ctx']:.0f} times the context: {factors}")
     schedules = {"split": schedule_to_json(chosen[split.op]), "serial": schedule_to_json(alone)}
-    known = {"target": asdict(target), "driver": devices.driver_version(device.name), "tinygrad": version("tinygrad")}
+    known = options.described(device.name)
     print(
         json.dumps({"bench": "flash_context", **known, "clock": device.clock, "schedules": schedules, "seconds": rows})
     )

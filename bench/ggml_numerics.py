@@ -1,6 +1,6 @@
 """Are our kernels right about what ggml means by its formats? Weights quantised and dequantised by ggml itself.
 
-    pip install llama-cpp-python ; python bench/ggml_numerics.py
+    pip install llama-cpp-python ; python -m bench.ggml_numerics [PATH/TO/libggml-base.so]
 
 `ggml_quantize_chunk` makes blocks from normal random weights, and there are random blocks whose scales are zero,
 denormal or as large as they can be. The type's `to_float` says what both stand for, and every variant's output is
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from bench import options
 
 LIMIT = 1e-5
 N, EDGE_ROWS, K = 96, 70, 1024
@@ -164,9 +166,11 @@ def main() -> int:
     from kernels import devices
     from kernels.formats import FORMATS
 
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else library_path()
+    parser = options.parser(__doc__)
+    parser.add_argument("library", nargs="?", type=Path, default=library_path(), help="ggml's base library")
+    path = parser.parse_args().library
     if path is None:
-        print("llama-cpp-python is not installed; or name ggml's library: ggml_numerics.py PATH/TO/libggml-base.so")
+        print("llama-cpp-python is not installed: install it, or give the path of ggml's base library")
         return 2
     devices.activate(choice := devices.choose_device())
     ggml = Ggml(path)

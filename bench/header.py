@@ -1,19 +1,21 @@
 """What reading a header costs: seconds, peak memory and bytes, on the two files that make it hard.
 
-python bench/header.py: a 20 GB model whose weights are a hole, and a tokenizer of Llama 3's size, the latter against
-gguf.GGUFReader (about 10 s). Each reading has a process of its own, since peak memory is a process's; what the imports
-take is listed apart. Prints a table, then one JSON line.
+    python -m bench.header
+
+Reads a sparse file of a 20 GB model, and a tokenizer of Llama 3's size. The latter is also read by gguf.GGUFReader,
+which takes about 10 s. Each reading has its own process, because peak memory belongs to a process. The time of imports
+is listed separately. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import platform
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,9 +24,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-REPEATS = 5
+from bench import options
+from bench.own_process import ROOT, in_own_process
 
+sys.path.insert(0, str(ROOT / "tests"))
+REPEATS = 5
+TIMEOUT_SECONDS = 600.0
 
 Figures = dict[str, float | None]
 
@@ -54,7 +59,7 @@ def measure(read: Callable[[], object], repeats: int) -> Figures:
 def read_ours(path: str) -> Figures:
     import gguf.constants  # noqa: F401  its cost is a row of its own
 
-    from autotune import header
+    from kernels.models import header
 
     figures = measure(lambda: header.read_header(path), REPEATS)
 
@@ -84,9 +89,7 @@ READERS = {"read_header": read_ours, "GGUFReader": read_theirs, "import gguf.con
 
 
 def in_a_process(reader: str, path: Path) -> Figures:
-    command = [sys.executable, __file__, reader, str(path)]
-    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    found: Figures = json.loads(out.stdout)
+    found: Figures = in_own_process("bench.header", ["--reader", reader, "--path", str(path)], TIMEOUT_SECONDS)
     return found
 
 
@@ -102,6 +105,13 @@ def write_models(folder: Path) -> dict[str, Path]:
 
 
 def main() -> None:
+    parser = options.parser(__doc__)
+    parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--path", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.reader:
+        print(json.dumps(READERS[args.reader](args.path)))
+        return
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         models = write_models(Path(folder))
@@ -119,8 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    if len(sys.argv) == 3:
-        print(json.dumps(READERS[sys.argv[1]](sys.argv[2])))
-    else:
-        main()
+    main()

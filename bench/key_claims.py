@@ -1,6 +1,6 @@
 """Tries the tables of keys on llama.cpp itself: for every row a small model with another value under that key.
 
-    pip install -e '.[dev,bench]' ; python bench/key_claims.py [ARCHITECTURE ...]
+    pip install -e '.[dev,bench]' ; python -m bench.key_claims [ARCHITECTURE ...]
 
 Prints for each key whether llama.cpp's logits are those without it, others, or whether it does not load the file, and
 ends with status 1 where that contradicts the table: where an irrelevant key changes logits, or one of other
@@ -10,6 +10,7 @@ Each file is loaded by a process of its own, for an assertion of llama.cpp ends 
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -21,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from bench import options
+from bench.own_process import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))
 CHILD_SECONDS = 60
 CONTEXT = 64
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
@@ -78,9 +81,9 @@ def logits(case: Any, keys: Mapping[str, Any], folder: Path) -> np.ndarray[Any, 
     path, out = folder / "a.gguf", folder / "a.npy"
     out.unlink(missing_ok=True)
     replace(case, keys={**case.keys, **keys}).write(path, twin=True)
-    command = [sys.executable, __file__, "--child", str(path), str(out)]
+    command = [sys.executable, "-m", "bench.key_claims", "--child", str(path), str(out)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # the backtrace of an assertion takes a fork that may never end
-    subprocess.run(command, capture_output=True, check=False, env=quiet, timeout=CHILD_SECONDS)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=quiet, timeout=CHILD_SECONDS)
     return np.load(out) if out.exists() else None
 
 
@@ -124,16 +127,20 @@ def tried(architecture: str, case: Any, folder: Path) -> Iterator[tuple[str, str
 WRONG = {("irrelevant", "changes"), ("foreign", "changes")}
 
 
-def main(names: list[str]) -> int:
-    if names[:1] == ["--child"]:
-        return child(*names[1:])
+def main() -> int:
+    parser = options.parser(__doc__)
+    parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return child(*args.child)
     from support.small_cases import CASES
 
     from kernels.models.known_keys import OWN
 
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for architecture in names or [name for name in OWN if name != "mistral"]:
+        for architecture in args.architectures or [name for name in OWN if name != "mistral"]:
             for key, status, does in tried(architecture, CASES[architecture], Path(folder)):
                 bad = (status, does) in WRONG
                 wrong += bad
@@ -142,4 +149,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """What llama.cpp says of the models that the tests run: writes tests/data/llm/*.json.
 
-    pip install -e '.[dev,bench]' ; python bench/llama_reference.py [small | telling | MODEL.gguf ...]
+    pip install -e '.[dev,bench]' ; python -m bench.llama_reference [small | telling | MODEL.gguf ...]
 
 Without a model it makes those of tests/support/small_cases.py, `small` and `telling` or one of them. Of a real one it
 takes prompts of 5 to 300 tokens, in an order in which each shares its beginning with one before. llama.cpp runs a twin
@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from autotune.model_check import llama_cpp
 from autotune.model_check.float_twin import write_float_twin
+from bench import options
+from bench.own_process import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "llm"
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
 SHORT = PROMPT[:2]  # for a model of many layers, which take their time
@@ -120,15 +121,18 @@ def _write(name: str, provenance: str, found: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    parser = options.parser(__doc__)
+    parser.add_argument("models", nargs="*", default=SMALL, metavar="MODEL")
+    args = parser.parse_args()
     try:
         from llama_cpp import __version__
     except ImportError:
         print("llama-cpp-python is not installed: pip install 'tinygrad-autotune[bench]'")
         return 2
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path.insert(0, str(ROOT / "tests"))
     provenance = f"bench/llama_reference.py with llama-cpp-python {__version__}, weights and cache in F32"
     with tempfile.TemporaryDirectory() as folder:
-        for asked in sys.argv[1:] or SMALL:
+        for asked in args.models:
             if asked in SMALL:
                 _write(asked, provenance, {"cases": small(asked, Path(folder))})
             else:

@@ -20,10 +20,10 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import options
 from bench.own_process import ROOT, in_own_process
 from bench.real_models import real_model
 from kernels import devices
@@ -52,7 +52,7 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     from tinygrad import GlobalCounters
 
     import kernels.llm
-    from autotune.tinygrad_api.captured import watched
+    from autotune.tinygrad_api.captured import recorded_launches
 
     start = time.perf_counter()
     model = kernels.llm.load(path, context)
@@ -65,9 +65,9 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
     next(generating := model.generate(fresh))
     filled = time.perf_counter() - start
     seconds = timed(generating, tokens)
-    model.burst = 1
+    model.lookahead = 1
     list(itertools.islice(generating, BLOCK))
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(generating)
     row = {"seconds": seconds, "launches": len(launched), "prompt_seconds": filled}
     row |= {"memory_nbytes": GlobalCounters.mem_used}
@@ -80,13 +80,13 @@ def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: boo
     graphs fail for the second chunk of a longer one. Decoding takes the same."""
     from tinygrad import GlobalCounters
 
-    from autotune.tinygrad_api.captured import watched
+    from autotune.tinygrad_api.captured import recorded_launches
     from kernels.tinygrad import llm_shim
 
     model, _ = llm_shim.transformer().from_gguf(Path(path), context, realize)
     generating = model.generate([1 + i % 1000 for i in range(min(prompt, SHORT_PROMPT))])
     seconds = timed(generating, tokens)
-    with watched() as launched:
+    with recorded_launches() as launched:
         next(generating)
     return {"seconds": seconds, "launches": len(launched), "memory_nbytes": GlobalCounters.mem_used}
 
@@ -154,28 +154,22 @@ def bench(model: str, folder: Path, args: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("models", nargs="*", default=["llama-3.2-1b"], metavar="MODEL")
     parser.add_argument("--budget", type=float, default=8.0, help="seconds of search a workload; 0: no sweep")
-    parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache, and what attention is tuned at")
-    parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=256)
+    options.add_decoding(parser, RUNS, prompt=64, tokens=256)
     parser.add_argument("--db", help="a store to tune into and to use (default: a temporary one)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
-    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
     if args.one:
         print(json.dumps(RUNS[args.one](args.models[0], args.prompt, args.tokens, args.ctx)))
         return
-    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
-    print(f"on {target}; a prompt of {args.prompt}, then {args.tokens} tokens")
+    print(f"on {devices.describe_target(choice.device)}; a prompt of {args.prompt}, then {args.tokens} tokens")
     print(f"{'':14} {'tok/s':>9} {'ms':>9} {'p10':>9} {'p90':>9} {'GB/s':>8} {'launches':>9} {'prompt ms':>10}")
     with tempfile.TemporaryDirectory() as folder:
         models = [bench(model, Path(folder), args) for model in args.models]
-    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad")}
-    print(json.dumps({"bench": "llm_decode", **known, "models": models}))
+    print(json.dumps({"bench": "llm_decode", **options.described(choice.device), "models": models}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ a few hundred kernels, thousands of probes each, one final a sweep, some withdra
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import random
@@ -21,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, product
 from pathlib import Path
 
+from bench import options
 from db import codec
 from db.lookup import Lookup
 from db.records import Measurement, Opt, Outcome, Run, Schedule, Served, Stage, Target, Workload
@@ -93,7 +93,7 @@ def timed(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     count = parser.parse_args().rows
     random.seed(0)

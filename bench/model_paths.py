@@ -15,14 +15,13 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autotune.model_check import LENGTHS, check_launches, check_paths
+from bench import options
 from bench.real_models import real_model
 from kernels import devices, llm
 from kernels.llm.weights import Weights
@@ -66,7 +65,7 @@ def line(row: Row, lengths: list[int]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
@@ -82,7 +81,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(bench(name, Path(folder), args))
         print(line(rows[-1], args.lengths), flush=True)
-    known = {"target": asdict(target), "driver": devices.driver_version(choice.device), "tinygrad": version("tinygrad")}
+    known = options.described(choice.device)
     print(json.dumps({"bench": "model_paths", **known, "layers": args.layers, "models": rows}))
     return 1 if any(row["wrong"] for row in rows) else 0
 

@@ -15,11 +15,11 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from bench import options
 from kernels import devices
 from kernels.formats import get_format, reference
 
@@ -133,15 +133,15 @@ def line(model: str, row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--experts", type=int, help="at most so many experts")
-    parser.add_argument("--calls", type=int, default=16, help="of a captured chain")
-    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median counts")
+    options.add_chain(parser)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
-    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
-    print(f"(down(sel, gated) * probs).sum on {target}; {driver}; µs a call (launches), by the wall clock")
+    known = options.described(choice.device)
+    where = f"{devices.describe_target(choice.device)}; {known['driver']}"
+    print(f"(down(sel, gated) * probs).sum on {where}; µs a call (launches), by the wall clock")
     print(f"{'':46}{'feed':>7} {'before':>13} {'after':>13} {'gain':>7} {'GB/s':>7}  errors")
     rows = []
     for model, shape in ((name, shape) for name in args.models for shape in MODELS[name]):
@@ -150,7 +150,6 @@ def main() -> None:
             parser.error(f"--experts {experts}: {model} uses {shape.used}")
         rows.append({"model": model, **bench(Shape(shape.format, experts, shape.used, shape.n, shape.k), args)})
         print(line(model, rows[-1]), flush=True)
-    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad")}
     print(json.dumps({"bench": "moe_sum", **known, "rows": rows}))
 
 

@@ -1,6 +1,6 @@
 """Claim: where a workload was never tuned here, the nearest tuned shape's schedule beats our hand-chosen default.
 
-    python bench/nearest.py --db store.sqlite
+    python -m bench.nearest --db store.sqlite
 
 Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
 take turns on the device. This decides step 4 of the lookup order (`kernels.serve.resolution`) and how near is near
@@ -9,7 +9,6 @@ enough (`kernels.serve.defaults.near_enough`). Prints a table, then one JSON lin
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from autotune.trial import statistics
 from autotune.trial.compiler import CompilePool, Job
 from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
 from autotune.trial.runner import Runner
+from bench import options
 from db.codec import schedule_to_json
 from db.queries import distance
 from db.records import Measurement, Schedule
@@ -96,7 +96,7 @@ def gain(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--db", required=True, help="a store with a sweep of this device")
     args = parser.parse_args()
     choice = devices.choose_device()

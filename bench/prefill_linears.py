@@ -24,6 +24,7 @@ from typing import Any
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
+from bench import options
 from bench.decode_linears import compiled, median
 from db.codec import schedule_to_json
 from db.records import Run, Schedule, Workload
@@ -109,12 +110,10 @@ def table(report: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("shapes", nargs="*", default=SHAPES, metavar="FORMAT:N:K")
     parser.add_argument("--tokens", type=int, nargs="+", default=(32, 512))
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of search a workload")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--workers", type=int)
+    options.add_search(parser, 20.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Runner(devices.choose_device()) as runner:
         report = bench(args, runner, Path(folder))

@@ -16,11 +16,10 @@ import functools
 import json
 import statistics
 import tempfile
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import options
 from bench.llm_decode import ours, tinygrad_llm
 from bench.own_process import in_own_process
 from bench.real_models import real_model
@@ -45,16 +44,12 @@ def line(name: str, row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("model", nargs="?", default="llama-3.2-1b")
-    parser.add_argument("--ctx", type=int, default=4096, help="positions of the cache")
-    parser.add_argument("--prompt", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64)
+    options.add_decoding(parser, RUNS, prompt=16, tokens=64)
     parser.add_argument("--layers", type=int, help="only so many first blocks of a model in tests/data/models")
     parser.add_argument("--db", help="the store to look schedules up in (default: the user's)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each of the runs")
-    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
     if args.one:
@@ -68,8 +63,7 @@ def main() -> None:
         for name in args.runs:
             rows[name] = run(name, path, args)
             print(line(name, rows[name]), flush=True)
-    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
-    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad"), "layers": args.layers}
+    known = {**options.described(choice.device), "layers": args.layers}
     print(json.dumps({"bench": "q4k_fused_onoff", "model": args.model, **known, "rows": rows}))
 
 

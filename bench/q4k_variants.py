@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from autotune.metalsim import Launch, run_orders
+from autotune.metalsim import SimulatedLaunch, run_orders
 from autotune.simulate import check, simulated_target
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
+from bench import options
 from db.codec import schedule_to_json
 from db.records import Run, Schedule
 from db.store import Store
@@ -131,7 +132,7 @@ def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, 
     x = np.random.default_rng(1).standard_normal((1, k)).astype(np.float32)
     truth = reference.linear(raw, "Q4_K", (n, k), x)
     given = [bytes(4 * n), raw.tobytes(), x.tobytes()]
-    result = run_orders(metal_source(n, k), given, (), Launch((n // MSL_ROWS,), (MSL_THREADS,)))
+    result = run_orders(metal_source(n, k), given, (), SimulatedLaunch((n // MSL_ROWS,), (MSL_THREADS,)))
     row: Row = {"verdict": str(result.verdict.kind), "reason": str(result.verdict.message)}
     if result.verdict.ok:
         out = np.frombuffer(result.buffers[0], np.float32)
@@ -146,12 +147,10 @@ def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--size", type=int, default=SIZE, help="rows and columns")
-    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median counts")
-    parser.add_argument("--budget", type=float, default=0.0, help="seconds of search for `range`; 0: what is stored")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median is reported")
+    options.add_search(parser, 0.0)
     parser.add_argument("--db", help="the store to tune into (default: a temporary one)")
     parser.add_argument("--simulate", action="store_true", help="Metal source on this CPU: errors, no times")
     args = parser.parse_args()

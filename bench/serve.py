@@ -1,6 +1,6 @@
-"""Claim: serving costs nothing that is felt: importing `kernels` < 50 ms over tinygrad, a memoised answer < 5 µs.
+"""Claim: serving is cheap: importing `kernels` takes < 50 ms more than importing tinygrad, a remembered answer < 5 µs.
 
-    python bench/serve.py
+    python -m bench.serve
 
 Measures in fresh processes: the import, the first answer (a hit in a user's store), a memoised one, and a miss. Prints
 a table, then one JSON line.
@@ -16,7 +16,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from bench import options
+from bench.own_process import ROOT
+
 REPEATS = 7
 
 # every line that a process prints is one figure in seconds
@@ -80,6 +82,7 @@ def figures(code: str, *arguments: str) -> list[float]:
 
 
 def main() -> None:
+    options.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store.sqlite")
         subprocess.run([sys.executable, "-c", _WRITE, store], cwd=ROOT, check=True)

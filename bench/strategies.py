@@ -28,6 +28,7 @@ from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import Runner
 from autotune.trial.statistics import beats, median
 from autotune.tune import Result, Tuner
+from bench import options
 from db.codec import schedule_to_json
 from db.records import Run, Schedule, Workload
 from db.store import Store
@@ -55,6 +56,7 @@ class Budget:
 
 
 def budgeted(make: MakeStrategy, seed: int, count: int) -> Callable[[Task], Strategy]:
+    """Makes strategies that end after `count` proposals."""
     return lambda task: Budget(make(task, seed=seed), count)
 
 
@@ -70,9 +72,7 @@ def searched(runner: Runner, pool: CompilePool, w: Workload, args: argparse.Name
         with tempfile.TemporaryDirectory() as folder:
             run = Run(str(uuid.uuid4()), "bench", 0, SECONDS, runner.describe().versions)
             store = Store.open(Path(folder, "store.sqlite"))
-            tuner = Tuner(
-                store, runner, pool, run, strategy=lambda task, make=make: Budget(make(task), args.candidates)
-            )
+            tuner = Tuner(store, runner, pool, run, strategy=budgeted(make, seed, args.candidates))
             found[name] = tuner.tune(w)
     return found
 
@@ -121,7 +121,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("workloads", nargs="*", default=WORKLOADS, metavar="FORMAT:N:K:M")
     parser.add_argument("--candidates", type=int, default=40, help="schedules that each strategy may propose")
     parser.add_argument("--repeats", type=int, default=1, help="searches of each workload, with different seeds")
@@ -145,12 +145,8 @@ def main() -> None:
             f"geometric mean of random / beam: {mean:.2f} over {len(ratios)} searches of {args.candidates} candidates"
         )
     report = {"bench": "strategies", "target": asdict(info.target), "versions": dict(info.versions)}
-    report |= {"clock": info.clock, "candidates": args.candidates}
-    print(
-        json.dumps(
-            {**report, "clock": info.clock, "candidates": args.candidates, "rows": rows, "random_over_beam": mean}
-        )
-    )
+    report |= {"clock": info.clock, "candidates": args.candidates, "rows": rows, "random_over_beam": mean}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Our tokenizers beside llama.cpp's: the ids of random texts, the tokens that end a text, and what each token says.
 
-    pip install -e '.[dev,bench]' ; python bench/tokenizer_ids.py [--texts N] [--seed N] [--only LABEL] [MODEL ...]
+    pip install -e '.[dev,bench]' ; python -m bench.tokenizer_ids [--texts N] [--seed N] [--only LABEL] [MODEL ...]
 
 Every kind of tests/support/tokenizer_kinds.py is written as a file without weights, over vocabularies that are learnt
 from a part of the same texts, so that cuts and merges matter; then each real file that is named is compared. Prints a
-table, then one JSON line; exits 1 on a difference. It is not called tokenizers.py, since the scripts beside it would
-import it in place of the library.
+table, then one JSON line; exits 1 on a difference.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from bench import options
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAGMENTS, VOCABULARY = 1500, 3000
@@ -53,21 +54,21 @@ def compare(label: str, path: Path, texts: Sequence[str]) -> Row:
     return Row(label, len(texts), len(texts) - len(wrong), len(theirs.said), first)
 
 
-def rows(options: argparse.Namespace) -> Iterator[Row]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     from support.random_texts import fragments, texts
     from support.tokenizer_files import vocabularies, write_kind
     from support.tokenizer_kinds import SPECIAL, kinds
 
-    common = fragments(options.seed, FRAGMENTS)
-    asked = texts(options.seed + 1, options.texts, common, list(SPECIAL))
-    learnt = vocabularies(asked[: options.texts // 4], VOCABULARY)
+    common = fragments(args.seed, FRAGMENTS)
+    asked = texts(args.seed + 1, args.texts, common, list(SPECIAL))
+    learnt = vocabularies(asked[: args.texts // 4], VOCABULARY)
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds():
-            if options.only in (None, kind.label):
+            if args.only in (None, kind.label):
                 path = write_kind(Path(folder) / "a.gguf", kind, learnt)
                 yield compare(kind.label, path, asked)
-    for model in options.models:
-        yield compare(model.name, model, texts(options.seed + 2, options.texts, common, _special(model)))
+    for model in args.models:
+        yield compare(model.name, model, texts(args.seed + 2, args.texts, common, _special(model)))
 
 
 def _special(model: Path) -> list[str]:
@@ -82,19 +83,19 @@ def _special(model: Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", metavar="LABEL")
-    parser.add_argument("models", nargs="*", type=Path)
-    options = parser.parse_args()
+    parser = options.parser(__doc__)
+    parser.add_argument("--texts", type=int, default=3000, help="random texts for each tokenizer")
+    parser.add_argument("--seed", type=int, default=1, help="of the texts")
+    parser.add_argument("--only", metavar="LABEL", help="only this kind of tokenizer")
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="GGUF files to compare as well")
+    args = parser.parse_args()
     print(f"{'kind':30} {'texts':>6} {'equal':>6} {'tokens':>7}  first difference")
     found = []
-    for row in rows(options):
+    for row in rows(args):
         found.append(row)
         print(f"{row.kind:30} {row.texts:6} {row.equal:6} {row.tokens:7}  {row.first:.400}", flush=True)
     versions = {name: version(name) for name in ("tokenizers", "llama-cpp-python")}
-    said: dict[str, Any] = {"seed": options.seed, "versions": versions, "rows": [asdict(row) for row in found]}
+    said: dict[str, Any] = {"seed": args.seed, "versions": versions, "rows": [asdict(row) for row in found]}
     print(json.dumps(said))
     return int(any(row.first for row in found))
 

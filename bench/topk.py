@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from bench import options
 from kernels import devices
 
 Row = dict[str, Any]
@@ -86,15 +85,15 @@ def feeding(logits: np.ndarray, args: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--experts", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--used", type=int, nargs="+", default=[4, 6, 8])
-    parser.add_argument("--calls", type=int, default=16, help="of a captured chain")
-    parser.add_argument("--rounds", type=int, default=10, help="runs of a chain, of which the median counts")
+    options.add_chain(parser)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
-    target, driver = devices.describe_target(choice.device), devices.driver_version(choice.device)
-    print(f"one token's experts on {target}; {driver}; µs a call (launches), by the wall clock")
+    known = options.described(choice.device)
+    where = f"{devices.describe_target(choice.device)}; {known['driver']}"
+    print(f"one token's experts on {where}; µs a call (launches), by the wall clock")
     print(f"{'of':>4} {'used':>4} {'feed':>8}" + "".join(f"{name:>22}" for name in CHOOSE))
     rows = []
     for experts, used in ((e, u) for e in args.experts for u in args.used):
@@ -108,7 +107,6 @@ def main() -> None:
         ]
         feed = f"{row['feed']['seconds'] * 1e6:.1f}"
         print(f"{experts:4d} {used:4d} {feed:>8}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
-    known = {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad")}
     print(json.dumps({"bench": "topk", **known, "rows": rows}))
 
 

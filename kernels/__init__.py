@@ -7,17 +7,17 @@
     model = kernels.llm.load("model.gguf")
 
     PackedWeight    a weight [n, k] that stays packed on the device: from_gguf, from_blocks
-    linear          x times a weight, transposed
-    fused           linears with norms, gates, biases and residuals; the experts of a mixture
-    attention       rotation and store into the caches; attention of one token and of a prompt
-    router          the experts that a token is routed to
-    small           norms, the lookup of embeddings, the likeliest token
+    linear          x times a transposed weight
+    fused           linears fused with norms, gates, biases and residuals; mixtures of experts
+    attention       rotation and storage in caches; attention of one token and of a prompt
+    router          selects the experts of each token
+    small           norms, embedding lookup, argmax
     llm             whole models: llm.load
-    resolve         the schedule for a workload on a target, and the lookup step that gave it
+    resolve         the schedule for a workload on a target, and the lookup step that found it
     build           the kernel of a workload under a schedule, as tinygrad's UOp
 
-These names load on first use: importing this package costs little more than importing tinygrad. Nothing is searched
-here; `autotune sweep model.gguf` finds the schedules.
+These names load on first use, so importing this package costs little more than importing tinygrad. The library looks
+schedules up and never searches for them; `autotune sweep model.gguf` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kernels.serve.server import resolve
     from kernels.serve.sink import build
 
-# no module of this package may be called like one of these: importing it would hide the name
+# No module of this package may have one of these names, because importing it would hide the public name.
 _HOMES = {
     "PackedWeight": "kernels.api.packed:PackedWeight",
     "attention": "kernels.api.attention",

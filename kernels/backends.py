@@ -125,7 +125,7 @@ _THREADS = 1024
 def _x86_loops() -> None:
     from kernels.tinygrad import x86_loops
 
-    x86_loops.mend()
+    x86_loops.patch_tinygrad()
 
 
 def _renderer(row: Backend, name: str) -> Backend:

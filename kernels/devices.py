@@ -58,8 +58,8 @@ class Finding:
 class Choice:
     """A device as DEV spells it, why it was chosen, how to get a faster one, and what was passed over and why.
 
-    `cc` is the compiler that tinygrad is to be told about (None: its own default will do); `mend` says that the CPU
-    device must open without one. Picklable, so that a child process can `activate` it too.
+    `cc` is the compiler that tinygrad is to be told about (None: its own default will do). `patch_tinygrad` says that
+    the CPU device must open without one. Picklable, so that a child process can `activate` it too.
     """
 
     device: str
@@ -67,7 +67,7 @@ class Choice:
     faster: str | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     cc: str | None = None
-    mend: bool = False
+    patch_tinygrad: bool = False
 
 
 Probe = Callable[[str, Mapping[str, str]], Finding]
@@ -131,7 +131,7 @@ def _cpu(environ: Mapping[str, str], skipped: tuple[tuple[str, str], ...]) -> Ch
     if hostcc.machine() != backends.find(backends.ASSEMBLED).machine:
         raise DeviceError(f"no device works on this {hostcc.machine()} machine: {hostcc.INSTALL}")
     reason = "no GPU works here and there is no C compiler; tinygrad's own x86 assembler needs none"
-    return Choice(backends.ASSEMBLED, reason, f"about 5 times faster: {hostcc.INSTALL}", skipped, mend=True)
+    return Choice(backends.ASSEMBLED, reason, f"about 5 times faster: {hostcc.INSTALL}", skipped, patch_tinygrad=True)
 
 
 def _cc(compiler: hostcc.HostCompiler, environ: Mapping[str, str]) -> str | None:
@@ -162,7 +162,9 @@ def _explicit(dev: str, environ: Mapping[str, str]) -> Choice:
         assembled = backends.find(backends.ASSEMBLED)
         other = f", or DEV={assembled.name}" if hostcc.machine() == assembled.machine else ""
         raise DeviceError(f"DEV={dev!r} needs a C compiler: {hostcc.INSTALL}{other}")
-    return Choice(dev, choice.reason, f"DEV={row.device} is about 5 times faster: {hostcc.INSTALL}", mend=True)
+    return Choice(
+        dev, choice.reason, f"DEV={row.device} is about 5 times faster: {hostcc.INSTALL}", patch_tinygrad=True
+    )
 
 
 def named(device: str) -> str:
@@ -179,12 +181,12 @@ def _names() -> str:
 def activate(choice: Choice) -> None:
     """Make tinygrad use `choice` in this process and in those it spawns. Works before and after tinygrad's import.
 
-    Sets DEV (and CC) in os.environ. A child that opens the device calls this too: the mend is not inherited.
-    Raises hostcc.MendError when the mend is needed and this tinygrad cannot be mended.
+    Sets DEV (and CC) in os.environ. A child that opens the device calls this too: the patch is not inherited.
+    Raises hostcc.PatchError when the patch is needed and this tinygrad cannot be patched.
     """
     os.environ["DEV"] = choice.device
     if choice.cc is not None:
         os.environ["CC"] = choice.cc
     settings.use_device(choice.device)
-    if choice.mend:
-        hostcc.mend_no_clang()
+    if choice.patch_tinygrad:
+        hostcc.patch_tinygrad()

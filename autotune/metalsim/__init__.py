@@ -1,7 +1,17 @@
-"""Metal without a Mac: real Metal source, compiled for the host, run thread by thread and checked. See README.md."""
+"""Metal without a Mac: compiles real Metal source for the host, runs it thread by thread and checks it. See
+README.md."""
 
 from autotune.metalsim.device import InstallError, Simulation, install, installed
-from autotune.metalsim.executor import FORWARD, THREE_ORDERS, Kernel, Launch, Order, Result, run_orders, run_source
+from autotune.metalsim.executor import (
+    FORWARD,
+    THREE_ORDERS,
+    Kernel,
+    Order,
+    Result,
+    SimulatedLaunch,
+    run_orders,
+    run_source,
+)
 from autotune.metalsim.memory import SharedMemory
 from autotune.metalsim.renderer import ARCHS, SimulatedMetalRenderer, metal_renderer
 from autotune.metalsim.toolchain import ToolchainError, compile_metal, find_toolchain
@@ -14,11 +24,11 @@ __all__ = [
     "VERDICTS",
     "InstallError",
     "Kernel",
-    "Launch",
     "MetalFault",
     "Order",
     "Result",
     "SharedMemory",
+    "SimulatedLaunch",
     "SimulatedMetalRenderer",
     "Simulation",
     "ToolchainError",

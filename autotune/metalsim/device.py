@@ -1,6 +1,6 @@
-"""DEV=METAL on Linux: a tinygrad device whose kernels run in `executor`. Its seconds are never a measurement.
+"""DEV=METAL on Linux: a tinygrad device whose kernels run in `executor`. Its times are not measurements of Metal.
 
-tinygrad looks for a device in the module tinygrad.runtime.ops_<name>, so this module takes that name's place.
+tinygrad imports a device from the module tinygrad.runtime.ops_<name>, so this module is installed under that name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tinygrad.device import BufferSpec, Compiled, LRUAllocator, Program, TinyELF
 
-from autotune.metalsim.executor import FORWARD, Kernel, Launch, Order
+from autotune.metalsim.executor import FORWARD, Kernel, Order, SimulatedLaunch
 from autotune.metalsim.memory import SharedMemory
 from autotune.metalsim.renderer import ARCHS, SimulatedMetalRenderer
 from autotune.metalsim.toolchain import find_toolchain
@@ -28,7 +28,7 @@ class InstallError(RuntimeError):
 
 @dataclass(frozen=True)
 class Simulation:
-    """arch: one of ARCHS. order, strict and seconds: of each launch, as executor.Launch has them."""
+    """arch: one of ARCHS. order, strict and seconds: of each launch, see executor.SimulatedLaunch."""
 
     arch: str = "Apple9"
     order: Order = FORWARD
@@ -45,10 +45,10 @@ class _Installed:
 
 
 def install(simulation: Simulation | None = None) -> None:
-    """From now on, METAL is simulated in this process; processes that it spawns call this too. To be called before
-    METAL is opened; again only with the same simulation.
+    """Simulates METAL in this process from now on. Spawned processes must call this too. It must be called before METAL
+    is opened, and may be called again only with the same simulation.
 
-    Raises InstallError, and ToolchainError where no clang++ can compile for it.
+    Raises InstallError, and ToolchainError if no suitable clang++ is found.
     """
     simulation = simulation or Simulation()
     here = sys.modules[__name__]
@@ -74,7 +74,7 @@ class SimulatedAllocator(LRUAllocator):  # type: ignore[misc]
         return SharedMemory(size)
 
     def _free(self, opaque: SharedMemory, options: BufferSpec) -> None:
-        """Nothing: it is freed with its last reference."""
+        """Does nothing, because the memory is freed with its last reference."""
 
     def _as_buffer(self, src: SharedMemory) -> memoryview:
         return src.view
@@ -106,11 +106,11 @@ class SimulatedProgram(Program):  # type: ignore[misc]
         wait: bool = False,
         **_: Any,
     ) -> float | None:
-        """Seconds of the simulation, where `wait` asks for them. Raises MetalFault, a RuntimeError."""
+        """The seconds that the simulation took, if `wait` is set. Raises MetalFault, a RuntimeError."""
         started = time.perf_counter()
         simulation = self.dev.simulation
         groups, threads = tuple(global_size), tuple(local_size or (1,))
-        launch = Launch(groups, threads, simulation.order, simulation.strict, simulation.seconds)
+        launch = SimulatedLaunch(groups, threads, simulation.order, simulation.strict, simulation.seconds)
         verdict = self._kernel.run(bufs, vals, launch)
         if not verdict.ok:
             raise MetalFault(verdict)
@@ -118,7 +118,7 @@ class SimulatedProgram(Program):  # type: ignore[misc]
 
 
 class MetalDevice(Compiled):  # type: ignore[misc]
-    """tinygrad finds it by this name. `simulated` tells it from a real one, which has no such attribute."""
+    """The simulated device. tinygrad finds it by this name. A real device has no attribute `simulated`."""
 
     simulated = True
 

@@ -1,7 +1,7 @@
-"""Runs a kernel of Metal source on the host: one launch, one process, one verdict. Needs no GPU and no tinygrad device.
+"""Runs a kernel of Metal source on the host. Each launch is a process of its own and returns one verdict.
 
-Each thread of a threadgroup is a fiber that runs until it waits for others, in the order that the caller chooses;
-runtime/ holds the C++ behind this, README.md says what is modelled.
+Each thread of a threadgroup is a fiber that runs until it waits for others. The caller chooses the order of threads.
+The C++ part is in runtime/, and README.md explains what is modelled.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Report(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Order:
-    """The order of the threads of a threadgroup, and of the threadgroups: one of ORDERS. `seed`: of "shuffled"."""
+    """The order of the threads in a threadgroup and of the threadgroups: one of ORDERS. seed: for "shuffled"."""
 
     name: str = "forward"
     seed: int = 0
@@ -71,9 +71,14 @@ THREE_ORDERS = (FORWARD, Order("reverse"), Order("shuffled", 1))
 
 
 @dataclass(frozen=True)
-class Launch:
-    """groups and threads: of the grid and of a threadgroup, (x[, y[, z]]). seconds: of processor time. strict: a load
-    that races, or that finds what no thread has written, ends the run even if nothing comes of it."""
+class SimulatedLaunch:
+    """How to launch a kernel.
+
+    groups    threadgroups in the grid, (x[, y[, z]])
+    threads   threads in a threadgroup, (x[, y[, z]])
+    strict    a racing load, or a load of memory that no thread has written, ends the run even without an effect
+    seconds   the limit of processor time
+    """
 
     groups: Size = (1,)
     threads: Size = (1,)
@@ -100,10 +105,12 @@ class Kernel:
         self._arguments = ctypes.c_uint32.in_dll(self._library, f"metalsim_arguments_{name}").value
         self._max_threads = ctypes.c_uint32.in_dll(self._library, "metalsim_max_threads").value
 
-    def run(self, buffers: Sequence[SharedMemory], values: Sequence[int], launch: Launch) -> Verdict:
-        """The verdict on one launch, which leaves its results in `buffers`; after any verdict but ok they are partial.
+    def run(self, buffers: Sequence[SharedMemory], values: Sequence[int], launch: SimulatedLaunch) -> Verdict:
+        """Runs one launch and returns its verdict. The results are in `buffers`; they are incomplete unless the verdict
+        is ok.
 
-        buffers, then values (little-endian integers of up to 8 bytes): the entries of the buffer table.
+        buffers, values: the entries of the buffer table, in this order. Values are little-endian integers of up to 8
+        bytes.
         """
         groups, threads = _three(launch.groups), _three(launch.threads)
         count = len(buffers) + len(values)
@@ -130,7 +137,7 @@ def _three(size: Size) -> tuple[int, int, int]:
 
 
 def _place(library: Path, line: int, offset: int) -> str:
-    """The line of the Metal source: as the runtime says, or as binutils finds for an instruction."""
+    """The line of the Metal source, either from the runtime or from binutils for an instruction's address."""
     if line:
         return f"line {line}"
     if not offset or (tool := shutil.which("addr2line") or shutil.which("llvm-addr2line")) is None:
@@ -143,7 +150,7 @@ def _place(library: Path, line: int, offset: int) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict, and the buffers' bytes after the launch."""
+    """A verdict, and the contents of the buffers after the launch."""
 
     verdict: Verdict
     buffers: tuple[bytes, ...] = ()
@@ -153,12 +160,13 @@ def run_source(
     source: str,
     buffers: Sequence[Content],
     values: Sequence[int],
-    launch: Launch,
+    launch: SimulatedLaunch,
     *,
     name: str | None = None,
     compiler: str | None = None,
 ) -> Result:
-    """Compiles `source` and runs its kernel `name`, by default its only one, on copies of `buffers`; see Kernel.run."""
+    """Compiles `source` and runs its kernel `name`, by default its only kernel, on copies of `buffers`. See
+    Kernel.run."""
     try:
         kernel = Kernel(compile_metal(source, compiler), name or _only_kernel(source))
     except MetalFault as e:
@@ -172,14 +180,14 @@ def run_orders(
     source: str,
     buffers: Sequence[Content],
     values: Sequence[int],
-    launch: Launch,
+    launch: SimulatedLaunch,
     *,
     name: str | None = None,
     compiler: str | None = None,
     orders: Sequence[Order] = THREE_ORDERS,
 ) -> Result:
-    """As run_source, once in each of `orders`: the first verdict that is not ok, or order_dependent unless every bit of
-    every buffer comes out the same."""
+    """The same as run_source, once in each of `orders`. Returns the first verdict that is not ok, or order_dependent
+    unless all bits of all buffers are equal in every order."""
     results = []
     for order in orders:
         result = run_source(source, buffers, values, replace(launch, order=order), name=name, compiler=compiler)

@@ -1,4 +1,4 @@
-"""What Metal refuses to launch: Apple's feature-set tables, families Apple7 to Apple9. Not what a kernel needs of it.
+"""Metal's limits on a launch, from Apple's feature-set tables for the families Apple7 to Apple9.
 
 A pipeline's own maxTotalThreadsPerThreadgroup can be lower than THREADS, and only Apple's compiler knows it.
 """
@@ -12,14 +12,17 @@ from autotune.metalsim.verdict import Verdict
 
 THREADS = 1024
 BUFFERS = 31
-SIMDGROUP = 32
 
 
 def refused(
     threads: Sequence[int], groups: Sequence[int], arguments: int, max_threads: int = THREADS
 ) -> Verdict | None:
-    """The verdict on a launch that Metal would refuse. `threads` and `groups`: of a threadgroup and of the grid, each
-    (x, y, z); `arguments`: entries of the buffer table, constants counted as well; `max_threads`: the kernel's own."""
+    """The verdict on a launch that Metal would refuse, else None.
+
+    threads, groups   threads in a threadgroup and threadgroups in the grid, each (x, y, z)
+    arguments         entries of the buffer table, including constants
+    max_threads       the kernel's own limit
+    """
     seen = (
         (math.prod(threads), min(max_threads, THREADS), "threads a threadgroup"),
         (arguments, BUFFERS, "buffers"),

@@ -1,4 +1,4 @@
-"""Memory that a launch in another process writes to, between pages that nobody may touch. No numbers, only bytes."""
+"""Memory that a launch in another process can write, between guard pages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED = ctypes.c_void_p(-1).value
-ALIGNMENT = 16  # the most that a load of Metal's asks for
+ALIGNMENT = 16  # the largest alignment that a load in Metal needs
 
 
 class SharedMemory:
-    """`nbytes` at `address`, of which a multiple of ALIGNMENT ends at a guard page; 0xFF until written.
+    """`nbytes` bytes at `address`, filled with 0xFF. Rounded up to a multiple of ALIGNMENT they end at a guard page.
 
-    `view` is their content. A part of it: `part`. Freed with the last that refers to it. MemoryError.
+    `view` is the content, and `part` a part of the memory. The memory is freed with the last reference. Raises
+    MemoryError.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -40,16 +41,16 @@ class SharedMemory:
 
     @classmethod
     def of(cls, content: bytes | bytearray | memoryview) -> SharedMemory:
-        """With a copy of `content`."""
+        """Memory that contains a copy of `content`."""
         flat = memoryview(content).cast("B")
         made = cls(flat.nbytes)
         made.view[:] = flat
         return made
 
     def part(self, offset: int, nbytes: int) -> SharedMemory:
-        """`nbytes` of these from `offset` on. ValueError if they are not all of these."""
+        """`nbytes` bytes of this memory from `offset` on. Raises ValueError if they exceed it."""
         if not 0 <= offset <= offset + nbytes <= self.nbytes:
-            raise ValueError(f"{nbytes} bytes from {offset} on are no part of {self.nbytes}")
+            raise ValueError(f"{nbytes} bytes from {offset} on exceed the memory of {self.nbytes} bytes")
         made = object.__new__(SharedMemory)
         made.nbytes, made.address, made._base = nbytes, self.address + offset, self
         return made

@@ -1,4 +1,5 @@
-"""tinygrad's Metal renderer without macOS: the same source, compiled for the host. Opens no device; can be pickled."""
+"""tinygrad's Metal renderer without macOS. It renders the same source and compiles it for the host. It opens no device
+and can be pickled."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ ARCHS = ("Apple7", "Apple8", "Apple9")
 
 
 class SimulatedCompiler(Compiler):  # type: ignore[misc]
-    """Metal source -> a library of the host. Remembers by itself: tinygrad's cache doesn't know the shim."""
+    """Compiles Metal source to a library for the host. It has its own cache, because tinygrad's cache ignores changes
+    of the shim."""
 
     def __init__(self, compiler: str | None = None) -> None:
         super().__init__(None)
@@ -29,8 +31,8 @@ class SimulatedCompiler(Compiler):  # type: ignore[misc]
 
 
 class SimulatedMetalRenderer(MetalRenderer):  # type: ignore[misc]
-    """Renders what MetalRenderer does for `target.arch`, one of ARCHS, with tensor cores; ValueError for another.
-    compiler: the clang++ to use, see toolchain.find_toolchain."""
+    """Renders the source of MetalRenderer for `target.arch`, one of ARCHS, with tensor cores. Raises ValueError for
+    another arch. compiler: the clang++ to use, see toolchain.find_toolchain."""
 
     def __init__(self, target: Target, compiler: str | None = None) -> None:
         if target.arch not in ARCHS:
@@ -44,5 +46,5 @@ class SimulatedMetalRenderer(MetalRenderer):  # type: ignore[misc]
 
 
 def metal_renderer(arch: str = "Apple9", compiler: str | None = None) -> SimulatedMetalRenderer:
-    """A renderer for `arch`; ValueError unless it is one of ARCHS."""
+    """A renderer for `arch`. Raises ValueError unless it is one of ARCHS."""
     return SimulatedMetalRenderer(Target("METAL", arch=arch), compiler)

@@ -1,4 +1,5 @@
-"""Metal source -> a shared library of the host, by clang++ and the shim in include/, remembered on disk."""
+"""Compiles Metal source to a shared library for the host, with clang++ and the shim in include/. Libraries are cached
+on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tinygrad.helpers import cache_dir
 from autotune.metalsim.translate import TranslationError, translate
 from autotune.metalsim.verdict import MetalFault, Verdict
 
-OLDEST = 15  # the first with _Float16 arithmetic on x86 that rounds each operation
+OLDEST = 15  # the first version whose _Float16 arithmetic on x86 rounds each operation
 _HERE = Path(__file__).parent
 _MACHINE = {"x86_64": ("-mf16c",), "aarch64": ()}
 _COMMON = ("-x", "c++", "-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti")
@@ -31,7 +32,6 @@ _KERNEL = (
     *("-ftrivial-auto-var-init=pattern", _CHECKS, "-fno-sanitize-recover=all"),
     *("-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-atomics=0"),
 )
-_ENTRY = b"metalsim_enter_"
 
 
 class ToolchainError(Exception):
@@ -40,7 +40,7 @@ class ToolchainError(Exception):
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A clang++ and what it calls itself."""
+    """A clang++ and its version."""
 
     path: str
     version: str
@@ -52,7 +52,8 @@ class Toolchain:
 
 @functools.cache
 def find_toolchain(compiler: str | None = None) -> Toolchain:
-    """`compiler`, or the newest clang++ on PATH. ToolchainError if it is missing or older than OLDEST."""
+    """`compiler`, by default the newest clang++ on PATH. Raises ToolchainError if it is missing or older than
+    OLDEST."""
     if platform.system() != "Linux" or platform.machine() not in _MACHINE:
         raise ToolchainError(f"Metal is simulated on x86-64 and arm64 Linux only, not on {platform.platform()}")
     names = [compiler] if compiler else ["clang++", *(f"clang++-{n}" for n in range(30, OLDEST - 1, -1))]
@@ -71,8 +72,8 @@ def find_toolchain(compiler: str | None = None) -> Toolchain:
 
 
 def compile_metal(source: str, compiler: str | None = None) -> bytes:
-    """A shared library with an entry for each kernel of `source`. MetalFault with a compile_error if it is refused;
-    ToolchainError where there is no compiler, or no room for what it makes."""
+    """A shared library with an entry for each kernel of `source`. Raises MetalFault with a compile_error for source
+    that does not compile, and ToolchainError if there is no compiler or the disk is full."""
     tools = find_toolchain(compiler)
     try:
         text = translate(source).text
@@ -114,7 +115,7 @@ def _compiled(tools: Toolchain, text: str) -> bytes:
 
 
 def library_path(library: bytes) -> Path:
-    """A file with what `compile_metal` returned, which may have been made by another process."""
+    """A file that contains a library from `compile_metal`, possibly made by another process."""
     with _room():
         path = _cached(hashlib.sha256(library).hexdigest(), ".loaded.so")
         if not path.exists():
@@ -125,7 +126,7 @@ def library_path(library: bytes) -> Path:
 
 
 def _runtime(tools: Toolchain) -> list[Path]:
-    """The runtime's object files, which every library contains."""
+    """The runtime's object files, which are linked into every library."""
     objects = []
     for source in sorted((_HERE / "runtime").glob("*.cc")):
         path = _cached(_key(tools, source.name, ""), ".o")
@@ -157,7 +158,7 @@ def _run(tools: Toolchain, arguments: list[str], folder: str) -> None:
 
 @functools.cache
 def _shim() -> bytes:
-    """Everything beside the source that decides what a library does."""
+    """A digest of everything except the source that determines a library."""
     files = sorted(p for folder in ("include", "runtime") for p in (_HERE / folder).rglob("*") if p.is_file())
     return b"\0".join(p.name.encode() + b"\0" + p.read_bytes() for p in files)
 

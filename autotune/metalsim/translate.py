@@ -1,8 +1,8 @@
-"""Metal source -> a C++ unit for the shim in include/: what macros and types cannot say.
+"""Translates Metal source to C++ for the shim in include/, where macros and types are not enough.
 
-Two things: an array in threadgroup memory, which each thread of a threadgroup must find at the same place, is declared
-through the runtime; and each kernel gets an entry that hands it its arguments by number and its built-ins.
-Line numbers stay those of the Metal source. Declarations that it does not know make a TranslationError.
+It changes two things. Arrays in threadgroup memory are allocated by the runtime, so that all threads of a threadgroup
+share them. Each kernel gets an entry that passes its numbered arguments and built-ins. Line numbers stay those of the
+Metal source. An unknown declaration raises TranslationError.
 """
 
 from __future__ import annotations
@@ -48,14 +48,16 @@ class TranslationError(ValueError):
 
 @dataclass(frozen=True)
 class Unit:
-    """text: the C++. kernels: how many entries of the buffer table each kernel takes, by name."""
+    """text: the C++. kernels: name -> number of entries in the buffer table."""
 
     text: str
     kernels: dict[str, int]
 
 
 def translate(source: str) -> Unit:
-    """Raises TranslationError for a source without kernels, or a parameter of one that is not modelled."""
+    """Translates `source`. Raises TranslationError if it has no kernels, or a kernel has a parameter that is not
+    modelled.
+    """
     bare = _COMMENT.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), source)
     kernels, entries = {}, []
     for match in _KERNEL.finditer(bare):
@@ -76,7 +78,8 @@ def translate(source: str) -> Unit:
 
 
 def _arrays(source: str) -> str:
-    """Threadgroup declarations, through the runtime; a pointer to threadgroup memory is none."""
+    """Replaces declarations of threadgroup arrays by calls of the runtime. Pointers to threadgroup memory are
+    unchanged."""
     number = itertools.count()
 
     def declare(m: re.Match[str]) -> str:
@@ -87,7 +90,7 @@ def _arrays(source: str) -> str:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that is open at `start` closes."""
+    """The index of the parenthesis that closes the one at `start`."""
     depth = 1
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -97,7 +100,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _split(parameters: str) -> list[str]:
-    """Parameters are parted by commas, but not by those within template arguments or parentheses."""
+    """The parameters, split at commas outside of template arguments and parentheses."""
     parts, depth = [""], 0
     for c in parameters:
         depth += (c in "(<[") - (c in ")>]")
@@ -109,7 +112,7 @@ def _split(parameters: str) -> list[str]:
 
 
 def _argument(kernel: str, text: str, count: int) -> tuple[str, int]:
-    """What a parameter is called with, and how many entries of the buffer table are taken after it."""
+    """The argument for a parameter, and the number of entries of the buffer table that are used after it."""
     m = _PARAMETER.match(text)
     if m is None:
         raise TranslationError(f"{kernel}: cannot read the parameter {text!r}")

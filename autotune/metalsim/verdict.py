@@ -1,4 +1,4 @@
-"""How a simulated launch ended, in one frozen value; what each verdict means is in the README."""
+"""The result of a simulated launch as a frozen value. README.md explains each verdict."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ VERDICTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """kind: one of VERDICTS. message: what was seen, in one line. where: the place in the Metal source, or "".
-    suspicion: a load that raced, or found what no thread had written; where all is ok, nothing came of it."""
+    """The result of a launch.
+
+    kind        one of VERDICTS
+    message     what happened, in one line
+    where       the place in the Metal source, or ""
+    suspicion   a racing load, or a load of memory that no thread had written. If the kind is ok, it had no effect
+    """
 
     kind: str
     message: str = ""
@@ -47,7 +52,7 @@ class Verdict:
 
 
 class MetalFault(RuntimeError):
-    """A kernel did what it may not. `verdict` says what and where."""
+    """A kernel failed. `verdict` has the reason and the place."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(str(verdict))

@@ -1,9 +1,9 @@
-"""Is a whole model right on this device? Its launches against references, its paths against each other.
+"""Checks whether a whole model computes correct results on this device.
 
-launches    each launch of a pass, on the model's own weights, against the float64 reference of its op
-paths       a prompt read at once against the same prompt read token by token, at many lengths
-routing     where two paths chose other experts, whether that was a near-tie
-llama_cpp   logits and greedy tokens against llama.cpp on the same weights
+launches    compares each launch of a pass, on the model's own weights, with the float64 reference of its op
+paths       compares a prompt that is read at once with the same prompt read token by token, at many lengths
+parting     finds the first value in which two such paths differ, apart from different rounding
+llama_cpp   compares logits and greedy tokens with llama.cpp on the same weights
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A GGUF file's twin with the same keys and all weights dequantised to F32.
+"""Writes the float twin of a GGUF file: a file with the same keys and all weights dequantised to F32.
 
-llama.cpp rounds activations to 8 bits before it multiplies them by quantised weights, but not for F32 ones: a twin is
-what it can be asked about when the answer shall be that of the weights.
+llama.cpp rounds activations to 8 bits before it multiplies them by quantised weights, but not with F32 weights. With
+the twin, its results have no such rounding.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _FOLDER = "autotune-twin-"
 
 @contextmanager
 def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
-    """The twin of a model in the system's temporary folder, for as long as the context lasts. Raises FileError where
-    that folder has no room for it or cannot be written."""
+    """The twin of a model in the system's temporary folder, which is removed at the end of the context. Raises
+    FileError if the folder is too small or cannot be written."""
     with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
         _remove_abandoned()
         folder = tempfile.TemporaryDirectory(prefix=_FOLDER)
@@ -45,7 +45,8 @@ def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder, which ends with this process, however it ends. Raises BlockingIOError if it is held."""
+    """Holds a lock on a folder. The lock also ends when this process is killed. Raises BlockingIOError if it is
+    held."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,19 +56,19 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_abandoned() -> None:
-    """Removes the folders of processes that were killed: a twin is as large as the disk may be."""
+    """Removes the folders of killed processes, because twins are large."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with suppress(OSError), _locked(folder):  # it is somebody else's, or in use
+        with suppress(OSError), _locked(folder):  # fails if the folder is another user's or in use
             shutil.rmtree(folder)
 
 
 def twin_nbytes(files: Sequence[Path]) -> int:
-    """About how large a twin is."""
+    """The approximate size of a twin in bytes."""
     return sum(4 * int(t.n_elements) for path in files for t in gguf.GGUFReader(path).tensors)
 
 
 def write_float_twin(files: Sequence[Path], twin: Path) -> None:
-    """Writes the twin of a model, of which `files` are all shards in order, the first with the keys. Raises OSError."""
+    """Writes the twin of a model. files: all shards in order, the first of which has the keys. Raises OSError."""
     readers = [gguf.GGUFReader(path) for path in files]
     architecture = readers[0].fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(twin, architecture)
@@ -82,7 +83,7 @@ def write_float_twin(files: Sequence[Path], twin: Path) -> None:
     try:
         _write(writer, readers)
     except OSError:
-        with suppress(OSError):  # what is still buffered cannot be written either
+        with suppress(OSError):  # buffered data cannot be written either
             writer.close()
         raise
     writer.close()
@@ -93,7 +94,7 @@ def _write(writer: gguf.GGUFWriter, readers: Sequence[gguf.GGUFReader]) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for reader in readers:
-        for t in reader.tensors:  # one at a time: all of them may not fit into memory
+        for t in reader.tensors:  # one at a time, because all of them may not fit into memory
             shape = [int(size) for size in reversed(t.shape)]
             n, k = math.prod(shape[:-1]), shape[-1]
             rows = np.ascontiguousarray(t.data).view(np.uint8).reshape(n, -1)

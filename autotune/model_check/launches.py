@@ -1,8 +1,8 @@
-"""Each launch of a model's passes against its float64 reference, on the model's own weights and activations.
+"""Compares each launch of a model's passes with its float64 reference, on the model's own weights and activations.
 
-A pass is run launch by launch, under the schedules that are served, into buffers that hold NaN before; what each launch
-was given is read back and judged by `kernels.ops.references`. So a launch is judged by itself: what an earlier one got
-wrong is an input of the next, not an error of it.
+A pass is run launch by launch, under the served schedules, into buffers that are filled with NaN. The inputs of each
+launch are read back, and `kernels.ops.references` computes the expected outputs from them. So each launch is judged by
+itself: an error of an earlier launch changes its inputs, and is not counted again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tinygrad import Tensor
 from autotune.trial.validate import CANARY_NBYTES, Verdict, dtype_name, judge, poisoned
 from db.records import Outcome, Schedule, Workload
 from kernels.llm.model import Transformer
-from kernels.llm.program import Launched
+from kernels.llm.program import ExecutedLaunch
 from kernels.llm.prompt import CHUNKS
 from kernels.llm.weights import RawWeight, Weights
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 from kernels.ops.case import Inputs, PackedRows, Truth
 from kernels.ops.op import OUT, UPDATE, Operand
 from kernels.ops.references import truths
@@ -31,17 +31,17 @@ from kernels.ops.topk import reference
 from kernels.serve.server import resolve
 from kernels.tinygrad.upload import upload
 
-FIRST = 7  # tokens that are in the caches before the first pass that is judged
+FIRST = 7  # the number of tokens in the caches before the first judged pass
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class LaunchCheck:
-    """The verdict on one launch, of the pass over `tokens` tokens from `position` on. step: of the lookup order, by
-    which the schedule was found."""
+    """The verdict on one launch of the pass over `tokens` tokens, the first of which is at `position`. step: the lookup
+    step that found the schedule."""
 
-    launch: Launch
+    launch: PlannedLaunch
     workload: Workload
     schedule: Schedule
     step: str
@@ -55,7 +55,7 @@ class LaunchCheck:
 
 
 def passes(context: int) -> list[tuple[int, int]]:
-    """(position, tokens) of the passes that are judged: chunks of a prompt from each of CHUNKS, and single tokens."""
+    """(position, tokens) of the judged passes: a chunk of each size in CHUNKS, and single tokens."""
     found, position = [], min(FIRST, context - 1)
     for tokens in (CHUNKS[-1], 1, *reversed(CHUNKS[:-1]), 1):
         if position + tokens <= context:
@@ -65,8 +65,8 @@ def passes(context: int) -> list[tuple[int, int]]:
 
 
 def check_launches(model: Transformer, weights: Weights, tokens: Sequence[int]) -> Iterator[LaunchCheck]:
-    """Judges every launch of each of `passes` over `tokens`, in order. weights: of the model's file; tokens: at least
-    as many as the passes read. The model's caches are overwritten."""
+    """Judges every launch of each pass in `passes` over `tokens`, in order. weights: of the model's file. tokens: at
+    least as many as the passes read. The model's caches are overwritten."""
     judged = passes(model.max_context)
     model.forget()
     if judged[0][0]:
@@ -80,9 +80,9 @@ def check_launches(model: Transformer, weights: Weights, tokens: Sequence[int]) 
             yield _check(model, weights, step, position, count)
 
 
-def _check(model: Transformer, weights: Weights, step: Launched, position: int, count: int) -> LaunchCheck:
+def _check(model: Transformer, weights: Weights, step: ExecutedLaunch, position: int, count: int) -> LaunchCheck:
     w = step.workload
-    inputs = _inputs(step, weights, position)  # before the launch: it updates caches in place
+    inputs = _inputs(step, weights, position)  # read before the launch, which updates caches in place
     Tensor.realize(*step.written)
     resolution = resolve(w, model.program.target)
     limit = tolerance(w, resolution.schedule.variant)
@@ -91,13 +91,13 @@ def _check(model: Transformer, weights: Weights, step: Launched, position: int, 
 
 
 def _poisoned(o: Operand, device: str) -> Tensor:
-    """A buffer of NaNs that no arithmetic makes."""
+    """A buffer that is filled with a NaN that no arithmetic produces."""
     name = dtype_name(o)
     data = poisoned(int(np.prod(o.shape)), name)[:-CANARY_NBYTES]
     return upload(data.view(name).reshape(o.shape), device)
 
 
-def _inputs(step: Launched, weights: Weights, position: int) -> Inputs:
+def _inputs(step: ExecutedLaunch, weights: Weights, position: int) -> Inputs:
     host, arrays, packed = weights.host(step.launch), {}, {}
     for name, operand in host.items():
         if isinstance(operand, RawWeight):
@@ -113,7 +113,7 @@ def _inputs(step: Launched, weights: Weights, position: int) -> Inputs:
 
 
 def _judged(w: Workload, inputs: Inputs, written: Sequence[Array], limit: float) -> Verdict:
-    """The worst of the verdicts on what a launch wrote."""
+    """The worst verdict on the outputs of a launch."""
     outputs = [o for o in operands(w) if o.role in (OUT, UPDATE)]
     after = {o.name: array for o, array in zip(outputs, written, strict=True)}
     wanted = _same_choice(w, inputs, after, truths(w, inputs))
@@ -122,7 +122,8 @@ def _judged(w: Workload, inputs: Inputs, written: Sequence[Array], limit: float)
 
 
 def _same_choice(w: Workload, inputs: Inputs, after: Mapping[str, Array], wanted: dict[str, Truth]) -> dict[str, Truth]:
-    """Of two experts whose scores float32 cannot tell apart either is right."""
+    """The expected outputs. If the selected experts of a topk differ from the reference's only by scores that float32
+    cannot distinguish, the expected outputs are those of the selected experts."""
     if w.op != "topk" or not reference.nearly_chosen(w, inputs, after["ids"]):
         return wanted
     ids = after["ids"].reshape(w.m, -1)

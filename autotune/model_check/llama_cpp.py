@@ -1,7 +1,7 @@
-"""A model's logits and greedy tokens against llama.cpp's on the same weights, widened to F32.
+"""Compares a model's logits and greedy tokens with llama.cpp's on the same weights, widened to F32.
 
-llama.cpp runs in a process of its own, on the CPU, with a cache in F32: so its answer is that of the weights, not of
-its roundings. Ours has a cache in F16.
+llama.cpp runs in its own process, on the CPU, with a cache in F32, so that its results contain little rounding. Our
+cache is in F16.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ from autotune.trial.child import Child
 from db.errors import AutotuneError
 from kernels.llm.model import Transformer
 
-LIMIT = 2e-2  # relative difference of the logits: a cache in F16 alone makes some 1e-3 of it
-NEAR_TIE = 0.05  # a token this much likelier than the next may be either
+LIMIT = 2e-2  # relative difference of the logits; about 1e-3 comes from our cache in F16
+NEAR_TIE = 0.05  # if the two largest logits differ by less than this, either token is accepted
 TIMEOUT_SECONDS = 3600.0
 
 Logits = npt.NDArray[np.float32]
 
 
 class LlamaCppError(AutotuneError):
-    """llama.cpp is not here, or cannot run the model. The message says why and what to do."""
+    """llama.cpp is not installed, or cannot run the model. The message has the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp says after a prompt: its greedy tokens, by how much each of them leads, and the logits [2,
-    vocabulary] after the prompt and after the last of these tokens."""
+    """llama.cpp's results for a prompt.
+
+    tokens    the greedy tokens
+    margins   for each token, its logit minus the second largest logit
+    logits    [2, vocabulary], after the prompt and after the last of these tokens
+    """
 
     prompt: list[int]
     tokens: list[int]
@@ -45,14 +49,18 @@ class Answer:
 
     @property
     def sure(self) -> int:
-        """How many tokens come before the first that may be another."""
+        """The number of tokens before the first near-tie."""
         return next((i for i, margin in enumerate(self.margins) if margin < NEAR_TIE), len(self.tokens))
 
 
 @dataclass(frozen=True)
 class LlamaCheck:
-    """A prompt against llama.cpp. difference: of the logits, the larger of those after the prompt and after all greedy
-    tokens. equal: how many of the `sure` tokens are the same, up to the first that is not."""
+    """The comparison of one prompt.
+
+    difference   relative difference of the logits, the larger of those after the prompt and after all greedy tokens
+    sure         the number of greedy tokens before the first near-tie
+    equal        the number of equal tokens before the first different one, of the `sure` tokens
+    """
 
     length: int
     difference: float
@@ -65,19 +73,19 @@ class LlamaCheck:
 
     @property
     def reason(self) -> str:
-        """What is wrong, "" if nothing is."""
+        """The reason why the check failed, "" if it did not."""
         found = []
         if not self.difference <= LIMIT:
             found.append(f"the logits differ by {self.difference:.1e}, more than {LIMIT:g}")
         if self.equal < self.sure:
-            found.append(f"greedy token {self.equal + 1} of {self.sure} is another")
+            found.append(f"greedy token {self.equal + 1} of {self.sure} is different")
         return ", ".join(found)
 
 
 def check_against(model: Transformer, twin: Path, prompts: Sequence[list[int]], count: int) -> Iterator[LlamaCheck]:
-    """Compares `count` greedy tokens after each prompt, and the logits; in order, with whatever the caches hold.
+    """Compares the logits and `count` greedy tokens after each prompt, in order. The model's caches are not emptied.
 
-    twin: the model's weights in F32 (`float_twin`). Raises LlamaCppError, ChildFault where llama.cpp ends badly.
+    twin: the model's weights in F32 (`float_twin`). Raises LlamaCppError, and ChildFault if llama.cpp's process fails.
     """
     for answer in answers(twin, prompts, count, model.max_context):
         first = model.logits(answer.prompt)
@@ -90,13 +98,13 @@ def check_against(model: Transformer, twin: Path, prompts: Sequence[list[int]], 
 
 
 def check_installed() -> None:
-    """Raises LlamaCppError where llama.cpp is not here."""
+    """Raises LlamaCppError if llama.cpp is not installed."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise LlamaCppError("llama-cpp-python is not installed: pip install 'tinygrad-autotune[bench]'")
 
 
 def answers(twin: Path, prompts: Sequence[list[int]], count: int, context: int) -> Iterator[Answer]:
-    """llama.cpp's answers to each prompt. Raises LlamaCppError, ChildFault."""
+    """llama.cpp's results for each prompt. Raises LlamaCppError, ChildFault."""
     check_installed()
     child = Child(__name__)
     try:
@@ -112,7 +120,7 @@ def answers(twin: Path, prompts: Sequence[list[int]], count: int, context: int) 
 
 
 def main(connection: Connection[Any, Any]) -> None:
-    """The child: a model, then a prompt and a count for each Answer."""
+    """The child process: receives a model's path and context, then (prompt, count) for each Answer that it sends."""
     path, context = connection.recv()
     try:
         model = open_model(path, context)
@@ -125,17 +133,18 @@ def main(connection: Connection[Any, Any]) -> None:
 
 
 def open_model(path: str, context: int) -> Any:
-    """A model of llama-cpp-python on the CPU, cache in F32. Raises ValueError where it cannot be opened."""
+    """Opens a model in llama-cpp-python, on the CPU and with a cache in F32. Raises ValueError if it cannot be
+    opened."""
     from llama_cpp import GGML_TYPE_F32, Llama
 
     options: dict[str, Any] = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32, "n_gpu_layers": 0}
-    # -1: what the file says; the package's own defaults would go before it
+    # -1 means the file's value; the package's own defaults would override it
     options |= dict.fromkeys(("yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"), -1.0)
     return Llama(path, n_ctx=context, n_batch=context, logits_all=True, verbose=False, **options)
 
 
 def answer(model: Any, prompt: list[int], count: int) -> Answer:
-    """`count` greedy tokens after a prompt."""
+    """Decodes `count` greedy tokens after a prompt."""
     model.reset()
     model.eval(list(prompt))
     tokens, margins = [], []

@@ -1,13 +1,13 @@
-"""Where two paths of one prompt part: value by value, with what is decided by rounding decided alike.
+"""Finds where two paths that read one prompt differ, value by value, apart from decisions that depend on rounding.
 
 Both paths are run launch by launch. A value has the same label in a pass over one token and in a pass over many, so
-each value that a pass over many tokens makes is compared with what the passes over one token made.
+each value of a pass over many tokens is compared with the values of the passes over one token.
 
-Two steps of a pass are not continuous: a number is rounded to F16 in the cache, and experts are chosen by their scores.
-Where two paths differ by a float32's rounding, they may round or choose otherwise, both rightly, and all values after
-that differ by much more. So the pass over many tokens goes on with what the other path decided, and the decisions of
-both are checked: a cached number of one is within a step of F16 of the other's, and the experts and their weights are
-right, by the rule of the pass over many tokens, for the logits that each path had.
+Two steps of a pass are discontinuous: numbers are rounded to F16 in the cache, and experts are selected by their
+scores. If two paths differ by float32 rounding only, they may round to different numbers or select different experts.
+Both results are then correct, but all later values differ by much more. Therefore the pass over many tokens continues
+with the decisions of the other path, and the decisions of both paths are checked: cached numbers may differ by one step
+of F16, and the selected experts and their weights must be correct for the logits of each path.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import numpy.typing as npt
 from tinygrad import Tensor
 
 from kernels.llm.model import Transformer
-from kernels.llm.program import Launched
+from kernels.llm.program import ExecutedLaunch
 from kernels.ops.case import Inputs
 from kernels.ops.op import UPDATE, Operand
 from kernels.ops.registry import operands
 from kernels.ops.topk import reference
 from kernels.tinygrad.upload import overwrite, upload
 
-LIMIT = 1e-3  # relative difference of a value, or of a row of logits
+LIMIT = 1e-3  # the largest relative difference of a value, or of a row of logits
 
 Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
@@ -39,8 +39,8 @@ Values = dict[str, Array]
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass over a prompt: its tokens `ids` from `position` on. size: tokens of the pass, with those that fill it
-    up."""
+    """One pass over a part of a prompt. position: of the first of the tokens `ids`. size: the number of tokens in the
+    pass, including padding."""
 
     position: int
     size: int
@@ -49,12 +49,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Parting:
-    """Two paths of one prompt, launch by launch.
+    """The comparison of two paths of one prompt, launch by launch.
 
-    logits: of the path that is checked, with its own decisions; single: of the prompt read token by token. difference:
-    with the same decisions made, that of the value which differs most, relative. rerouted: choices of experts, of a
-    token and layer each, that the checked path made otherwise; rerounded: numbers in the caches. first: the first value
-    that differs by more than LIMIT, and its launch; "" if none does.
+    logits       of the checked path with its own decisions
+    single       the logits of the prompt read token by token
+    difference   the largest relative difference of a value, when the checked path follows the other's decisions
+    rerouted     the number of (token, layer) for which the checked path selected other experts
+    rerounded    the number of different numbers in the caches
+    first        describes the first value that differs by more than LIMIT, and its launch; "" if there is none
     """
 
     logits: Logits
@@ -66,15 +68,15 @@ class Parting:
 
 
 def parting(model: Transformer, tokens: list[int], readings: Sequence[Reading]) -> Parting:
-    """Reads the prompt token by token, then by `readings`, the last of which is of its last token alone. The model's
-    caches are overwritten."""
+    """Reads the prompt token by token, then by the passes in `readings`, the last of which reads only the last token.
+    The model's caches are overwritten."""
     model.forget()
     return _Comparison(model, tokens).parting(readings)
 
 
 def difference(found: Array, expected: Array) -> float:
-    """||found - expected|| / ||expected|| of the row [..., columns] that differs most: a row of large numbers does not
-    hide another. Infinity for other shapes, and where a number is not finite."""
+    """The largest ||found - expected|| / ||expected|| of a row [..., columns]. Rows are compared separately, so that a
+    row of large numbers does not hide another one. Infinity if the shapes differ or a number is not finite."""
     if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return math.inf
     off = np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64), axis=-1)
@@ -84,7 +86,7 @@ def difference(found: Array, expected: Array) -> float:
 
 
 class _Comparison:
-    """wanted: rows [tokens, columns] that reading token by token made, by label; caches: as it left them."""
+    """Holds the results of reading token by token: rows [tokens, columns] by label, and the caches."""
 
     def __init__(self, model: Transformer, tokens: list[int]) -> None:
         self._model, self._program = model, model.program
@@ -120,7 +122,7 @@ class _Comparison:
         return self._finished(upload(self._wanted[label][-1:], self._program.device))
 
     def _unchanged(self, readings: Sequence[Reading]) -> Logits:
-        """The logits after the prompt read by `readings`, with its own decisions."""
+        """The logits after the prompt is read by `readings`, with that path's own decisions."""
         for step in itertools.chain.from_iterable(map(self._steps, readings)):
             written = step.written[-1]
         return self._finished(written)
@@ -132,8 +134,8 @@ class _Comparison:
     def _note(self, what: str) -> None:
         self._first = self._first or what
 
-    def _reroute(self, step: Launched, rows: Mapping[str, Array]) -> None:
-        """Gives a pass the other path's choice of experts and their weights, once both are found right."""
+    def _reroute(self, step: ExecutedLaunch, rows: Mapping[str, Array]) -> None:
+        """Checks the selected experts and weights of both paths, and makes the pass continue with the other path's."""
         w = step.workload
         (source,) = step.launch.inputs["logits"]
         labels = [value.label for value in step.launch.outputs]
@@ -147,16 +149,16 @@ class _Comparison:
         for path, (logits, ids, probs) in (("", own), (", token by token", other)):
             inputs = Inputs(arrays | {"logits": logits})
             if not reference.nearly_chosen(w, inputs, ids):
-                self._note(f"{labels[0]}: topk chose experts whose scores are not the best{path}")
+                self._note(f"{labels[0]}: topk selected experts whose scores are not the best{path}")
             elif (off := difference(probs, reference.weights_of(w, inputs, ids).reference)) > LIMIT:
-                self._note(f"{labels[1]} differs by {off:.1e} from the weights of the chosen experts{path}")
+                self._note(f"{labels[1]} differs by {off:.1e} from the weights of the selected experts{path}")
         for i, array in enumerate(other[1:]):
             step.written[i] = upload(array.reshape(step.written[i].shape), self._program.device)
         pairs = zip(own[1][:count].tolist(), other[1][:count].tolist(), strict=True)
         self._rerouted += sum(set(mine) != set(theirs) for mine, theirs in pairs)
 
-    def _reround(self, step: Launched, o: Operand, r: Reading) -> None:
-        """Gives the cache that is the operand `o` the rows that the other path left for the tokens of a reading."""
+    def _reround(self, step: ExecutedLaunch, o: Operand, r: Reading) -> None:
+        """Checks the rows that a reading stored in the cache `o`, and replaces them with the other path's rows."""
         (source,) = step.launch.inputs[o.name]
         label = str(source)
         cache, wanted = self._program.state[label].numpy(), self._caches[label]
@@ -166,12 +168,12 @@ class _Comparison:
         size = np.sqrt(np.square(other).mean(-1, keepdims=True))
         if not (np.abs(own - other) <= step_of_f16 + LIMIT * size).all():
             off = difference(own, other)
-            self._note(f"{label} differs by {off:.1e}, which is no rounding: {step.launch.op} of {len(r.ids)} tokens")
+            self._note(f"{label} differs by {off:.1e}, more than rounding: {step.launch.op} of {len(r.ids)} tokens")
         self._rerounded += int((own != other).sum())
         cache[rows] = wanted[rows]
         overwrite(self._program.state[label], cache)
 
-    def _steps(self, r: Reading) -> Iterator[Launched]:
+    def _steps(self, r: Reading) -> Iterator[ExecutedLaunch]:
         ids = np.array(r.ids + [0] * (r.size - len(r.ids)), np.int32)
         result = "logits" if r.size == 1 else "residual"
         position = self._program.position(r.position)
@@ -180,7 +182,7 @@ class _Comparison:
             yield step
 
     def _rows(self, token: int, position: int) -> Values:
-        """The rows of a pass over one token, by label."""
+        """The values of a pass over one token, by label."""
         return {
             value.label: tensor.numpy().reshape(1, -1)
             for step in self._steps(Reading(position, 1, [token]))

@@ -1,4 +1,4 @@
-"""One prompt by several paths: read at once, in pieces, and token by token. All must give the same logits."""
+"""Reads one prompt by several paths: at once, in pieces, and token by token. All must give the same logits."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from kernels.llm.model import Transformer
 from kernels.llm.prompt import CHUNKS
 from kernels.tinygrad.upload import overwrite
 
-# on both sides of every number of tokens that is read at once, of the size of a tile, and of a few of them
+# lengths just below and above the sizes of chunks and tiles, and of a few tiles
 LENGTHS = (1, 2, 16, 17, 18, 31, 33, 70, 513)
-CAPTURED_LIMIT = 1e-6  # the same launches compute the same, but the last few are tinygrad's own
-STALE = 3.0  # what caches hold before a path writes them: finite, for attention may multiply it by 0
+CAPTURED_LIMIT = 1e-6  # equal launches give equal results, except for the last few, which are tinygrad's own kernels
+STALE = 3.0  # caches are filled with this before a path writes them; finite, because attention may multiply it by 0
 
 Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class PathCheck:
-    """A prompt of `length` tokens, read by a path, against the same prompt read token by token.
+    """The comparison of one path with reading the same prompt of `length` tokens token by token.
 
-    path: "at once"; "in pieces" (the first third, and then the rest); "next token" (the captured step's greedy choice);
-    or "token by token" where already these logits are not finite. difference: of the logits, relative; None for the
-    choice. parted: where that is above LIMIT, what is left of it if both paths round and choose experts alike. The
-    check is right then only if nothing is left and the logits are those of the same launches run one by one.
+    path         "at once"; "in pieces" (the first third, then the rest); "next token" (the greedy choice of the
+                 captured step); "token by token" if the logits of that path are not finite
+    difference   relative difference of the logits; None for "next token"
+    parted       if the difference is above LIMIT, the comparison of both paths with the same decisions. The check then
+                 passes only if no value differs and the logits are those of the same launches run one by one
     """
 
     length: int
@@ -40,7 +41,7 @@ class PathCheck:
 
 
 def check_paths(model: Transformer, tokens: Sequence[int], lengths: Sequence[int]) -> Iterator[PathCheck]:
-    """Checks prompts of each of `lengths`, the first of `tokens`. Lengths beyond the context are left out."""
+    """Checks prompts of each length, which begin with the first of `tokens`. Lengths beyond the context are skipped."""
     fitting = sorted({length for length in lengths if length <= model.max_context})
     expected: dict[int, Logits] = {}
     _forget(model)
@@ -48,13 +49,13 @@ def check_paths(model: Transformer, tokens: Sequence[int], lengths: Sequence[int
         expected[length] = model.logits(list(tokens[:length]), at_once=False)
     if chunk := next((length for length in fitting if length > CHUNKS[-1] // 2 + 1), 0):
         _forget(model)
-        model.logits(list(tokens[:chunk]))  # once a chunk is captured, shorter prompts are read at once, too
+        model.logits(list(tokens[:chunk]))  # after a chunk is captured, shorter prompts are also read at once
     for length in fitting:
         yield from _check(model, list(tokens[:length]), expected[length])
 
 
 def _forget(model: Transformer) -> None:
-    """Empties the caches, so that a path cannot do with what another path has left in them."""
+    """Overwrites the caches, so that a path cannot use values that another path left in them."""
     model.forget()
     for label, value in model.program.decode.plan.inputs.items():
         if value.persistent:
@@ -73,7 +74,7 @@ def _check(model: Transformer, tokens: list[int], expected: Logits) -> Iterator[
 
 
 def _compared(model: Transformer, tokens: list[int], path: str, ends: Sequence[int], expected: Logits) -> PathCheck:
-    """ends: where the pieces end that the prompt is read in."""
+    """Compares one path. ends: the ends of the pieces in which the prompt is read."""
     found, readings = _read(model, tokens, ends)
     off = difference(found, expected)
     if off <= LIMIT:
@@ -81,13 +82,13 @@ def _compared(model: Transformer, tokens: list[int], path: str, ends: Sequence[i
     parted = parting(model, tokens, readings)
     reason = parted.first
     for which, captured, single in ((path, found, parted.logits), ("token by token", expected, parted.single)):
-        if not reason and (apart := difference(captured, single)) > CAPTURED_LIMIT:
-            reason = f"{which}, the captured passes differ by {apart:.1e} from the same launches one by one"
+        if not reason and (unlike := difference(captured, single)) > CAPTURED_LIMIT:
+            reason = f"{which}: the captured passes differ by {unlike:.1e} from the same launches run one by one"
     return PathCheck(len(tokens), path, not reason, off, parted, reason)
 
 
 def _read(model: Transformer, tokens: list[int], ends: Sequence[int]) -> tuple[Logits, list[Reading]]:
-    """The logits after a prompt that is read in pieces, and the passes that were made for it."""
+    """The logits after a prompt that is read in pieces, and the passes that read it."""
     readings: list[Reading] = []
     _forget(model)
     for end in ends:
@@ -100,11 +101,11 @@ def _read(model: Transformer, tokens: list[int], ends: Sequence[int]) -> tuple[L
 
 
 def _next(model: Transformer, tokens: list[int]) -> PathCheck:
-    """The token that generating goes on with is the likeliest one, over the same caches."""
+    """Checks that `generate` continues with the most likely token."""
     logits = model.logits(tokens)
     token = next(model.generate(list(tokens)))
     best = int(logits.argmax())
     margin = float(logits[best] - logits[token])
     ok = margin <= LIMIT * float(np.abs(logits).max())
-    reason = "" if ok else f"token {token} was generated, {best} is {margin:.3g} above it"
+    reason = "" if ok else f"token {token} was generated, but the logit of token {best} is larger by {margin:.3g}"
     return PathCheck(len(tokens), "next token", ok, None, reason=reason)

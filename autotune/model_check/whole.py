@@ -1,4 +1,4 @@
-"""All checks of a model that is open, in order. Prints nothing."""
+"""Runs all checks of a loaded model, in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from autotune.model_check.paths import PathCheck, check_paths
 from kernels.llm.model import Transformer
 from kernels.llm.weights import Weights
 
-GREEDY_TOKENS = 16  # after each prompt that llama.cpp is asked about
+GREEDY_TOKENS = 16  # after each prompt that is compared with llama.cpp
 AGAINST_LENGTHS = (5, 40, 41, 150, 300)
-AGAINST_CONTEXT = min(AGAINST_LENGTHS) + GREEDY_TOKENS  # positions that one of these prompts takes
+AGAINST_CONTEXT = min(AGAINST_LENGTHS) + GREEDY_TOKENS  # the smallest context in which one of these prompts fits
 
 Check = LaunchCheck | PathCheck | LlamaCheck
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be checked: prompts of `lengths`, of tokens drawn by `seed`; against: also llama.cpp's answers."""
+    """What to check. lengths: of the prompts. seed: for drawing their tokens. against: also compare with llama.cpp."""
 
     lengths: Sequence[int]
     seed: int = 0
@@ -32,12 +32,12 @@ class Asked:
 
 
 def launch_count(model: Transformer) -> int:
-    """How many launches `checks` will judge."""
+    """The number of launches that `checks` will judge."""
     return sum(len(model.program.of(tokens).launches) for _, tokens in passes(model.max_context))
 
 
 def checks(model: Transformer, asked: Asked) -> Iterator[Check]:
-    """Each check when it is done. Raises LlamaCppError, ChildFault for what llama.cpp cannot do, FileError where the
+    """Yields each check when it is done. Raises LlamaCppError and ChildFault if llama.cpp fails, and FileError if the
     disk has no room for the weights in F32."""
     if asked.against:
         check_installed()

@@ -1,5 +1,6 @@
-"""What to try next: the space of schedules, a cost model that ranks candidates, and the strategies that propose them.
+"""Decides what to try next: the space of schedules, a cost model that ranks candidates, and strategies that propose
+them.
 
-Pure: nothing here reads a clock, opens a device or a store, or starts a process. To add a strategy, write a file in
-`strategies/` with a class that has `propose` and `observe`, and list it in `strategies/__init__.py`.
+The package is pure: it reads no clock, opens no device or store, and starts no process. To add a strategy, write a file
+in `strategies/` with a class that has `propose` and `observe`, and list it in `strategies/__init__.py`.
 """

@@ -1,8 +1,8 @@
-"""Ranks candidates before they are compiled: ridge regression on what this search has measured so far.
+"""Ranks candidates before they are compiled, by ridge regression on the measurements of the current search.
 
-Compiling costs a second and timing a millisecond, so the order in which candidates are compiled decides how good a
-search of fixed length can be. The model is small on purpose: it sees loop sizes, not code, and it starts anew for each
-workload.
+Compiling a candidate takes a second and timing it a millisecond, so the order of compilation decides how much a search
+of fixed length can find. The model is deliberately small: it uses loop sizes, not code, and is trained for each
+workload separately.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _RIDGE = 0.5
 
 
 class CostModel:
-    """Predicts log(seconds). `observe` adds a fact; `predict` before MIN_OBSERVATIONS returns zeros. `starts`: a
-    schedule of every variant and parameter that there can be."""
+    """Predicts log(seconds). `observe` adds a measurement. With fewer than MIN_OBSERVATIONS, `predict` returns zeros.
+    starts: schedules that contain every possible variant and parameter."""
 
     def __init__(self, starts: Sequence[Schedule]) -> None:
         self._variants = tuple(dict.fromkeys(s.variant for s in starts))
@@ -40,7 +40,7 @@ class CostModel:
             return np.zeros(len(candidates))
         x, y = np.array(self._x), np.array(self._y)
         center = y.mean()
-        # slow candidates say little about what makes a fast one fast
+        # slow candidates get less weight, because the ranking of fast ones matters
         weight = np.exp(-(y - y.min()))[:, None]
         normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
         beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))
@@ -48,7 +48,8 @@ class CostModel:
         return predicted
 
     def _features(self, c: Candidate) -> npt.NDArray[np.float64]:
-        """log2 of the candidate's sizes, their squares (most have a best value in the middle), and its variant."""
+        """log2 of the candidate's sizes, their squares (most sizes have an optimum in the middle), its variant as
+        one-hot flags, and counts of some opts."""
         s, params = c.shape, dict(c.schedule.params)
         sizes = [s.body, s.threads, s.groups, s.grid, s.upcast, s.unroll, *(params.get(p, 1) for p in self._params)]
         logs = np.log2(np.array(sizes, np.float64).clip(min=1))

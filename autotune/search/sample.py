@@ -14,17 +14,17 @@ from kernels.tinygrad.renderers import Renderer
 if TYPE_CHECKING:
     from autotune.search.strategies.strategy import SearchSpace
 
-MAX_BODY = 8  # what opts may unroll to: compiling larger kernels is slow and tells nothing new
+MAX_BODY = 8  # the limit for unrolled loop bodies: larger kernels compile slowly and test nothing new
 
 
 def random_schedules(w: Workload, ren: Renderer, rng: random.Random, opts: int = 3) -> Iterator[Schedule]:
-    """Endless small schedules of `w`, to check kernels with. Empty where no variant has parameters for `w`."""
+    """An endless iterator of small schedules of `w` for checking kernels. It is empty if no variant supports `w`."""
     return walks(Space(w, ren, Limits(body=MAX_BODY, shared_nbytes=Limits.of(ren, w).shared_nbytes)), rng, opts)
 
 
 def walks(space: SearchSpace, rng: random.Random, opts: int) -> Iterator[Schedule]:
-    """Endless: takes each variant in turn, and yields the end of a random path of up to `opts` opts from one of its
-    starts. A variant that takes no opts is yielded as it starts."""
+    """An endless iterator that takes the variants in turn. From a random start of the variant it adds up to `opts`
+    random opts and yields the result. A variant that takes no opts is yielded without opts."""
     starts: dict[str, list[Schedule]] = {}
     for start in space.starts:
         starts.setdefault(start.variant, []).append(start)
@@ -35,7 +35,7 @@ def walks(space: SearchSpace, rng: random.Random, opts: int) -> Iterator[Schedul
 def _walk(space: SearchSpace, start: Schedule, rng: random.Random, opts: int) -> Schedule:
     here = start
     for _ in range(rng.randint(0, opts) if space.schedulable(start) else 0):
-        # other parameters come last, and are dear: each is a kernel of its own to prepare
+        # children with other parameters come last and are skipped, because each needs another kernel to be built
         same = itertools.takewhile(lambda c: c.schedule.params == start.params, space.children(here))
         if not (children := [c.schedule for c in same]):
             break

@@ -1,7 +1,7 @@
-"""The space of schedules: the neighbours of a schedule, with their sizes known before they are lowered.
+"""The space of schedules: the neighbours of a schedule, and their sizes before they are lowered.
 
-Lowering a kernel takes tinygrad a second, and most candidates are then found too large. So everything that can be told
-from loop sizes is told here, in milliseconds.
+Lowering a kernel takes tinygrad a second, and most candidates turn out to be too large. Sizes that follow from loops
+are computed here in milliseconds, so that those candidates are never lowered.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may be. `body`: products that the innermost loop's body holds, about 10 uops each; tinygrad's
-    lowering takes about a second for 250."""
+    """The largest sizes of a candidate. body: products in the body of the innermost loop. Each is about 10 uops, and
+    tinygrad lowers a body of 250 in about a second."""
 
     body: int = 256
     threads: int = MAX_THREADS
@@ -35,14 +35,15 @@ class Limits:
 
     @staticmethod
     def of(ren: Renderer, w: Workload) -> Limits:
-        """Those of a device. Several tokens share a weight's unpacking, so that there a large body pays."""
+        """The limits on a device. With several tokens, which share the unpacking of a weight, larger bodies are
+        useful."""
         threads = max(1, backends.find(backend(ren)).threads)
         return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a scheduled kernel, read off its loops."""
+    """The sizes of a scheduled kernel, computed from its loops."""
 
     body: int
     threads: int
@@ -58,7 +59,7 @@ _FIXED = Shape(1, 1, 1, 1, 1, 1, 0)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A schedule that applies here, its shape, and a signature that is equal for equal kernels."""
+    """A schedule that applies to the workload, its sizes, and a signature that is equal for equal kernels."""
 
     schedule: Schedule
     shape: Shape
@@ -66,7 +67,7 @@ class Candidate:
 
 
 class Space:
-    """The schedules of one workload on one device. Holds no clock, no store, and opens no device."""
+    """The schedules of one workload on one device. It uses the device's renderer and does not open the device."""
 
     def __init__(self, workload: Workload, ren: Renderer, limits: Limits) -> None:
         self.workload, self.ren, self.limits = workload, ren, limits
@@ -75,8 +76,8 @@ class Space:
 
     @functools.cached_property
     def starts(self) -> tuple[Schedule, ...]:
-        """Every variant with every choice of its integer parameters, without opts; or with the one that it must have,
-        at every place where that applies."""
+        """Every variant with every choice of its integer parameters and without opts. A variant that requires an opt is
+        included with that opt on every axis where it applies."""
         bare = (
             Schedule(name, tuple(sorted(params.items())), ())
             for name, variant in self._variants.items()
@@ -90,7 +91,8 @@ class Space:
 
     @property
     def seeds(self) -> tuple[Schedule, ...]:
-        """Where a search that knows nothing begins: each variant at its widest, with many accumulators and with one."""
+        """Where a search without measurements begins: each variant's first parameters, with many accumulators and with
+        one."""
         first: dict[str, Schedule] = {}
         for s in self.starts:
             first.setdefault(s.variant, s)
@@ -101,7 +103,8 @@ class Space:
         return tuple(dict.fromkeys([*first.values(), *plain]))
 
     def explicit(self, schedule: Schedule) -> Schedule:
-        """`schedule` with the opts that tinygrad's heuristic chooses spelled out, where it leaves them to it."""
+        """`schedule` with explicit opts. If it leaves them to tinygrad's heuristic, the heuristic's opts are
+        inserted."""
         if schedule.opts is not None:
             return schedule
         bare = replace(schedule, opts=())
@@ -109,12 +112,12 @@ class Space:
         return replace(schedule, opts=heuristic_opts(sink, self.ren))
 
     def schedulable(self, schedule: Schedule) -> bool:
-        """False where the variant fixes its own structure and takes no opts."""
+        """False if the variant fixes its own structure and takes no opts."""
         return self._variants[schedule.variant].schedulable
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
-        """`schedule` sized up, or None where it does not apply, lacks the opt that its variant must have, or is over
-        the limits. opts None cannot be sized up. Where the variant fixes its own structure, its parameters say all."""
+        """`schedule` with its sizes. None if it does not apply, lacks an opt that its variant requires, or exceeds the
+        limits. The schedule must have explicit opts. Sizes are not computed for a variant that takes no opts."""
         if schedule.variant in self._variants and not self.schedulable(schedule):
             known = schedule in self._fixed
             return Candidate(schedule, _FIXED, (schedule.variant, schedule.params)) if known else None
@@ -124,7 +127,8 @@ class Space:
             return None
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
-        """`parent` with one more opt, or with other integer parameters and the same opts; each kernel once."""
+        """`parent` with one more opt, then `parent` with other integer parameters and the same opts; each kernel
+        once."""
         if parent.opts is not None:
             yield from _each_once(itertools.chain(self._with_an_opt(parent), self._with_other_params(parent)))
 
@@ -163,7 +167,7 @@ class Space:
         return self._plain[key]
 
     def _body(self, schedule: Schedule) -> int:
-        """Products in the innermost loop's body before any opt."""
+        """The number of products in the body of the innermost loop before any opt."""
         return -(
             -get_op(self.workload.op).products(self.workload) // math.prod(a.size for a in self._bare(schedule).axes)
         )
@@ -188,13 +192,13 @@ class Space:
             grid=loops.grid,
             upcast=loops.upcast,
             unroll=loops.unroll,
-            # every accumulator has a slot for each thread of a group
+            # every accumulator has a float32 slot for each thread of a group
             shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
         )
         limits = self.limits
         if shape.body > limits.body or shape.threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
             return None
-        # which loops a tensor core takes; how it was chosen, and whether padding was allowed, makes no difference
+        # only the axis of a tensor core matters; its selection and the permission to pad do not change the kernel
         special = tuple((o.op, o.axis) for o in kernel.opts if o.op == "TC")
         signature = (
             origin.variant,
@@ -214,7 +218,8 @@ def _each_once(found: Iterable[Candidate]) -> Iterator[Candidate]:
 
 
 def _near(a: Schedule, b: Schedule) -> bool:
-    """One step away: another variant with the same parameters, or one parameter doubled, halved, on or off."""
+    """Whether the parameters are one step apart: another variant with equal parameters, or one parameter that is
+    doubled, halved, switched on or switched off."""
     if a.variant != b.variant:
         return a.params == b.params
     changed = [sorted((x, dict(b.params)[name])) for name, x in a.params if dict(b.params)[name] != x]

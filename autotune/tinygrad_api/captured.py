@@ -19,7 +19,7 @@ COPY = "copy"
 
 
 @dataclass(frozen=True)
-class Launched:
+class RecordedLaunch:
     """A launch, or a copy between buffers. seconds: on the device's clock (`kernels.backends`), 0 where not timed."""
 
     name: str
@@ -33,9 +33,9 @@ def one_at_a_time() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def watched(timed: bool = False) -> Iterator[list[Launched]]:
+def recorded_launches(timed: bool = False) -> Iterator[list[RecordedLaunch]]:
     """The launches of captured functions inside, in order, as they come. timed: each is waited for."""
-    found: list[Launched] = []
+    found: list[RecordedLaunch] = []
     replay = jit.run_linear
 
     def watch(linear: UOp, var_vals: dict[str, int] | None = None, **options: Any) -> None:
@@ -44,10 +44,10 @@ def watched(timed: bool = False) -> Iterator[list[Launched]]:
             replay(UOp(Ops.LINEAR, src=(call,)), var_vals, **{**options, "wait": True})
             seconds = GlobalCounters.time_sum_s - before
             names = _names(call)
-            found.extend(Launched(name, seconds / len(names)) for name in names)
+            found.extend(RecordedLaunch(name, seconds / len(names)) for name in names)
         if not timed:
             replay(linear, var_vals, **options)
-            found.extend(Launched(name) for call in linear.src for name in _names(call))
+            found.extend(RecordedLaunch(name) for call in linear.src for name in _names(call))
 
     jit.run_linear = watch
     try:

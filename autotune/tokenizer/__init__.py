@@ -1,9 +1,9 @@
-"""A model's own tokenizer, out of its GGUF: text <-> token ids, as llama.cpp has them.
+"""The tokenizer of a GGUF file: converts text to token ids and back, with the same results as llama.cpp.
 
-Two kinds, by `tokenizer.ggml.model`: "gpt2" (bytelevel) and "llama" (sentencepiece). llama.cpp's bert, t5, rwkv,
-plamo2, gemma4, hybriddna and whitespace are those of models that are not run here. No chat templates: text goes in as
-it is. The keys add_sep_token, remove_extra_whitespaces and, for gpt2, add_space_prefix change nothing for these two
-kinds in llama.cpp either.
+Two kinds of `tokenizer.ggml.model` are supported: "gpt2" (bytelevel) and "llama" (sentencepiece). llama.cpp's bert, t5,
+rwkv, plamo2, gemma4, hybriddna and whitespace belong to models that do not run here. Chat templates are not applied.
+The keys add_sep_token, remove_extra_whitespaces and, for gpt2, add_space_prefix have no effect on these two kinds in
+llama.cpp either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tokenizer(header: Header) -> Tokenizer:
     """The tokenizer of a file whose header was read with keep=ARRAYS. Raises TokenizerError."""
     where, model = header.files[0], header.metadata.get("tokenizer.ggml.model")
     if model not in _MODELS:
-        kind = f"has a tokenizer of the kind {model!r}, known are {', '.join(map(str, _MODELS))}"
+        kind = f"has a tokenizer of the kind {model!r}, expected one of {', '.join(map(str, _MODELS))}"
         raise TokenizerError(f"{where}: {'has no tokenizer' if model is None else kind}: {IDS_INSTEAD}")
     if TOKENS not in header.kept:
         raise TokenizerError(f"{where}: {TOKENS} is missing: {IDS_INSTEAD}")
@@ -34,7 +34,7 @@ def tokenizer(header: Header) -> Tokenizer:
 
 
 def _check_size(header: Header) -> None:
-    """Raises TokenizerError where the model has no embedding for some of the tokens."""
+    """Raises TokenizerError if the model has no embedding for some of the tokens."""
     count = len(header.kept[TOKENS])
     rows = next((t.shape[0] for t in header.tensors if t.name == TOKEN_EMBEDDING), count)
     if count > rows:
@@ -46,5 +46,5 @@ def _check_size(header: Header) -> None:
 
 def _remarks(header: Header) -> list[str]:
     if header.metadata["tokenizer.ggml.model"] == "gpt2" and not header.metadata.get("tokenizer.ggml.pre"):
-        return ["tokenizer.ggml.pre is missing: text may be cut otherwise than the model has learnt it"]
+        return ["tokenizer.ggml.pre is missing: text may be split differently than in the model's training"]
     return []

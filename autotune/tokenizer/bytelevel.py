@@ -1,4 +1,4 @@
-"""Byte-level BPE (Radford et al., 2019), tokenizer.ggml.model = gpt2: by the `tokenizers` library."""
+"""Byte-level BPE (Radford et al., 2019), for tokenizer.ggml.model = gpt2. Uses the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from autotune.tokenizer.pretokenizers import PRETOKENIZERS, PreTokenizer
 from autotune.tokenizer.vocabulary import IDS_INSTEAD, MERGES, Defaults, TokenizerError, Vocabulary, array, vocabulary
 from kernels.models.header import Header
 
-_TOKEN = 11  # GPT-2's for both ends of a text, llama.cpp's where a file names none
+_TOKEN = 11  # GPT-2's BOS and EOS token, which llama.cpp uses if a file names none
 _WITHOUT_MERGES = "kimi-k2"
 
 
 class ByteLevel:
-    """Text without special tokens to ids, and an id to its bytes."""
+    """Converts text without special tokens to ids, and an id to its bytes."""
 
     space_prefix = False
 
     def __init__(self, header: Header) -> None:
-        """Raises TokenizerError, also where the library is missing."""
+        """Raises TokenizerError, also if the library is missing."""
         self.pre = _pre_tokenizer(header)
         defaults = Defaults(_TOKEN if self.pre.has_bos else None, _TOKEN, None, self.pre.add_bos)
         self.vocabulary = vocabulary(header, defaults)
@@ -29,7 +29,7 @@ class ByteLevel:
         self._bytes = {char: byte for byte, char in _characters().items()}
 
     def merge(self, text: str) -> list[int]:
-        """A byte that is no token is left out."""
+        """The ids of a text. Bytes without a token are skipped."""
         count = len(self.vocabulary.tokens)
         return [i for i in self._merger.encode(text, add_special_tokens=False).ids if i < count]
 
@@ -43,7 +43,7 @@ class ByteLevel:
 
 
 def byte_of(token: str) -> bytes:
-    """What a byte token stands for: "<0x0A>" for a line's end. Any other text stands for itself."""
+    """The bytes of a token's text: one byte for "<0x0A>", and UTF-8 for any other text."""
     found = re.fullmatch("<0x([0-9A-F]{2})>", token)
     return bytes.fromhex(found[1]) if found else token.encode()
 
@@ -51,20 +51,20 @@ def byte_of(token: str) -> bytes:
 def _pre_tokenizer(header: Header) -> PreTokenizer:
     name = header.metadata.get("tokenizer.ggml.pre") or "default"
     if name not in PRETOKENIZERS:
-        raise TokenizerError(f"{header.files[0]}: the pre-tokenizer {name!r} is not known: {IDS_INSTEAD}")
+        raise TokenizerError(f"{header.files[0]}: the pre-tokenizer {name!r} is unknown: {IDS_INSTEAD}")
     return PRETOKENIZERS[str(name)]
 
 
 def _merges(header: Header, vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Pairs that make a token, most urgent first; of a pair that is there twice the first counts."""
+    """The pairs that merge to a token, in order of priority. Repeated pairs are dropped."""
     if MERGES not in header.kept and header.metadata.get("tokenizer.ggml.pre") != _WITHOUT_MERGES:
-        raise TokenizerError(f"{header.files[0]}: {MERGES} is missing, nothing says how to merge: {IDS_INSTEAD}")
+        raise TokenizerError(f"{header.files[0]}: {MERGES} is missing: {IDS_INSTEAD}")
     ids, pairs = vocabulary.ids, dict.fromkeys(map(_pair, array(header, MERGES, str)))
     return [(a, b) for a, b in pairs if a in ids and b in ids and a + b in ids]
 
 
 def _pair(merge: str) -> tuple[str, str]:
-    """ "a b" -> ("a", "b"). The first part may be a space, in vocabularies that have one."""
+    """ "a b" -> ("a", "b"). In some vocabularies the first part may be a space."""
     first, _, second = merge[1:].partition(" ")
     return merge[:1] + first, second
 
@@ -75,7 +75,7 @@ def _merger(vocabulary: Vocabulary, merges: list[tuple[str, str]], pre: PreToken
     except ImportError:
         raise TokenizerError(f"the tokenizers library is missing: pip install tokenizers, or {IDS_INSTEAD}") from None
     count = len(vocabulary.tokens)
-    unknown = f"\0{count}"  # stands for bytes that are no token, so that what is beside them is not merged
+    unknown = f"\0{count}"  # replaces bytes without a token, so that their neighbours are not merged
     merger = library.Tokenizer(
         library.models.BPE({**vocabulary.ids, unknown: count}, merges, ignore_merges=pre.whole, unk_token=unknown)
     )
@@ -88,7 +88,8 @@ def _merger(vocabulary: Vocabulary, merges: list[tuple[str, str]], pre: PreToken
 
 
 def _characters() -> dict[int, str]:
-    """Byte -> the character that stands for it: itself where that is printable Latin-1, else one from U+0100 on."""
+    """Byte -> the character that represents it: printable Latin-1 characters represent themselves, other bytes are
+    represented by characters from U+0100 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {byte: chr(byte) for byte in plain} | {byte: chr(0x100 + i) for i, byte in enumerate(rest)}

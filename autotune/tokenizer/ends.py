@@ -1,7 +1,8 @@
-"""Which tokens end a text, and of which kind they are, as llama.cpp's vocabulary loader finds them.
+"""Finds the tokens that end a text, and their kinds, in the same way as llama.cpp's vocabulary loader.
 
-A file names some by keys; many are known by their text alone, and count as control tokens whatever the file marks them
-with. The lists are facts of src/llama-vocab.cpp (llama_vocab::impl::load, "auto-detect special tokens by text").
+Keys of the file name some of them. Many others are recognised by their text, and become control tokens whatever kind
+the file gives them. The lists are facts of src/llama-vocab.cpp (llama_vocab::impl::load, "auto-detect special tokens by
+text").
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from autotune.tokenizer.kinds import CONTROL, NORMAL, USER
 
-# (name, key); of two keys with one name the later one counts
+# (name, key); if two keys have the same name, the later one applies
 KEYS = (
     *((name, name) for name in ("bos", "eos", "eot", "eom", "unknown")),
     *((f"fim_{part}", f"fim_{part}") for part in ("pre", "suf", "mid", "pad", "rep", "sep")),
@@ -19,7 +20,7 @@ KEYS = (
     ("fim_mid", "middle"),
 )
 
-# Of each, the first that the vocabulary has, where no key names it: marks of fill-in-the-middle.
+# Fill-in-the-middle tokens. If no key names one, it is the first of these texts that is in the vocabulary.
 BY_TEXT = {
     "fim_pre": (
         "<|fim_prefix|>",
@@ -82,7 +83,7 @@ END_TEXTS = (
     "<｜end▁of▁sentence｜>",
     "[e~[",
 )
-# gpt-oss: these are part of what it says
+# these tokens of gpt-oss are part of its text
 _SAID = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
@@ -110,9 +111,9 @@ def settled(
         return any(ids.get(text) in ends for text in texts)
 
     if ending(_END) and ending("<|call|>", "<|calls|>") and ending("<|return|>", "<|flush|>"):
-        ends.remove(ids[_END])  # gpt-oss, solar-open: it ends a message, and another follows
+        ends.remove(ids[_END])  # gpt-oss, solar-open: it ends a message, after which another one may follow
         kinds[ids[_END]] = USER
     if ending(_CLOSE) and ending("<|tool_response>", "<|plamo:eos|>"):
-        ends.remove(ids[_CLOSE])  # gemma 4, plamo: a token like any other
+        ends.remove(ids[_CLOSE])  # gemma 4, plamo: an ordinary token
         kinds[ids[_CLOSE]] = NORMAL
     return tuple(kinds), frozenset(ends)

@@ -1,11 +1,11 @@
-r"""The regular expressions by which byte-level BPE vocabularies cut a text, in Oniguruma's syntax, cutting as llama.cpp
-does (src/llama-vocab.cpp and src/unicode.cpp). That differs from the models' tokenizer.json in this:
+r"""The regular expressions that split text for byte-level BPE, in Oniguruma's syntax, with the results of llama.cpp
+(src/llama-vocab.cpp and src/unicode.cpp). They differ from the models' tokenizer.json in these points:
 
-- Unicode's categories are those of Unicode 15; characters that came later are in none of them.
-- \p{Lu}, \p{Ll}, \p{Lt}, \p{Lm} and \p{Lo} all are \p{L}. Where an expression needs small and capital letters, only
-  A-Z and a-z are told apart; every other letter is both.
-- The letters of an apostrophe's suffix are ASCII: "'ſ" is no "'s".
-- A class that is written in characters or ranges of them has no white space beyond ASCII in it.
+- Categories are those of Unicode 15. Characters of later versions are in no category.
+- \p{Lu}, \p{Ll}, \p{Lt}, \p{Lm} and \p{Lo} are all equal to \p{L}. If an expression distinguishes small and capital
+  letters, it distinguishes only A-Z and a-z, and every other letter counts as both.
+- The letters after an apostrophe are ASCII: "'ſ" is not "'s".
+- A class that is written as characters or ranges contains no white space beyond ASCII.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ L, N, M, P, S = (rf"\p{{{category}}}" for category in "LNMPS")
 
 
 def _class(ranges: str) -> str:
-    """What stands between the brackets of a character class. ranges: as in "41-5A 61", hexadecimal."""
+    """The inside of a character class. ranges: hexadecimal, such as "41-5A 61"."""
     return "".join("-".join(rf"\x{{{end}}}" for end in part.split("-")) for part in ranges.split())
 
 
-# Letters, numbers, marks, punctuation and symbols that came with Unicode 16 and 17. A range begins and ends with one of
-# them and has no character of Unicode 15 in it.
+# Letters, numbers, marks, punctuation and symbols that Unicode 16 and 17 added. Each range begins and ends with one of
+# them and contains no character of Unicode 15.
 _LATER = _class(
     "897 1B4E-1B4F 1B7F 1C89-1C8A 2427-2429 31E4-31E5 A7CB-A7CD A7DA-A7DC 105C0-105F3 10D40-10D8F 10EC2-10EFC "
     "11380-113E2 116D0-116E3 11BC0-11BF9 11F5A 13460-143FA 16100-16139 16D40-16D79 18CFF 1CC00-1CEB3 1E5D0-1E5FF "
@@ -28,7 +28,7 @@ _LATER = _class(
 
 
 def of_unicode_15(expression: str) -> str:
-    """The same where \\p{L} and the other four are of a later Unicode, as in the Oniguruma of `tokenizers`."""
+    """The expression for Oniguruma in `tokenizers`, whose \\p{L} and other categories are those of a later Unicode."""
     for category in (L, N, M, P, S):
         expression = expression.replace(category, f"[{category}&&[^{_LATER}]]")
     return expression
@@ -44,27 +44,28 @@ GPT2 = rf"'(?:[stmd]|re|ve|ll)| ?{L}+| ?{N}+| ?[^\s{L}{N}]+|{WHITE}"
 
 
 def words(digits: str, *, suffix: str = f"{SUFFIX}|", word: str = f"{L}+", signs: str = "", last: str = BREAKS) -> str:
-    r"""Llama 3's expression, and others like it. signs: what are no signs, beyond white space, letters and numbers."""
+    r"""Llama 3's expression and similar ones. signs: categories that are excluded from signs, in addition to white
+    space, letters and numbers."""
     return rf"{suffix}[^\r\n{L}{N}]?{word}|{digits}| ?[^\s{L}{N}{signs}]+[\r\n]*|{last}"
 
 
 def cased(digits: str, suffix: str = "", letters: str = L) -> str:
-    """GPT-4o's: a word begins where a capital follows a small letter."""
+    """GPT-4o's expression, in which a capital after a small letter begins a word."""
     lead, upper, lower = rf"[^\r\n{L}{N}]?", f"[{letters}&&[^a-z]]", f"[{letters}&&[^A-Z]]"
     words = f"{lead}{upper}*{lower}+{suffix}|{lead}{upper}+{lower}*{suffix}"
     return rf"{words}|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
 
 
 def uncased(digits: str) -> str:
-    """GPT-4o's as it is written with \\p{Lu} and \\p{Ll}, which are no different here."""
+    """GPT-4o's expression for files that write it with \\p{Lu} and \\p{Ll}, which are equal here."""
     return rf"[^\r\n{L}{N}]?[{L}{M}]+(?:{SUFFIX})?|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
 
 
-# Seed-Coder's signs do not have the line breaks after them; EXAONE's words go on after a space
+# Seed-Coder's signs do not include the line breaks after them; EXAONE's words continue after a space
 SEED_CODER = rf"{SUFFIX}|[^\r\n{L}{N}]?{L}+|{N}| ?[^\s{L}{N}\r\n]+|{BREAKS}"
 EXAONE_MOE = rf"{SUFFIX}|[^\r\n{L}{N}]?(?:{L}{M}*(?: {L}{M}*)*)+|{N}| ?[^\s{L}{N}]+[\r\n/]?|\s*[\r\n]|{WHITE}"
 JAIS2_WHITE = r"\s*[\r\n]+|" + "".join(rf"\s{{{2**i}}}(?!\S)|" for i in range(9, 1, -1)) + r"\s{1,2}(?!\S)|\s"
-# Digits in groups of three, counted from the right. What is before them goes with the first group.
+# Digits in groups of three, counted from the right. The text before them belongs to the first group.
 FROM_THE_RIGHT = rf"[^{N}]*+{N}{{1,3}}(?=(?:{N}{{3}})*(?!{N}))|[^{N}]++\z"
 ASCII_FROM_THE_RIGHT = "[0-9]{3}(?=(?:[0-9]{3})*(?![0-9]))"
 
@@ -78,7 +79,7 @@ _ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
 _DEEPSEEK_V3_WORD = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n{L}{P}{S}]?[{L}{M}]+"
 DEEPSEEK_V3 = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+[\r\n]*|{BREAKS}"
 SPARK = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+|[\r\n]|{WHITE}"
-# Letters with case, as of Unicode 6, without Georgian, mathematical and small Armenian ones
+# Letters with case in Unicode 6, without Georgian, mathematical and small Armenian letters
 _DEEPSEEK_LETTER = r"[\p{Lu}\p{Ll}\p{Lt}&&[^" + _class(
     "560-588 10C7-10CD 10D0-10FF 1C80-1C8A 2D00-2D2D A790-A7FA AB30-AB68 10570-105BC 10D50-10D85 16E40-16E7F "
     "1D400-1D7CB 1DF00-1DF2A"

@@ -1,8 +1,7 @@
-"""How byte-level BPE vocabularies cut a text before they merge, by `tokenizer.ggml.pre`.
+"""How text is split before byte-level BPE merges it, by `tokenizer.ggml.pre`.
 
-The names and what they stand for are those of llama.cpp's src/llama-vocab.cpp, as of llama-cpp-python 0.3.36: 87 of its
-91. The other four, gemma4, granite-embed-multi-311m, sarvam-moe and whitespace, are of vocabularies that are not
-byte-level.
+The names and their meanings are those of llama.cpp's src/llama-vocab.cpp in llama-cpp-python 0.3.36: 87 of its 91. The
+other four (gemma4, granite-embed-multi-311m, sarvam-moe and whitespace) belong to vocabularies that are not byte-level.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from autotune.tokenizer import expressions as e
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """One way to cut.
+    """One way to split text.
 
-    expressions     are applied in order, each to the pieces that those before it have cut; what no match covers is a
-                    piece, too
-    whole           a piece that is a token stays one, whatever the merges say
-    add_bos         whether a prompt begins with the BOS token where the file does not say
-    has_bos         whether there is a BOS token where the file names none
+    expressions     applied in order, each to the pieces of the ones before; text between matches is a piece too
+    whole           a piece that is a token is not split into merges
+    add_bos         the default of add_bos_token
+    has_bos         whether there is a BOS token if the file does not name one
     """
 
     expressions: tuple[str, ...]
@@ -31,7 +29,7 @@ class PreTokenizer:
 
 _WORDS3, _WORDS1, _SUFFIXED = (e.words(e.TRIPLE),), (e.words(e.DIGIT),), f"(?:{e.SUFFIX})?"
 
-_STYLES: tuple[tuple[str, PreTokenizer], ...] = (  # names, and what they have in common
+_STYLES: tuple[tuple[str, PreTokenizer], ...] = (  # (names, the pre-tokenizer of all of them)
     ("gpt-2 phi-2 olmo mpt jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum", PreTokenizer((e.GPT2,))),
     ("jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe modern-bert", PreTokenizer((e.GPT2,))),
     ("smollm refact starcoder command-r codeshell exaone minerva-7b mellum2", PreTokenizer((e.DIGIT, e.GPT2))),

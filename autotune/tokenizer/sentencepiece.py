@@ -1,8 +1,9 @@
-"""SentencePiece's BPE (Kudo and Richardson, 2018), tokenizer.ggml.model = llama: merges by score, bytes for the rest.
+"""SentencePiece's BPE (Kudo and Richardson, 2018), for tokenizer.ggml.model = llama. Merges by score, with byte
+fallback.
 
-Written out here, not left to the `tokenizers` library: its merges have a rank each, while scores may be equal, as in
-files that were converted without them, and then the leftmost pair is merged first. As llama.cpp's
-llm_tokenizer_spm_session has it, any two neighbours whose texts together are a token may merge.
+The `tokenizers` library cannot be used, because it gives each merge its own rank. Scores may be equal, for example in
+files that were converted without scores, and then the leftmost pair is merged first. As in llama.cpp's
+llm_tokenizer_spm_session, two neighbours may merge if their concatenated text is a token.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from autotune.tokenizer.kinds import BYTE, USER
 from autotune.tokenizer.vocabulary import Defaults, flag, vocabulary
 from kernels.models.header import Header
 
-_SPACE = "\u2581"  # stands for a space in the vocabulary
+_SPACE = "\u2581"  # represents a space in the vocabulary
 _DEFAULTS = Defaults(bos=1, eos=2, unknown=0, add_bos=True)
 
 
 class SentencePiece:
-    """Text without special tokens to ids, and an id to its bytes."""
+    """Converts text without special tokens to ids, and an id to its bytes."""
 
     def __init__(self, header: Header) -> None:
         """Raises TokenizerError."""
@@ -32,7 +33,9 @@ class SentencePiece:
         return ids.get(f"<0x{byte:02X}>", ids.get(chr(byte), self.vocabulary.unknown))
 
     def merge(self, text: str) -> list[int]:
-        """A character that is no token is its bytes; a byte that is none is the unknown token."""
+        """The ids of a text. A character without a token becomes its bytes, and a byte without a token the unknown
+        token.
+        """
         found: list[int] = []
         for piece in self._pieces(text.replace(" ", _SPACE)):
             i = self.vocabulary.ids.get(piece)
@@ -41,7 +44,7 @@ class SentencePiece:
 
     def _pieces(self, text: str) -> list[str]:
         ids, scores = self.vocabulary.ids, self.vocabulary.scores
-        pieces = list(text)  # of two that merge the left one has both, the right one is empty
+        pieces = list(text)  # when two pieces merge, the left one gets the text of both and the right one becomes empty
         before, after = list(range(-1, len(text) - 1)), [*range(1, len(text)), -1]
         queue: list[tuple[float, int, int, int]] = []  # (-score, left, right, length of both), best first
 
@@ -54,7 +57,7 @@ class SentencePiece:
         while queue:
             _, left, right, length = heapq.heappop(queue)
             if not (pieces[left] and pieces[right]) or len(pieces[left]) + len(pieces[right]) != length:
-                continue  # one of them has merged since
+                continue  # one of the two has merged with another piece
             pieces[left] += pieces[right]
             pieces[right] = ""
             after[left] = after[right]

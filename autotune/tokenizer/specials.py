@@ -1,4 +1,4 @@
-"""Cuts a prompt at the special tokens that are written out in it, as llama.cpp's tokenizer_st_partition does."""
+"""Splits a prompt at the special tokens whose text it contains, as llama.cpp's tokenizer_st_partition does."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from autotune.tokenizer.vocabulary import Vocabulary
 from kernels.models.header import Header
 
 _WHITE = " \t\n\v\f\r"
-_KEPT_BY_PHI3 = ("<unk>", "<s>", "<|endoftext|>")  # of its special tokens, those that leave white space after them
+_KEPT_BY_PHI3 = ("<unk>", "<s>", "<|endoftext|>")  # phi 3's special tokens that do not remove white space after them
 
 
 @dataclass(frozen=True)
 class Strips:
-    """White space that goes with a special token. before, after: whether the token takes it away on that side."""
+    """Which special tokens remove white space before or after them."""
 
     before: Callable[[str], bool] = lambda token: False
     after: Callable[[str], bool] = lambda token: False
 
 
 def strips(header: Header) -> Strips:
-    """llama.cpp knows it by the names of the model and of its pre-tokenizer; no key says it."""
+    """The rules for a file. llama.cpp finds them by the names of the model and its pre-tokenizer, because no key has
+    them.
+    """
     name, pre = header.name.lower(), str(header.metadata.get("tokenizer.ggml.pre", ""))
     if any(part in pre for part in ("jina-v2-de", "jina-v2-es", "jina-v2-code")):
         return Strips(before=lambda token: token == "<mask>")
@@ -34,7 +36,7 @@ def strips(header: Header) -> Strips:
 
 
 class Specials:
-    """The special tokens of a vocabulary. Longer ones are looked for first, in all of the text."""
+    """The special tokens of a vocabulary. The whole text is searched for longer tokens first."""
 
     def __init__(self, vocabulary: Vocabulary, strips: Strips) -> None:
         special = [token for token, i in vocabulary.ids.items() if vocabulary.kinds[i] in CUT_OUT]
@@ -43,7 +45,7 @@ class Specials:
         self._strips = strips
 
     def parts(self, text: str) -> list[str | int]:
-        """What lies between special tokens, none of it empty, and the ids of these."""
+        """The ids of the special tokens in the text, and the non-empty pieces of text between them, in order."""
         found: list[str | int] = [text] if text else []
         for token, i in self._ids.items():
             if token in text:

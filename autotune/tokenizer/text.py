@@ -1,4 +1,4 @@
-"""Text to token ids and back, the same for every kind of tokenizer."""
+"""Converts text to token ids and back, for every kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from autotune.tokenizer.kinds import SAID
 from autotune.tokenizer.specials import Specials, Strips
 from autotune.tokenizer.vocabulary import Vocabulary
 
-_NO_TEXT = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no UTF-8
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # surrogates, which Python uses for bytes that are not UTF-8
 
 
 class Model(Protocol):
-    """How the pieces of a text become tokens. space_prefix: a space goes before the text, and before what follows a
-    special token."""
+    """One kind of tokenizer. space_prefix: a space is inserted before the text, and before the text after a special
+    token.
+    """
 
     vocabulary: Vocabulary
     space_prefix: bool
@@ -27,16 +28,16 @@ class Model(Protocol):
 
 
 class Tokenizer:
-    """Text to ids with `encode`, ids to text with a `Decoder`."""
+    """Converts text to ids with `encode`, and ids to text with a `Decoder`."""
 
     def __init__(self, model: Model, strips: Strips, remarks: Sequence[str] = ()) -> None:
-        """remarks: what a user should know of this tokenizer."""
+        """remarks: warnings for the user about this tokenizer."""
         self._model, self._vocabulary, self._remarks = model, model.vocabulary, remarks
         self._specials = Specials(model.vocabulary, strips)
 
     @property
     def bos(self) -> int | None:
-        """What every prompt begins with."""
+        """The token that begins every prompt, None for none."""
         return self._vocabulary.bos
 
     @property
@@ -45,8 +46,8 @@ class Tokenizer:
         return self._vocabulary.ends
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a prompt: special tokens that are written out in it are those tokens. Never raises: a lone surrogate
-        is read as U+FFFD."""
+        """The ids of a prompt. The text of a special token is read as that token. Never raises: a lone surrogate is
+        read as U+FFFD."""
         lead = " " if self._model.space_prefix else ""
         ids = [] if self.bos is None else [self.bos]
         for part in self._specials.parts(_NO_TEXT.sub("\ufffd", text)):
@@ -54,7 +55,7 @@ class Tokenizer:
         return ids if self._vocabulary.eos is None else [*ids, self._vocabulary.eos]
 
     def warnings(self, ids: Sequence[int]) -> list[str]:
-        """What is odd about the ids of a prompt that `encode` made, a line each."""
+        """Warnings about the ids of a prompt that `encode` returned, one line each."""
         found, known = list(self._remarks), self._vocabulary
         if known.bos is not None and list(ids[1:2]) == [known.bos]:
             found.append(_doubled("begins", "BOS", known.tokens[known.bos]))
@@ -66,18 +67,20 @@ class Tokenizer:
         return Decoder(self.said)
 
     def said(self, token: int) -> bytes:
-        """The text of a token, of UTF-8 maybe only a part; nothing for control tokens and those that are none."""
+        """The bytes of a token's text, which may be a part of a UTF-8 character. Empty for control tokens and invalid
+        ids.
+        """
         known = 0 <= token < len(self._vocabulary.tokens)
         return self._model.said(token) if known and self._vocabulary.kinds[token] in SAID else b""
 
 
 def _doubled(what: str, name: str, token: str) -> str:
-    return f"the prompt {what} with two {name} tokens: leave {token} out of it, since the model has it added"
+    return f"the prompt {what} with two {name} tokens: remove {token}, which is added automatically"
 
 
 class Decoder:
-    """Text of ids as they come. A character of several tokens comes whole, with the last of them; control tokens say
-    nothing."""
+    """Converts a stream of ids to text. A character that consists of several tokens is returned with the last of them.
+    Control tokens have no text."""
 
     def __init__(self, said: Callable[[int], bytes]) -> None:
         self._said, self._utf8 = said, codecs.getincrementaldecoder("utf-8")("replace")
@@ -86,5 +89,5 @@ class Decoder:
         return self._utf8.decode(self._said(token))
 
     def end(self) -> str:
-        """U+FFFD for a character that stayed in parts, else nothing."""
+        """U+FFFD if the last character is incomplete, else nothing."""
         return self._utf8.decode(b"", final=True)

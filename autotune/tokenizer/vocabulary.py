@@ -1,6 +1,6 @@
-"""What a GGUF file says of its tokens: texts, kinds, scores, and which of them begin and end a text.
+"""The vocabulary of a GGUF file: the tokens' texts, kinds and scores, and the tokens that begin and end a text.
 
-The keys and what stands where one is missing are those of llama.cpp's src/llama-vocab.cpp (llama_vocab::impl::load).
+The keys and their defaults are those of llama.cpp's src/llama-vocab.cpp (llama_vocab::impl::load).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class TokenizerError(AutotuneError, ValueError):
-    """The file's tokenizer is missing or of an unknown kind. The message names it, and what can be done."""
+    """The file's tokenizer is missing, invalid or unknown. The message has the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds where a file has no key for it; None: there is no such token."""
+    """The values that apply if a file lacks the keys. None means that there is no such token."""
 
     bos: int | None
     eos: int | None
@@ -37,8 +37,14 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`kinds` are those of gguf.TokenType, `scores` are 0 where the file has none. `bos` and `eos` are what a prompt
-    begins and ends with, None for nothing. `ends` are the tokens that end what is generated."""
+    """A vocabulary.
+
+    kinds      of gguf.TokenType
+    scores     0 if the file has none
+    bos, eos   the tokens that begin and end a prompt, None for none
+    ends       the tokens that end a generated text
+    ids        text -> id
+    """
 
     tokens: Sequence[str]
     kinds: Sequence[int]
@@ -51,12 +57,14 @@ class Vocabulary:
 
 
 def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
-    """Raises TokenizerError for keys and arrays that do not fit each other."""
-    # llama.cpp gives a token without text this one
+    """The vocabulary of a header. Raises TokenizerError for keys and arrays that contradict each other."""
+    # llama.cpp gives this text to a token without text
     tokens = tuple(text or f"[EMPTY_{i}]" for i, text in enumerate(array(header, TOKENS, str)))
     ids: dict[str, int] = {}
     for i, token in enumerate(tokens):
-        ids.setdefault(token, i)  # of a token that is there twice (bytes that were no UTF-8) the first
+        ids.setdefault(
+            token, i
+        )  # two tokens can have the same text if their bytes are not UTF-8; the first one is used
     special = _special_ids(header, defaults, len(tokens))
     marked, scores = array(header, TYPES, int), array(header, SCORES, int, float)
     for key, found in ((TYPES, marked), (SCORES, scores)):
@@ -78,7 +86,7 @@ def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
 
 
 def array(header: Header, key: str, *types: type[T]) -> tuple[T, ...]:
-    """The items of an array, none if the file does not have it. Raises TokenizerError for items of another type."""
+    """The items of an array, empty if the file does not have it. Raises TokenizerError for items of another type."""
     found = header.kept.get(key, ())
     if found and type(found[0]) not in types:  # a GGUF array has one type
         raise TokenizerError(f"{header.files[0]}: {key} begins with {found[0]!r}, of the wrong type: {IDS_INSTEAD}")
@@ -86,29 +94,32 @@ def array(header: Header, key: str, *types: type[T]) -> tuple[T, ...]:
 
 
 def _special_ids(header: Header, defaults: Defaults, count: int) -> dict[str, int]:
-    """By name, as in "bos". A key whose token is not in the vocabulary counts as missing."""
+    """Special tokens by name, such as "bos". A key whose token is not in the vocabulary counts as missing."""
     found = {name: getattr(defaults, name) for name in ("bos", "eos", "unknown")}
     for name, key in ends.KEYS:
         said = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
         if said is not None and type(said) is not int:
-            raise TokenizerError(f"{header.files[0]}: tokenizer.ggml.{key}_token_id is {said!r}, no id: {IDS_INSTEAD}")
+            raise TokenizerError(
+                f"{header.files[0]}: tokenizer.ggml.{key}_token_id is {said!r}, expected a token id: {IDS_INSTEAD}"
+            )
         if said is not None and 0 <= said < count:
             found[name] = said
     return {name: i for name, i in found.items() if i is not None and i < count}
 
 
 def flag(header: Header, key: str, missing: bool) -> bool:
-    """A key of tokenizer.ggml that is true or false, or `missing` without it. Raises TokenizerError."""
+    """A boolean key of tokenizer.ggml, or `missing` if the file lacks it. Raises TokenizerError for another type."""
     said = header.metadata.get(f"tokenizer.ggml.{key}", missing)
     if type(said) is not bool:
-        raise TokenizerError(f"{header.files[0]}: tokenizer.ggml.{key} is {said!r}, not true or false: {IDS_INSTEAD}")
+        raise TokenizerError(
+            f"{header.files[0]}: tokenizer.ggml.{key} is {said!r}, expected true or false: {IDS_INSTEAD}"
+        )
     return said
 
 
 def _needed(header: Header, name: str, special: Mapping[str, int]) -> int:
     if name not in special:
         raise TokenizerError(
-            f"{header.files[0]}: a prompt is to have the {name.upper()} token added, and the file names none: "
-            f"{IDS_INSTEAD}"
+            f"{header.files[0]}: prompts must get a {name.upper()} token, but the file does not name one: {IDS_INSTEAD}"
         )
     return special[name]

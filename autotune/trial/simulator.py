@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from autotune.metalsim import Launch, Result, run_orders
+from autotune.metalsim import Result, SimulatedLaunch, run_orders
 from autotune.tinygrad_api.lower import Program
 from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Workload
@@ -31,13 +31,15 @@ def validate(w: Workload, program: Program, limit: float) -> Verdict:
     return replace(verdict, reason="; ".join(filter(None, (verdict.reason, result.verdict.suspicion))))
 
 
-def launch(w: Workload, program: Program, case: Case, source: str | None = None, size: Launch | None = None) -> Result:
+def launch(
+    w: Workload, program: Program, case: Case, source: str | None = None, size: SimulatedLaunch | None = None
+) -> Result:
     """A program's source, or another, on the arrays of a case."""
     groups, threads = program.launch_dims(tuned_values(w))
     values = program.uop.arg.vals(tuned_values(w))
     given = [_array(w, slot, case).tobytes() for slot in program.uop.arg.globals]
     return run_orders(
-        program.source if source is None else source, given, values, size or Launch(groups, threads or (1,))
+        program.source if source is None else source, given, values, size or SimulatedLaunch(groups, threads or (1,))
     )
 
 

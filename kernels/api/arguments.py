@@ -1,4 +1,4 @@
-"""Checks of what the functions over Tensors are given. An error names the function, the argument, its value and the
+"""Checks the arguments of the functions over Tensors. An error names the function, the argument, its value and the
 remedy."""
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ FLOAT, SINGLE, HALF, INT = tuple(FLOATS), (dtypes.float32,), (dtypes.float16,), 
 
 
 class ArgumentError(AutotuneError, ValueError):
-    """A function over Tensors was called with something that it does not take."""
+    """A function over Tensors was called with an invalid argument."""
 
 
 def tensor(op: str, name: str, value: object, expected: tuple[DType, ...] | None = None) -> Tensor:
-    """`value` if it is a Tensor of an expected dtype, of any by default. Raises ArgumentError."""
+    """`value`, checked to be a Tensor with one of the expected dtypes (None: any dtype). Raises ArgumentError."""
     if not isinstance(value, Tensor):
         if _is_packed(value):
-            raise ArgumentError(f"{op}: {name} is a PackedWeight, where a Tensor belongs: are the arguments in order?")
-        raise ArgumentError(f"{op}: {name} is {kind(value)}, where a Tensor belongs: Tensor({name}) makes one")
+            raise ArgumentError(f"{op}: {name} is a PackedWeight, expected a Tensor: are the arguments in order?")
+        raise ArgumentError(f"{op}: {name} is {kind(value)}, expected a Tensor: convert it with Tensor({name})")
     if expected is not None and value.dtype not in expected:
         names = " or ".join(map(_dtype, expected))
         cast = f"{name}.cast(dtypes.{_dtype(expected[0])})"
-        raise ArgumentError(f"{op}: {name} is of {_dtype(value.dtype)}, expected {names}: cast it first, as in {cast}")
+        raise ArgumentError(f"{op}: {name} has dtype {_dtype(value.dtype)}, expected {names}: cast it with {cast}")
     return value
 
 
 def sizes(op: str, name: str, value: object, shape: str, expected: tuple[DType, ...] | None = FLOAT) -> tuple[int, ...]:
-    """The shape of a Tensor that has as many dimensions as `shape` names, "[m, k]". Raises ArgumentError for another
-    number of them, for one that is 0 and for one that is symbolic."""
+    """The sizes of a Tensor, which must have the dimensions that `shape` names, "[m, k]". Raises ArgumentError for
+    another number of dimensions, and for a size that is 0 or symbolic."""
     given = tensor(op, name, value, expected)
     found, said = given.shape, shape_of(given)
     if len(found) != shape.count(",") + 1:
         raise ArgumentError(f"{op}: {name} of shape {said} is not {shape}: reshape it first")
     if not all(isinstance(size, int) for size in found):
-        raise ArgumentError(f"{op}: {name} of shape {said} is symbolic; only kernels.linear takes such")
+        raise ArgumentError(f"{op}: {name} of shape {said} is symbolic, which only kernels.linear accepts")
     if 0 in found:
         raise ArgumentError(f"{op}: {name} of shape {said} is empty: each of {shape} must be at least 1")
     return tuple(int(size) for size in found)
 
 
 def packed(op: str, **given: object) -> None:
-    """Raises ArgumentError for an argument that is no PackedWeight."""
+    """Raises ArgumentError for an argument that is not a PackedWeight."""
     for name, value in given.items():
         if _is_packed(value):
             continue
         if isinstance(value, Tensor):
-            raise ArgumentError(f"{op}: {name} is a Tensor, where a PackedWeight belongs: are the arguments in order?")
-        made = "kernels.PackedWeight.from_blocks makes one"
-        raise ArgumentError(f"{op}: {name} is {kind(value)}, where a PackedWeight belongs: {made}")
+            raise ArgumentError(f"{op}: {name} is a Tensor, expected a PackedWeight: are the arguments in order?")
+        made = "make one with kernels.PackedWeight.from_blocks"
+        raise ArgumentError(f"{op}: {name} is {kind(value)}, expected a PackedWeight: {made}")
 
 
 def shape_of(x: Tensor) -> str:
-    """Its shape on one line, "(rows, 64)" where a size is a Variable."""
+    """The shape on one line; a Variable is shown by its name: "(rows, 64)"."""
     said = [str(size) if isinstance(size, int) else size.render() for size in x.shape]
     return f"({', '.join(said)}{',' * (len(said) == 1)})"
 
 
 def fitting(op: str, name: str, value: object, shape: tuple[int, ...], dtype: DType, device: str) -> Tensor:
-    """`value` if it is a Tensor of that dtype, on that device, with as many items as `shape`. Raises ArgumentError."""
+    """`value`, checked to be a Tensor with this dtype, device and number of items. Raises ArgumentError."""
     found = tensor(op, name, value, (dtype,))
     if found.numel() != math.prod(shape):
         raise ArgumentError(f"{op}: {name} of shape {shape_of(found)} does not fit, expected {shape}")
@@ -73,14 +73,16 @@ def fitting(op: str, name: str, value: object, shape: tuple[int, ...], dtype: DT
 
 
 def same_device(op: str, name: str, value: Tensor, device: str) -> None:
-    """Raises ArgumentError for a Tensor on another device than that of the launch."""
+    """Raises ArgumentError for a Tensor that is not on the launch's device."""
     if value.device != device:
         remedy = f'{name}.to("{device}")'
-        raise ArgumentError(f"{op}: {name} is on {value.device}, not on {device} as the rest is: {remedy} moves it")
+        raise ArgumentError(
+            f"{op}: {name} is on {value.device}, other arguments are on {device}: move it with {remedy}"
+        )
 
 
 def given(**terms: Tensor | None) -> Mapping[str, Tensor]:
-    """Those that are there."""
+    """The terms that are not None."""
     return {name: term for name, term in terms.items() if term is not None}
 
 
@@ -91,18 +93,18 @@ def _is_packed(value: object) -> bool:
 
 
 def _dtype(dtype: DType) -> str:
-    """A dtype as tinygrad's `dtypes` has it, "int32": its own name is that of C."""
+    """The dtype's name in tinygrad's `dtypes`, "int32". Its own name is the one in C."""
     return {**FLOATS, dtypes.int32: "int32"}.get(dtype) or str(dtype).removeprefix("dtypes.")
 
 
 def kind(value: object) -> str:
-    """The type of a value, as a reader knows it: "a numpy.ndarray", "an int"."""
+    """The type of a value with an article: "a numpy.ndarray", "an int"."""
     found = type(value)
     name = found.__qualname__ if found.__module__ == "builtins" else f"{found.__module__}.{found.__qualname__}"
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def shown(value: object) -> str:
-    """A value on one line, or its type where that takes more than 80 characters."""
+    """The value on one line, or its type if the value takes more than 80 characters."""
     line = " ".join(repr(value).split())
     return line if len(line) <= 80 else kind(value)

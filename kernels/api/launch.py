@@ -1,4 +1,4 @@
-"""One launch of an op inside a Tensor graph: the schedule is looked up, the kernel built, the outputs handed on."""
+"""One launch of an op inside a Tensor graph: looks up the schedule, builds the kernel, and returns the outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kernels.tinygrad.uops import Ops
 
 
 def empty(operand: Operand, device: str) -> Tensor:
-    """A buffer for an operand, with nothing in it that is known."""
+    """An uninitialised buffer for an operand."""
     return Tensor.empty(*operand.shape, dtype=operand.dtype, device=device)
 
 
@@ -26,12 +26,14 @@ def launch(
     *bound: UOp,
     out: Callable[[Operand, str], Tensor] = empty,
 ) -> tuple[Tensor, ...]:
-    """The operands that the kernel writes, in slot order, as they are after it.
+    """The operands that the kernel writes, in slot order, after the launch.
 
-    read: the operands by name, those of role `out` left out; "w" may stand for all that are called w.<something>, in
-    order. bound: the kernel's Variables, bound to their values. out: makes the buffers of role `out`. Works inside
-    TinyJit. A kernel that no process has compiled yet is compiled when what it writes is realized. Raises ArgumentError
-    for an operand that does not fit, DeviceError for a device that does not open.
+    read    the operands by name, except those of role `out`. A sequence under "w" provides all operands called "w.<…>"
+    bound   the kernel's Variables, bound to their values
+    out     makes the buffers of role `out`
+
+    Works inside TinyJit. A kernel that is in no cache is compiled when an output is realized. Raises ArgumentError for
+    an operand that does not fit, DeviceError for a device that does not open.
     """
     given = _spread(workload, read, device)
     sources = [
@@ -44,7 +46,7 @@ def launch(
 
 
 def _written(u: UOp) -> UOp:
-    """`u` as a whole buffer. What a kernel has just written is one already, whatever shape it is given."""
+    """`u` as a contiguous buffer. The output of a kernel already is one, under any shape."""
     base = u
     while base.op is Ops.RESHAPE:
         base = base.src[0]
@@ -52,7 +54,7 @@ def _written(u: UOp) -> UOp:
 
 
 def _spread(workload: Workload, read: Mapping[str, Tensor | Sequence[Tensor]], device: str) -> dict[str, Tensor]:
-    """One tensor for each operand's name, in the operand's shape."""
+    """The tensor of each operand, by name, in the operand's shape."""
     found: dict[str, Tensor] = {}
     taken: dict[str, int] = {}
     for o in operands(workload):

@@ -1,7 +1,7 @@
-"""`PackedWeight`: a quantised weight that stays packed on the device, and `linear`, which multiplies by it.
+"""`PackedWeight`, a quantised weight that stays packed on the device, and `linear`, which multiplies by it.
 
-A weight holds the file's bits, split into planes (see `formats`). The schedule of each kernel is looked up when the
-kernel is first built; nothing is ever searched here.
+A weight holds the file's bits, split into planes (see `formats`). A kernel's schedule is looked up when the kernel is
+first built, and never searched.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 def bucket(tokens: int) -> int:
-    """The smallest token bucket that holds `tokens`; the largest bucket for more."""
+    """The smallest bucket of at least `tokens` tokens, or the largest bucket if there is none."""
     return next((b for b in M_BUCKETS if tokens <= b), M_BUCKETS[-1])
 
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A weight [n, k] in a GGML format, on one device: its planes, and then the tables of its format."""
+    """A weight [n, k] in a GGML format, on one device. planes: the weight's planes, then the tables of its format."""
 
     format: str
     shape: tuple[int, int]
@@ -53,12 +53,15 @@ class PackedWeight:
         shape: tuple[int, int],
         device: str | None = None,
     ) -> PackedWeight:
-        """Packs raw rows of blocks, uint8 [n, row_nbytes], as a GGUF file holds them.
+        """Packs raw rows of blocks as they are in a GGUF file.
 
-        raw: also float16 or float32 [n, k] for F16 or F32, as `gguf.GGUFReader` gives such tensors. format: a GGML type
-        by its name, in letters of either case, or by gguf's enum. Raises FormatError for a format without kernels, or
-        rows that do not fit `shape` (n, k), ArgumentError for arguments of other types, DeviceError for a device that
-        does not open.
+        raw      uint8 [n, row_nbytes]. For F16 and F32 also float16 or float32 [n, k], as `gguf.GGUFReader` returns
+                 them
+        format   a GGML type by its name, in upper or lower case, or a member of gguf's enum
+        shape    (n, k)
+
+        Raises FormatError for a format without kernels and for rows that do not fit the shape, ArgumentError for
+        arguments of other types, DeviceError for a device that does not open.
         """
         op = "PackedWeight.from_blocks"
         name, (n, k) = _format_name(op, format), _shape(op, shape)
@@ -70,17 +73,17 @@ class PackedWeight:
         if isinstance(raw, Tensor):
             raw = raw.numpy()
         if not isinstance(raw, np.ndarray):
-            raise ArgumentError(f"{op}: raw is {arguments.kind(raw)}, not an array of uint8")
+            raise ArgumentError(f"{op}: raw is {arguments.kind(raw)}, expected an array of uint8")
         planes = [upload(plane, device) for plane in split_planes(_rows(raw, fmt), name, (n, k))]
         return PackedWeight(name, (n, k), (*planes, *shared().tables(name, device)), device, opened.target)
 
     @staticmethod
     def from_gguf(path: str | Path, name: str, device: str | None = None) -> PackedWeight:
-        """Packs the tensor called `name` of a GGUF file, as in "blk.0.attn_q.weight". Of a split file any shard may be
-        given. The matrices of stacked experts, [experts, n, k], become one weight [experts * n, k].
+        """Packs the tensor `name` of a GGUF file, such as "blk.0.attn_q.weight". `path` may be any shard of a split
+        file. Stacked experts [experts, n, k] become one weight [experts * n, k].
 
-        Raises HeaderError for a file that cannot be read, ArgumentError for a name that the file does not have and for
-        a vector, FormatError for a format without kernels, DeviceError for a device that does not open.
+        Raises HeaderError for a file that cannot be read, ArgumentError for an unknown name and for a vector,
+        FormatError for a format without kernels, DeviceError for a device that does not open.
         """
         op = "PackedWeight.from_gguf"
         header = read_header(path)
@@ -88,12 +91,10 @@ class PackedWeight:
         if found is None:
             names = [t.name for t in header.tensors]
             near = ", ".join(get_close_matches(str(name), names)) or f"none; it has {len(names)} tensors"
-            raise ArgumentError(
-                f"{op}: name is {arguments.shown(name)}, which {path} does not have; the nearest: {near}"
-            )
+            raise ArgumentError(f"{op}: name is {arguments.shown(name)}, which is not in {path}; similar names: {near}")
         file = header.files[found.file]
         if "://" in file:
-            raise ArgumentError(f"{op}: path is {path}: download the file first, weights are read from the disk")
+            raise ArgumentError(f"{op}: path is {path}, expected a local file: download it first")
         if len(found.shape) < 2:
             raise ArgumentError(f"{op}: {name} of shape {found.shape} is a vector, expected a weight [n, k]")
         if found.format not in FORMATS:
@@ -104,22 +105,23 @@ class PackedWeight:
 
     @property
     def nbytes(self) -> int:
-        """Of the weight itself: tables are shared."""
+        """Bytes of the weight, without the tables, which weights share."""
         return self.shape[0] * get_format(self.format).row_nbytes(self.shape[1])
 
 
 def _format_name(op: str, format: object) -> str:
-    """The name of a GGML type, "Q4_K". Importing gguf for its enum is slow, so an enum is known by having a name."""
+    """The name of a GGML type, "Q4_K". Any Enum is accepted by its name, because importing gguf for its enum is
+    slow."""
     name = format.name if isinstance(format, Enum) else format
     if not isinstance(name, str):
         raise ArgumentError(
-            f"{op}: format is {arguments.shown(format)}, expected a GGML type, as in 'Q4_K'; there are {known()}"
+            f"{op}: format is {arguments.shown(format)}, expected a GGML type such as 'Q4_K'; there are {known()}"
         )
     return name.upper()
 
 
 def _shape(op: str, shape: object) -> tuple[int, int]:
-    """(n, k) as Python's integers."""
+    """(n, k) as Python integers. Raises ArgumentError."""
     pair = tuple(shape) if isinstance(shape, list | tuple | np.ndarray) else ()
     if len(pair) != 2 or not all(isinstance(size, Integral) and not isinstance(size, bool) for size in pair):
         raise ArgumentError(f"{op}: shape is {arguments.shown(shape)}, expected (n, k), the weight's rows and columns")
@@ -128,7 +130,7 @@ def _shape(op: str, shape: object) -> tuple[int, int]:
 
 
 def _rows(raw: npt.NDArray[np.generic], fmt: Format) -> npt.NDArray[np.uint8]:
-    """Rows of bytes. Those of F16 and F32 may be given as the numbers that they are."""
+    """Rows of bytes. Rows of F16 and F32 may also be arrays of float16 and float32."""
     if raw.dtype == np.uint8:
         return cast(npt.NDArray[np.uint8], raw)
     if raw.dtype == {"F16": np.float16, "F32": np.float32}.get(fmt.name) and raw.ndim == 2:
@@ -147,9 +149,9 @@ def _multiply(x: Tensor, w: PackedWeight, x_dtype: str) -> Tensor:
 def linear(x: Tensor, w: PackedWeight) -> Tensor:
     """x [..., k] times w [n, k] transposed: [..., n], in x's dtype (float32 or float16), summed in float32.
 
-    Tokens (the product of the leading dimensions) are padded to a bucket of M_BUCKETS; more than the largest are taken
-    in pieces. One leading dimension may be symbolic: it is padded to its maximum. Raises ArgumentError for other
-    dtypes, another k, no tokens or another device.
+    The number of tokens is the product of the leading dimensions. It is padded to one of M_BUCKETS; more tokens than
+    the largest bucket are processed in several launches. One leading dimension may be symbolic, and is padded to its
+    maximum. Raises ArgumentError for another dtype, k or device, and for no tokens.
     """
     arguments.tensor("linear", "x", x, arguments.FLOAT)
     arguments.packed("linear", w=w)
@@ -163,7 +165,7 @@ def linear(x: Tensor, w: PackedWeight) -> Tensor:
         x = x.pad_to(*sizes, k)
     tokens = int(np.prod(sizes))
     if not tokens:
-        raise ArgumentError(f"linear: x of shape {arguments.shape_of(x)} has no tokens: at least 1 is needed")
+        raise ArgumentError(f"linear: x of shape {arguments.shape_of(x)} has no tokens, expected at least 1")
     x = x.reshape(tokens, k)
     pieces = []
     for start in range(0, tokens, M_BUCKETS[-1]):

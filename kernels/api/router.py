@@ -1,6 +1,6 @@
-"""The experts that tokens are routed to, over Tensors, in one launch; tuned where a schedule is known.
+"""Selects the experts of tokens, over Tensors, in one launch. The schedule is looked up, never searched.
 
-Nothing is ever searched here. See `kernels.ops.topk.topk` for what is computed.
+`kernels.ops.topk.topk` explains the computation.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ def topk(
     groups: int = 1,
     used_groups: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """ids int32 [m, used] and probs float32 [m, used] of the experts chosen by logits [m, experts], the best first.
+    """ids int32 [m, used] and probs float32 [m, used] of the experts selected by logits [m, experts], the best first.
 
-    gating: "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight" for a softmax of the chosen logits. bias
-    [experts] is added for the choice only; norm divides probs by their sum; scale multiplies them at last; groups > 1
-    takes experts from the best used_groups of so many only. Raises ArgumentError for other dtypes, shapes or numbers.
+    gating   "softmax", "sigmoid", "sqrt_softplus", or "softmax_weight", which is a softmax of the selected logits
+    bias     [experts], added for the selection only
+    norm     whether probs are divided by their sum
+    scale    multiplies probs at the end
+    groups   experts form this number of groups, and are selected from the best used_groups of them
+
+    Raises ArgumentError for invalid dtypes, shapes or numbers.
     """
     m, experts = sizes("topk", "logits", logits, "[m, experts]")
     if experts % groups:

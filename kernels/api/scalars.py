@@ -1,4 +1,4 @@
-"""Checks of the numbers and names that the functions over Tensors are given. Of Tensors: `kernels.api.arguments`."""
+"""Checks the numbers and names that are passed to functions over Tensors. `kernels.api.arguments` checks Tensors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kernels.ops.linear.epilogue import ACTIVATIONS
 from kernels.ops.rope.spec import MODES
 from kernels.ops.topk.spec import GATINGS
 
-# the smallest value of an argument of that name, in whichever function it is
+# name of an argument, in any function -> its smallest value
 LEAST: Mapping[str, int] = {
     **dict.fromkeys(("heads", "head_dim", "experts", "used", "groups", "used_groups", "ctx", "splits", "step"), 1),
     **dict.fromkeys(("window", "softcap", "kv_start", "eps"), 0),
 }
-# the largest
+# name of an argument -> its largest value
 MOST: Mapping[str, int] = {"splits": MAX_SPLITS}
-# what a string of that name may be
+# name of a string argument -> its possible values
 CHOICES: Mapping[str, Collection[str]] = {
     "act": ACTIVATIONS.keys(),
     "gating": GATINGS,
-    "mode": [mode for mode in MODES if mode != "none"],  # no rotation is asked for by angles=None
+    "mode": [mode for mode in MODES if mode != "none"],  # angles=None means no rotation
 }
 _KINDS: Mapping[str, tuple[str, type, Callable[[Any], int | float | str]]] = {
     "int": ("a whole number", Integral, int),
@@ -38,10 +38,11 @@ R = TypeVar("R")
 
 
 def scalars(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with a check of those of its arguments that are annotated int, float or str, or one of these or None.
+    """Decorates `function` with a check of its arguments that are annotated as int, float or str, or one of them or
+    None.
 
-    ArgumentError is raised for another type, for a number that is not finite, below LEAST or above MOST, and for a
-    string that is not among its CHOICES. Numbers of numpy become Python's.
+    Raises ArgumentError for another type, for a number that is not finite, below LEAST or above MOST, and for a string
+    that is not in CHOICES. NumPy's numbers are converted to Python's.
     """
     annotated = {
         name: kind.split(" | ") for name, kind in inspect.get_annotations(function).items() if name != "return"
@@ -81,6 +82,6 @@ def _scalar(op: str, name: str, kind: str, value: object) -> int | float | str:
 
 
 def at_most(op: str, name: str, value: int, most: int, what: str) -> None:
-    """Raises ArgumentError for a number above `most`, which is `what`, as in "the number of experts"."""
+    """Raises ArgumentError for a number above `most`. what: the limit's meaning, as in "the number of experts"."""
     if value > most:
         raise ArgumentError(f"{op}: {name} is {value}, expected at most {most}, {what}")

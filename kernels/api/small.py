@@ -1,7 +1,6 @@
-"""The small ops of a decode step over Tensors: norms, the lookup of embeddings, the next token.
+"""The small ops of a decode step over Tensors: norms, embedding lookup and argmax.
 
-Each is one launch, tuned where a schedule is known, which is for token counts of M_BUCKETS; nothing is ever searched
-here.
+Each is one launch. Its schedule is looked up, never searched; tuned schedules exist for token counts in M_BUCKETS.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 
 @scalars
 def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: Tensor | None = None) -> Tensor:
-    """x [m, n] divided by its root mean square over each of `heads` parts of a row, times weight [n / heads], plus the
-    residual [m, n] if there is one; in x's dtype. Raises ArgumentError for other shapes or dtypes."""
+    """x [m, n] divided by the root mean square of each of `heads` equal parts of a row, times weight [n / heads], plus
+    the residual [m, n] if given; in x's dtype. Raises ArgumentError for other shapes or dtypes."""
     (m, n), (size,) = sizes("rmsnorm", "x", x, "[m, n]"), sizes("rmsnorm", "weight", weight, "[n / heads]")
     if heads < 1 or size * heads != n:
         raise ArgumentError(f"rmsnorm: x of shape {x.shape} and {heads} heads do not fit the weight of {size}")
@@ -32,8 +31,8 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float, *, heads: int = 1, residual: 
 
 @scalars
 def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "float32") -> Tensor:
-    """Rows ids int32 [m] of a weight [n, k], dequantised, times scale: [m, k] of `dtype`. An id that is no row is taken
-    for the nearest that is one. Raises ArgumentError for other ids or another dtype."""
+    """The rows ids int32 [m] of a weight [n, k], dequantised and multiplied by scale: [m, k] of `dtype`. Ids are
+    clamped to 0 .. n - 1. Raises ArgumentError for other ids or another dtype."""
     (m,) = sizes("embed", "ids", ids, "[m]", INT)
     packed("embed", w=w)
     if dtype not in FLOATS.values():
@@ -44,8 +43,8 @@ def embed(ids: Tensor, w: PackedWeight, *, scale: float = 1.0, dtype: str = "flo
 
 
 def argmax(logits: Tensor) -> Tensor:
-    """The index int32 [m, 1] of the largest of each row of logits [m, n], of equal ones the lowest; NaN is smallest.
-    Raises ArgumentError for other shapes or dtypes."""
+    """The index int32 [m, 1] of the largest item in each row of logits [m, n]. Of equal items the first is taken, and
+    NaN counts as the smallest value. Raises ArgumentError for other shapes or dtypes."""
     m, n = sizes("argmax", "logits", logits, "[m, n]")
     workload = ArgMax(n).workload(m, FLOATS[logits.dtype])
     return launch(workload, str(logits.device), {"logits": logits})[0]

@@ -1,4 +1,4 @@
-"""A whole model over tuned kernels: `load("model.gguf")` is tinygrad.llm's Transformer, packed and tuned."""
+"""A whole model over tuned kernels: `load("model.gguf")` returns tinygrad.llm's Transformer with packed weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A model's tables of rope angles: cos and sin of position * frequency, with what a GGUF says of scaling.
+"""Makes a model's tables of rotation angles: cos and sin of position * frequency, with the scaling of the GGUF file.
 
-Facts of llama.cpp (src/llama-model.cpp, ggml's rope): linear scaling, YaRN (Peng et al., 2023), and factors for each
-frequency from a tensor (llama 3's rope_freqs; phi 3's long and short ones).
+Facts of llama.cpp (src/llama-model.cpp, ggml's rope): linear scaling, YaRN (Peng et al., 2023), and a tensor of factors
+for each frequency (llama 3's rope_freqs, phi 3's long and short factors).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ Table = npt.NDArray[np.float32]
 
 
 def tables(model: Model, max_ctx: int, factors: Mapping[str, Table]) -> dict[str, Table]:
-    """cos and sin [max_ctx, rope_dim / 2], by the names that launches take them; `.local` where there are such layers.
+    """cos and sin [max_ctx, rope_dim / 2], under the labels that the plan gives them. If window layers rotate by other
+    angles, their tables are "cos.local" and "sin.local".
 
-    factors: the file's tensors of frequency factors, by name. Raises HeaderError for a scaling that is not known,
-    factors of another width or that cannot be divided by, or a base of frequencies that is none.
+    factors: the file's tensors of frequency factors, by name. Raises HeaderError for an unknown scaling, an invalid
+    base, and factors that are of another length, zero or not finite.
     """
     hp, arch = model.hp, model.arch
     width, scaling = rope_dim(hp), RopeScaling.of(hp, arch.mla)
@@ -60,15 +61,16 @@ def _factors(model: Model, factors: Mapping[str, Table], long: bool, count: int)
             if found.shape != (count,):
                 raise model.hp.error(f"{name} has the shape {found.shape}, expected ({count},)")
             if not (np.isfinite(found) & (found != 0)).all():
+                bad = found[~np.isfinite(found) | (found == 0)][0]
                 raise model.hp.error(
-                    f"{name} holds {found[~np.isfinite(found) | (found == 0)][0]}, frequencies are divided by it"
+                    f"{name} contains {bad}, but frequencies are divided by it: convert the model again"
                 )
             return found
     return None
 
 
 def _kept(rope_dim: int, base: float, original: int, scaling: RopeScaling) -> npt.NDArray[np.float64]:
-    """How much of each frequency YaRN leaves as it is: of high ones all, of low ones nothing."""
+    """The share of each frequency that YaRN leaves unscaled: 1 for high frequencies, 0 for low ones."""
 
     def dimension(turns: float) -> float:
         return rope_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))

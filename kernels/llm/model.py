@@ -1,4 +1,4 @@
-"""tinygrad.llm's Transformer, whose weights stay packed and whose kernels are those of this library."""
+"""tinygrad.llm's Transformer with packed weights and this library's kernels."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ from kernels.tinygrad import llm_shim
 from kernels.tinygrad.capture import captured, seeded
 from kernels.tinygrad.upload import release, upload, zeros
 
-BURST, BURST_SECONDS = 16, 0.02  # see Transformer.burst
+LOOKAHEAD, LOOKAHEAD_SECONDS = 16, 0.02  # see `Transformer`
 
 Step = Callable[[Tensor, UOp], Tensor]
-"""Decodes the token in a Tensor [1] at a position: the next one."""
+"""Maps the token in a Tensor [1] and its position to the next token."""
 
 
 class Transformer(llm_shim.transformer()):  # type: ignore[misc]
-    """A model that generates text as `tinygrad.llm.model.Transformer` does: same `generate`, same `get_start_pos`.
+    """A model that generates text like `tinygrad.llm.model.Transformer`, with the same `generate` and `get_start_pos`.
 
-    One step decodes a token at `start_pos`; a prompt is read in CHUNKS, and a short one by the decode step. Captured by
-    TinyJit, so that a token is one call that replays all launches. Not for several threads at once. Several texts may
-    be generated in turn: each reads again what another one has overwritten in the caches.
+    One step decodes the token at `start_pos`. A prompt is read in CHUNKS, and a short prompt by the decode step.
+    TinyJit captures the passes, so that each is one call that replays all launches. The class is not safe for several
+    threads. Several texts may be generated alternately: each then reads again what another one has overwritten in the
+    caches.
 
-    plan: what it was loaded from. sizes: bytes that are on the device.
-    vocabulary: token ids that the model knows, from 0 on.
-    burst: tokens, a power of two, that the device may be ahead of who reads them, which saves a wait for each; fewer
-    where they take BURST_SECONDS. 1 for none.
+    plan         the plan that the model was loaded from
+    sizes        bytes on the device
+    vocabulary   the number of token ids, which begin at 0
+    lookahead    at most so many tokens, a power of two, are decoded before the first of them is read back, which saves
+                 a wait for each. Fewer, if they would take longer than LOOKAHEAD_SECONDS; 1 waits for every token
     """
 
-    burst = BURST
+    lookahead = LOOKAHEAD
 
     def __init__(self, program: Program, plan: PlannedModel, sizes: Sizes) -> None:
         self.program, self.plan, self.sizes = program, plan, sizes
@@ -55,7 +57,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         self._factor, self._cap = plan.model.logit_factor, plan.model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
-        self._reader: object = None  # who read last: the caches hold what it read
+        self._reader: object = None  # identifies the generator whose tokens are in the caches
         self._greedy, self._sampled = captured(self._choose), captured(self._sample)
         self._fill = {m: captured(self._read) for m in CHUNKS}
         self._compiled: set[int] = set()
@@ -63,11 +65,11 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
 
     @property
     def launches(self) -> int:
-        """Kernels of this library that a decoded token takes."""
+        """The number of this library's kernels that decode one token."""
         return len(self.program.decode.launches)
 
     def resolutions(self) -> list[tuple[Workload, Resolution]]:
-        """What serves each launch of a decoded token."""
+        """The schedule of each launch of a decode step, and the lookup step that found it."""
         launched = (launch.workload(1, X_DTYPE) for launch in self.program.decode.launches)
         return [(w, resolve(w, self.program.target)) for w in launched]
 
@@ -76,7 +78,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         return self.finished(row)
 
     def finished(self, logits: Tensor) -> Tensor:
-        """The logits that the model means, of those that its last launch makes: multiplied, and bounded with tanh."""
+        """The model's logits, from the output of its last launch: multiplied by a factor and bounded with tanh."""
         found = logits * self._factor
         return (found / self._cap).tanh() * self._cap if self._cap else found
 
@@ -85,36 +87,36 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         return self._noted(chosen.reshape(1), start_pos)
 
     def _sample(self, ids: Tensor, start_pos: UOp, temperature: Tensor) -> Tensor:
-        """From softmax(logits / temperature): the largest of logits / temperature plus Gumbel noise (Gumbel, 1954)."""
+        """A sample of softmax(logits / temperature): the argmax of logits / temperature + Gumbel noise (Gumbel,
+        1954)."""
         logits = self._logits(ids, start_pos).reshape(-1)
         noise = -(Tensor.rand_like(logits).maximum(1e-12).log().neg()).log()
         return self._noted((logits / temperature + noise).argmax().cast(dtypes.int32).reshape(1), start_pos)
 
     def _warm(self, temperature: float) -> Step:
-        """The step that samples."""
+        """The step that samples at this temperature."""
         if self._sampled.captured is None:
             seeded(self.program.device)
         warmth = upload(np.array([max(temperature, 1e-6)], np.float32), self.program.device)
         return lambda ids, at: self._sampled(ids, at, warmth)
 
     def _noted(self, chosen: Tensor, start_pos: UOp) -> Tensor:
-        """The chosen token [1], also left in the history at the position that it was chosen at."""
+        """The chosen token [1], which is also stored in the history at its position."""
         history = self._history[start_pos : start_pos + 1].assign(chosen)
         Tensor.realize(chosen, history)
         return chosen
 
     def _read(self, ids: Tensor, start_pos: UOp) -> Tensor:
-        """The caches with a chunk in them; of its tokens only what the last block makes."""
+        """Reads a chunk of a prompt into the caches, and returns the residual after the last block."""
         (residual,) = self.program.run(ids, start_pos, "residual")
         return residual.realize()
 
     def logits(self, tokens: list[int], *, at_once: bool = True) -> npt.NDArray[np.float32]:
-        """float32 [vocabulary]: of the token that follows `tokens`.
+        """The logits of the token that follows `tokens`: float32 [vocabulary].
 
-        at_once: whether what the caches do not hold yet may be read many tokens at a time; False reads it one by one,
-        as tokens are generated.
-
-        Raises ModelError for no tokens, or more than the context holds, ArgumentError for what is no token.
+        at_once: whether tokens that are not in the caches may be read in chunks. False reads them one by one, as in
+        generation. Raises ModelError for no tokens or more than the context has room for, ArgumentError for invalid
+        ids.
         """
         tokens = token_ids(tokens, self.vocabulary)
         start_pos = self._prefill(tokens, self._greedy, at_once)
@@ -127,18 +129,20 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         return upload(np.array(tokens, np.int32), self.program.device)
 
     def forget(self) -> None:
-        """From now on the caches hold nothing: the next prompt is read from its beginning."""
+        """Marks the caches as empty, so that the next prompt is read from its beginning."""
         self._reader = None
         self._cached_tokens = []
 
     def _prefill(self, tokens: list[int], step: Step, at_once: bool = True) -> int:
-        """Puts all but the last of `tokens` into the caches, but what is there already; the last one's position.
+        """Reads all but the last of `tokens` into the caches, except those already there. Returns the last one's
+        position.
 
-        step: the decode step that will go on from there. What it chooses here is not used.
+        step: the decode step that will continue from there. The tokens that it chooses here are not used.
         """
         if not 0 < len(tokens) <= self.max_context:
             raise ModelError(
-                f"{len(tokens)} tokens do not fit the context of {self.max_context}: give a longer one, or fewer"
+                f"{len(tokens)} tokens do not fit the context of {self.max_context}: give fewer tokens, at least 1, or "
+                "load the model with a larger max_context"
             )
         start_pos, end = self.get_start_pos(tokens), len(tokens) - 1
         self._reader = None
@@ -153,28 +157,29 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         return end
 
     def reads(self, start_pos: int, end: int) -> list[tuple[int, int]]:
-        """Where a prompt is read from `start_pos` to `end`, and how many tokens at once (`kernels.llm.prompt`)."""
+        """(position, tokens) of the passes that read a prompt from `start_pos` to `end` (see `kernels.llm.prompt`)."""
         return reads(start_pos, end, self.max_context, self._fill[CHUNKS[-1]].captured is not None)
 
     def _compile(self, sizes: set[int]) -> None:
-        """The kernels of passes over so many tokens, all at once, if they are not."""
+        """Compiles, together, the kernels of passes over these numbers of tokens that are not compiled yet."""
         missing = sizes - self._compiled
         self.program.compile(missing)
         self._compiled |= missing
 
     def get_start_pos(self, tokens: list[int]) -> int:
-        """How many of `tokens`, short of the last, the caches hold already."""
+        """The length of the prefix of `tokens`, without the last one, that is already in the caches."""
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(tokens[:-1], self._cached_tokens, strict=False))
         return sum(1 for _ in same)
 
     def generate(self, tokens: list[int], chunk_size: int = 0, temperature: float = 0.0) -> Iterator[int]:
-        """Tokens that follow, without end before the context's; each is appended to `tokens`. chunk_size is not used.
+        """Yields the tokens that follow `tokens`, up to the end of the context, and appends each to `tokens`.
 
-        temperature 0: always the likeliest. Raises ModelError for no tokens, or more than the context holds,
-        ArgumentError for what is no list of tokens or no temperature.
+        chunk_size: ignored; tinygrad's method has it. temperature: 0 always takes the most likely token. Raises
+        ModelError for no tokens or more than the context has room for, ArgumentError for an invalid list or
+        temperature.
         """
         if not isinstance(tokens, list):
-            raise ArgumentError(f"tokens is a {type(tokens).__name__}, expected a list, to which tokens are appended")
+            raise ArgumentError(f"tokens is a {type(tokens).__name__}, expected a list; new tokens are appended to it")
         check_temperature(temperature)
         step = self._warm(temperature) if temperature > 0 else self._greedy
         known, reader = token_ids(tokens, self.vocabulary), object()
@@ -187,41 +192,41 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
                 ids = step(ids, self.program.position(position))
-            # one wait for all of them: while the device is busy with a token, the next is on its way to it
+            # one wait for all of these tokens: the host submits a token while the device still computes the last one
             for token in self._history.numpy()[start_pos : start_pos + count].tolist():
                 if self._reader is reader:
                     self._cached_tokens = list(known)
                 known.append(token)
                 tokens.append(token)
                 yield token
-            ahead = int(BURST_SECONDS * count / (time.perf_counter() - start))
-            count = min(self.burst, 1 << max(0, ahead.bit_length() - 1))
+            ahead = int(LOOKAHEAD_SECONDS * count / (time.perf_counter() - start))
+            count = min(self.lookahead, 1 << max(0, ahead.bit_length() - 1))
 
     def _begun(self, tokens: list[int], step: Step, reader: object) -> Tensor:
-        """The last of `tokens`, to go on from, once the caches hold all before it."""
+        """Reads all but the last of `tokens` into the caches. Returns the last one as a Tensor [1]."""
         self._prefill(tokens, step)
         self._reader = reader
         return self._ids(tokens[-1:])
 
     def __call__(self, tokens: Tensor, start_pos: int | UOp, temperature: Tensor) -> Tensor:
-        raise NotImplementedError("call generate, or logits: a chunk of a prompt has no shape of its own here")
+        raise NotImplementedError("call generate or logits instead")
 
 
 def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
-    """The model of a GGUF file, on tinygrad's default device or `device`.
+    """Loads the model of a GGUF file on `device`, by default tinygrad's default device.
 
-    max_context: positions of the cache, 2 or more, at most the model's own; schedules are tuned for the default. Raises
-    ModelError for fewer, for an architecture outside of TESTED and for a tensor whose format has no kernels,
-    HeaderError for a file that cannot be read or contradicts itself.
+    max_context: positions of the cache, 2 or more, limited to the model's own context; sweeps tune schedules for the
+    default. Raises ModelError for fewer positions, an architecture outside of TESTED, and a tensor whose format has no
+    kernels, HeaderError for a file that cannot be read or contradicts itself.
     """
     header = read_header(path)
     return load_planned(plan(header, max_context, Device.canonicalize(device)), device)
 
 
 def load_planned(planned: PlannedModel, device: str | None = None) -> Transformer:
-    """A model that was planned before, on tinygrad's default device or on `device`.
+    """Loads a planned model on `device`, by default tinygrad's default device.
 
-    Either is of the kind that the model was planned for. Raises HeaderError for angles of rotation that cannot be.
+    The device must be of the backend that the model was planned for. Raises HeaderError for invalid rotation factors.
     """
     device = Device.canonicalize(device)
     target = shared().device(device).target

@@ -1,4 +1,5 @@
-"""Runs the launches of a pass, in order, over Tensors. Knows no architecture: what goes where is in the launches."""
+"""Runs the launches of a pass over Tensors, in order. Each launch says what it reads, so no architecture is known
+here."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from kernels.api.launch import launch as run_kernel
 from kernels.llm.shapes import X_DTYPE, check_shapes, state
 from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
-from kernels.models.plan import Columns, Launch, Pass, Source, Value
+from kernels.models.plan import Columns, Pass, PlannedLaunch, Source, Value
 from kernels.ops.attention.attend import START
 from kernels.ops.op import Operand
 from kernels.ops.registry import variables
@@ -22,11 +23,11 @@ from kernels.tinygrad.upload import zeros
 
 
 @dataclass
-class Launched:
-    """One launch of a run, after it: the operands that it was given, and those that it wrote, in slot order. Later
-    launches take what `written` holds by then."""
+class ExecutedLaunch:
+    """A launch that was added to the graph. given: the operands that it read. written: those that it wrote, in slot
+    order. A caller may replace items of `written`; later launches read the replacements."""
 
-    launch: Launch
+    launch: PlannedLaunch
     workload: Workload
     given: Mapping[str, Tensor | Sequence[Tensor]]
     written: list[Tensor]
@@ -34,13 +35,13 @@ class Launched:
 
 @dataclass(frozen=True)
 class LoadedPass:
-    """A pass, and what each of its launches reads from the file."""
+    """A pass, and the operands that each of its launches reads from the file."""
 
     plan: Pass
     weights: tuple[Operands, ...]
 
     @property
-    def launches(self) -> tuple[Launch, ...]:
+    def launches(self) -> tuple[PlannedLaunch, ...]:
         return self.plan.launches
 
 
@@ -48,8 +49,8 @@ class LoadedPass:
 class Program:
     """The two passes of a model with their weights, caches and tables of angles, on one device.
 
-    state: the caches and tables, by label, as realized buffers that live as long as the model. context: positions that
-    the caches have room for.
+    state: the caches and tables, by label, as realized buffers that live as long as the model. context: the number of
+    positions in the caches.
     """
 
     decode: LoadedPass
@@ -69,24 +70,23 @@ class Program:
         device: str,
         target: Target,
     ) -> Program:
-        """Puts the weights on the device, each once, and zeros into the caches.
+        """Uploads each weight once, and fills the caches with zeros.
 
-        sizes: numbers of tokens that a pass will be over. Raises PlanError where a value has another shape than an
-        operand that it is taken for.
+        sizes: the numbers of tokens that passes will have. Raises PlanError if a value does not fit an operand.
         """
         for m in sizes:
             check_shapes(plan.decode if m == 1 else plan.prompt, m, X_DTYPE)
         caches = {label: zeros(o.shape, o.dtype, device) for label, o in state(plan.decode, X_DTYPE).items()}
-        one, many = (LoadedPass(p, tuple(map(weights.operands, p.launches))) for p in (plan.decode, plan.prompt))
-        return Program(one, many, {**tables, **caches}, context, device, target)
+        decode, prompt = (LoadedPass(p, tuple(map(weights.operands, p.launches))) for p in (plan.decode, plan.prompt))
+        return Program(decode, prompt, {**tables, **caches}, context, device, target)
 
     def position(self, at: int) -> UOp:
-        """A position of the context, as launches take it."""
+        """A position of the context as the bound Variable that launches read."""
         bound: UOp = UOp.variable(START, 0, self.context - 1).bind(at)
         return bound
 
     def of(self, m: int) -> LoadedPass:
-        """The pass over m tokens: that of one, or that of many."""
+        """The pass over m tokens."""
         return self.decode if m == 1 else self.prompt
 
     @property
@@ -94,8 +94,8 @@ class Program:
         return sum(self.state[label].nbytes() for label, value in self.decode.plan.inputs.items() if value.persistent)
 
     def run(self, ids: Tensor, start_pos: UOp, *results: str) -> tuple[Tensor, ...]:
-        """The results of a pass, by the names that it has them under (`kernels.models.passes.Passes`), for ids int32
-        [m] from position start_pos on."""
+        """Runs a pass over ids int32 [m], the first of which is at start_pos. results: names of results of the pass
+        (`kernels.models.passes.Passes`)."""
         wanted = [self.of(int(ids.shape[0])).plan.results[name] for name in results]
         found: dict[Value, Tensor] = {}
         for step in self.steps(ids, start_pos, *results):
@@ -108,10 +108,10 @@ class Program:
         start_pos: UOp,
         *results: str,
         out: Callable[[Operand, str], Tensor] = empty,
-    ) -> Iterator[Launched]:
-        """The launches of a pass up to the last one that `results` need, each as it has been added to the graph.
+    ) -> Iterator[ExecutedLaunch]:
+        """Adds the launches that `results` need to the graph, and yields each after it is added.
 
-        out: makes the buffer of an operand that is written whole, on a device.
+        out: makes the buffer of an operand of role `out` on a device.
         """
         m = int(ids.shape[0])
         loaded, there = self.of(m), {**self.state, "ids": ids}
@@ -122,18 +122,18 @@ class Program:
             given = {**inputs, **weights}
             bound = (start_pos,) if variables(w) else ()
             written = run_kernel(w, self.device, given, *bound, out=out)
-            step = Launched(launch, w, given, list(written))
+            step = ExecutedLaunch(launch, w, given, list(written))
             yield step
             values |= zip(launch.outputs, step.written, strict=True)
 
     def compile(self, sizes: Iterable[int]) -> None:
-        """Compiles what `run` launches for each number of tokens: all at once, not when they run."""
+        """Compiles together the kernels that `run` launches for these numbers of tokens."""
         launched = (launch.workload(m, X_DTYPE) for m in sizes for launch in self.of(m).launches)
         shared().compile(launched, self.device)
 
 
 def _gathered(values: Mapping[Value, Tensor], sources: Sequence[Source], m: int) -> Tensor:
-    """Sources side by side: one whole value as it is, others copied out of their rows."""
+    """The concatenated sources. A single whole value is returned without a copy."""
     if len(sources) == 1 and isinstance(sources[0], Value):
         return values[sources[0]]
     parts = [

@@ -1,18 +1,18 @@
-"""How a prompt is read: how many of its tokens at once. Reads nothing itself."""
+"""Divides a prompt into the passes that read it."""
 
 from __future__ import annotations
 
-CHUNKS = (512, 32)  # tokens that may be read at once, most first
-FEW = 8  # tokens that the decode step reads faster, one by one, than the smallest chunk does
+CHUNKS = (512, 32)  # numbers of tokens that one pass may read, the largest first
+FEW = 8  # the decode step reads fewer tokens than this faster, one by one, than a pass over the smallest chunk
 
 
 def reads(start: int, end: int, room: int, captured: bool) -> list[tuple[int, int]]:
-    """Where to read, and how many tokens at once, from position `start` to `end`. The last read may go beyond `end`,
-    none beyond `room`.
+    """(position, tokens) of each pass that reads the positions from `start` to `end`. The last pass may be padded
+    beyond `end`, but no pass exceeds `room` positions.
 
-    Each is the largest of CHUNKS that is more than half full. Fewer tokens are not worth the wait for a chunk's kernels
-    to be compiled: the decode step, which is needed anyway, reads them one by one. The smallest chunk, once it is
-    captured (`captured`, or in this prompt), takes FEW or more.
+    Each pass is the largest of CHUNKS that will be more than half full. For fewer tokens, compiling a chunk's kernels
+    takes too long, so the decode step, which is needed anyway, reads them one by one. Once the smallest chunk is
+    captured (captured=True, or earlier in this prompt), it is used for FEW or more tokens.
     """
     found: list[tuple[int, int]] = []
     small = CHUNKS[-1]

@@ -1,4 +1,4 @@
-"""Whether a plan's values have the shapes of the operands that they are taken for. Nothing is launched here."""
+"""Checks that a plan's values have the shapes of the operands that they are used as."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ X_DTYPE = "float32"  # of activations
 
 
 def check_shapes(found: Pass, m: int, x_dtype: str) -> None:
-    """Raises PlanError where, for m tokens, a value that a launch takes has another number of items or another dtype
-    than the operand, or where an operand of a launch is neither an input nor read from the file."""
+    """Checks a pass over m tokens. Raises PlanError if a value has another number of items or another dtype than the
+    operand that it is used as, and for an operand that is neither an input nor read from the file."""
     known: dict[Value, Operand] = {}
     of_workload: dict[Workload, tuple[Operand, ...]] = {}
     for launch in found.launches:
@@ -26,7 +26,7 @@ def check_shapes(found: Pass, m: int, x_dtype: str) -> None:
             if o.role == OUT or o.name.partition(".")[0] in read:
                 continue
             if o.name not in launch.inputs:
-                raise PlanError(f"{launch}: nothing is given as {o.name}")
+                raise PlanError(f"{launch}: the operand {o.name} is missing")
             _check(known, launch.inputs[o.name], o, m, str(launch))
         written = [o for o in of_workload[w] if o.role in (OUT, UPDATE)]
         for value, o in zip(launch.outputs, written, strict=True):
@@ -36,7 +36,7 @@ def check_shapes(found: Pass, m: int, x_dtype: str) -> None:
 
 
 def state(found: Pass, x_dtype: str) -> dict[str, Operand]:
-    """The persistent inputs of a pass over one token, by label: the operands that they are."""
+    """The operands that the persistent inputs of a pass over one token are used as, by the inputs' labels."""
     return {
         value.label: o
         for launch in found.launches
@@ -51,7 +51,7 @@ def _check(known: dict[Value, Operand], sources: tuple[Source, ...], o: Operand,
     items = 0
     for source in sources:
         value = source.value if isinstance(source, Columns) else source
-        made = known.setdefault(value, o)  # of what is there before the pass: as it is first taken
+        made = known.setdefault(value, o)  # an input of the pass gets the shape of its first use
         if made.dtype != o.dtype:
             raise PlanError(f"{who}: {value} is {made.dtype}, {o.name} must be {o.dtype}")
         items += m * source.columns if isinstance(source, Columns) else math.prod(made.shape)

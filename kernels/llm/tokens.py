@@ -1,4 +1,4 @@
-"""What a caller gives a model to read, checked: token ids and a temperature. Knows no model."""
+"""Checks the arguments of `generate` and `logits`: token ids and the temperature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kernels.api.arguments import ArgumentError
 
 
 def token_ids(tokens: Iterable[Any], vocabulary: int) -> list[int]:
-    """`tokens` as Python integers. Raises ArgumentError for what is no token id below `vocabulary`."""
+    """`tokens` as Python integers. Raises ArgumentError unless all are whole numbers from 0 to vocabulary - 1."""
     try:
         found = list(tokens)
     except TypeError:
@@ -25,7 +25,7 @@ def token_ids(tokens: Iterable[Any], vocabulary: int) -> list[int]:
 
 
 def check_temperature(temperature: Any) -> None:
-    """Raises ArgumentError for what is no finite number from 0 on."""
+    """Raises ArgumentError unless the temperature is a finite number, 0 or more."""
     number = isinstance(temperature, Real) and not isinstance(temperature, bool)
     if not number or not 0 <= float(temperature) < math.inf:
         raise ArgumentError(f"temperature is {temperature!r:.80}, expected a finite number, 0 or more")

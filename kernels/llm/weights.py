@@ -1,7 +1,7 @@
-"""The tensors of a GGUF file on a device, as the operands of the launches that read them; quantised ones stay packed.
+"""Loads the tensors of a GGUF file as operands of the launches that read them. Quantised tensors stay packed.
 
-A tensor that several launches read, such as a tied embedding, is there once. Nothing is computed but what the launches
-cannot do: the halves of fused tensors are taken apart, and older files' keys of latent attention transposed.
+A tensor that several launches read, such as a tied embedding, is loaded once. Fused tensors are split into halves, and
+the keys of latent attention in older files are transposed; nothing else is computed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tinygrad import Tensor
 from kernels.api.packed import PackedWeight
 from kernels.formats import get_format, reference
 from kernels.models.header import Header, TensorInfo
-from kernels.models.plan import Launch, Read
+from kernels.models.plan import PlannedLaunch, Read
 from kernels.tinygrad.upload import upload
 
 Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
-_VECTORS = ("norm", "weight", "bias", "sinks")  # how the names of operands end that are float32
+_VECTORS = ("norm", "weight", "bias", "sinks")  # operands whose names end like this are float32
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RawWeight:
 
 @dataclass(frozen=True)
 class _Part:
-    """An operand: the rows of `reads`, one after the other; of each matrix the number-th of `count` equal parts."""
+    """An operand: the concatenated rows of `reads`, using part `number` of `count` equal parts of each matrix."""
 
     operand: str
     reads: tuple[Read, ...]
@@ -48,12 +48,12 @@ class _Part:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for equal contents."""
+        """A key that is equal for parts with equal contents."""
         return self.is_vector, self.number, self.count, *((r.tensor.name, r.half) for r in self.reads)
 
 
 class Weights:
-    """Loads on demand and remembers. `nbytes`: what it has put on the device."""
+    """Loads tensors on demand and remembers them. nbytes: of all weights on the device."""
 
     def __init__(self, header: Header, device: str) -> None:
         self._device, self.nbytes = device, 0
@@ -61,20 +61,20 @@ class Weights:
         self._files = [np.memmap(Path(name), np.uint8, "r") for name in header.files]
         self._known: dict[tuple[object, ...], PackedWeight | Tensor] = {}
 
-    def operands(self, launch: Launch) -> Operands:
-        """What a launch reads from the file, by operand, on the device."""
+    def operands(self, launch: PlannedLaunch) -> Operands:
+        """The operands that a launch reads from the file, on the device."""
         found: dict[str, Tensor | tuple[Tensor, ...]] = {}
         for part in _parts(launch):
             loaded = self._loaded(part)
             found[part.operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
         return found
 
-    def host(self, launch: Launch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
-        """The same on the host: weights in the file's blocks, vectors as float32."""
+    def host(self, launch: PlannedLaunch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
+        """The operands that a launch reads from the file, on the host: weights as packed rows, vectors as float32."""
         return {part.operand: self._vector(part) if part.is_vector else self._weight(part) for part in _parts(launch)}
 
     def floats(self, t: TensorInfo) -> npt.NDArray[np.float32]:
-        """A tensor's values, float32, in its shape."""
+        """The tensor, dequantised to float32, in its shape."""
         rows = self._rows(t)
         return reference.dequantize(rows, t.format, (rows.shape[0], t.shape[-1])).reshape(t.shape).astype(np.float32)
 
@@ -97,16 +97,17 @@ class Weights:
     def _weight(self, part: _Part) -> RawWeight:
         first = part.reads[0].tensor
         found = [_matrix_part(self._half(r), r.tensor, part.number, part.count) for r in part.reads]
-        rows = np.concatenate(found) if len(found) > 1 else found[0]  # of a large tensor no copy
+        rows = np.concatenate(found) if len(found) > 1 else found[0]  # avoids a copy of a large tensor
         return RawWeight(first.format, rows, first.shape[-1])
 
     def _rows(self, t: TensorInfo) -> npt.NDArray[np.uint8]:
-        """Raw rows of blocks, uint8 [all dimensions but the last, bytes]: the file's own, not a copy."""
+        """Raw rows of blocks, uint8 [product of all dimensions but the last, bytes], as a view of the file."""
         raw = self._files[t.file][t.offset : t.offset + t.nbytes]
         return raw.reshape(-1, get_format(t.format).row_nbytes(t.shape[-1]))
 
     def _half(self, read: Read) -> npt.NDArray[np.uint8]:
-        """Of a tensor whose rows are, for each head, those of its keys and then those of its values: one of the two."""
+        """The raw rows of a read. If `half` is set, the tensor has each head's key rows followed by its value rows, and
+        one of the two is selected."""
         whole = self._tensors[read.tensor.name]
         if not read.half:
             return self._rows(whole)
@@ -120,8 +121,8 @@ class Weights:
         return turned.view(np.uint8).reshape(heads * n, -1)
 
 
-def _parts(launch: Launch) -> Iterator[_Part]:
-    """The operands that a launch reads from the file; "gate+up" is two."""
+def _parts(launch: PlannedLaunch) -> Iterator[_Part]:
+    """The operands that a launch reads from the file. "gate+up" is two operands."""
     grouped: dict[str, list[Read]] = {}
     for read in launch.reads:
         grouped.setdefault(read.operand, []).append(read)
@@ -133,7 +134,7 @@ def _parts(launch: Launch) -> Iterator[_Part]:
 
 
 def _matrix_part(rows: npt.NDArray[np.uint8], t: TensorInfo, number: int, count: int) -> npt.NDArray[np.uint8]:
-    """The number-th of `count` equal parts of each matrix's rows."""
+    """Part `number` of `count` equal parts of each matrix's rows."""
     if count == 1:
         return rows
     matrices = t.shape[0] if len(t.shape) == 3 else 1

@@ -1,1 +1,1 @@
-"""What a GGUF file says of its model: the header, and every launch of a decode step. No kernel and no weight here."""
+"""The model that a GGUF file describes: its header, and every launch of its passes. Contains no kernels or weights."""

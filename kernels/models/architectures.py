@@ -1,7 +1,7 @@
-"""How the blocks of an architecture differ, as far as a file's tensors and keys do not say it. Data only.
+"""How architectures differ where a file's tensors and keys do not show it. Data only.
 
-Facts of llama.cpp's model definitions (src/models, src/llama-model.cpp). What is there or not (biases, fused weights,
-norms of q and k, experts, attention sinks) is seen in the tensors and is no column here.
+Facts of llama.cpp's model definitions (src/models, src/llama-model.cpp). Whether a model has biases, fused weights,
+norms of q and k, experts or attention sinks is read from its tensors, so no column here says it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 TOKEN_EMBEDDING = "token_embd.weight"
-OUTPUT = "output.weight"  # a model without one is tied: its token embedding is its output linear too
+OUTPUT = "output.weight"  # a model without it uses its token embedding as the output linear
 OUTPUT_NORM = "output_norm.weight"
 
-# rows are picked, not multiplied
+# tables whose rows are looked up; no launch multiplies by them
 LOOKUPS = frozenset({TOKEN_EMBEDDING, "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 
 NEOX, INTERLEAVED = "neox", "interleaved"
@@ -21,29 +21,31 @@ GATINGS = {1: "softmax", 2: "sigmoid", 3: "softmax_weight", 4: "sqrt_softplus"} 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture.
+    """One architecture. A *window layer* attends to a sliding window of positions, a *global layer* to all of them.
 
-    rope                which items of a head turn together: i and i + half ("neox") or 2i and 2i + 1 ("interleaved")
+    rope                which items of a head rotate as a pair: i and i + half ("neox") or 2i and 2i + 1 ("interleaved")
     rotates             whether q and k are rotated at all
-    still_period        of so many layers the last is not rotated; 0: no layer is left out for that
-    still_global        where some layers see a window, those that see everything are not rotated
-    rotation_switch     rope.scaling.finetuned=false means that nothing is rotated; elsewhere the key has no effect
-    sections            with rope.dimension_sections, items of a head turn together as in "neox"
-    mla                 attention over a compressed cache (multi-head latent attention)
+    still_period        every still_period-th layer is not rotated; 0: this rule excludes no layer
+    still_global        in a model with window layers, the global layers are not rotated
+    rotation_switch     rope.scaling.finetuned=false switches rotation off; elsewhere the key has no effect
+    sections            a file with rope.dimension_sections uses the pairs of "neox"
+    mla                 multi-head latent attention: the cache holds compressed keys and values
     act                 the FFN's activation
-    attn_norm, ffn_norm the norms before attention and before the FFN, "" for none
-    post_norms          norms of a block's two outputs before they are added to the residual, none if empty
-    window_period       of so many layers all but the last see a sliding window only; 0: every layer sees everything
-    window_layers       only models of so many layers have windows; 0: all
-    local_rope_base     of layers that see a window only, 0 if it is that of all layers; default of rope.freq_base_swa
-    local_scaling       rope.scaling is for layers that see a window only, too
-    local_factor        rope.scaling.attn_factor is for layers that see a window only, too
+    attn_norm, ffn_norm names of the norms before attention and before the FFN, "" for none
+    post_norms          names of the norms of a block's two outputs, applied before the residual is added; empty for
+                        none
+    window_period       every window_period-th layer is global, the others are window layers; 0: all layers are global
+    window_layers       only a model with exactly this number of layers has window layers; 0: any model
+    local_rope_base     rope base of window layers and default of rope.freq_base_swa; 0: the same base as other layers
+    local_scaling       rope.scaling applies to window layers too
+    local_factor        rope.scaling.attn_factor applies to window layers too
     window, softcap     the defaults of attention.sliding_window and attn_logit_softcapping
     final_softcap       the default of final_logit_softcapping
     gating, normalised  the defaults of expert_gating_func and expert_weights_norm
-    sigmoid_models      (layers, vocabulary) of models whose files may lack the key, and whose gating is sigmoid
+    sigmoid_models      (layers, vocabulary) of models whose gating is sigmoid although their files may lack the key
     sqrt_embedding      token embeddings are multiplied by sqrt(embedding_length)
-    wide_scale_layers   with so many layers, attention's scale is that of embedding_length / head_count, not of a head
+    wide_scale_layers   in a model with this number of layers, attention scales by (embedding_length / head_count)^-0.5
+                        and not by key_length^-0.5
     """
 
     rope: str = NEOX
@@ -86,7 +88,7 @@ ARCHITECTURES = {
     "qwen2moe": Architecture(),
     "qwen3": Architecture(),
     "qwen3moe": Architecture(normalised=True),
-    # GLM-4.7-Flash, with and without its layer that predicts further tokens
+    # the sigmoid models are GLM-4.7-Flash with and without its multi-token prediction layer
     "deepseek2": Architecture(INTERLEAVED, mla=True, sigmoid_models=((47, 154880), (48, 154880))),
     "glm4": Architecture(INTERLEAVED, sections=True, post_norms=_POST_NORMS),
     "glm4moe": Architecture(sections=True, ffn_norm="post_attention_norm", gating="sigmoid"),

@@ -1,6 +1,7 @@
-"""A block's attention: grouped queries over a KV cache, or multi-head latent attention (MLA). No FFN here.
+"""A block's attention: grouped queries over a KV cache, or multi-head latent attention (MLA).
 
-Facts of llama.cpp's model definitions (src/models); MLA in its absorbed form, as src/models/deepseek2.cpp has it.
+Facts of llama.cpp's model definitions (src/models). MLA is written in its absorbed form, as in
+src/models/deepseek2.cpp.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
         found = plan.linears(x, projections, "qkv")
     q, k, v = _split(found, widths)  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
     norms = _head_norms(model, block, a)
-    if isinstance(norms, dict):  # norms over all heads at once (olmoe) are launches of their own
+    if isinstance(norms, dict):  # a norm over all heads at once (olmoe) is a separate launch
         q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
         norms = None
     q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, a, layer), norms, layer)
@@ -40,13 +41,13 @@ def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
 
 
 def heads_of(model: Model, layer: int) -> Heads:
-    """The sizes of a layer's attention. Raises HeaderError for those that contradict each other."""
+    """The sizes of a layer's attention. Raises HeaderError if they contradict each other."""
     hp, arch = model.hp, model.arch
     heads = hp.integer("attention.head_count", layer=layer)
     kv_heads = hp.integer("attention.head_count_kv", heads, layer=layer)
     if heads % kv_heads:
         raise hp.error(f"{heads} heads cannot share {kv_heads} kv heads evenly (layer {layer})")
-    width = model.dim // hp.integer("attention.head_count", layer=0)  # of every layer, as llama.cpp has it
+    width = model.dim // hp.integer("attention.head_count", layer=0)  # llama.cpp uses layer 0's count for every layer
     head_dim = hp.integer("attention.key_length", width or None)
     value_dim = hp.integer("attention.value_length", width or None)
     wide = arch.wide_scale_layers == hp.integer("block_count")
@@ -59,7 +60,10 @@ def heads_of(model: Model, layer: int) -> Heads:
 
 
 def window_of(model: Model, layer: int) -> int:
-    """The positions that a layer sees, 0 for all. attention.sliding_window_pattern is a period, or a flag a layer."""
+    """The number of positions that a layer attends to, 0 for all of them.
+
+    attention.sliding_window_pattern is either a period or an array with one flag for each layer.
+    """
     hp, period = model.hp, model.arch.window_period
     if not period:
         return 0
@@ -72,7 +76,7 @@ def window_of(model: Model, layer: int) -> int:
 
 
 def rotation(model: Model, plan: Builder, a: Heads, layer: int) -> Rotation | None:
-    """How a layer's heads turn, None for not at all: those that see a window only may turn by other angles."""
+    """The rotation of a layer's heads, or None for no rotation. Window layers may use other tables of angles."""
     hp, arch = model.hp, model.arch
     dim = hp.integer("rope.dimension_count", a.head_dim)
     if dim > a.head_dim or dim % 2:
@@ -90,7 +94,7 @@ def _tables(plan: Builder, dim: int, mode: str, *, local: bool) -> Rotation:
 
 
 def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Projection]:
-    """The weights of q, k and v: three, or one with the rows of all."""
+    """The weights of q, k and v: three tensors, or one tensor that holds the rows of all three."""
     if model.hp.tensor(f"{block}attn_qkv.weight") is not None:
         return model.projections([(f"{block}attn_qkv", sum(widths))], model.dim)
     names = (f"{block}attn_{name}" for name in ("q", "k", "v"))
@@ -98,7 +102,7 @@ def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Project
 
 
 def _split(found: tuple[Columns, ...], widths: tuple[int, int, int]) -> tuple[Columns | Value, ...]:
-    """q, k and v, where one weight made all of them, too."""
+    """q, k and v. If one weight produced all three, its output is split into columns."""
     if len(found) > 1:
         return found
     starts = (0, widths[0], widths[0] + widths[1])
@@ -106,7 +110,8 @@ def _split(found: tuple[Columns, ...], widths: tuple[int, int, int]) -> tuple[Co
 
 
 def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorInfo] | dict[str, TensorInfo] | None:
-    """Norms of q and k before they turn: a pair where they are of each head, by name where they are of all heads."""
+    """The norms of q and k before rotation: a pair if each head is normalised by itself, a dict by name ("q", "k") if
+    one norm covers all heads, None if there are none."""
     hp, names = model.hp, [f"{block}attn_{name}_norm.weight" for name in ("q", "k")]
     q, k = (hp.tensor(name) for name in names)
     if q is None and k is None:
@@ -118,8 +123,8 @@ def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorI
 
 
 def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
-    """q and the compressed kv from one x; q's plain half is taken into the cache's space by attn_k_b, attention runs
-    over the compressed rows themselves, and attn_v_b takes each head's result out of it."""
+    """Latent attention in absorbed form. attn_k_b maps the part of q that is not rotated into the space of the cache,
+    attention runs over the compressed rows, and attn_v_b maps each head's result back."""
     hp, block, a = model.hp, f"blk.{layer}.", latent_of(model, layer)
     norm = hp.vector(f"{block}attn_norm.weight", model.dim)
     compressed, queries = hp.tensor(f"{block}attn_q_a.weight") is not None, a.heads * a.key
@@ -129,7 +134,7 @@ def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     if compressed:
         norm = hp.vector(f"{block}attn_q_a_norm.weight", width)
         (q,) = plan.rmsnorm_linear(q, norm, model.projections([(f"{block}attn_q_b", queries)], width), "queries")
-    # q: [m, heads * (nope + rope)]; what follows reads columns in place, none is copied out of a row
+    # q: [m, heads * (nope + rope)]; the launches below read its columns in place, without a copy
     kv_norm = hp.vector(f"{block}attn_kv_a_norm.weight", a.rank)
     turn = _tables(plan, a.rope, model.arch.rope, local=False)
     q_rope, cache = plan.mla_cache_store(q, kv, kv_norm, a, turn, layer)  # q_rope: [m, heads * rope]
@@ -141,7 +146,7 @@ def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
 
 
 def latent_of(model: Model, layer: int) -> Latent:
-    """The sizes of a layer's latent attention. Raises HeaderError for those that contradict each other."""
+    """The sizes of a layer's latent attention. Raises HeaderError if they contradict each other."""
     hp = model.hp
     heads = hp.integer("attention.head_count", layer=layer)
     rank, rope = hp.integer("attention.kv_lora_rank"), hp.integer("rope.dimension_count")
@@ -155,8 +160,9 @@ def latent_of(model: Model, layer: int) -> Latent:
 def absorbed(model: Model, block: str, a: Latent) -> tuple[Read, Read]:
     """attn_k_b [heads, rank, nope] and attn_v_b [heads, value, rank].
 
-    Of an older file's attn_kv_b, rows of which are those of each head's key and then of its value, the value half is
-    picked by rows and stays as it is; the key half must be transposed, which blocks cannot be, so it becomes F16.
+    An older file has one attn_kv_b instead, with each head's key rows followed by its value rows. The value rows are
+    selected and keep their format. The key rows must be transposed, which packed blocks do not allow, so they become
+    F16.
     """
     hp, both = model.hp, model.hp.tensor(f"{block}attn_kv_b.weight")
     if both is None:

@@ -1,4 +1,5 @@
-"""The launches of attention: what goes into the caches, rotated by position, and what reads them."""
+"""The launches of attention: those that write rotated keys and values into the caches, and those that read the
+caches."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ CACHE_ITEM_NBYTES = 2
 
 
 class AttentionBuilder(LinearBuilder):
-    """Keys and values are kept in caches of F16, which live as long as the model."""
+    """Adds launches that share key-value caches in F16. The caches live as long as the model."""
 
     def rope_cache_store(
         self,
@@ -27,9 +28,10 @@ class AttentionBuilder(LinearBuilder):
         norms: tuple[TensorInfo, TensorInfo] | None,
         layer: int,
     ) -> tuple[Value, Value, Value]:
-        """q, k, v: [m, heads * dim] each -> q rotated, and the caches with k rotated and v in them.
+        """q, k, v: [m, heads * dim] each -> the rotated q, and the caches after the rotated k and v are stored.
 
-        rotation: None leaves q and k as they are. norms: of each head of q and of k, before they are rotated.
+        rotation: None leaves q and k unrotated. norms: RMSNorm weights of each head of q and k, applied before
+        rotation.
         """
         spec = RopeCacheStore(
             heads=a.heads,
@@ -56,8 +58,8 @@ class AttentionBuilder(LinearBuilder):
     def mla_cache_store(
         self, q: Source, kv: Source, kv_norm: TensorInfo, a: Latent, rotation: Rotation, layer: int
     ) -> tuple[Value, Value]:
-        """q: [m, heads * key], kv: [m, rank + rope] -> q's rotated columns [m, heads * rope], and the cache with the
-        normalised and rotated kv in it. Both are read where they lie in the rows that they are columns of."""
+        """q: [m, heads * key], kv: [m, rank + rope] -> q's rotated columns [m, heads * rope], and the cache after the
+        normalised and rotated kv is stored. q and kv may be columns of wider rows, which are read in place."""
         expect(q, a.heads * a.key, "mla_cache_store.q")
         expect(kv, a.row, "mla_cache_store.kv")
         (q_value, q_start), (kv_value, kv_start) = place(q), place(kv)
@@ -113,4 +115,5 @@ class AttentionBuilder(LinearBuilder):
     def attention(
         self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
     ) -> Value:
-        """The launches of `flash` and `mla`; what many tokens would see is `spec`: [m, heads * v_head_dim]"""
+        """Adds the launches of `flash` and `mla`: [m, heads * v_head_dim]. `spec` describes attention of many
+        tokens."""

@@ -1,4 +1,5 @@
-"""The launches of products, norms and choices: one method each. Nothing here reads a cache or knows a position."""
+"""The launches of linears, norms, embeddings, top-k and argmax, one method each. None depends on a cache or
+position."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from kernels.ops.topk.spec import TopK
 
 
 class LinearBuilder(PassBuilder):
-    """eps: of every RMSNorm. context: positions that the caches have room for. device: tinygrad's name of what will run
-    the pass, as far as that matters for its launches; "" is a GPU."""
+    """eps: of every RMSNorm. context: the number of positions in the caches. device: tinygrad's name of the device that
+    will run the pass, which decides some launches; "" stands for a GPU."""
 
     def __init__(self, eps: float, context: int, device: str = "") -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class LinearBuilder(PassBuilder):
         return self._linear(x, [projection.weight], [projection.bias], name, add=add)
 
     def linears(self, x: Source, projections: Sequence[Projection], name: str) -> tuple[Columns, ...]:
-        """x: [m, k] -> each projection of x: [m, n] each. Neighbours of one format are one launch."""
+        """x: [m, k] -> each projection of x: [m, n] each. Adjacent projections in one format share a launch."""
         groups = neighbours(p.weight for p in projections)
         found: list[Columns] = []
         for i, group in enumerate(groups):
@@ -76,8 +77,8 @@ class LinearBuilder(PassBuilder):
         gate: Source | None = None,
         act: str = "silu",
     ) -> Value:
-        """One launch over weights of one format, whose rows follow each other. operand, n: where only some of a
-        tensor's rows are meant."""
+        """One launch over weights of one format, whose rows are concatenated. operand, n: select a part of a tensor's
+        rows (`Read`)."""
         n = row_count(weights) if n is None else n
         format, k = weights[0].format, weights[0].shape[-1]
         expect(x, k, "linear.x")
@@ -95,7 +96,8 @@ class LinearBuilder(PassBuilder):
         return out
 
     def gate_then_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None) -> Value:
-        """As `gate_up`, by a launch for the norm and one for each weight, which may have a bias."""
+        """The same as `gate_up`, with separate launches for the norm and for each weight. The weights may have
+        biases."""
         x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
         gate, up, n = weights.gate, weights.up, weights.n
         halves = ("w+", "+w") if weights.fused else ("w", "w")
@@ -103,9 +105,9 @@ class LinearBuilder(PassBuilder):
         return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
 
     def head_linear(self, x: Source, weight: Read, name: str, step: int | None = None) -> Value:
-        """Each head's columns of x, `step` apart, times its matrix of weight [heads, n, k]: [m, heads * n].
+        """x: [m, heads * step] -> for each head, its matrix of weight [heads, n, k] times its columns: [m, heads * n].
 
-        step: from a head's columns to the next's, of which the first k are read; None: they follow each other.
+        step: the distance between the first columns of two heads. Each head's first k columns are read. None means k.
         """
         heads, n, k = weight.tensor.shape
         expect(x, heads * (step or k), f"head_linear.x of {weight.tensor.name}")
@@ -117,7 +119,7 @@ class LinearBuilder(PassBuilder):
         return out
 
     def topk(self, logits: Source, routing: Routing, name: str = "") -> tuple[Value, Value]:
-        """logits: [m, experts] -> ids and weights of the chosen experts: [m, used] each"""
+        """logits: [m, experts] -> ids and weights of the selected experts: [m, used] each"""
         expect(logits, routing.experts, "topk.logits")
         spec = TopK(
             experts=routing.experts,

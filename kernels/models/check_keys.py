@@ -1,6 +1,6 @@
-"""Holds the keys of a header against the tables of known ones: what a file asks for and is not done is refused by name.
+"""Checks the keys of a header against the tables of known keys, and refuses by name whatever is not implemented.
 
-Raises HeaderError, which names the key, the value seen and what can be done.
+Raises HeaderError, which names the key, its value and the remedy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEMPERATURE = "attention.temperature_scale"
 
 
 def row(architecture: str, key: str) -> Key | None:
-    """What the tables say of a key, named without the architecture; None if llama.cpp does not know it either."""
+    """The entry of a key, which is named without its architecture. None if llama.cpp does not know the key either."""
     for table in (OWN[architecture], COMMON, CHANGES, PARTS):
         if key in table:
             return table[key]
@@ -26,7 +26,7 @@ def row(architecture: str, key: str) -> Key | None:
 
 
 def check_keys(hp: Hyperparameters) -> None:
-    """Every key under the name of an architecture of the table."""
+    """Checks every key of the file's architecture, which must be in the table."""
     for key, value in hp.own.items():
         found = row(hp.architecture, key)
         if found is not None:
@@ -41,16 +41,19 @@ def _check(hp: Hyperparameters, key: str, value: Value, found: Key) -> None:
     if isinstance(value, tuple):
         _check_array(hp, key, value, found)
     elif isinstance(value, Omitted) and value.type != "string" and found.values != LIST:
-        raise hp.error(f"{hp.name(key)} is an array of {value.length} values, which no model of this kind has")
+        raise hp.error(
+            f"{hp.name(key)} is an array of {value.length} values, which no model of this architecture has: "
+            "convert the model again"
+        )
     for item in items:
         if item in found.never:
-            raise hp.error(f"{hp.name(key)} is {_shown(value)}, with which nothing can be computed: {found.why}")
-    if found.status == REFUSED and not all(_says_nothing(hp, item, found) for item in items):
+            raise hp.error(f"{hp.name(key)} is {_shown(value)}, which is not a usable value ({found.why})")
+    if found.status == REFUSED and not all(_has_no_effect(hp, item, found) for item in items):
         raise _refusal(hp, key, value, found)
 
 
 def _check_array(hp: Hyperparameters, key: str, value: tuple[bool | int | float, ...], found: Key) -> None:
-    """llama.cpp, too, takes an array only where it looks for one."""
+    """Refuses an array where llama.cpp reads a single value."""
     seen = f"{hp.name(key)} is an array of {len(value)} values"
     if found.values not in (LAYERS, EQUAL, LIST):
         raise hp.error(f"{seen}, expected one value: convert the model again")
@@ -59,16 +62,16 @@ def _check_array(hp: Hyperparameters, key: str, value: tuple[bool | int | float,
     if len(value) != (layers := hp.integer("block_count")):
         raise hp.error(f"{seen}, expected one for each of {layers} layers: convert the model again")
     if found.values == EQUAL and len(set(value)) > 1:
-        raise hp.error(f"{hp.name(key)} is {_shown(value)}: layers that differ in it are not done here; use llama.cpp")
+        raise hp.error(f"{hp.name(key)} is {_shown(value)}: different values by layer are not supported; use llama.cpp")
 
 
-def _says_nothing(hp: Hyperparameters, item: object, found: Key) -> bool:
+def _has_no_effect(hp: Hyperparameters, item: object, found: Key) -> bool:
     if found.kind and hp.own.get("rope.scaling.type") != found.kind:
         return True
     if found.same_as:
         return item == hp.own.get(found.same_as)
     if found.window and isinstance(item, int) and not isinstance(item, bool):
-        return item >= 0  # what it does is known when the context is: `check_context`
+        return item >= 0  # its effect depends on the context, which `check_context` compares
     return item in found.neutral
 
 
@@ -85,30 +88,32 @@ def _shown(value: Value) -> str:
 
 
 def check_context(hp: Hyperparameters, arch: Architecture, context: int) -> None:
-    """Of keys that have an effect only beyond some positions: that a cache of `context` positions ends before."""
+    """Refuses a cache of `context` positions that is long enough for an unimplemented key to have an effect."""
     for key, limit, what in _limits(hp, arch):
         if context > limit:
-            raise hp.error(f"{hp.name(key)}: {what} beyond {limit} positions: ask for no more context than that")
+            raise hp.error(
+                f"{hp.name(key)}: {what} beyond {limit} positions, which is not implemented: use a context of {limit}"
+            )
 
 
 def _limits(hp: Hyperparameters, arch: Architecture) -> Iterator[tuple[str, int, str]]:
-    """(key, positions up to which it has no effect, what it would do)."""
+    """(key, number of positions up to which it has no effect, the effect beyond them)."""
     key = "attention.sliding_window"
     found = row(hp.architecture, key)
     if found is not None and found.window and (window := hp.integer(key, 0, low=0)):
-        yield key, window, "layers of this architecture see everything here, and the model asks for a window"
+        yield key, window, "the model restricts attention to a window"
     if hp.number(TEMPERATURE, 0.0):
         if arch.mla:
-            yield TEMPERATURE, hp.integer("attention.temperature_length"), "attention of this model changes"
+            yield TEMPERATURE, hp.integer("attention.temperature_length"), "the model scales attention"
         elif original := RopeScaling.of(hp, arch.mla).original:
-            yield TEMPERATURE, original, "attention of this model changes"
+            yield TEMPERATURE, original, "the model scales attention"
 
 
 def ignored_keys(hp: Hyperparameters) -> Iterator[str]:
-    """Notes for a person: keys without an effect here that a person may wonder about."""
+    """Notes for the user on keys that are ignored although the user may expect an effect."""
     unknown = [hp.name(key) for key in hp.own if row(hp.architecture, key) is None]
     parts = [hp.name(key) for key in hp.own if row(hp.architecture, key) is PARTS.get(key, ...)]
     if parts:
-        yield f"keys of parts that {hp.architecture} has not, ignored: {', '.join(parts)}"
+        yield f"ignored keys of parts that {hp.architecture} does not have: {', '.join(parts)}"
     if unknown:
-        yield f"keys that neither llama.cpp nor this library knows, ignored: {', '.join(unknown)}"
+        yield f"ignored keys that neither llama.cpp nor this library knows: {', '.join(unknown)}"

@@ -1,5 +1,5 @@
-"""Holds the tensors of a header against the table of known ones: each is read by a launch, folded into something else,
-left out for a reason, or refused by name. Raises HeaderError, which names the tensor or the key.
+"""Checks the tensors of a header against the table of known tensors. Each is read by a launch, folded into another
+table, ignored for a stated reason, or refused by name. Raises HeaderError, which names the tensor or the key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOTES = {
 
 
 def check_tensors(hp: Hyperparameters, layers: int) -> None:
-    """What a file must have and must not, before its launches are known. layers: those that decode."""
+    """Refuses missing and unknown tensors, before the launches are planned. layers: the number of decoding layers."""
     for name, tensor in hp.tensors.items():
         if not _ahead(hp, name, layers):
             found = _row(hp, name)
@@ -40,7 +40,7 @@ def check_tensors(hp: Hyperparameters, layers: int) -> None:
 
 
 def _check_layer(hp: Hyperparameters, layer: int) -> None:
-    """A router where the keys say so, and the tensors that a layer cannot do without."""
+    """Checks that a layer has a router if and only if the keys say so, and that it has the required tensors."""
     block = f"blk.{layer}."
     routed = f"{block}{ROUTER}.weight" in hp.tensors
     count, lead = hp.integer("expert_count", int(routed), low=0), hp.integer(LEAD, 0, low=0)
@@ -54,7 +54,10 @@ def _check_layer(hp: Hyperparameters, layer: int) -> None:
 
 
 def left_out(hp: Hyperparameters, layers: int, read: Collection[str]) -> Iterator[str]:
-    """Notes for a person: why tensors are in no launch. read: those that are in one. layers: those that decode."""
+    """Notes for the user on why tensors are in no launch.
+
+    layers: the number of decoding layers. read: the tensors that are in a launch.
+    """
     found: dict[str, list[str]] = {}
     for name in hp.tensors:
         if name not in read:
@@ -64,7 +67,7 @@ def left_out(hp: Hyperparameters, layers: int, read: Collection[str]) -> Iterato
 
 def _why(hp: Hyperparameters, name: str, layers: int) -> str:
     if _ahead(hp, name, layers):
-        return "left out, layers that predict further tokens"
+        return "left out: layers for multi-token prediction"
     found = _row(hp, name)
     if found is None or found.status == READ or (found.status == FOLDED and not _folds(hp, found.name)):
         raise _unread(hp, hp.tensors[name])
@@ -72,18 +75,18 @@ def _why(hp: Hyperparameters, name: str, layers: int) -> str:
 
 
 def _row(hp: Hyperparameters, name: str) -> Tensor | None:
-    """What the table says of a tensor."""
+    """A tensor's entry in the table."""
     return _first(hp.architecture, _LAYER.sub("blk.N.", name))
 
 
 @lru_cache(maxsize=1 << 10)
 def _first(architecture: str, name: str) -> Tensor | None:
-    """The first of the architecture's rows that is of the name."""
+    """The architecture's first entry that matches the name."""
     return next((row for row in rows(architecture) if row.matches(name)), None)
 
 
 def _folds(hp: Hyperparameters, name: str) -> bool:
-    """Whether rope.scaling.type is that with which llama.cpp loads these factors of frequencies."""
+    """Whether llama.cpp loads these frequency factors with the file's rope.scaling.type."""
     return hp.architecture in ALWAYS_FOLDED or (name == FACTORS) == (
         hp.text("rope.scaling.type", "linear") == "longrope"
     )
@@ -92,21 +95,21 @@ def _folds(hp: Hyperparameters, name: str) -> bool:
 def _unread(hp: Hyperparameters, tensor: TensorInfo) -> HeaderError:
     match = _LAYER.match(tensor.name)
     if match and int(match[1]) >= (blocks := hp.integer("block_count")):
-        return hp.error(f"the tensor {tensor.name!r} is of a layer beyond {hp.name('block_count')}, which is {blocks}")
+        return hp.error(f"the tensor {tensor.name!r} is in a layer beyond {hp.name('block_count')}, which is {blocks}")
     return hp.error(
-        f"the tensor {tensor.name!r} of shape {tensor.shape} is no part of a model of {hp.architecture} as it is known "
-        "here: its answer would not be what the file asks for; use llama.cpp, or convert the model again"
+        f"the tensor {tensor.name!r} of shape {tensor.shape} is not used by a model of {hp.architecture}, whose output "
+        "would be wrong without it: use llama.cpp, or convert the model again"
     )
 
 
 def _ahead(hp: Hyperparameters, name: str, layers: int) -> bool:
-    """Whether a tensor is of a layer that predicts further tokens."""
+    """Whether a tensor belongs to a multi-token prediction layer."""
     match = _LAYER.match(name)
     return hp.architecture in AHEAD and match is not None and layers <= int(match[1]) < hp.integer("block_count")
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names, a layer's number as a star: "blk.*.attn_norm.weight"."""
+    """The names, each once, with a star for the layer's number: "blk.*.attn_norm.weight"."""
     found = list(dict.fromkeys(_LAYER.sub("blk.*.", name) for name in names))
     more = len(found) - NAMES_IN_A_NOTE
     return ", ".join(found[:NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A block's feed-forward: dense, or a mixture of experts, with shared experts or without. No attention here.
+"""A block's feed-forward network: dense, or a mixture of experts, with or without shared experts.
 
 Facts of llama.cpp's build_ffn and build_moe_ffn (src/llama-graph.cpp).
 """
@@ -29,7 +29,7 @@ def feed_forward(model: Model, plan: Builder, layer: int, x: Value) -> Value:
 
 
 def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> Gates:
-    """The first half of a dense FFN, or of the shared experts (suffix "_shexp"). One tensor may hold both weights."""
+    """The gate and up weights of a dense FFN, or of the shared experts (suffix "_shexp"). One tensor may hold both."""
     hp, k = model.hp, model.dim
     names = [f"{block}{stem}_{half}{suffix}" for half in ("gate", "up")]
     down = hp.matrix(f"{block}{stem}_down{suffix}.weight", n=model.dim)
@@ -39,12 +39,12 @@ def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> Gates:
     else:
         gate = up = model.projection(names[1], 2 * n, k)
         if up.bias is not None:
-            raise hp.error(f"{up.bias.name} is a bias of a weight that has the rows of two, which no kernel adds")
+            raise hp.error(f"{up.bias.name}: no kernel adds a bias to a fused gate and up weight; use llama.cpp")
     return Gates(gate, up, n, model.arch.act)
 
 
 def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, add: Value | None) -> Value:
-    """The experts that each token is routed to, the shared ones, and `add`: normed [m, dim] -> [m, dim]"""
+    """The output of each token's routed experts, plus the shared experts and `add`: normed [m, dim] -> [m, dim]"""
     router = model.projection(f"{block}ffn_gate_inp", k=model.dim)
     routing = routing_of(model, block, router.n)
     logits = plan.linear(normed, router, "router_logits")  # [m, experts]
@@ -58,14 +58,15 @@ def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, 
 
 
 def routing_of(model: Model, block: str, rows: int) -> Routing:
-    """How a router of so many rows chooses. Raises HeaderError for what cannot be, or is not known."""
+    """How a router with this number of rows selects experts. Raises HeaderError for keys that are invalid or
+    unknown."""
     hp, arch = model.hp, model.arch
     experts, used = hp.integer("expert_count", rows), hp.integer("expert_used_count", layer=0)
     hp.matrix(f"{block}ffn_gate_inp.weight", n=experts)
     number = hp.integer("expert_gating_func", 0, low=0)
     if number and number not in GATINGS:
         known = ", ".join(map(str, GATINGS))
-        raise hp.error(f"{hp.name('expert_gating_func')} is {number}, known are {known}")
+        raise hp.error(f"{hp.name('expert_gating_func')} is {number}, expected one of {known}")
     groups = hp.integer("expert_group_count", 1, low=0)
     taken = hp.integer("expert_group_used_count") if groups > 1 else 1
     if groups > 1 and (experts % groups or taken > groups or used > experts // groups * taken):
@@ -84,7 +85,7 @@ def routing_of(model: Model, block: str, rows: int) -> Routing:
 
 
 def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None) -> Experts:
-    """The weights of a block's experts. Raises HeaderError for shapes that contradict each other."""
+    """The weights of a block's experts. Raises HeaderError if their shapes contradict each other."""
     used = hp.integer("expert_used_count", layer=0)
     down = hp.stack(f"{block}ffn_down_exps.weight", (None, dim, None))
     experts, dim, n = down.shape
@@ -101,15 +102,15 @@ def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None
     else:
         gate, up = stacked("ffn_gate_exps", n, dim), stacked("ffn_up_exps", n, dim)
     if (gate.bias is None) != (up.bias is None):
-        raise hp.error(f"only one of {gate.weight.name} and {up.weight.name} has a bias, both or none can have one")
+        raise hp.error(f"only one of {gate.weight.name} and {up.weight.name} has a bias, expected both or neither")
     return Experts(used, gate, up, stacked("ffn_down_exps", dim, n), act)
 
 
 def _shared(model: Model, plan: Builder, block: str, normed: Value, add: Value, name: str) -> Value:
-    """The experts that every token takes: normed [m, dim] -> what they make, and `add`: [m, dim]
+    """The shared experts, which process every token: normed [m, dim] -> their output plus `add`: [m, dim]
 
-    With a gate of its own (qwen2moe), add + sigmoid(gate . x) * shared(x), it is a mixture of one expert: `topk` of one
-    by sigmoid gives its weight.
+    In qwen2moe the shared experts have a gate: add + sigmoid(gate . x) * shared(x). That is a mixture of one expert,
+    whose weight is the `topk` of one by sigmoid.
     """
     hp = model.hp
     gate = hp.tensor(f"{block}ffn_gate_inp_shexp.weight")
@@ -120,5 +121,5 @@ def _shared(model: Model, plan: Builder, block: str, normed: Value, add: Value, 
     ids, probs = plan.topk(logits, Routing(1, 1, "sigmoid", normalised=False, scale=1.0), "shared_")
     gated = plan.gate_up(normed, weights, "shared_gated")
     if down.bias is not None:
-        raise hp.error(f"{down.bias.name} is a bias of gated shared experts, which no kernel adds")
+        raise hp.error(f"{down.bias.name}: no kernel adds a bias to gated shared experts; use llama.cpp")
     return plan.weighted_linear(gated, ids, probs, down.weight, name, add)

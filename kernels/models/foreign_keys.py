@@ -1,8 +1,8 @@
-"""The GGUF keys that llama.cpp reads for other architectures than ours, or for some of ours only. Data only.
+"""The GGUF keys that llama.cpp reads only for architectures other than the file's own. Data only.
 
-Where a file has one that would change the answer of another architecture, somebody meant something by it that neither
-llama.cpp nor we do: it is refused, unless its value says nothing. Keys that belong to a part of a model that ours lack
-are ignored with a note: the part's tensors are what matters, and those are refused.
+A key of CHANGES would change the output of another architecture. Its author expected an effect that llama.cpp does not
+implement here either, so the key is refused unless its value is neutral. A key of PARTS configures a part that our
+architectures do not have. It is ignored with a note, because the tensors of such a part are refused anyway.
 """
 
 from __future__ import annotations
@@ -94,5 +94,5 @@ _PARTS = """
     target_hidden_size block_size conv_kernel_size conv_group_size selector_rank selector_top_k shortconv.l_cache
     dense_2_feat_in dense_2_feat_out dense_3_feat_in dense_3_feat_out
 """
-_PART = "of a part that this architecture has not; such a part's tensors are refused"
+_PART = "configures a part that this architecture does not have; the tensors of such a part are refused"
 PARTS: Mapping[str, Key] = {name: Key(IRRELEVANT, _PART, values=LIST) for name in _PARTS.split()}

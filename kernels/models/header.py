@@ -1,8 +1,8 @@
-"""A GGUF file's header: hyper-parameters and where each tensor lies. Never reads a weight, never writes.
+"""Reads a GGUF file's header: the hyper-parameters and the position of each tensor. Never reads a weight.
 
-GGUF 2 and 3, little-endian, as in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; split files as
-llama.cpp's gguf-split names them. A header is somebody else's file, so every number in it is checked before use, and
-whatever is wrong with it ends in one HeaderError with the byte offset.
+Supports little-endian GGUF 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), and split files with
+the names that llama.cpp's gguf-split gives them. A header is untrusted input: every number is checked before use, and
+every fault raises a HeaderError with the byte offset.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf($|\?))")
 
 @dataclass(frozen=True)
 class Header:
-    """All that a model's file, or its shards together, says before the weights.
+    """The header of a model's file, or of all its shards together.
 
-    `metadata` holds scalars, short strings and short numeric arrays (as tuples); `Omitted` stands for longer ones.
-    `data_offset` is where the tensors of the first file start, `nbytes` the size of all files. `kept` holds the arrays
-    that were asked for, whole.
+    metadata      scalars, short strings and short numeric arrays (as tuples); `Omitted` stands for longer values
+    data_offset   where the tensors of the first file start
+    nbytes        the size of all files
+    kept          the complete arrays that the caller asked for
     """
 
     architecture: str
@@ -50,11 +51,12 @@ class Header:
 def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS, keep: Collection[str] = ()) -> Header:
     """The header of a local GGUF file, an http(s):// URL or hf://owner/repo[@revision]/file.gguf.
 
-    Of a split file any shard may be given; all are read, and the metadata are those of the first one. Of a URL only the
-    header's bytes are fetched, in ranges; `timeout_seconds` limits each wait for the server (for hf://,
-    HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays, of numbers or strings, that are in `Header.kept` instead of
-    `metadata`: a tokenizer's.
-    Raises HeaderError for whatever cannot be read: it names the file, the offset, what was seen and a remedy.
+    Any shard of a split file may be given: all shards are read, and the metadata are those of the first. From a URL
+    only the header's bytes are fetched, in ranges. `timeout_seconds` limits each wait for the server (for hf://,
+    HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays of numbers or strings, such as a tokenizer's, that are returned
+    complete in `Header.kept` instead of `metadata`.
+
+    Raises HeaderError for a file that cannot be read. It names the file, the offset, the value seen and a remedy.
     """
     first = _read_file(str(source), timeout_seconds, keep)
     count = first.metadata.get("split.count", 1)
@@ -96,16 +98,16 @@ def _join(shards: list[Header]) -> Header:
 
 
 def _checked(header: Header) -> Header:
-    """A later shard has no architecture of its own, so this is asked of the whole only."""
+    """Checks that the header names an architecture. Only the first of several shards does."""
     if not header.architecture:
-        raise HeaderError(header.files[0], "general.architecture is missing or not a string: this is no model")
+        raise HeaderError(header.files[0], "general.architecture is missing or not a string: this is not a model")
     return header
 
 
 def _open(name: str, timeout_seconds: float) -> Source:
     if "://" not in name:
         return LocalFile(name)
-    from kernels.models.remote import RemoteFile  # what a local file needs not to pay for
+    from kernels.models.remote import RemoteFile  # slow to import, and local files do not need it
 
     return RemoteFile(name, timeout_seconds)
 
@@ -130,7 +132,7 @@ def _read_file(name: str, timeout_seconds: float, keep: Collection[str] = ()) ->
 
 
 def _preamble(cursor: Cursor) -> tuple[int, int]:
-    """(tensors, metadata entries), or why this is not a GGUF file that can be read."""
+    """(number of tensors, number of metadata entries). Raises HeaderError for anything but a supported GGUF file."""
     magic = cursor.take(4, "the magic number")
     if magic != b"GGUF":
         hint = ", a Git LFS pointer: fetch the file itself" if magic == b"vers" else ""

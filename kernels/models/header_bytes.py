@@ -1,7 +1,7 @@
-"""Bytes of a header in order: files to read from, and a cursor that fetches a window at a time and checks every length.
+"""Reads the bytes of a header in order: local files, and a cursor that fetches one window at a time and checks lengths.
 
-It knows nothing of GGUF beyond its integers and strings; `header_values` and `header` give them meaning. A cursor only
-moves forward, so that a source may be a stream. It fetches no byte before it is asked to look past the window.
+The cursor knows GGUF's integers and strings only; `header_values` and `header` interpret them. It only moves forward,
+so that a source may be a stream, and it fetches the next window only when a byte of it is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from db.errors import AutotuneError
 FIRST_WINDOW_NBYTES = 1 << 16
 LAST_WINDOW_NBYTES = 1 << 21
 MAX_HEADER_NBYTES = 1 << 27  # the largest tokenizers take about 20 MB
-MAX_STEPS = 1 << 22  # about 0.1 µs each; the largest tokenizers have under 10^6 strings, a step each
+MAX_STEPS = 1 << 22  # a step takes about 0.1 µs; each string is a step, and the largest tokenizers have under 10^6
 MAX_NAME_NBYTES = 4096
 
 _U64 = struct.Struct("<Q")
@@ -32,7 +32,7 @@ class HeaderError(AutotuneError, ValueError):
 
 
 class Source(Protocol):
-    """A file of known size. `read` returns exactly nbytes from offset, which never decreases, or raises HeaderError."""
+    """A file of known size. `read` returns exactly nbytes from offset or raises HeaderError. Offsets never decrease."""
 
     name: str
     size: int
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 class LocalFile:
-    """A regular file on this machine. Raises HeaderError for anything else: a pipe would block, a device never end."""
+    """A regular file on this machine. Raises HeaderError for pipes, which would block, and devices, which never end."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
@@ -75,7 +75,8 @@ class LocalFile:
 
 
 class Cursor:
-    """Walks a source forward. Windows double in size, so a small header costs little and a large one few requests."""
+    """Reads a source forward. The window doubles each time: small headers fetch few bytes, large ones need few
+    requests."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -90,11 +91,11 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """Bytes to the end of the file, or to the most that a header may have."""
+        """Bytes up to the end of the file or to the largest allowed header, whichever comes first."""
         return self._end - self.offset
 
     def error(self, message: str, offset: int | None = None) -> HeaderError:
-        """What to raise about the byte at offset, or at the position."""
+        """The error about the byte at offset, by default at the current position."""
         return HeaderError(self._source.name, message, self.offset if offset is None else offset)
 
     def _check(self, nbytes: int, what: str, offset: int) -> None:
@@ -107,14 +108,14 @@ class Cursor:
         return "the file is truncated or damaged, fetch it again"
 
     def require(self, count: int, nbytes_each: int, what: str) -> None:
-        """Refuses a count whose elements, nbytes_each at least, cannot all be there."""
+        """Raises HeaderError if `count` elements of at least nbytes_each do not fit into the rest of the file."""
         if count * nbytes_each > self.left:
             raise self.error(
                 f"{count} {what} need at least {nbytes_each} bytes each, {self.left} are left: {self._remedy()}"
             )
 
     def spend(self, steps: int, what: str) -> None:
-        """Bounds the time that a damaged header can take: its bytes alone would allow many seconds."""
+        """Counts steps and raises HeaderError above MAX_STEPS, which bounds the time that a damaged header can take."""
         self._steps += steps
         if self._steps > MAX_STEPS:
             raise self.error(
@@ -122,7 +123,7 @@ class Cursor:
             )
 
     def _need(self, nbytes: int, what: str) -> None:
-        """Makes the window hold nbytes from the position on."""
+        """Ensures that the window holds nbytes from the current position."""
         if self._pos + nbytes <= len(self._window):
             return
         self._check(nbytes, what, self.offset)
@@ -144,7 +145,7 @@ class Cursor:
         self._jump(self._pos + nbytes)
 
     def _jump(self, pos: int) -> None:
-        """Moves to an index of the window, or past it without fetching what lies between."""
+        """Moves to an index of the window, or beyond it without fetching the bytes in between."""
         if pos <= len(self._window):
             self._pos = pos
         else:
@@ -173,20 +174,20 @@ class Cursor:
         if not 0 < nbytes <= MAX_NAME_NBYTES:
             raise self.error(f"{what} has {nbytes} bytes, from 1 to {MAX_NAME_NBYTES} are allowed", start)
         name = self.text(nbytes, what)
-        if not name.isprintable():  # it will stand in messages
+        if not name.isprintable():  # messages will contain it
             raise self.error(f"{what} has unprintable characters: {name!r:.80}", start)
         return name
 
     def strings(self, count: int, what: str) -> tuple[str, ...]:
-        """count strings (uint64 length, bytes). Bytes that are no UTF-8 become U+FFFD: real vocabularies have them."""
+        """count strings (uint64 length, bytes). Invalid UTF-8, which real vocabularies contain, becomes U+FFFD."""
         self.require(count, 8, f"strings of {what}")
         self.spend(count, what)
         return tuple(self.take(self.u64(f"a length in {what}"), what).decode(errors="replace") for _ in range(count))
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Walks count strings (uint64 length, bytes) by their lengths alone; makes no object of any.
+        """Skips count strings (uint64 length, bytes) without creating objects.
 
-        This loop is what a header's time goes into: a tokenizer has 4·10^5 strings.
+        This loop dominates the time to read a header: a tokenizer has 4·10^5 strings.
         """
         self.require(count, 8, f"strings of {what}")
         self.spend(count, what)
@@ -203,6 +204,6 @@ class Cursor:
         self._land(pos, start, what)
 
     def _land(self, pos: int, start: int, what: str) -> None:
-        """Moves to where the string that began at start ends, if that lies within the file."""
+        """Moves to the end of the string that began at start. Raises HeaderError if it lies outside the file."""
         self._check(pos - start, f"a string of {what}", self._base + start)
         self._jump(pos)

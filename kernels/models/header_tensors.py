@@ -1,6 +1,7 @@
-"""The tensor table of a GGUF header, checked: shapes against formats, offsets against each other and the file.
+"""Reads the tensor table of a GGUF header and checks shapes against formats, and offsets against each other and the
+file.
 
-The byte sizes of formats come from the gguf package, so a format without kernels has a size too.
+The byte sizes of formats come from the gguf package, so formats without kernels are accepted here.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class TensorInfo:
 def read_tensors(
     cursor: Cursor, count: int, metadata: Mapping[str, Value], size: int
 ) -> tuple[tuple[TensorInfo, ...], int]:
-    """The table of count tensors that the cursor stands at, and the offset of the data in the file of that size.
+    """The table of `count` tensors at the cursor's position, and the offset of the tensor data. size: of the file.
 
-    Raises HeaderError at the entry of a tensor that cannot be, overlaps another, or ends after the file does.
+    Raises HeaderError at the entry of a tensor that is invalid, overlaps another one, or ends beyond the file.
     """
     alignment = _alignment(cursor, metadata)
     sizes = _block_sizes()
-    entries: dict[str, tuple[int, TensorInfo]] = {}  # name -> where its entry is, and what it says
+    entries: dict[str, tuple[int, TensorInfo]] = {}  # name -> (offset of its entry, the tensor)
     for number in range(count):
         start = cursor.offset
         tensor = _tensor(cursor, cursor.name(f"the name of tensor {number + 1} of {count}"), sizes, alignment)
@@ -68,7 +69,7 @@ def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
 def _block_sizes() -> dict[int, tuple[str, int, int]]:
     """GGML type id -> (name, weights in a block, bytes of a block).
 
-    Imported here since the gguf package and its numpy take 0.15 s and 17 MB.
+    The import is local because the gguf package and numpy take 0.15 s and 17 MB.
     """
     from gguf.constants import GGML_QUANT_SIZES
 

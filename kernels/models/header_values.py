@@ -1,7 +1,8 @@
-"""Metadata values of a GGUF header: scalars, short strings and short numeric arrays; the rest as a summary.
+"""Reads metadata values of a GGUF header: scalars, short strings and short numeric arrays. Longer values are
+summarised.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tokenizers are walked past, not decoded, so a bad
-byte inside a token is not an error here: real vocabularies have such tokens.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tokenizers are skipped without decoding, so invalid
+UTF-8 inside a token, which real vocabularies contain, is not an error here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 from kernels.models.header_bytes import Cursor
 
-MAX_STRING_NBYTES = 4096  # a chat template is longer, and nothing here reads it
-MAX_ARRAY_LENGTH = 1024  # one value a layer fits, one value a token doesn't
+MAX_STRING_NBYTES = 4096  # chat templates are longer, and nothing needs their text
+MAX_ARRAY_LENGTH = 1024  # arrays with a value for each layer fit, arrays with a value for each token do not
 MAX_ARRAY_DEPTH = 3
-NESTED_ARRAY_STEPS = 16  # what one costs in time, where walking past a string costs 1
+NESTED_ARRAY_STEPS = 16  # the time to read one nested array, in units of the time to skip a string
 
 BOOL, STRING, ARRAY = 7, 8, 9
 SCALARS = {  # type id -> (name, struct code)
@@ -34,7 +35,7 @@ SCALARS = {  # type id -> (name, struct code)
 
 @dataclass(frozen=True)
 class Omitted:
-    """Stands for a value that was walked past: an array's element type and length, or "string" and its bytes."""
+    """Replaces a value that was skipped: an array's element type and length, or "string" and its length in bytes."""
 
     type: str
     length: int
@@ -45,7 +46,7 @@ Value = Scalar | str | tuple[Scalar, ...] | Omitted
 
 
 def read_value(cursor: Cursor, key: str) -> Value:
-    """One value, led by its type id. Raises HeaderError for an unknown type or a length that cannot be."""
+    """One value, which begins with its type id. Raises HeaderError for an unknown type or an impossible length."""
     start = cursor.offset
     kind = cursor.u32(f"the type of {key}")
     if kind in SCALARS:
@@ -58,11 +59,11 @@ def read_value(cursor: Cursor, key: str) -> Value:
 
 
 def read_array(cursor: Cursor, key: str) -> tuple[Scalar | str, ...]:
-    """One array, led by its type id, however long. Raises HeaderError for what is none, or has arrays in it."""
+    """One array of any length, which begins with its type id. Raises HeaderError for another type or nested arrays."""
     start = cursor.offset
     kind, inner = cursor.u32(f"the type of {key}"), cursor.u32(f"the element type of {key}")
     if kind != ARRAY or inner not in (*SCALARS, STRING):
-        raise cursor.error(f"{key} is no array of numbers or strings: convert the model again", start)
+        raise cursor.error(f"{key} is not an array of numbers or strings: convert the model again", start)
     count = cursor.u64(f"the length of {key}")
     return cursor.strings(count, key) if inner == STRING else _numbers(cursor, inner, count, key)
 

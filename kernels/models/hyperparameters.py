@@ -1,7 +1,7 @@
-"""A model's hyper-parameters by GGUF key, checked: the header is somebody else's file.
+"""Checked access to a model's hyper-parameters by GGUF key. The header is untrusted input.
 
-Keys and their defaults are those of gguf.constants.Keys and of llama.cpp's loader. Which keys may be arrays with one
-item a layer is the caller's knowledge: only where a layer is asked for is an array accepted.
+Keys and their defaults are those of gguf.constants.Keys and of llama.cpp's loader. A caller that passes a layer accepts
+an array with one item for each layer; without a layer, an array is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TINY, HUGE = 1e-12, 1e12
 
 
 class Hyperparameters:
-    """The keys under a header's architecture. Everything raises HeaderError that names the key or tensor at fault."""
+    """The keys and tensors of a header. Every method raises HeaderError, which names the key or tensor at fault."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
@@ -32,13 +32,14 @@ class Hyperparameters:
 
     @property
     def own(self) -> Mapping[str, Value]:
-        """The keys under the architecture's name, without it: "rope.freq_base"."""
+        """The keys of the file's architecture, without its name as prefix: "rope.freq_base"."""
         start = self.name("")
         return {key.removeprefix(start): v for key, v in self._header.metadata.items() if key.startswith(start)}
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the model knows, as llama.cpp counts them: by the key, by the tokenizer, by the embedding."""
+        """The size of the vocabulary, as llama.cpp determines it: from the key, else the tokenizer, else the
+        embedding."""
         tokens = self._header.metadata.get("tokenizer.ggml.tokens")
         kept = self._header.kept.get("tokenizer.ggml.tokens")
         counted = len(kept) if kept else tokens.length if isinstance(tokens, Omitted) else 0
@@ -48,22 +49,23 @@ class Hyperparameters:
         return HeaderError(self._header.files[0], message)
 
     def name(self, key: str) -> str:
-        """The key with the architecture before it, as the file has it."""
+        """The key as it is in the file, with the architecture as prefix."""
         return f"{self._header.architecture}.{key}"
 
     def integer(self, key: str, default: int | None = None, *, layer: int | None = None, low: int = 1) -> int:
-        """An integer in [low, 2^31); without a default the key must be there. layer: of an array the item of it."""
+        """An integer in [low, 2^31). Without a default the key is required. layer: accept an array, and return the item
+        of this layer."""
         value = self._value(key, default, layer)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value < MAX_INTEGER:
-            raise self.error(f"{self.name(key)} is {value!r:.80}, expected a whole number from {low} on")
+            raise self.error(f"{self.name(key)} is {value!r:.80}, expected a whole number, {low} or more")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """0, or a positive number whose square is one too."""
+        """0, or a number from TINY to HUGE. Without a default the key is required."""
         value = self._value(key, default)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected a number")
-        if value != 0 and not TINY <= value <= HUGE:  # not finite, too
+        if value != 0 and not TINY <= value <= HUGE:  # true for NaN and infinities
             raise self.error(f"{self.name(key)} is {value!r:.80}, expected 0 or a number from {TINY} to {HUGE}")
         return float(value)
 
@@ -80,7 +82,7 @@ class Hyperparameters:
         return value
 
     def items(self, key: str) -> tuple[int | float, ...] | None:
-        """The key's array, None if it is no array or not there."""
+        """The key's array; None if the key is missing or not an array."""
         value = self._header.metadata.get(self.name(key))
         return value if isinstance(value, tuple) else None
 
@@ -90,19 +92,22 @@ class Hyperparameters:
     def need(self, name: str) -> TensorInfo:
         found = self._tensors.get(name)
         if found is None:
-            raise self.error(f"the tensor {name!r} is missing, which a model of {self._header.architecture} has")
+            raise self.error(
+                f"the tensor {name!r} is missing, which a model of {self._header.architecture} must have: convert the "
+                "model again"
+            )
         return found
 
     def matrix(self, name: str, *, n: int | None = None, k: int | None = None) -> TensorInfo:
-        """A weight [n, k] that must be there; None is any size."""
+        """A required weight [n, k]. None accepts any size."""
         return self._shaped(name, (n, k))
 
     def vector(self, name: str, n: int) -> TensorInfo:
-        """A vector [n] that must be there."""
+        """A required vector [n]."""
         return self._shaped(name, (n,))
 
     def stack(self, name: str, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> TensorInfo:
-        """Stacked weights [experts or heads, n, k] that must be there."""
+        """A required stack of weights [experts or heads, n, k]. None accepts any size."""
         return self._shaped(name, shape)
 
     def _shaped(self, name: str, shape: tuple[int | None, ...]) -> TensorInfo:

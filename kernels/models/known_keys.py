@@ -1,5 +1,5 @@
-"""The GGUF keys that llama.cpp's loaders read and what becomes of each here, as far as it concerns all architectures or
-one of those in the table `ARCHITECTURES`. Data only; `check_keys` holds a header against it.
+"""The GGUF keys that llama.cpp's loaders read for all architectures or for one in `ARCHITECTURES`, and how each is
+handled here. Data only; `check_keys` compares a header with it.
 
 Facts of llama.cpp as llama-cpp-python 0.3.36 has it: src/llama-arch.cpp, llama_model_base::load_hparams in
 src/llama-model.cpp, llama_context's constructor, src/llama-graph.cpp and the files of the architectures in src/models.
@@ -20,19 +20,19 @@ Plain = bool | int | float | str
 
 @dataclass(frozen=True)
 class Key:
-    """What becomes of a key.
+    """How a key is handled.
 
-    status   implemented: it is done. refused: it would change the answer and is not done, so that only values are
-             accepted with which it does nothing. irrelevant: it changes no answer
-    why      what it does, why it is refused, or why it changes nothing
-    neutral  of a refused key: the values with which it does nothing
-    same_as  of a refused key: another key, with whose value it does nothing
-    window   of a refused key: a number of positions; it does nothing for a context of no more
-    kind     of a refused key: the rope.scaling.type that it belongs to; with another it does nothing
-    never    of any key: values with which llama.cpp itself computes nothing sensible
-    required llama.cpp's loader does not go on without it
-    values   one: one value. layers: one, or an array of one a layer. equal: the same, and all of them equal.
-             list: an array is what it is
+    status   implemented: it has the effect that it has in llama.cpp. refused: it would change the output and is not
+             implemented, so only values without an effect are accepted. irrelevant: it does not change the output
+    why      what the key does, why it is refused, or why it has no effect
+    neutral  for a refused key: the values that have no effect
+    same_as  for a refused key: it has no effect if its value equals that of this other key
+    window   for a refused key: its value is a number of positions, and has no effect on a context of at most that many
+    kind     for a refused key: it has an effect only if rope.scaling.type is this
+    never    values with which llama.cpp itself computes nothing meaningful
+    required llama.cpp's loader fails without the key
+    values   one: a single value. layers: one value, or an array with a value for each layer. equal: as layers, and all
+             values are equal. list: an array
     """
 
     status: str
@@ -54,67 +54,71 @@ def _idle(why: str, values: str = ONE, never: tuple[Plain, ...] = ()) -> Key:
     return Key(IRRELEVANT, why, values=values, never=never)
 
 
-_SIZE = "a size, which the tensors have too"
-_POOLED = "of embeddings and rankings of whole texts, which are no logits"
-_NO_WINDOW = "of layers that see a window only, which this architecture has not"
+_SIZE = "a size that the shapes of tensors show as well"
+_POOLED = "used for embeddings and rankings of whole texts, not for logits"
+_NO_WINDOW = "used for window layers, which this architecture does not have"
+_RMS_ONLY = "all norms of this architecture are RMS norms"
+_WINDOW_POSITIONS = "the number of positions that window layers attend to"
 
 COMMON: Mapping[str, Key] = {
-    "block_count": _done("layers, those that predict further tokens included"),
-    "context_length": _done("the most positions that a cache holds; the original context of YaRN if no key says it"),
+    "block_count": _done("the number of layers, including those for multi-token prediction"),
+    "context_length": _done("the largest number of positions in a cache; default of YaRN's original context"),
     "embedding_length": _done("the width of the residual"),
-    "attention.head_count": _done("heads of q", LAYERS),
-    "attention.head_count_kv": _done("heads of k and v; as many as of q if not given", LAYERS),
-    "attention.key_length": _done("the width of a head of q and k; embedding_length / head_count if not given"),
-    "attention.value_length": _done("the width of a head of v; embedding_length / head_count if not given"),
-    "attention.layer_norm_rms_epsilon": _done("of every norm", never=(0,)),
-    "rope.dimension_count": _done("items of a head that turn; all if not given"),
-    "rope.freq_base": _done("the base of frequencies, 10000 if not given"),
-    "rope.scaling.type": _done("none, linear, yarn or longrope; linear if not given"),
-    "rope.scaling.factor": _done("what frequencies are divided by, unless the type is none"),
-    "rope.scale_linear": _done("the older name of rope.scaling.factor, read where that is not given"),
+    "attention.head_count": _done("the number of heads of q", LAYERS),
+    "attention.head_count_kv": _done("the number of heads of k and v; default: that of q", LAYERS),
+    "attention.key_length": _done("the width of a head of q and k; default: embedding_length / head_count"),
+    "attention.value_length": _done("the width of a head of v; default: embedding_length / head_count"),
+    "attention.layer_norm_rms_epsilon": _done("epsilon of every norm", never=(0,)),
+    "rope.dimension_count": _done("the number of items of a head that are rotated; default: all"),
+    "rope.freq_base": _done("the base of the rotation's frequencies; default: 10000"),
+    "rope.scaling.type": _done("none, linear, yarn or longrope; default: linear"),
+    "rope.scaling.factor": _done("frequencies are divided by it, unless the type is none"),
+    "rope.scale_linear": _done("the older name of rope.scaling.factor, used if that is missing"),
     "rope.scaling.attn_factor": _done("multiplies cos and sin", never=(0,)),
-    "rope.scaling.original_context_length": _done("YaRN's bounds; which of the long and short factors", never=(0,)),
-    "expert_count": _done("experts of a mixture"),
-    "expert_used_count": _done("experts that a token is routed to", EQUAL),
-    "expert_group_count": _done("groups of experts, of which the best are kept"),
-    "expert_group_used_count": _done("how many groups are kept"),
-    "nextn_predict_layers": Key(
-        REFUSED, "llama.cpp skips layers that predict further tokens in other architectures only", (0,)
+    "rope.scaling.original_context_length": _done(
+        "YaRN's bounds, and the choice between long and short factors, depend on it", never=(0,)
     ),
-    "attention.causal": Key(REFUSED, "attention to later tokens, as encoders have it, is not done here", (True,)),
-    "rope.scaling.alpha": Key(REFUSED, "llama.cpp scales the base of frequencies by it for HunYuan only", (0, 1)),
+    "expert_count": _done("the number of experts"),
+    "expert_used_count": _done("the number of experts that each token is routed to", EQUAL),
+    "expert_group_count": _done("the number of groups of experts, of which the best are used"),
+    "expert_group_used_count": _done("the number of groups that are used"),
+    "nextn_predict_layers": Key(
+        REFUSED, "llama.cpp skips layers for multi-token prediction in other architectures only", (0,)
+    ),
+    "attention.causal": Key(REFUSED, "attention to later tokens, as in encoders, is not implemented", (True,)),
+    "rope.scaling.alpha": Key(REFUSED, "llama.cpp scales the base of the frequencies by it for HunYuan only", (0, 1)),
     "attention.key_length_swa": _idle(_NO_WINDOW),
     "attention.value_length_swa": _idle(_NO_WINDOW),
     "rope.dimension_count_swa": _idle(_NO_WINDOW),
     "rope.freq_base_swa": _idle(_NO_WINDOW),
-    "rope.scaling.finetuned": _idle("llama.cpp reads it and uses it in granite only"),
+    "rope.scaling.finetuned": _idle("llama.cpp uses it for granite only"),
     "vocab_size": _idle(_SIZE),
     "feed_forward_length": _idle(_SIZE, LAYERS),
     "expert_feed_forward_length": _idle(_SIZE, LAYERS),
     "expert_shared_feed_forward_length": _idle(_SIZE),
     "expert_shared_count": _idle(_SIZE),
-    "attention.layer_norm_epsilon": _idle("all norms of this architecture are RMS norms"),
-    "attention.group_norm_epsilon": _idle("all norms of this architecture are RMS norms"),
-    "attention.group_norm_groups": _idle("all norms of this architecture are RMS norms"),
+    "attention.layer_norm_epsilon": _idle(_RMS_ONLY),
+    "attention.group_norm_epsilon": _idle(_RMS_ONLY),
+    "attention.group_norm_groups": _idle(_RMS_ONLY),
     "embedding_length_out": _idle(_POOLED),
     "pooling_type": _idle(_POOLED),
     "classifier.output_labels": _idle(_POOLED, LIST),
     "classifier.pooling_type": _idle(_POOLED),
-    "tensor_data_layout": _idle("a remark on how rows of q and k are ordered; llama.cpp ignores it"),
+    "tensor_data_layout": _idle("a comment on the order of the rows of q and k, which llama.cpp ignores"),
 }
 
-_NEXTN = {"nextn_predict_layers": _done("so many of the last layers are skipped")}
-_LEAD = {"leading_dense_block_count": _done("so many of the first layers have no experts")}
+_NEXTN = {"nextn_predict_layers": _done("the number of layers at the end that are skipped")}
+_LEAD = {"leading_dense_block_count": _done("the number of layers at the beginning that have no experts")}
 _ROUTER = {
-    "expert_gating_func": _done("softmax, sigmoid, softmax_weight or sqrt_softplus, of a router's logits"),
-    "expert_weights_norm": _done("the chosen experts' weights are divided by their sum"),
-    "expert_weights_scale": _done("multiplies the chosen experts' weights"),
+    "expert_gating_func": _done("softmax, sigmoid, softmax_weight or sqrt_softplus of the router's logits"),
+    "expert_weights_norm": _done("the weights of the selected experts are divided by their sum"),
+    "expert_weights_scale": _done("multiplies the weights of the selected experts"),
 }
-_DENSE = {"expert_count": Key(REFUSED, "this architecture has no experts in llama.cpp", (0,))}
+_DENSE = {"expert_count": Key(REFUSED, "llama.cpp has no experts for this architecture", (0,))}
 
 
 def _fixed_router(gating: int, normalised: bool) -> Mapping[str, Key]:
-    why = "llama.cpp does not read it for this architecture, whose router is always the same"
+    why = "llama.cpp does not read it for this architecture, whose router is fixed"
     return {
         "expert_gating_func": Key(REFUSED, why, (0, gating)),
         "expert_weights_norm": Key(REFUSED, why, (normalised,)),
@@ -124,34 +128,34 @@ def _fixed_router(gating: int, normalised: bool) -> Mapping[str, Key]:
 
 _SCALES = {
     "logit_scale": _done("divides the logits", never=(0,), required=True),
-    "residual_scale": _done("multiplies what each block adds"),
+    "residual_scale": _done("multiplies what each block adds to the residual"),
     "embedding_scale": _done("multiplies embeddings"),
     "attention.scale": _done("multiplies q.k in place of 1 / sqrt(key_length)"),
 }
 _GEMMA = {
     **_DENSE,
-    "embedding_scale": Key(REFUSED, "llama.cpp's gemma scales embeddings by sqrt(embedding_length) always", (0,)),
+    "embedding_scale": Key(REFUSED, "llama.cpp always scales embeddings of gemma by sqrt(embedding_length)", (0,)),
 }
 _WINDOW = {
-    "attention.sliding_window": _done("positions that some layers see", never=(0,)),
-    "attention.sliding_window_pattern": _done("which layers see a window: a period, or a flag a layer", LAYERS),
-    "rope.freq_base_swa": _done("the base of frequencies of layers that see a window", never=(0,)),
+    "attention.sliding_window": _done(_WINDOW_POSITIONS, never=(0,)),
+    "attention.sliding_window_pattern": _done("selects the window layers: a period, or a flag for each layer", LAYERS),
+    "rope.freq_base_swa": _done("the base of the frequencies of window layers", never=(0,)),
     **{
-        f"{name}_swa": Key(REFUSED, "layers that see a window have heads as all others here", same_as=name)
+        f"{name}_swa": Key(REFUSED, "here the heads of window layers are those of other layers", same_as=name)
         for name in ("attention.key_length", "attention.value_length", "rope.dimension_count")
     },
 }
-_ALL_BY_ONE_BASE = Key(
-    REFUSED, "llama.cpp turns layers that see a window by rope.freq_base here", same_as="rope.freq_base"
+_ALL_BY_ONE_BASE = Key(REFUSED, "here llama.cpp rotates window layers by rope.freq_base", same_as="rope.freq_base")
+_TURNING = Key(
+    REFUSED, "llama.cpp reads it for other architectures only, and here not every layer is rotated", values=LIST
 )
-_TURNING = Key(REFUSED, "llama.cpp reads it for other architectures only, and not every layer turns here", values=LIST)
-_WARMER = _done("makes q grow with its position's logarithm beyond the original context: no more context is accepted")
+_WARMER = _done("q grows with the logarithm of its position beyond the original context; a longer context is refused")
 _YARN = {
-    "rope.scaling.yarn_beta_fast": _done("the upper bound of frequencies that YaRN mixes", never=(0,)),
-    "rope.scaling.yarn_beta_slow": _done("the lower bound of frequencies that YaRN mixes", never=(0,)),
+    "rope.scaling.yarn_beta_fast": _done("the upper bound of the frequencies that YaRN blends", never=(0,)),
+    "rope.scaling.yarn_beta_slow": _done("the lower bound of the frequencies that YaRN blends", never=(0,)),
     "rope.scaling.yarn_log_multiplier": _done("divides YaRN's temperature"),
 }
-_SECTIONS = {"rope.dimension_sections": _done("M-RoPE: pairs i and i + half; a fourth section is refused", LIST)}
+_SECTIONS = {"rope.dimension_sections": _done("M-RoPE with pairs i and i + half; a fourth section is refused", LIST)}
 _NORMALISED, _UNNORMALISED = _fixed_router(1, True), _fixed_router(1, False)
 
 OWN: Mapping[str, Mapping[str, Key]] = {
@@ -160,13 +164,13 @@ OWN: Mapping[str, Mapping[str, Key]] = {
     "mistral3": {
         **_NORMALISED, **_YARN,
         "attention.temperature_scale": _WARMER,
-        "attention.temperature_length": _idle("llama.cpp takes the original context in its place"),
+        "attention.temperature_length": _idle("llama.cpp uses the original context instead"),
     },
     "granite": {
         **_NORMALISED,
         **_SCALES,
         "rope.scaling.finetuned": _done("false: q and k are not rotated at all"),
-        "deepstack_mapping": _idle("adds what comes of images to layers, and zeros for tokens", LIST, (0,)),
+        "deepstack_mapping": _idle("adds features of images to layers; they are zero for text", LIST, (0,)),
     },
     "granitemoe": {**_NORMALISED, **_SCALES},
     "qwen2": _DENSE,
@@ -175,15 +179,15 @@ OWN: Mapping[str, Mapping[str, Key]] = {
     "qwen3moe": _NORMALISED,
     "deepseek2": {
         **_LEAD, **_ROUTER, **_NEXTN,
-        "vocab_size": _done("with 47 or 48 layers 154880 is GLM-4.7-Flash, whose gating is sigmoid if no key says it"),
-        "attention.head_count_kv": _idle("the compressed kv is the same for all heads", LAYERS),
-        "attention.key_length": _done("a head of q and k where no attention.key_length_mla is given"),
-        "attention.value_length": _done("a head of v where no attention.value_length_mla is given"),
+        "vocab_size": _done("154880 with 47 or 48 layers is GLM-4.7-Flash, whose gating is sigmoid by default"),
+        "attention.head_count_kv": _idle("all heads share the compressed kv", LAYERS),
+        "attention.key_length": _done("default of attention.key_length_mla"),
+        "attention.value_length": _done("default of attention.value_length_mla"),
         "attention.q_lora_rank": _done("the width of a compressed q"),
         "attention.kv_lora_rank": _done("the width of the compressed kv"),
         "attention.key_length_mla": _done("the width of a head of q and k before compression"),
         "attention.value_length_mla": _done("the width of a head of v before compression"),
-        "rope.scaling.yarn_log_multiplier": _done("a tenth of mscale_all_dim: the scale of q.k"),
+        "rope.scaling.yarn_log_multiplier": _done("a tenth of mscale_all_dim, which scales q.k"),
         "attention.temperature_scale": _WARMER,
         "attention.temperature_length": _done("the context beyond which temperature_scale has an effect", never=(0,)),
     },
@@ -191,34 +195,34 @@ OWN: Mapping[str, Mapping[str, Key]] = {
     "glm4moe": {**_LEAD, **_ROUTER, **_NEXTN, **_SECTIONS},
     "gemma2": {
         **_GEMMA, **_WINDOW,
-        "attn_logit_softcapping": _done("bounds q.k with tanh, 50 if not given", never=(0,)),
-        "final_logit_softcapping": _done("bounds logits with tanh, 30 if not given", never=(0,)),
+        "attn_logit_softcapping": _done("bounds q.k with tanh; default: 50", never=(0,)),
+        "final_logit_softcapping": _done("bounds logits with tanh; default: 30", never=(0,)),
     },
     "gemma3": {
         **_GEMMA, **_WINDOW,
-        "attention.sliding_window": _done("positions that some layers see; without it all see everything"),
-        "final_logit_softcapping": _done("bounds logits with tanh, not done if not given"),
+        "attention.sliding_window": _done(f"{_WINDOW_POSITIONS}; without the key all layers are global"),
+        "final_logit_softcapping": _done("bounds logits with tanh; default: no bound"),
     },
     "phi3": {
         **_DENSE,
-        "attention.sliding_window": _idle("llama.cpp switches it off, for converters write it without its pattern"),
+        "attention.sliding_window": _idle("llama.cpp ignores it, because converters write it without its pattern"),
     },
     "olmoe": _UNNORMALISED,
     "smollm3": {**_DENSE, "attention.rope_pattern": _TURNING},
     "olmo2": {
         **_DENSE, **_WINDOW,
-        "attention.sliding_window": _done("positions that some layers see; without it all see everything"),
+        "attention.sliding_window": _done(f"{_WINDOW_POSITIONS}; without the key all layers are global"),
         "rope.freq_base_swa": _ALL_BY_ONE_BASE,
     },
     "exaone4": {
         **_DENSE, **_NEXTN, **_WINDOW,
-        "attention.sliding_window": _done("of 64 layers: positions that some see, 4096 if not given; else refused"),
+        "attention.sliding_window": _done(f"{_WINDOW_POSITIONS}, 4096 by default; refused unless there are 64 layers"),
         "attention.rope_pattern": _TURNING,
         "rope.freq_base_swa": _ALL_BY_ONE_BASE,
     },
     "gpt-oss": {
         **_fixed_router(3, False), **_WINDOW,
-        "attention.sliding_window": _done("positions that some layers see", never=(0,), required=True),
+        "attention.sliding_window": _done(_WINDOW_POSITIONS, never=(0,), required=True),
     },
 }  # fmt: skip
 assert OWN.keys() == ARCHITECTURES.keys()

@@ -1,4 +1,4 @@
-"""What a layer is made of: its weights, and the sizes of its attention, its router and its experts. Data only."""
+"""The parts of a layer: its weights, and the sizes of its attention, router and experts. Data only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kernels.models.plan import Value, row_count
 
 @dataclass(frozen=True)
 class Projection:
-    """A weight [n, k] of the file, and what is added to its products [n]."""
+    """A weight [n, k] of the file with an optional bias [n]."""
 
     weight: TensorInfo
     bias: TensorInfo | None = None
@@ -26,8 +26,8 @@ class Projection:
 
 @dataclass(frozen=True)
 class Gates:
-    """The first half of a gated FFN, act(gate x) * (up x), n columns each. One tensor may hold the rows of both, gate
-    first: then `gate` and `up` are that tensor."""
+    """The first half of a gated FFN, act(gate x) * (up x), with n columns each. If one tensor holds the rows of both,
+    gate first, then `gate` and `up` are that tensor."""
 
     gate: Projection
     up: Projection
@@ -45,8 +45,8 @@ class Gates:
 
 @dataclass(frozen=True)
 class Heads:
-    """A layer's attention: how many heads, how wide, how far they see (window 0: everything), what q.k is multiplied
-    by and, with tanh, bounded by (0: not bounded)."""
+    """The sizes of a layer's attention. window: number of positions that are attended to, 0 for all. scale: factor of
+    q.k. softcap: bound of q.k by tanh, 0 for none. sinks: one additional logit for each head."""
 
     heads: int
     kv_heads: int
@@ -60,8 +60,8 @@ class Heads:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The rotation of a layer's heads by position: their first `dim` items, in pairs of a `mode`, by the angles of the
-    tables `cos` and `sin` [positions, dim / 2]."""
+    """The rotation of the first `dim` items of a layer's heads by position. mode: "neox" or "interleaved" pairs. cos,
+    sin: tables [positions, dim / 2]."""
 
     dim: int
     mode: str
@@ -71,7 +71,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Routing:
-    """How a token's experts are chosen from the router's logits, as `TopK` says."""
+    """How a token's experts are selected from the router's logits. `TopK` explains the fields."""
 
     experts: int
     used: int
@@ -85,8 +85,11 @@ class Routing:
 
 @dataclass(frozen=True)
 class Experts:
-    """A mixture's weights, of which a token uses `used`: gate and up [experts, n, dim], or one tensor with the rows of
-    both, and down [experts, dim, n]; with what is added to their products, [experts, n] or [experts, dim]."""
+    """The weights of a mixture of experts, of which each token uses `used`.
+
+    gate and up: [experts, n, dim], or one tensor with the rows of both. down: [experts, dim, n]. Biases: [experts, n]
+    or [experts, dim].
+    """
 
     used: int
     gate: Projection
@@ -110,8 +113,8 @@ class Experts:
 
 @dataclass(frozen=True)
 class Latent:
-    """Multi-head latent attention: `heads` with `nope` plain and `rope` rotated columns of q and k, over cache rows of
-    `rank` + `rope` columns, out of which each head takes `value` columns."""
+    """The sizes of multi-head latent attention: each head's q and k have `nope` plain and `rope` rotated columns, a
+    cache row has `rank` + `rope` columns, and each head's output has `value` columns."""
 
     heads: int
     rank: int

@@ -1,4 +1,4 @@
-"""What the blocks of a model have in common: its sizes, its projections, and how a block adds to the residual."""
+"""What a model's blocks share: its sizes, the lookup of projections, and how a block adds to the residual."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ MAX_LAYERS = 1 << 12
 class Model:
     """A model of a known architecture.
 
-    dim: the width of the residual. context: positions that attention is built for and tuned at. logit_factor,
-    logit_cap: what logits are multiplied by, and bounded by with tanh, 0 for not: no launch does that, it does not
-    change which logit is largest.
+    dim                       the width of the residual
+    context                   the number of positions that attention is planned for
+    logit_factor, logit_cap   logits are multiplied by the factor and then bounded by the cap with tanh, 0 for no bound.
+                              No launch does this, because the largest logit stays the largest
 
-    `residual_scale` (granite) multiplies what each block adds. Nothing computes it: dividing the residual by it
-    instead leaves every RMSNorm as it was once `eps` is divided by its square, and the embedding's factor by itself.
+    granite's `residual_scale` multiplies what each block adds to the residual. Instead, the whole residual is divided
+    by it: the embedding's factor is divided by residual_scale and `eps` by its square, which leaves the RMSNorms
+    unchanged.
     """
 
     hp: Hyperparameters
@@ -42,11 +44,14 @@ class Model:
 
     @staticmethod
     def of(hp: Hyperparameters, arch: Architecture, context: int) -> Model:
-        """Raises HeaderError for a key that is missing, cannot be, or asks for something that is not done here."""
+        """Raises HeaderError for a key that is missing or invalid, or that asks for something not implemented."""
         check_keys(hp)
         blocks, ahead = hp.integer("block_count"), hp.integer("nextn_predict_layers", 0, low=0)
         if not ahead < blocks <= MAX_LAYERS:
-            raise hp.error(f"{blocks} blocks, {ahead} of which predict further tokens: from 1 to {MAX_LAYERS} can be")
+            raise hp.error(
+                f"{hp.name('block_count')} is {blocks}, {ahead} of them for multi-token prediction: expected at most "
+                f"{MAX_LAYERS} blocks and at least one for decoding"
+            )
         layers = blocks - ahead
         arch = resolved(hp, arch, layers)
         check_tensors(hp, layers)
@@ -65,25 +70,25 @@ class Model:
         return Model(hp, arch, layers, dim, eps, context, embedding / residual, factor, cap)
 
     def projection(self, name: str, n: int | None = None, k: int | None = None) -> Projection:
-        """The weight [n, k] called `name`, with its bias [n] if the file has one; None is any size."""
+        """The weight [n, k] called `name`, with its bias [n] if the file has one. None accepts any size."""
         hp, weight = self.hp, self.hp.matrix(f"{name}.weight", n=n, k=k)
         bias = hp.tensor(f"{name}.bias")
         return Projection(weight, None if bias is None else hp.vector(bias.name, weight.shape[0]))
 
     def projections(self, names: Sequence[tuple[str, int]], k: int) -> list[Projection]:
-        """Weights [n, k] by (name, n) that share an input. Raises HeaderError where only some of them have a bias."""
+        """Weights [n, k] that share an input, from (name, n). Raises HeaderError if only some of them have a bias."""
         found = [self.projection(name, n, k) for name, n in names]
         biased = [p.bias.name for p in found if p.bias is not None]
         if biased and len(biased) < len(found):
             raise self.hp.error(
-                f"{biased[0]} is a bias, but not all of {found[0].weight.name} and its fellows have one"
+                f"{biased[0]} is a bias, but not all of {', '.join(p.weight.name for p in found)} have one"
             )
         return found
 
     def add_output(self, plan: Builder, block: str, x: Value, made: Source, name: str, which: str) -> Value:
-        """The residual with the projection `name` of what half a block made: x [m, dim], made [m, k] -> [m, dim].
+        """Adds the projection `name` of a half block's result to the residual: x [m, dim], made [m, k] -> [m, dim]
 
-        which: "attn" or "ffn".
+        which: the half, "attn" or "ffn".
         """
         projection = self.projection(f"{block}{name}", n=self.dim, k=width(made))
         if not self.arch.post_norms:
@@ -91,7 +96,7 @@ class Model:
         return self.post_norm(plan, block, x, plan.linear(made, projection, f"{which}_out"), which)
 
     def post_norm(self, plan: Builder, block: str, x: Value, out: Value, which: str) -> Value:
-        """x + RMSNorm(out), [m, dim], where the architecture has a norm before it adds to the residual."""
+        """x + RMSNorm(out): [m, dim]. Only for architectures with `post_norms`."""
         name = self.arch.post_norms[("attn", "ffn").index(which)]
         norm = self.hp.vector(f"{block}{name}.weight", self.dim)
         return plan.rmsnorm_add(out, norm, x, f"{which}_residual")

@@ -1,4 +1,4 @@
-"""How weights and values become the operands of one launch."""
+"""Turns weights and values into the operands of one launch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from kernels.ops.spec import Parts
 
 
 def added(inputs: Mapping[str, Source], add: Source | None) -> tuple[dict[str, Source], str]:
-    """Inputs and epilogue of a launch that may add to a residual."""
+    """The inputs and the epilogue's name of a launch that may add a residual."""
     return (dict(inputs), "none") if add is None else ({**inputs, "residual": add}, "add")
 
 
 def expect(sources: Source | Sequence[Source], columns: int, who: str) -> None:
-    """Raises PlanError where what `who` takes has another number of columns."""
+    """Raises PlanError unless the sources, which are the operand `who`, have this number of columns together."""
     if (found := width(sources)) != columns:
         said = " + ".join(map(str, joined(sources)))
         raise PlanError(f"{who} has {columns} columns, {said} has {found}")
 
 
 def place(source: Source) -> tuple[Value, int]:
-    """The value that columns belong to, and where they begin in it."""
+    """The value that a source belongs to, and the source's first column in it."""
     return (source.value, source.start) if isinstance(source, Columns) else (source, 0)
 
 
 def neighbours(tensors: Iterable[TensorInfo]) -> list[tuple[TensorInfo, ...]]:
-    """Weights that share an input: those of one format that stand side by side are one weight, of all their rows."""
+    """Groups weights that share an input: adjacent weights of one format form one weight with all their rows."""
     return [tuple(group) for _, group in itertools.groupby(tensors, lambda tensor: tensor.format)]
 
 
@@ -39,12 +39,12 @@ def stacked(tensors: Iterable[TensorInfo]) -> tuple[Read, ...]:
 
 
 def parts(tensors: Iterable[TensorInfo]) -> Parts:
-    """(format, rows) of weights that share an input, one after the other."""
+    """(format, rows) of each group of weights that share an input."""
     return tuple((group[0].format, row_count(group)) for group in neighbours(tensors))
 
 
 def expert_reads(experts: Experts, *given: tuple[Projection, str, str]) -> tuple[Read, ...]:
-    """Stacked weights by operand, and what is added to their products by another."""
+    """Reads of stacked weights and their biases. given: (projection, operand of its weight, operand of its bias)."""
     return tuple(
         Read(operand, tensor, experts.used, experts.count)
         for projection, weight, bias in given

@@ -1,8 +1,9 @@
-"""A model as its two passes, from a header: one token (a decode step), and many tokens of a prompt at once.
+"""Plans a model's two passes from its header: one over a single token (a decode step), one over many tokens of a
+prompt.
 
-A decode step ends with the greedy choice; a prompt's pass with the residual after the last block, and the caches.
-Of an architecture that is not in the table only the weights' own products are known: the passes then list a linear for
-each 2-D weight and the products of stacked experts, and a note says so.
+A decode step ends with the most likely token. A prompt's pass ends with the residual after the last block and the
+filled caches. For an architecture that is not in the table, the passes list a linear for each 2-D weight and the
+products of stacked experts, and a note says so.
 """
 
 from __future__ import annotations
@@ -17,27 +18,30 @@ from kernels.models.attention import attention
 from kernels.models.builder import Builder
 from kernels.models.check_keys import ignored_keys
 from kernels.models.check_tensors import left_out, listed
+from kernels.models.decode import DecodeBuilder
 from kernels.models.ffn import experts_of, feed_forward
 from kernels.models.header import Header, HeaderError, TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.layer_parts import Experts, Projection
-from kernels.models.many_tokens import ManyTokens
 from kernels.models.model import Model
-from kernels.models.one_token import OneToken
 from kernels.models.plan import Pass, Value
+from kernels.models.prefill import PrefillBuilder
 
 CONTEXT = 4096
-PROMPT_TOKENS = 32  # from so many on the launches are those of a prompt
+PROMPT_TOKENS = 32  # workloads of at least this many tokens are planned as a prompt's
 _EXPERTS = re.compile(r"(blk\.(\d+)\.)ffn_down_exps\.weight")
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A model's plan. model: None of an architecture that is not known. notes are for a person: what was guessed,
-    folded, or left out.
+    """A model's plan.
 
-    decode: results "next" [1, 1], the likeliest token, and "logits" [1, vocabulary]. prompt: result "residual"
-    [m, dim]. Both take the token ids "ids" [m], tables of angles, and the same caches.
+    model    None for an unknown architecture
+    decode   the pass over one token; results "next" [1, 1], the most likely token, and "logits" [1, vocabulary]
+    prompt   the pass over many tokens; result "residual" [m, dim]
+    notes    for the user: what was guessed, folded or left out
+
+    Both passes read the token ids "ids" [m], tables of angles, and the same caches.
     """
 
     model: Model | None
@@ -47,24 +51,22 @@ class Passes:
 
 
 def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Passes:
-    """The launches of a model, attention at `context` positions or the model's context_length if that is less.
+    """The launches of a model with attention at `context` positions, or at the model's context_length if that is less.
 
-    device: tinygrad's name of what will run them; "" is any GPU.
-
-    Raises HeaderError for a known architecture that lacks a key or a tensor, whose shapes contradict its keys, or that
-    asks for something that is not done here.
+    device: tinygrad's name of the device that will run them; "" stands for any GPU. For a known architecture, raises
+    HeaderError if a key or tensor is missing, if shapes contradict the keys, and for anything not implemented.
     """
     hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
     if arch is None:
-        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (OneToken, ManyTokens))
-        said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are taken for linears"
-        remarks = [f"{said}, its ffn_*_exps for experts; attention, norms and the rest are not listed"]
+        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (DecodeBuilder, PrefillBuilder))
+        said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are treated as linears"
+        remarks = [f"{said} and its ffn_*_exps as experts; attention, norms and the rest are not listed"]
         if left := hp.tensors.keys() - _read_by(decode):
-            remarks.append(f"left out, in no launch that is known here: {listed(t for t in hp.tensors if t in left)}")
+            remarks.append(f"left out, in no known launch: {listed(t for t in hp.tensors if t in left)}")
         return Passes(None, decode, prompt, tuple(remarks))
     model = Model.of(hp, arch, context)
-    decode = _decode(model, OneToken(model.eps, model.context, device))
-    prompt = _prompt(model, ManyTokens(model.eps, model.context, device))
+    decode = _decode(model, DecodeBuilder(model.eps, model.context, device))
+    prompt = _prompt(model, PrefillBuilder(model.eps, model.context, device))
     notes = *_remarks(model), *left_out(hp, model.layers, _read_by(decode)), *ignored_keys(hp)
     return Passes(model, decode, prompt, notes)
 
@@ -92,7 +94,7 @@ def _prompt(model: Model, plan: Builder) -> Pass:
 
 
 def _blocks(model: Model, plan: Builder) -> Value:
-    """From the tokens' ids [m] to the residual after the last block [m, dim]."""
+    """Adds all blocks: token ids [m] -> the residual after the last block [m, dim]"""
     table = model.hp.matrix(TOKEN_EMBEDDING, k=model.dim)
     x = plan.embed(plan.input("ids", 1), table, model.embedding_scale, "embedding")
     for layer in range(model.layers):
@@ -108,7 +110,7 @@ def _remarks(model: Model) -> Iterator[str]:
 
 
 def _unknown(header: Header, hp: Hyperparameters, plan: Builder) -> Pass:
-    """The products of an architecture that is not in the table, each of an x of its own."""
+    """The products of an architecture that is not in the table. Each reads an input of its own."""
     tied = hp.tensor(OUTPUT) is None
     for tensor in header.tensors:
         if not tensor.name.endswith(".weight"):
@@ -117,7 +119,7 @@ def _unknown(header: Header, hp: Hyperparameters, plan: Builder) -> Pass:
         if len(tensor.shape) == 2 and not picked_only:
             plan.linear(plan.input(f"x of {tensor.name}", tensor.shape[1]), Projection(tensor), tensor.name)
         elif match := _EXPERTS.fullmatch(tensor.name):
-            with suppress(HeaderError):  # experts of another make: they are left out, and a note says so
+            with suppress(HeaderError):  # experts of an unknown layout are left out, and a note says so
                 _unknown_experts(plan, experts_of(hp, match[1], "silu"), int(match[2]))
     return plan.finished()
 

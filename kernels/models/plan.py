@@ -1,8 +1,8 @@
-"""A pass over a model as launches over typed values: what each launch reads, and what it makes. No architecture here.
+"""A pass over a model as a list of launches over typed values: what each launch reads and what it writes.
 
 An architecture is written as straight-line code over values: `x = builder.linear(attended, weight, add=x)`. A value is
-an object, made by one launch of one layer, with a known number of columns. Nothing is found by name, so a launch can
-only take what was handed to it; the builder refuses a value of another pass, or of a layer that has ended.
+an object with a known number of columns, written by one launch of one layer. Values are never found by name, so a
+launch reads only what it was given. The builder refuses a value of another pass or of a layer that has ended.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from kernels.ops.spec import Spec
 
 
 class PlanError(RuntimeError):
-    """The code that plans a model contradicts itself. No file can cause this."""
+    """The code that plans a model contradicts itself. This is a bug, which no input file can cause."""
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """An array of a pass, [tokens, columns]. Two values are never equal: each is one place in one pass.
+    """An array of a pass, [tokens, columns]. Values are compared by identity.
 
-    label: for people, and to find the same value in a pass over another number of tokens: "blk.3.attended". columns:
-    items of each token; None for what is no row a token (caches, tables, sorted pairs): its shape is known from the
-    operand that it is. persistent: it lives as long as the model (a cache).
+    label        a readable name such as "blk.3.attended", the same in passes over different numbers of tokens
+    columns      items of each token; None for an array without one row for each token (caches, tables, sorted pairs),
+                 whose shape is that of its operand
+    persistent   the array lives as long as the model (a cache)
     """
 
     label: str
@@ -34,7 +35,7 @@ class Value:
     persistent: bool = False
 
     def __getitem__(self, columns: slice) -> Columns:
-        """Some of the columns."""
+        """A range of the columns."""
         if self.columns is None:
             raise PlanError(f"{self.label} has no columns")
         return Columns(self, columns.start or 0, self.columns if columns.stop is None else columns.stop)
@@ -64,7 +65,7 @@ class Columns:
         return self.columns == self.value.columns
 
     def ends_at(self, other: Columns) -> bool:
-        """Whether the other columns are of the same value and follow these."""
+        """Whether `other` belongs to the same value and begins where these columns end."""
         return self.value is other.value and self.stop == other.start
 
     def __str__(self) -> str:
@@ -72,17 +73,19 @@ class Columns:
 
 
 Source = Value | Columns
-"""What a launch can take for an operand."""
+"""What a launch accepts as an operand."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A tensor that a launch takes as `operand`, of which each token reads `picked` of `parts` equal parts: the experts
-    that it is routed to, one row of the embedding. 1 of 1: all of it.
+    """A tensor of the file that a launch reads as `operand`.
 
-    Several of one operand are its rows, one after the other. "gate+up" is two operands, the first and the second half
-    of each matrix; "w+" is the first half alone, "+w" the second. `half`, of a tensor that holds both: whether these
-    are the rows of "keys", transposed, or "values".
+    Each token reads `picked` of the tensor's `parts` equal parts: the experts that it is routed to, or one row of the
+    embedding. 1 of 1 means the whole tensor.
+
+    If several reads have the same operand, their rows are concatenated. The operand "gate+up" stands for two operands,
+    the first and the second half of each matrix; "w+" is the first half alone and "+w" the second half alone. `half`
+    selects from a tensor that holds keys and values: "keys" (transposed) or "values".
     """
 
     operand: str
@@ -92,25 +95,25 @@ class Read:
     half: str = ""
 
     def nbytes(self, m: int) -> int:
-        """Bytes read for m tokens, none of which picks what another picked, as long as there is more to pick from."""
+        """Bytes read for m tokens, assuming that they pick different parts as long as there are enough parts."""
         halves = self.operand.split("+")
         nbytes = self.tensor.nbytes * sum(map(bool, halves)) // len(halves)
         return nbytes // self.parts * min(m * self.picked, self.parts)
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One kernel launch of a pass: what it computes, and its operands, for any number of tokens.
+class PlannedLaunch:
+    """One kernel launch of a pass, for any number of tokens. Choosing a token bucket makes it a `Workload`.
 
-    `db.records.Workload` is what a kernel is built from; a `Launch` is one before its token bucket is chosen.
-
-    layer         the block that it belongs to; None before and after all blocks
-    inputs        operand -> the value that is there, or values whose columns are put next to each other
-    outputs       what it writes, in the order of its operands
-    products      multiplications of one token
-    cache_read_nbytes, cache_written_nbytes   of the key-value cache: of all tokens together, and of each token
-    decode_only   it is of one token
-    x_dtype, out_dtype   where they are not the model's
+    layer         the block that it belongs to; None before the first and after the last block
+    reads         the tensors of the file that it reads
+    inputs        operand -> one value, or several sources whose columns are concatenated
+    outputs       the values that it writes, in the order of its operands
+    products      multiplications for one token
+    cache_read_nbytes, cache_written_nbytes   bytes of the key-value cache: read by all tokens together, and written by
+                  each token
+    decode_only   the launch belongs to a pass over one token only
+    x_dtype, out_dtype   dtypes that differ from the model's, else None
     """
 
     spec: Spec
@@ -133,11 +136,11 @@ class Launch:
         return self.spec.op
 
     def nbytes(self, m: int) -> int:
-        """Bytes of weights that m tokens read."""
+        """Bytes of weights read for m tokens."""
         return sum(read.nbytes(m) for read in self.reads)
 
     def cache_nbytes(self, m: int) -> int:
-        """Bytes of the key-value cache that m tokens read, all of them the same, or write."""
+        """Bytes of the key-value cache that m tokens read together, plus the bytes that they write."""
         return self.cache_read_nbytes + m * self.cache_written_nbytes
 
     @property
@@ -152,16 +155,16 @@ class Launch:
 class Pass:
     """The launches of a pass over one token, or over many, in order.
 
-    inputs: the values that are there before the first launch, by label: token ids, tables of angles, caches. results:
-    what the pass is run for, by name; nothing where the launches are only a list (an architecture that is not known).
+    inputs: the values that exist before the first launch, by label: token ids, tables of angles, caches. results: the
+    values that the pass is run for, by name; empty for an unknown architecture, whose launches are only listed.
     """
 
-    launches: tuple[Launch, ...]
+    launches: tuple[PlannedLaunch, ...]
     inputs: Mapping[str, Value]
     results: Mapping[str, Value]
 
-    def until(self, *results: str) -> tuple[Launch, ...]:
-        """The launches up to the last one that these results need."""
+    def until(self, *results: str) -> tuple[PlannedLaunch, ...]:
+        """The launches up to the one that completes these results."""
         wanted = {self.results[name] for name in results}
         last = max(i for i, launch in enumerate(self.launches) if wanted & set(launch.outputs))
         return self.launches[: last + 1]
@@ -170,19 +173,19 @@ class Pass:
 class PassBuilder:
     """Collects the launches of one pass and checks each as it is added.
 
-    Every value that a launch takes must be alive: an input of the pass, or made by a launch of this layer, or carried
-    into this layer by `layer`.
+    Every value that a launch reads must be alive: an input of the pass, written by a launch of the current layer, or
+    carried into the layer by `layer`.
     """
 
     def __init__(self) -> None:
-        self._launches: list[Launch] = []
+        self._launches: list[PlannedLaunch] = []
         self._inputs: dict[str, Value] = {}
         self._alive: set[Value] = set()
         self._labels: set[str] = set()
         self._layer: int | None = None
 
     def input(self, label: str, columns: int | None = None, *, persistent: bool = False) -> Value:
-        """A value that is there before the pass begins. Asked for again, it is the same one."""
+        """The value with this label that exists before the pass begins. Repeated calls return the same value."""
         if label in self._inputs:
             return self._inputs[label]
         self._inputs[label] = found = self._named(Value(label, columns, persistent))
@@ -190,8 +193,8 @@ class PassBuilder:
 
     @contextmanager
     def layer(self, number: int, *carried: Value) -> Iterator[None]:
-        """Launches added inside are those of a layer: of what was made before it they can take `carried` only, and
-        nothing that is made inside can be taken by a later layer, but what that one carries on."""
+        """Launches added inside the context belong to a layer. Of earlier values they can read only `carried`. A later
+        layer can read only those values of this layer that are carried into it."""
         if self._layer is not None:
             raise PlanError(f"layer {number} begins within layer {self._layer}")
         for value in carried:
@@ -216,9 +219,10 @@ class PassBuilder:
         x_dtype: str | None = None,
         out_dtype: str | None = None,
     ) -> tuple[Value, ...]:
-        """Adds a launch and returns what it writes. outputs: names and columns, in the order of its operands.
+        """Adds a launch and returns the values that it writes.
 
-        Raises PlanError for a value that is not alive, or a name that this layer has already.
+        outputs: name -> number of columns, in the order of the operands. Raises PlanError for a value that is not alive
+        and for a name that is already used in this layer.
         """
         given = {operand: joined(value) for operand, value in inputs.items()}
         for source in (s for sources in given.values() for s in sources):
@@ -227,7 +231,7 @@ class PassBuilder:
         made = tuple(self._named(Value(prefix + name, columns)) for name, columns in outputs.items())
         self._alive.update(made)
         self._launches.append(
-            Launch(
+            PlannedLaunch(
                 spec=spec,
                 reads=reads,
                 products=products,
@@ -244,7 +248,7 @@ class PassBuilder:
         return made
 
     def finished(self, **results: Value) -> Pass:
-        """The pass, which is run for `results`."""
+        """The complete pass with its `results`."""
         for name, value in results.items():
             self._check(value, f"the result {name!r}")
         return Pass(tuple(self._launches), dict(self._inputs), results)
@@ -264,7 +268,8 @@ class PassBuilder:
 
 
 def joined(sources: Source | Sequence[Source]) -> tuple[Source, ...]:
-    """Sources side by side, with neighbouring columns of one value as one: all columns of a value are the value."""
+    """Sources to concatenate, in simplest form: adjacent columns of one value are merged, and a whole value is
+    itself."""
     found: list[Source] = []
     for source in (sources,) if isinstance(sources, (Value, Columns)) else sources:
         last = found.pop() if found else None
@@ -277,16 +282,16 @@ def joined(sources: Source | Sequence[Source]) -> tuple[Source, ...]:
 
 
 def width(sources: Source | Sequence[Source]) -> int | None:
-    """Columns of sources side by side; None where one has none."""
+    """The number of columns of concatenated sources; None if one of them has no columns."""
     counts = [source.columns for source in joined(sources)]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def whole(**tensors: TensorInfo | None) -> tuple[Read, ...]:
-    """Tensors by operand that every launch reads from end to end; None is left out."""
+    """Reads of whole tensors, by operand. None is skipped."""
     return tuple(Read(operand, tensor) for operand, tensor in tensors.items() if tensor is not None)
 
 
 def row_count(tensors: Iterable[TensorInfo]) -> int:
-    """Rows of all of them; a vector is a row."""
+    """The number of rows of all tensors together. A vector counts as one row."""
     return sum(tensor.shape[0] if len(tensor.shape) > 1 else 1 for tensor in tensors)

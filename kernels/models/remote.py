@@ -1,7 +1,8 @@
-"""GGUF headers over http(s):// and hf://: ranges of a remote file, so that only the header travels.
+"""GGUF headers over http(s):// and hf://. Ranges of a remote file are requested, so that only the header is
+transferred.
 
-Both go through fsspec; hf:// is huggingface_hub's own file system, with its tokens, endpoint and retries. Needs the
-extra `remote`, which is imported on the first use only. It caches nothing.
+Both schemes use fsspec; hf:// is huggingface_hub's file system, with its tokens, endpoint and retries. The module needs
+the extra `remote`, which is imported on first use. Nothing is cached.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ STREAM_CHUNK_NBYTES = 1 << 16
 
 
 class RemoteFile:
-    """A `Source` on a server. One that ignores ranges is read as a stream from its start, no further than asked."""
+    """A `Source` on a server. If the server ignores ranges, the file is read as a stream from its start."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Asks the server for the file's size. Raises HeaderError if that fails or the extra is not installed."""
+        """Requests the file's size. Raises HeaderError if the request fails or the extra is not installed."""
         self.name = url
         scheme = url.partition("://")[0].lower()
         if scheme not in SCHEMES:
@@ -43,7 +44,7 @@ class RemoteFile:
     def _open(self, ranged: bool) -> None:
         self.close()
         self._streamed = not ranged
-        # the cursor's windows are the cache; block_size=0 makes it a stream
+        # the cursor's windows serve as the cache; block_size=0 opens a stream
         self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
 
     def read(self, offset: int, nbytes: int) -> bytes:
@@ -62,13 +63,13 @@ class RemoteFile:
         except ValueError as error:
             if "range requests" not in str(error):
                 raise
-            # fsspec saw a whole file come back where a range was asked for, and hung up
+            # the server sent the whole file in answer to a range, and fsspec closed the connection
             self._open(ranged=False)
             return self._read_stream(offset, nbytes)
         return data
 
     def _read_stream(self, offset: int, nbytes: int) -> bytes:
-        """What lies before offset was asked for earlier, or is a skipped part of the header."""
+        """Reads from a stream. Bytes before offset were read earlier or are skipped."""
         while (gap := offset - self._file.loc) > 0:
             if not self._file.read(min(gap, STREAM_CHUNK_NBYTES)):
                 return b""
@@ -84,7 +85,8 @@ class RemoteFile:
             self._file = None
 
     def _error(self, error: BaseException, offset: int | None = None) -> HeaderError:
-        """fsspec turns what happened into FileNotFoundError; its cause has the status or the timeout."""
+        """The error to raise. fsspec reports every failure as FileNotFoundError, whose cause has the status or
+        timeout."""
         if isinstance(error, HeaderError):
             return error
         cause = error.__cause__ or error
@@ -92,8 +94,8 @@ class RemoteFile:
         return HeaderError(self.name, f"cannot be fetched ({reason}): check the URL and the connection", offset)
 
 
-# what a file system may raise for a bad name or a bad connection; a programming error is not among them
 Failures = tuple[type[BaseException], ...]
+"""The exceptions that a file system raises for a bad name or connection."""
 
 
 def _web(timeout_seconds: float) -> tuple[Any, Failures]:
@@ -101,7 +103,7 @@ def _web(timeout_seconds: float) -> tuple[Any, Failures]:
     import fsspec
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
-    # a compressed answer would have other offsets
+    # offsets refer to the uncompressed file
     headers = {"Accept-Encoding": "identity"}
     fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs={"timeout": timeout}, headers=headers)
     return fs, (OSError, ValueError, aiohttp.ClientError)
@@ -109,6 +111,6 @@ def _web(timeout_seconds: float) -> tuple[Any, Failures]:
 
 def _hub() -> tuple[Any, Failures]:
     import fsspec
-    from huggingface_hub.errors import HTTPError  # of whichever client that version of it uses
+    from huggingface_hub.errors import HTTPError  # the error of the HTTP client that the installed version uses
 
     return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, HTTPError)

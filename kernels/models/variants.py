@@ -1,4 +1,4 @@
-"""What a header says of its architecture beyond the table: the row of a model, as llama.cpp's loader works it out."""
+"""The architecture of one model: the table's entry with the changes that llama.cpp's loader derives from the header."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LOCAL_BASE, WINDOW = "rope.freq_base_swa", "attention.sliding_window"
 
 
 def resolved(hp: Hyperparameters, arch: Architecture, layers: int) -> Architecture:
-    """`arch` with what this model's header changes of it. layers: those that decode, without such that predict further
-    tokens. Raises HeaderError for a key that cannot be."""
+    """`arch` with this model's changes. layers: the number of decoding layers, without those for multi-token
+    prediction. Raises HeaderError for an invalid key."""
     local = arch.local_rope_base
     if arch.window_period and (local or LOCAL_BASE in hp.own):
         local = rope_base(hp, LOCAL_BASE, local)
@@ -31,16 +31,17 @@ def resolved(hp: Hyperparameters, arch: Architecture, layers: int) -> Architectu
 
 
 def _window_period(hp: Hyperparameters, arch: Architecture, layers: int) -> int:
-    """Where llama.cpp knows windows by the number of layers, a window in another model is refused: it ignores it."""
+    """The model's window period. If llama.cpp decides by the number of layers which model has windows, it ignores
+    a window in another model; such a window is refused here."""
     if not arch.window_layers:
         return arch.window_period
     known, window = layers == arch.window_layers, hp.integer(WINDOW, arch.window, low=0)
     if known and not window:
-        raise hp.error(f"{hp.name(WINDOW)} is 0, with which nothing can be computed: positions that some layers see")
+        raise hp.error(f"{hp.name(WINDOW)} is 0, expected the number of positions that the window layers attend to")
     if not known and WINDOW in hp.own and window:
         raise hp.error(
-            f"{hp.name(WINDOW)} is {window}, expected 0: in this architecture llama.cpp has windows with "
-            f"{arch.window_layers} layers only, this model has {layers}; use gguf-new-metadata --remove-metadata "
-            f"{hp.name(WINDOW)} if the model is right without it"
+            f"{hp.name(WINDOW)} is {window}, expected 0: in this architecture llama.cpp uses windows only in models "
+            f"with {arch.window_layers} layers, and this one has {layers}; use gguf-new-metadata --remove-metadata "
+            f"{hp.name(WINDOW)} if the model is correct without it"
         )
     return arch.window_period if known else 0

@@ -1,4 +1,4 @@
-"""The C compiler behind tinygrad's CPU device: find clang, wrap the `ziglang` wheel, or mend tinygrad to do without.
+"""The C compiler behind tinygrad's CPU device: find clang, wrap the `ziglang` wheel, or patch tinygrad to do without.
 
 tinygrad 0.14 compiles CPU kernels with the one executable that CC names (default: clang), for a bare ELF target that
 gcc refuses. And every CPU renderer, even X86 which needs no compiler, fails without clang, because opening the device
@@ -24,7 +24,7 @@ from typing import Any
 from db.errors import AutotuneError
 from kernels.cache import cache_folder, write_whole
 
-TINYGRAD = "0.14"  # the mend was written for this layout of tinygrad/runtime/ops_cpu.py
+TINYGRAD = "0.14"  # the patch was written for this layout of tinygrad/runtime/ops_cpu.py
 INSTALL = "install clang (Debian: apt-get install clang; macOS: xcode-select --install), or: pip install ziglang"
 
 _ARCH = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -51,7 +51,7 @@ exec '{zig}' cc -g0 -fno-sanitize=undefined -fno-stack-protector "$@"
 """
 
 
-class MendError(AutotuneError, ValueError):
+class PatchError(AutotuneError, ValueError):
     """CPU kernels cannot run here without a compiler: the message says why and what to install."""
 
 
@@ -124,11 +124,11 @@ def compiler_version(path: str) -> str:
     return next(filter(None, done.stdout.split("\n")), "unknown").strip()[:160]
 
 
-def mend_no_clang(environ: Mapping[str, str] = os.environ) -> bool:
-    """Let CPU:X86 (and CPU:LLVM, where libLLVM is) open without any C compiler. True if tinygrad is mended.
+def patch_tinygrad(environ: Mapping[str, str] = os.environ) -> bool:
+    """Let CPU:X86 (and CPU:LLVM, where libLLVM is) open without any C compiler. True if tinygrad is patched.
 
     Does nothing, and returns False, when `find` has a compiler. Idempotent; this process only.
-    Raises MendError for a tinygrad with another layout than 0.14's, and for HCQ2=1, which needs the real helpers.
+    Raises PatchError for a tinygrad with another layout than 0.14's, and for HCQ2=1, which needs the real helpers.
     """
     if find(environ) is not None:
         return False
@@ -143,16 +143,16 @@ def _checked_ops_cpu(environ: Mapping[str, str]) -> Any:
 
     version = version_of("tinygrad")
     if not version.startswith(f"{TINYGRAD}."):
-        raise MendError(f"no C compiler, and the mend for it is for tinygrad {TINYGRAD}, not {version}: {INSTALL}")
+        raise PatchError(f"no C compiler, and the patch for it is for tinygrad {TINYGRAD}, not {version}: {INSTALL}")
     if environ.get("HCQ2", "0") not in ("", "0"):
-        raise MendError(f"HCQ2={environ['HCQ2']} needs a C compiler for the CPU device: unset it, or {INSTALL}")
+        raise PatchError(f"HCQ2={environ['HCQ2']} needs a C compiler for the CPU device: unset it, or {INSTALL}")
     if machine() not in _TRAP:
-        raise MendError(f"no C compiler, and tinygrad has no CPU kernels for {machine()} without one: {INSTALL}")
+        raise PatchError(f"no C compiler, and tinygrad has no CPU kernels for {machine()} without one: {INSTALL}")
     ops_cpu = importlib.import_module("tinygrad.runtime.ops_cpu")
 
     used = set(ops_cpu.CPUDevice.__init__.__code__.co_names) | set(_inner_names(ops_cpu.CPUDevice.__init__.__code__))
     if missing := [n for n in (*_HELPERS, "do_to_program") if n not in used or not hasattr(ops_cpu, n)]:
-        raise MendError(f"tinygrad {version}: CPUDevice has no {', '.join(missing)} to mend: {INSTALL}")
+        raise PatchError(f"tinygrad {version}: CPUDevice has no {', '.join(missing)} to patch: {INSTALL}")
     return ops_cpu
 
 
@@ -178,7 +178,7 @@ def _trapping_helper(ast: Any, renderer: Any) -> Any:
 def _write_wrapper(zig: Path, cache: Path) -> Path:
     """Write the script, named by its content: versions may coexist."""
     if "'" in f"{zig}{cache}":
-        raise MendError(f"zig cannot be wrapped: there is a quote in its path {zig} or in the cache folder {cache}")
+        raise PatchError(f"zig cannot be wrapped: there is a quote in its path {zig} or in the cache folder {cache}")
     text = _ZIG_WRAPPER.format(zig=zig, cache=cache / "zig")
     wrapper = cache / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if not os.access(wrapper, os.X_OK):

@@ -1,4 +1,4 @@
-"""Mends how tinygrad 0.14's x86 assembler ends loops.
+"""Patches how tinygrad 0.14's x86 assembler ends loops.
 
 It knows an open loop by the instruction that clears the loop's counter. An outer loop whose counter waits on the stack
 and a loop within it may get the same register, and then the same instruction: both ends jump to the inner loop's label,
@@ -19,8 +19,8 @@ Lowered = tuple[UOp, list[UOp]]
 """What stands for an instruction from now on, and the instructions that replace it."""
 
 
-def mend() -> None:
-    """Mends the assembler in this process, and in every process that is sent one of its renderers. Idempotent."""
+def patch_tinygrad() -> None:
+    """Patches the assembler in this process, and in every process that is sent one of its renderers. Idempotent."""
     if x86.X86Renderer.__reduce__ is _reduce:
         return
     ours = PatternMatcher([(UPat(Ops.RANGE, name="x"), _begin), (UPat(Ops.END, name="x"), _end)])
@@ -53,5 +53,5 @@ def _reduce(renderer: Renderer) -> tuple[Any, tuple[Target]]:
 
 def _renderer(target: Target) -> Renderer:
     """A pickled renderer, in the process that reads it."""
-    mend()
+    patch_tinygrad()
     return x86.X86Renderer(target)

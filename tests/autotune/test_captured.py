@@ -8,7 +8,7 @@ from tinygrad import Tensor, TinyJit
 from tinygrad.engine import jit
 from tinygrad.uop.ops import Ops, UOp
 
-from autotune.tinygrad_api.captured import one_at_a_time, watched
+from autotune.tinygrad_api.captured import one_at_a_time, recorded_launches
 
 KERNELS = 3
 
@@ -30,14 +30,14 @@ def ones() -> Tensor:
 
 def test_what_is_not_watched_is_left_as_it_was(captured: TinyJit) -> None:
     replay = jit.run_linear
-    with pytest.raises(ZeroDivisionError), watched():
+    with pytest.raises(ZeroDivisionError), recorded_launches():
         1 / 0  # noqa: B018
     assert jit.run_linear is replay
     assert captured(ones()).item() == 256
 
 
 def test_launches_are_seen_in_order_and_only_inside(captured: TinyJit) -> None:
-    with watched() as seen:
+    with recorded_launches() as seen:
         assert captured(ones()).item() == 256
         captured(ones())
     captured(ones())
@@ -47,7 +47,7 @@ def test_launches_are_seen_in_order_and_only_inside(captured: TinyJit) -> None:
 
 
 def test_launches_are_timed_one_by_one(captured: TinyJit) -> None:
-    with watched(timed=True) as seen:
+    with recorded_launches(timed=True) as seen:
         assert captured(ones()).item() == 256
     assert len(seen) == KERNELS
     assert all(0 < launch.seconds < 1 for launch in seen)
@@ -55,11 +55,11 @@ def test_launches_are_timed_one_by_one(captured: TinyJit) -> None:
 
 def test_the_kernels_of_a_graph_are_counted(captured: TinyJit, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = list(captured.captured.linear.src)
-    with watched() as alone:
+    with recorded_launches() as alone:
         captured(ones())
     replayed: list[UOp] = []
     monkeypatch.setattr(jit, "run_linear", lambda linear, *_, **__: replayed.append(linear))
-    with watched() as seen:
+    with recorded_launches() as seen:
         jit.run_linear(UOp(Ops.LINEAR, src=(jit.create_graph_call(batch),)), {}, input_uops=())
     assert len(replayed) == 1
     assert seen == alone

@@ -104,7 +104,7 @@ def test_a_doubled_bos_is_warned_about_in_one_line(tmp_path: Path) -> None:
     once = run("run", path, "hello", "--max-tokens", "1", "--json")
     (line,) = [line for line in twice.stderr.splitlines() if "warning" in line]
     assert line == (
-        "autotune: warning: the prompt begins with two BOS tokens: leave <s> out of it, since the model has it added"
+        "autotune: warning: the prompt begins with two BOS tokens: remove <s>, which is added automatically"
     )
     assert "warning" not in once.stderr
     assert json.loads(twice.stdout)["prompt_tokens"] == json.loads(once.stdout)["prompt_tokens"] + 1

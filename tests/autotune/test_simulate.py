@@ -17,7 +17,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from autotune import simulate
 from autotune.catalogue import catalogue
-from autotune.metalsim import Launch, run_orders
+from autotune.metalsim import SimulatedLaunch, run_orders
 from autotune.session import missing_kernel
 from autotune.tinygrad_api.lower import compile_program
 from db.codec import workload_digest
@@ -125,6 +125,6 @@ def test_padding_a_grouped_sum_reads_what_no_thread_wrote() -> None:
     sink = out[0].store(total).sink(arg=KernelInfo(name="padded", opts_to_apply=opts))
     program = compile_program(sink, RENDERER)
     groups, threads = program.launch_dims({})
-    result = run_orders(program.source, [bytes(4), bytes(4 * k)], (), Launch(groups, threads or (1,)))
+    result = run_orders(program.source, [bytes(4), bytes(4 * k)], (), SimulatedLaunch(groups, threads or (1,)))
     right = result.verdict.ok and memoryview(result.buffers[0]).cast("f")[0] == 2.0 * k
     assert not right

@@ -136,10 +136,10 @@ def test_a_prompt_begins_as_the_file_says(kind: str, keys: dict[str, Any], bos: 
 @pytest.mark.parametrize(
     ("kind", "keys", "text", "said"),
     [
-        ("gpt2", {"pre": "llama-bpe"}, "<s>a", ["begins with two BOS tokens: leave <s> out"]),
+        ("gpt2", {"pre": "llama-bpe"}, "<s>a", ["begins with two BOS tokens: remove <s>, which"]),
         ("gpt2", {"pre": "llama-bpe"}, "a<s>", []),
         ("gpt2", {"pre": "smollm"}, "<s>a", []),
-        ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a<end>", ["ends with two EOS tokens: leave <end> out"]),
+        ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a<end>", ["ends with two EOS tokens: remove <end>, which"]),
         ("gpt2", {"pre": "smollm", "add_eos_token": True}, "a", []),
         ("gpt2", {}, "a", ["tokenizer.ggml.pre is missing"]),
         ("llama", {}, "<s>", ["begins with two BOS tokens"]),
@@ -180,12 +180,15 @@ def test_sentencepiece_merges_by_score_and_the_leftmost_of_equal_ones(tmp_path: 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"pre": "unheard-of"}, "the pre-tokenizer 'unheard-of' is not known"),
-        ({"pre": "gemma4"}, "the pre-tokenizer 'gemma4' is not known"),
-        ({"kind": "rwkv"}, "a tokenizer of the kind 'rwkv', known are gpt2, llama"),
-        ({"pre": "glm4", "add_bos_token": True, "bos_token_id": 10**6}, "the BOS token added, and the file names none"),
-        ({"pre": "qwen2", "eos_token_id": "</s>"}, "eos_token_id is '</s>', no id"),
-        ({"pre": "qwen2", "add_eos_token": 1}, "add_eos_token is 1, not true or false"),
+        ({"pre": "unheard-of"}, "the pre-tokenizer 'unheard-of' is unknown"),
+        ({"pre": "gemma4"}, "the pre-tokenizer 'gemma4' is unknown"),
+        ({"kind": "rwkv"}, "a tokenizer of the kind 'rwkv', expected one of gpt2, llama"),
+        (
+            {"pre": "glm4", "add_bos_token": True, "bos_token_id": 10**6},
+            "prompts must get a BOS token, but the file does not name one",
+        ),
+        ({"pre": "qwen2", "eos_token_id": "</s>"}, "eos_token_id is '</s>', expected a token id"),
+        ({"pre": "qwen2", "add_eos_token": 1}, "add_eos_token is 1, expected true or false"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(keys: dict[str, Any], said: str, tmp_path: Path) -> None:

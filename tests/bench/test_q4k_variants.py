@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.metal_runs import needs_toolchain
 
-from autotune.metalsim import Launch, run_orders
+from autotune.metalsim import SimulatedLaunch, run_orders
 from bench.q4k_kernels import MSL_ROWS, MSL_THREADS, KernelMissing, metal_source, random_rows
 from kernels.formats import reference
 
@@ -55,7 +55,7 @@ def test_the_metal_source_multiplies(n: int, k: int, blocks: str) -> None:
     rng = np.random.default_rng(n + k)
     raw, x = make[blocks](n, k, rng), rng.standard_normal((1, k)).astype(np.float32)
     given = [np.full(n, np.nan, np.float32).tobytes(), raw.tobytes(), x.tobytes()]
-    result = run_orders(metal_source(n, k), given, (), Launch((n // MSL_ROWS,), (MSL_THREADS,), strict=True))
+    result = run_orders(metal_source(n, k), given, (), SimulatedLaunch((n // MSL_ROWS,), (MSL_THREADS,), strict=True))
     assert result.verdict.ok, result.verdict
     out, truth = np.frombuffer(result.buffers[0], np.float32), reference.linear(raw, "Q4_K", (n, k), x)
     assert np.linalg.norm(out - truth) <= 1e-5 * np.linalg.norm(truth)

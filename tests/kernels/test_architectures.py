@@ -14,16 +14,16 @@ from support.gguf_files import tensor_nbytes
 
 from kernels.models.header import Header, HeaderError
 from kernels.models.passes import plan_passes
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 
 EXPERTS = ("expert_places", "expert_tiles", "expert_product", "expert_sum")  # of a prompt
 
 
-def decode(header: Header) -> tuple[Launch, ...]:
+def decode(header: Header) -> tuple[PlannedLaunch, ...]:
     return plan_passes(header).decode.launches
 
 
-def prompt(header: Header) -> tuple[Launch, ...]:
+def prompt(header: Header) -> tuple[PlannedLaunch, ...]:
     return plan_passes(header).prompt.launches
 
 
@@ -31,16 +31,16 @@ def ops(header: Header) -> list[str]:
     return [launch.op for launch in decode(header)]
 
 
-def has(launch: Launch, **fields: object) -> bool:
+def has(launch: PlannedLaunch, **fields: object) -> bool:
     """Whether a launch's spec has fields of these values."""
     return all(getattr(launch.spec, name) == value for name, value in fields.items())
 
 
-def find(header: Header, op: str, **fields: object) -> list[Launch]:
+def find(header: Header, op: str, **fields: object) -> list[PlannedLaunch]:
     return [x for x in decode(header) if x.op == op and has(x, **fields)]
 
 
-def first(header: Header, op: str, **fields: object) -> Launch:
+def first(header: Header, op: str, **fields: object) -> PlannedLaunch:
     return find(header, op, **fields)[0]
 
 
@@ -350,7 +350,7 @@ def test_layers_that_predict_further_tokens_are_no_part_of_a_step() -> None:
     header = made.model("glm4moe", keys={"block_count": 3, "nextn_predict_layers": 1})
     assert len(find(header, "flash_decode")) == 2
     (note,) = plan_passes(header).notes
-    assert note.startswith("left out, layers that predict further tokens: blk.*.attn_norm.weight")
+    assert note.startswith("left out: layers for multi-token prediction: blk.*.attn_norm.weight")
 
 
 def test_an_unknown_architecture_has_linears_and_experts() -> None:

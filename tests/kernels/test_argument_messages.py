@@ -45,17 +45,17 @@ def attended(start_pos: Any, positions: int = 9, **more: Any) -> object:
 
 
 SAID: dict[str, Callable[[], object]] = {
-    "linear: x of shape (0, 64) has no tokens: at least 1 is needed": lambda: kernels.linear(zeros(0, 64), weight(7)),
+    "linear: x of shape (0, 64) has no tokens, expected at least 1": lambda: kernels.linear(zeros(0, 64), weight(7)),
     "linear: x of shape (3, 32) does not end in k=64 of the weight (7, 64)": (
         lambda: kernels.linear(zeros(3, 32), weight(7))
     ),
-    "linear: x is a PackedWeight, where a Tensor belongs: are the arguments in order?": (
+    "linear: x is a PackedWeight, expected a Tensor: are the arguments in order?": (
         lambda: kernels.linear(weight(7), zeros(1, 64))  # type: ignore[arg-type]
     ),
-    "linear: x is of bfloat16, expected float32 or float16: cast it first, as in x.cast(dtypes.float32)": (
+    "linear: x has dtype bfloat16, expected float32 or float16: cast it with x.cast(dtypes.float32)": (
         lambda: kernels.linear(zeros(1, 64, dtype=dtypes.bfloat16), weight(7))
     ),
-    "linear: w is a list, where a PackedWeight belongs: kernels.PackedWeight.from_blocks makes one": (
+    "linear: w is a list, expected a PackedWeight: make one with kernels.PackedWeight.from_blocks": (
         lambda: kernels.linear(zeros(1, 64), [1])  # type: ignore[arg-type]
     ),
     "PackedWeight.from_blocks: shape is 8, expected (n, k), the weight's rows and columns": (
@@ -67,16 +67,16 @@ SAID: dict[str, Callable[[], object]] = {
     "PackedWeight.from_blocks: device is 3, expected the name of one, as in 'CPU'": (
         lambda: PackedWeight.from_blocks(np.zeros((8, 68), np.uint8), "Q8_0", (8, 64), 3)  # type: ignore[arg-type]
     ),
-    "PackedWeight.from_blocks: raw is a list, not an array of uint8": (
+    "PackedWeight.from_blocks: raw is a list, expected an array of uint8": (
         lambda: PackedWeight.from_blocks([1, 2], "Q8_0", (1, 32), "CPU")  # type: ignore[arg-type]
     ),
-    "linear_add: x of shape (3, 64) has 3 tokens, expected m one of (1, 2, 4, 8, 32, 512): pad it first": (
+    "linear_add: x of shape (3, 64) has 3 tokens, expected one of (1, 2, 4, 8, 32, 512): pad it first": (
         lambda: fused.linear_add(zeros(3, 64), weight(7))
     ),
     "linear: residual of shape (7,) does not fit, expected (2, 7)": (
         lambda: fused.linear_add(zeros(2, 64), weight(7), zeros(7))
     ),
-    "gate_up: gate of shape (7, 64) and up of shape (5, 64) are not the same size": (
+    "gate_up: gate of shape (7, 64) and up of shape (5, 64) have different shapes": (
         lambda: fused.gate_up(zeros(1, 64), weight(7), weight(5))
     ),
     "rmsnorm_linear: weights is 1e-06, expected a list of one PackedWeight or more": (
@@ -91,7 +91,7 @@ SAID: dict[str, Callable[[], object]] = {
     "head_linear: w of shape (7, 64) is not [heads * n, k] of 2 heads": (
         lambda: fused.head_linear(zeros(1, 2, 64), weight(7))
     ),
-    "embed: ids is of float32, expected int32: cast it first, as in ids.cast(dtypes.int32)": (
+    "embed: ids has dtype float32, expected int32: cast it with ids.cast(dtypes.int32)": (
         lambda: small.embed(zeros(3), weight(7))
     ),
     "embed: dtype is 'int8', expected float32 or float16": (
@@ -101,11 +101,11 @@ SAID: dict[str, Callable[[], object]] = {
     "rmsnorm: x of shape (2, 8) and 3 heads do not fit the weight of 8": (
         lambda: small.rmsnorm(zeros(2, 8), zeros(8), 1e-6, heads=3)
     ),
-    "topk: logits is an int, where a Tensor belongs: Tensor(logits) makes one": (
+    "topk: logits is an int, expected a Tensor: convert it with Tensor(logits)": (
         lambda: router.topk(2, 2)  # type: ignore[arg-type]
     ),
     "flash_decode: start_pos 9 with 1 tokens is outside of a cache of 9 positions": lambda: attended(9),
-    "flash_decode: a cache of 1 positions: at least 2 are needed": lambda: attended(0, 1),
+    "flash_decode: the cache has 1 positions, expected at least 2": lambda: attended(0, 1),
     "flash_decode: start_pos is 1.5, expected an int or a bound Variable": lambda: attended(1.5),
     "flash_decode: start_pos is True, expected an int or a bound Variable": lambda: attended(True),
     "flash_decode: start_pos is the Variable start_pos from 0 to 80, expected one as in "
@@ -147,7 +147,7 @@ def test_a_position_that_is_a_tensor() -> None:
 
 def test_a_length_that_is_symbolic() -> None:
     rows = zeros(9, 64)[: UOp.variable("rows", 1, 9).bind(3)]
-    said = "argmax: logits of shape (rows, 64) is symbolic; only kernels.linear takes such"
+    said = "argmax: logits of shape (rows, 64) is symbolic, which only kernels.linear accepts"
     assert refused(lambda: small.argmax(rows)) == said
     wide = "linear: x of shape (rows, 64) does not end in k=32 of the weight (7, 32)"
     assert refused(lambda: kernels.linear(rows, weight(7, 32))) == wide

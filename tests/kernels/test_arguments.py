@@ -79,26 +79,26 @@ def test_arrays_of_numpy_are_no_tensors(name: str) -> None:
     found = dict(changed(good(name), lambda x: np.zeros(x.shape, np.float32)))
     assert found
     for argument, wrong in found.items():
-        refused(wrong, f": {argument} is a numpy.ndarray, where a Tensor belongs: Tensor({argument}) makes one")
+        refused(wrong, f": {argument} is a numpy.ndarray, expected a Tensor: convert it with Tensor({argument})")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_tensor_is_no_weight(name: str) -> None:
     for argument, wrong in changed(good(name), lambda w: Tensor.empty(*w.shape, device="CPU"), PackedWeight):
-        refused(wrong, f": {argument} is a Tensor, where a PackedWeight belongs: are the arguments in order?")
+        refused(wrong, f": {argument} is a Tensor, expected a PackedWeight: are the arguments in order?")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_weight_is_no_tensor(name: str) -> None:
     w = PackedWeight.from_blocks(np.zeros((4, 34), np.uint8), "Q8_0", (4, 32), "CPU")
     for argument, wrong in changed(good(name), lambda _: w):
-        refused(wrong, f": {argument} is a PackedWeight, where a Tensor belongs: are the arguments in order?")
+        refused(wrong, f": {argument} is a PackedWeight, expected a Tensor: are the arguments in order?")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_another_dtype(name: str) -> None:
     for argument, wrong in changed(good(name), lambda x: x.cast(dtypes.int64)):
-        refused(wrong, f"{argument} is of long, expected ", f"cast it first, as in {argument}.cast(dtypes.")
+        refused(wrong, f"{argument} has dtype long, expected ", f"cast it with {argument}.cast(dtypes.")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -106,7 +106,7 @@ def test_another_device(name: str) -> None:
     """Where most of the rest is found to be depends on which is asked first."""
     for argument, wrong in changed(good(name), lambda x: x.to(OTHER)):
         if name != "kernels.api.small.argmax":  # which has one argument
-            message = refused(wrong, "is on CPU", "not on CPU", OTHER, "moves it")
+            message = refused(wrong, "is on CPU", "other arguments are on CPU", OTHER, "move it with")
             assert argument in message or f"not on {OTHER}" in message
 
 

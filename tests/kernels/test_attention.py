@@ -207,7 +207,7 @@ Q, K, QKV = np.zeros((4, 8), np.float32), np.zeros((2, 9, 8), np.float16), np.ze
         (lambda: attention.flash_decode(Tensor(Q), Tensor(K.astype(np.float32)), Tensor(K), 0, scale=1.0), "float16"),
         (lambda: attention.flash_decode(Tensor(Q.astype(np.int32)), Tensor(K), Tensor(K), 0, scale=1.0), "int"),
         (lambda: attention.mla_decode(Tensor(Q), Tensor(Q), Tensor(K[0]), 0, scale=1.0), "do not fit"),
-        (lambda: attention.rope_cache_store(Tensor(Q), Tensor(K), Tensor(K), None, 0), "not heads of"),
+        (lambda: attention.rope_cache_store(Tensor(Q), Tensor(K), Tensor(K), None, 0), "does not fit the heads of"),
         (lambda: attention.rope_cache_store(Tensor(QKV), Tensor(K), Tensor(K), None, 8), "2 tokens"),
     ],
 )

@@ -62,7 +62,7 @@ def test_later_gpus_are_not_even_tried():
 def test_cpu_with_clang_comes_before_opencl_on_the_cpu(clang):
     environ = {"PATH": os.path.dirname(clang)}
     choice = devices.choose_device(environ, probe_of(CL=Finding(True, "pthread-x86", gpu=False)))
-    assert (choice.device, choice.cc, choice.mend) == ("CPU", None, False)
+    assert (choice.device, choice.cc, choice.patch_tinygrad) == ("CPU", None, False)
     assert clang in choice.reason
     assert dict(choice.skipped)["CL"] == "pthread-x86"
     assert choice.faster is not None
@@ -78,7 +78,7 @@ def test_tinygrad_is_told_of_a_compiler_that_it_would_not_find(tmp_path, name):
 def test_without_a_compiler_the_x86_renderer(monkeypatch, no_compiler):
     monkeypatch.setattr(hostcc, "machine", lambda: "x86_64")
     choice = devices.choose_device({}, probe_of())
-    assert (choice.device, choice.mend) == ("CPU:X86", True)
+    assert (choice.device, choice.patch_tinygrad) == ("CPU:X86", True)
     assert choice.faster == f"about 5 times faster: {hostcc.INSTALL}"
     assert [name for name, _ in choice.skipped] == [*devices.gpus(), "CPU"]
     assert pickle.loads(pickle.dumps(choice)) == choice
@@ -126,7 +126,7 @@ def test_a_dev_that_cannot_be_here():
 def test_dev_names_the_cpu_where_there_is_no_compiler(no_compiler, dev, works):
     if works:
         choice = devices.choose_device({"DEV": dev})
-        assert (choice.device, choice.mend) == (dev, True)
+        assert (choice.device, choice.patch_tinygrad) == (dev, True)
     else:
         with pytest.raises(DeviceError, match=f"DEV='{dev}' needs a C compiler: install clang"):
             devices.choose_device({"DEV": dev})
@@ -195,7 +195,7 @@ import os
 from tinygrad.helpers import getenv
 if {bool(first)}: getenv("CC", "clang")
 from kernels import devices
-devices.activate(devices.Choice("CPU:X86", "test", cc={str(cc)!r}, mend=True))
+devices.activate(devices.Choice("CPU:X86", "test", cc={str(cc)!r}, patch_tinygrad=True))
 from tinygrad import Device
 print(os.environ["DEV"], os.environ["CC"] == {str(cc)!r}, getenv("CC", "clang") == {str(cc)!r}, Device.DEFAULT)
 """

@@ -143,7 +143,7 @@ def test_arrays_that_are_asked_for_are_kept_whole(tmp_path: Path) -> None:
 
 def test_what_is_no_array_is_not_kept_as_one(tmp_path: Path) -> None:
     files.write_sparse_gguf(tmp_path / "a.gguf", LLAMA, TENSORS)
-    with pytest.raises(HeaderError, match=r"general\.architecture is no array"):
+    with pytest.raises(HeaderError, match=r"general\.architecture is not an array"):
         read_header(tmp_path / "a.gguf", keep=("general.architecture",))
 
 

@@ -80,7 +80,7 @@ def test_a_quote_in_the_path_of_zig_is_refused(tmp_path, monkeypatch):
     zig = fake_compiler(tmp_path / "si'te" / "ziglang" / "zig")
     (zig.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path / "si'te"))
-    with pytest.raises(hostcc.MendError, match="quote in its path"):
+    with pytest.raises(hostcc.PatchError, match="quote in its path"):
         hostcc.find_zig(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_no_mend_where_there_is_a_compiler(tmp_path):
 
     before = ops_cpu.do_to_program
     fake_compiler(tmp_path / "clang")
-    assert hostcc.mend_no_clang({"PATH": str(tmp_path)}) is False
+    assert hostcc.patch_tinygrad({"PATH": str(tmp_path)}) is False
     assert ops_cpu.do_to_program is before
 
 
@@ -108,8 +108,8 @@ def test_no_mend_where_there_is_a_compiler(tmp_path):
 )
 def test_the_mend_refuses_what_it_was_not_written_for(monkeypatch, no_zig, version, environ, message):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    with pytest.raises(hostcc.MendError, match=message):
-        hostcc.mend_no_clang({"PATH": "", **environ})
+    with pytest.raises(hostcc.PatchError, match=message):
+        hostcc.patch_tinygrad({"PATH": "", **environ})
 
 
 def test_the_mend_refuses_another_layout(monkeypatch, no_zig):
@@ -117,15 +117,15 @@ def test_the_mend_refuses_another_layout(monkeypatch, no_zig):
 
     before = ops_cpu.do_to_program
     monkeypatch.delattr(ops_cpu, "worker_prog")
-    with pytest.raises(hostcc.MendError, match="has no worker_prog to mend: install clang"):
-        hostcc.mend_no_clang({"PATH": ""})
+    with pytest.raises(hostcc.PatchError, match="has no worker_prog to patch: install clang"):
+        hostcc.patch_tinygrad({"PATH": ""})
     assert ops_cpu.do_to_program is before
 
 
 def test_the_mend_refuses_a_machine_without_a_renderer(monkeypatch, no_zig):
     monkeypatch.setattr(hostcc.platform, "machine", lambda: "riscv64")
-    with pytest.raises(hostcc.MendError, match="riscv64"):
-        hostcc.mend_no_clang({"PATH": ""})
+    with pytest.raises(hostcc.PatchError, match="riscv64"):
+        hostcc.patch_tinygrad({"PATH": ""})
 
 
 @x86_only
@@ -140,7 +140,7 @@ from kernels import devices
 from kernels.tinygrad import hostcc
 choice = devices.choose_device()
 devices.activate(choice)
-print(choice.device, hostcc.mend_no_clang(), hostcc.mend_no_clang())
+print(choice.device, hostcc.patch_tinygrad(), hostcc.patch_tinygrad())
 import numpy as np
 from tinygrad import Tensor, TinyJit, UOp, dtypes
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops
@@ -167,8 +167,8 @@ print("reduce")
 
 
 @x86_only
-def test_without_the_mend_a_bare_machine_has_no_cpu(tmp_path):
-    """The reason for the mend. When this fails, tinygrad has learnt to do without, and the mend can go."""
+def test_without_the_patch_a_bare_machine_has_no_cpu(tmp_path):
+    """The reason for the patch. When this fails, tinygrad has learnt to do without, and the patch can go."""
     done = run_bare("from tinygrad import Tensor\nprint((Tensor([1.0]) + 1).tolist())", tmp_path, False, DEV="CPU:X86")
     assert done.returncode != 0
     assert "clang" in done.stderr

@@ -123,7 +123,7 @@ def test_a_tensor_that_llama_cpp_needs_is_needed(architecture: str, name: str) -
     lacking = replace(header, tensors=tuple(t for t in header.tensors if t.name != of_layer(name)))
     assert len(lacking.tensors) == len(header.tensors) - 1
     with pytest.raises(
-        HeaderError, match=f"the tensor '{of_layer(name)}' is missing, which a model of {architecture} has"
+        HeaderError, match=f"the tensor '{of_layer(name)}' is missing, which a model of {architecture} must have"
     ):
         plan_passes(lacking)
 
@@ -155,7 +155,7 @@ def test_factors_of_frequencies_are_folded_where_llama_cpp_loads_them(architectu
             assert f"{folded}: {name}" in plan_passes(header).notes
         else:
             with pytest.raises(
-                HeaderError, match=f"the tensor '{name}' of shape .* is no part of a model of {architecture}"
+                HeaderError, match=f"the tensor '{name}' of shape .* is not used by a model of {architecture}"
             ):
                 plan_passes(header)
     kind = "longrope" if name.startswith("rope_factors") else "linear"
@@ -170,7 +170,7 @@ def test_factors_that_nothing_can_be_divided_by_are_refused(bad: float) -> None:
     factors = np.ones(HEAD // 2, np.float32)
     assert angles.tables(model, 64, {"rope_freqs.weight": factors})
     factors[5] = bad
-    with pytest.raises(HeaderError, match=rf"rope_freqs.weight holds {bad}, frequencies are divided by it"):
+    with pytest.raises(HeaderError, match=rf"rope_freqs.weight contains {bad}, but frequencies are divided by it"):
         angles.tables(model, 64, {"rope_freqs.weight": factors})
 
 
@@ -207,9 +207,9 @@ NOT_THEIRS = [
 
 @pytest.mark.parametrize(("architecture", "name", "shape"), NOT_THEIRS)
 def test_a_tensor_that_nothing_reads_is_refused(architecture: str, name: str, shape: made.Shape) -> None:
-    said = rf"the tensor '{name}' of shape \({shape[0]},.* is no part of a model of {architecture} as it is known here"
+    said = rf"the tensor '{name}' of shape \({shape[0]},.* is not used by a model of {architecture}"
     if name.endswith("attn_kv_b.weight"):
-        said = r"the tensor 'blk.0.attn_(k_b|v_b).weight' of shape .* is no part"
+        said = r"the tensor 'blk.0.attn_(k_b|v_b).weight' of shape .* is not used"
     with pytest.raises(HeaderError, match=said):
         plan_passes(made.model(architecture, more={name: shape}))
 
@@ -219,7 +219,7 @@ def test_a_layer_beyond_the_last_is_refused(architecture: str) -> None:
     layers = made.model(architecture).metadata[f"{architecture}.block_count"]
     name = f"blk.{layers}.attn_norm.weight"
     with pytest.raises(
-        HeaderError, match=f"the tensor '{name}' is of a layer beyond {architecture}.block_count, which is {layers}"
+        HeaderError, match=f"the tensor '{name}' is in a layer beyond {architecture}.block_count, which is {layers}"
     ):
         plan_passes(made.model(architecture, more={name: (DIM,)}))
 
@@ -230,7 +230,7 @@ def test_whatever_predicts_further_tokens_is_left_out(architecture: str) -> None
     header = made.model(architecture, keys={"block_count": 3, "nextn_predict_layers": 1}, more=more)
     assert workloads(header) == workloads(made.model(architecture))
     (note,) = plan_passes(header).notes
-    assert note.startswith("left out, layers that predict further tokens: ")
+    assert note.startswith("left out: layers for multi-token prediction: ")
     assert all(name.replace("blk.2.", "blk.*.") in note for name in more)
 
 

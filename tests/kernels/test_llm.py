@@ -109,7 +109,7 @@ def test_few_tokens_do_not_wait_for_the_kernels_of_a_chunk(tmp_path: Path) -> No
     def read(*ends: int) -> tuple[list[int], set[str]]:
         """What follows the prompt when it is read up to `ends`, bit by bit, and the sizes of chunks launched for it."""
         model.logits([383])  # nothing of the prompt is there
-        with captured.watched() as launched:
+        with captured.recorded_launches() as launched:
             following = [generated(model, prompt[:end], sure) for end in ends][-1]
         return following, {size for kernel in launched for size in re.findall(r"_m(\d+)", kernel.name)}
 
@@ -174,7 +174,7 @@ def test_an_architecture_that_was_not_tried_is_refused_by_name(architecture: str
 def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) -> None:
     CASES["mistral3"].write(tmp_path / "a.gguf")
     with pytest.raises(
-        HeaderError, match=r"temperature_scale: .* changes beyond 64 positions: ask for no more context"
+        HeaderError, match=r"temperature_scale: .* beyond 64 positions, which is not implemented: use a context of 64"
     ):
         load(tmp_path / "a.gguf", CONTEXT + 1)
 
@@ -182,14 +182,14 @@ def test_a_context_where_attention_would_be_warmer_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("context", [0, -1, 1.5, True, None, "64"])
 def test_a_context_that_cannot_be_is_refused(context: Any, tmp_path: Path) -> None:
     CASES["llama"].write(tmp_path / "a.gguf")
-    with pytest.raises(ModelError, match=r"a context of .* tokens: at least 2 are needed"):
+    with pytest.raises(ModelError, match=r"a context of .* tokens, expected at least 2"):
         load(tmp_path / "a.gguf", context)
 
 
 def test_a_model_that_knows_one_position_is_refused(tmp_path: Path) -> None:
     case = CASES["llama"]
     replace(case, keys={**case.keys, "context_length": 1}).write(tmp_path / "a.gguf")
-    with pytest.raises(ModelError, match="its context_length is 1: at least 2 are needed"):
+    with pytest.raises(ModelError, match="its context_length is 1, expected at least 2"):
         load(tmp_path / "a.gguf", CONTEXT)
 
 

@@ -130,8 +130,8 @@ def test_threads_get_the_same_answer(raw, weight):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast it first"),
-        (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "x is of int32"),
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.bfloat16), "cast it with"),
+        (lambda: Tensor.zeros(2, K, dtype=dtypes.int32), "x has dtype int32"),
         (lambda: Tensor.zeros(2, K + 1), "does not end in k=64"),
         (lambda: Tensor.zeros(K, 2), "does not end in k=64"),
         (lambda: Tensor(1.0, dtype=dtypes.float32), "does not end in k=64"),
@@ -258,8 +258,8 @@ def test_the_tensors_that_the_reader_of_gguf_gives(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Q4_L.weight", "name is 'Q4_L.weight', which .* does not have; the nearest: Q4_K.weight"),
-        ("?", "the nearest: none; it has 3 tensors"),
+        ("Q4_L.weight", "name is 'Q4_L.weight', which is not in .*; similar names: Q4_K.weight"),
+        ("?", "similar names: none; it has 3 tensors"),
         (3, "name is 3, which"),
         ("norm.weight", r"norm.weight of shape \(8,\) is a vector, expected a weight \[n, k\]"),
         ("I8.weight", "no kernels for I8, the format of I8.weight; there are Q4_0, "),

@@ -12,7 +12,7 @@ from support import synthetic_models as made
 
 from kernels.models.header import Header, read_header
 from kernels.models.passes import PROMPT_TOKENS, plan_passes
-from kernels.models.plan import Launch
+from kernels.models.plan import PlannedLaunch
 from kernels.ops.registry import OPS, nbytes_moved, variants
 
 MODELS = sorted(path.stem for path in files.MODELS.glob("*.json"))
@@ -102,7 +102,7 @@ def test_a_prompt_reads_the_same_tensors_but_the_head(name: str, headers: dict[s
     assert {group for launch in prompt for group in stacks(launch)} <= weights
 
 
-def stacks(launch: Launch) -> list[tuple[str, ...]]:
+def stacks(launch: PlannedLaunch) -> list[tuple[str, ...]]:
     """The matrices of each weight that a launch reads: those of one operand are on the device as one."""
     operands = dict.fromkeys(read.operand for read in launch.reads if len(read.tensor.shape) > 1)
     return [tuple(read.tensor.name for read in launch.reads if read.operand == operand) for operand in operands]
@@ -213,7 +213,7 @@ def test_the_kernels_take_every_workload_of_every_architecture(architecture: str
         assert w.op not in OPS or variants(w), w
 
 
-def of(header: Header, op: str, **fields: object) -> list[Launch]:
+def of(header: Header, op: str, **fields: object) -> list[PlannedLaunch]:
     found = plan_passes(header).decode.launches
     same = [launch for launch in found if launch.op == op]
     return [launch for launch in same if all(getattr(launch.spec, name) == fields[name] for name in fields)]

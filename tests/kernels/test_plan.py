@@ -10,9 +10,9 @@ from support import gguf_files as files
 from support.small_cases import CASES
 
 from kernels.llm.shapes import check_shapes
+from kernels.models.decode import DecodeBuilder
 from kernels.models.header import TensorInfo, read_header
 from kernels.models.layer_parts import Projection
-from kernels.models.one_token import OneToken
 from kernels.models.passes import plan_passes
 from kernels.models.plan import Columns, Pass, PassBuilder, PlanError, Value, joined, width
 from kernels.ops.argmax.spec import ArgMax
@@ -80,7 +80,7 @@ def test_columns_side_by_side_are_one_value() -> None:
 
 
 def test_a_launch_that_takes_other_columns_is_refused() -> None:
-    plan = OneToken(1e-5, 16)
+    plan = DecodeBuilder(1e-5, 16)
     weight = TensorInfo("w", (6, 8), "F32", 0, 0, 192)
     x = plan.input("x", 8)
     assert plan.linear(x, Projection(weight), "y").columns == 6
@@ -129,7 +129,7 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
     plan = builder()
     x = plan.input("x", 8)
     (y,) = plan.add(Linear("F32", 6, 8), {"x": x}, {"y": 6}, reads=())
-    with pytest.raises(PlanError, match=r"nothing is given as w\.w"):
+    with pytest.raises(PlanError, match=r"the operand w\.w is missing"):
         check_shapes(plan.finished(y=y), 1, "float32")
     plan = builder()
     x = plan.input("x", 8)

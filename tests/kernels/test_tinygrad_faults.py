@@ -1,6 +1,6 @@
 """What tinygrad 0.14 does that this project works around.
 
-A test here fails once tinygrad is mended: the workaround that docs/upgrading-tinygrad.md names beside it can go then.
+A test here fails once tinygrad is fixed: the workaround that docs/upgrading-tinygrad.md names beside it can go then.
 """
 
 import importlib.util
@@ -15,8 +15,10 @@ from support.renderers import CL
 from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 from tinygrad.codegen import to_program
 from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.engine.jit import create_graph_call
 from tinygrad.helpers import Context
-from tinygrad.uop.ops import AxisType, KernelInfo, Ops
+from tinygrad.runtime.ops_null import NullGraph
+from tinygrad.uop.ops import AddrSpace, AxisType, KernelInfo, Ops
 
 
 def run(kernel, out, *inputs):
@@ -28,6 +30,15 @@ def run(kernel, out, *inputs):
 
 def ones(*shape):
     return np.ones(shape, np.float32)
+
+
+def arrays(*shapes, dtype=dtypes.float32):
+    """Placeholders for the arguments of a kernel, in order."""
+    return [UOp.placeholder(shape, dtype, slot=slot) for slot, shape in enumerate(shapes)]
+
+
+def kernel_of(ended, *opts):
+    return ended.sink(arg=KernelInfo(name="k", opts_to_apply=opts))
 
 
 def test_the_wheel_lacks_the_kernels_of_its_own_models():
@@ -140,3 +151,75 @@ def test_without_locals_the_size_of_a_workgroup_is_left_open():
     info = KernelInfo(name="copy", opts_to_apply=(Opt(OptOps.NOLOCALS),))
     described, _ = rendered(out[i].store(x[i]).end(i).sink(arg=info))
     assert described.local_size is None
+
+
+def test_a_graph_binds_arguments_that_the_kernel_leaves_out():
+    """The program has parameters for arguments 0 and 2. A graph binds the first buffers that it holds, one a parameter,
+    and it holds all three."""
+    out, _, x = arrays((4,), (4,), (4,))
+    i = UOp.range(4, 0)
+    program = to_program(kernel_of(out[i].store(x[i]).end(i)), Device["NULL"].renderer)
+    call = program.call(*(Tensor.empty(4, device="NULL").uop for _ in range(3)))
+    ((_, _, buffers, _),) = NullGraph(create_graph_call([call]).src[0]).calls
+    assert program.arg.globals == (0, 2)
+    assert len(buffers) == 3
+
+
+@pytest.mark.parametrize(("emulated", "expected"), [("", 2.0**-24), ("half", 0.0)])
+def test_a_denormal_is_zero_where_halves_are_emulated(emulated, expected):
+    def kernel(out, bits):
+        i = UOp.range(1, 0)
+        value = bits[i].bitcast(dtypes.float16).cast(dtypes.float32)
+        return kernel_of(out[i].store(value).end(i))
+
+    with Context(EMULATED_DTYPES=emulated):
+        assert run(kernel, np.zeros(1, np.float32), np.ones(1, np.uint16)).tolist() == [expected]
+
+
+def triangle(kind):
+    """out[i] = x[0] + ... + x[i]"""
+    out, x = arrays((4,), (4,))
+    i = UOp.range(4, 0, kind)
+    j = UOp.range(i + 1, 1, AxisType.REDUCE)
+    return kernel_of(out[i].store(UOp(Ops.REDUCE, src=(x[j], j), arg=(Ops.ADD, 0))).end(i))
+
+
+def test_the_end_of_a_loop_ends_the_loop_that_its_length_depends_on():
+    assert "Ridx1 < (gidx0+1)" in rendered(triangle(AxisType.GLOBAL))[1]
+    with pytest.raises(KeyError):
+        to_program(triangle(AxisType.LOOP), CL)
+
+
+def test_the_condition_of_a_place_computed_from_memory_is_assumed_in_what_came_before():
+    """All 16 threads should store 7 unless they are among the first four. Each stores what it loaded."""
+    (out,), (_, x) = arrays((16,)), arrays((16,), (16,), dtype=dtypes.int32)
+    thread = UOp.range(16, 0, AxisType.LOCAL)
+    shared = UOp.placeholder((16,), dtypes.int32, slot=400, addrspace=AddrSpace.LOCAL)
+    stored = shared[thread].store((thread < 4).where(x[thread], UOp.const(7, dtypes.int32)))
+    place = shared.after(stored)[15 - thread].cast(dtypes.weakint)
+    assert ":7)" in rendered(kernel_of(out[place].store(1.0).end(thread)))[1]
+    assert "7" not in rendered(kernel_of(out[place.valid(thread < 4)].store(1.0).end(thread)))[1]
+
+
+def test_a_condition_that_leaves_a_single_row_is_dropped():
+    """Workgroup 0 alone has the row. Both store to it."""
+    out, x = arrays((1, 1), (8,))
+    group, thread = UOp.range(2, 0, AxisType.GLOBAL), UOp.range(4, 1, AxisType.LOCAL)
+    row = group * 4 + thread
+    _, source = rendered(kernel_of(out[0, row.valid(row < 1)].store(x[row]).end(group, thread)))
+    assert [line.strip() for line in source.splitlines() if "if (" in line] == ["if ((lidx0==0)) {"]
+
+
+def some_rows(masked):
+    """The sums of the rows of x [5, 4], by 8 workgroups, of which 3 have no row and an empty loop."""
+    out, x = arrays((8,), (5, 4))
+    row = UOp.range(8, 0, AxisType.GLOBAL)
+    k = UOp.range((row < 5).where(UOp.const(4, dtypes.weakint), 0), 1, AxisType.REDUCE)
+    term = x[row.valid(row < 5) if masked else row.minimum(4), k]
+    return kernel_of(out[row].store(UOp(Ops.REDUCE, src=(term, k), arg=(Ops.ADD, 0))).end(row))
+
+
+def test_a_mask_s_condition_splits_a_loop_whose_length_depends_on_it():
+    assert rendered(some_rows(masked=False))[1].count("for (") == 1
+    with pytest.raises(KeyError):
+        to_program(some_rows(masked=True), CL)

@@ -175,5 +175,5 @@ def test_no_kernel(w, message):
 
 
 def test_logits_that_are_none():
-    with pytest.raises(ValueError, match="logits is of int32"):
+    with pytest.raises(ValueError, match="logits has dtype int32"):
         topk(Tensor([[1, 2]], device="CPU"), 1)

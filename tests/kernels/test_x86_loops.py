@@ -1,4 +1,4 @@
-"""The mend of tinygrad's x86 assembler, and the bug that it is for."""
+"""The patch of tinygrad's x86 assembler, and the bug that it is for."""
 
 import os
 import pickle
@@ -48,29 +48,29 @@ RIGHT = (
 )
 
 
-def test_without_the_mend_two_loops_end_at_one_label(tmp_path: Path) -> None:
-    """The reason for the mend. When this fails, tinygrad tells loops apart, and the mend can go."""
+def test_without_the_patch_two_loops_end_at_one_label(tmp_path: Path) -> None:
+    """The reason for the patch. When this fails, tinygrad tells loops apart, and the patch can go."""
     labels, jumps = run_bare(NESTED, tmp_path).stdout.splitlines()
     assert (labels.count("'.LOOP_OUT_4'"), labels.count("'.LOOP_OUT_2'")) == (2, 0)
     assert "'.LOOP_OUT_2'" in jumps
 
 
 @pytest.mark.parametrize(
-    "mended",
+    "patched",
     [
-        "from kernels.tinygrad import x86_loops\nx86_loops.mend()\nx86_loops.mend()\n",
+        "from kernels.tinygrad import x86_loops\nx86_loops.patch_tinygrad()\nx86_loops.patch_tinygrad()\n",
         # a process that is sent a renderer and has done nothing else
         "import pickle\npickle.loads({renderer!r})\n",
     ],
     ids=["here", "sent"],
 )
-def test_every_loop_ends_at_its_own_label(tmp_path: Path, mended: str) -> None:
+def test_every_loop_ends_at_its_own_label(tmp_path: Path, patched: str) -> None:
     from tinygrad.helpers import Target
     from tinygrad.renderer.isa.x86 import X86Renderer
 
-    x86_loops.mend()
+    x86_loops.patch_tinygrad()
     sent = pickle.dumps(X86Renderer(Target("CPU", arch="x86_64")))
-    done = run_bare(mended.format(renderer=sent) + NESTED, tmp_path)
+    done = run_bare(patched.format(renderer=sent) + NESTED, tmp_path)
     assert tuple(done.stdout.splitlines()) == RIGHT
 
 

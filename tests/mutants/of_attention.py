@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, in_parts, said, told
-from .places import ARCHITECTURES, ATTENTION, BUILD_ATTENTION, HYPERPARAMETERS, MANY, ONE
+from .places import ARCHITECTURES, ATTENTION, BUILD_ATTENTION, DECODE, HYPERPARAMETERS, PREFILL
 
 WINDOW_KEY = 'window = hp.integer("attention.sliding_window", model.arch.window, low=0)'
 
@@ -98,12 +98,12 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step has no sinks",
-        ONE,
+        DECODE,
         "reads=whole(sinks=sinks), products",
         "reads=(), products",
         said("gpt-oss"),
     ),
-    Mutant("a prompt has no sinks", MANY, "reads=whole(sinks=sinks)", "reads=()", said("gpt-oss")),
+    Mutant("a prompt has no sinks", PREFILL, "reads=whole(sinks=sinks)", "reads=()", said("gpt-oss")),
     Mutant(
         "norms of q and k are swapped",
         BUILD_ATTENTION,
@@ -134,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "a context in parts is attended with other heads",
-        ONE,
+        DECODE,
         "FlashCombine(spec.heads, spec.v_head_dim, count)",
         "FlashCombine(spec.heads, spec.v_head_dim * 2, count // 2)",
         in_parts("deepseek2"),

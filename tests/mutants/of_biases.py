@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import BUILD_LINEAR, FFN, MANY, MODEL, ONE, PASSES
+from .places import BUILD_LINEAR, DECODE, FFN, MODEL, PASSES, PREFILL
 
 MUTANTS = (
     Mutant(
@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's biases of q, k and v are in the reverse order",
-        ONE,
+        DECODE,
         '*(Read("bias", bias) for bias in biases))',
         '*(Read("bias", bias) for bias in reversed(biases)))',
         said("qwen2"),
@@ -36,7 +36,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's epilogue forgets the bias",
-        ONE,
+        DECODE,
         '"bias" if biases else "none"',
         '"none"',
         said("qwen2"),
@@ -81,7 +81,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's experts take each other's biases of gate and up",
-        MANY,
+        PREFILL,
         'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
         "        up = e.gate if e.fused else e.up\n",
         'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said
-from .places import ATTENTION, BUILD_LINEAR, FFN, MANY, ONE, OPERANDS
+from .places import ATTENTION, BUILD_LINEAR, DECODE, FFN, OPERANDS, PREFILL
 
 MUTANTS = (
     Mutant(
@@ -36,7 +36,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's columns of k and v begin a column early",
-        ONE,
+        DECODE,
         "            first += p.n\n",
         "            first += p.n - 1\n",
         said("qwen2"),
@@ -51,7 +51,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's halves of gate and up are swapped",
-        ONE,
+        DECODE,
         'Read("gate+up", gate.weight)',
         'Read("up+gate", gate.weight)',
         said("phi3"),
@@ -65,14 +65,14 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's halves of one weight of experts are swapped",
-        MANY,
+        PREFILL,
         '(("w+", "bias+"), ("+w", "+bias"))',
         '(("+w", "bias+"), ("w+", "+bias"))',
         said("deepseek2-fused"),
     ),
     Mutant(
         "a decode step's halves of one weight of experts are swapped",
-        ONE,
+        DECODE,
         '(e.gate, "gate+up", ',
         '(e.gate, "up+gate", ',
         said("deepseek2-fused"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, FFN, MANY, ONE
+from .places import ARCHITECTURES, DECODE, FFN, PREFILL
 
 MUTANTS = (
     Mutant(
@@ -89,14 +89,14 @@ MUTANTS = (
     ),
     Mutant(
         "the routed experts' sum loses the residual",
-        ONE,
+        DECODE,
         'inputs, epilogue = added({"x": gated, "ids": ids, "probs": probs}, add)',
         'inputs, epilogue = added({"x": gated, "ids": ids, "probs": probs}, None)',
         said("qwen3moe"),
     ),
     Mutant(
         "a prompt's experts lose the residual",
-        MANY,
+        PREFILL,
         'inputs, epilogue = added({"x": each, "probs": probs}, add)',
         'inputs, epilogue = added({"x": each, "probs": probs}, None)',
         said("qwen3moe"),

@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         "rope.scaling.attn_factor is ignored",
         ROPE,
-        'hp.number("rope.scaling.attn_factor", 1.0),',
-        "1.0,",
+        'hp.number("rope.scaling.attn_factor", 1.0)',
+        "1.0",
         said("phi3-long", "llama-long"),
     ),
     Mutant(

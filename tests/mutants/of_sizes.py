@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, BUILD_LINEAR, FFN, MODEL, ONE, PASSES
+from .places import ARCHITECTURES, BUILD_LINEAR, DECODE, FFN, MODEL, PASSES
 
 MUTANTS = (
     Mutant("embedding_scale is ignored", MODEL, 'hp.number("embedding_scale", 0.0) or (dim', "(dim", said("granite")),
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's FFN is normalised with an eps of 1e-6",
-        ONE,
+        DECODE,
         "self.eps if norm else None",
         "1e-6 if norm else None",
         told("llama"),

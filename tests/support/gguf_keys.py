@@ -11,23 +11,27 @@ from kernels.models.known_keys import COMMON, EQUAL, LAYERS, LIST, OWN, REFUSED,
 from kernels.models.known_tensors import TENSORS, Tensor
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "gguf-keys.md"
-ARRAYS = {LAYERS: "one, or one a layer", EQUAL: "one, or one a layer, all equal", LIST: "an array"}
+ARRAYS = {
+    LAYERS: "one value, or one for each layer",
+    EQUAL: "one value, or equal ones for each layer",
+    LIST: "an array",
+}
 
-START = """# What a GGUF file may ask for
+START = """# Keys and tensors of GGUF files
 
-Generated from `kernels/models/known_keys.py`, `foreign_keys.py` and `known_tensors.py` by
-`python tests/support/gguf_keys.py`. The facts are those of llama.cpp as llama-cpp-python 0.3.36 has it;
-`bench/key_claims.py` tries them on it.
+This page is generated from `kernels/models/known_keys.py`, `foreign_keys.py` and `known_tensors.py` by
+`python tests/support/gguf_keys.py`. The facts are those of llama.cpp in llama-cpp-python 0.3.36; `bench/key_claims.py`
+checks them there.
 
-- **implemented**: it is done as llama.cpp does it.
-- **refused**: it would change the answer and is not done. `sweep` (with `--dry-run`, too), `explain`, `run`, `bench`
-  and `kernels.llm.load` end with one line that names the key or tensor, the value seen and what can be done. A key is
-  accepted with the values under *accepted*, with which it does nothing.
-- **irrelevant**: it changes no logits.
-- **folded**: a tensor that becomes part of something else when the model is loaded.
+- **implemented**: it has the effect that it has in llama.cpp.
+- **refused**: it would change the output and is not implemented. `sweep` (also with `--dry-run`), `explain`, `run`,
+  `bench` and `kernels.llm.load` end with one line that names the key or tensor, its value and the remedy. The values
+  under *accepted* have no effect, and a key with one of them is accepted.
+- **irrelevant**: it does not change the logits.
+- **folded**: the tensor becomes part of another table when the model is loaded.
 
-An array under a key that is one value is refused. A tensor that is not in the table below is refused, as llama.cpp
-refuses it. A key that llama.cpp does not know either is ignored, and `sweep --dry-run` says so in a note.
+An array is refused where a key must be a single value. A tensor that is not in the table below is refused, as in
+llama.cpp. A key that llama.cpp does not know either is ignored, and `sweep --dry-run` says so in a note.
 """
 
 
@@ -38,19 +42,19 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def accepted(key: Key) -> str:
-    """What a key may be, as far as it is not everything."""
+    """The values that a key may have; empty if all are accepted."""
     said = [ARRAYS[key.values]] if key.values in ARRAYS and key.status != REFUSED else []
     if key.status == REFUSED:
         said += [f"that of `{key.same_as}`"] if key.same_as else [", ".join(f"`{value!r}`" for value in key.neutral)]
     said += [f"anything unless `rope.scaling.type` is `{key.kind}`"] if key.kind else []
-    said += ["any for a context of no more positions"] if key.window else []
+    said += ["any number of positions, if the context is not longer"] if key.window else []
     said += [f"not {', '.join(f'`{value!r}`' for value in key.never)}"] if key.never else []
     return "; ".join(said)
 
 
 def keys(found: Mapping[str, Key]) -> str:
     rows = ((f"`{name}`", key.status, accepted(key), key.why + required(key)) for name, key in found.items())
-    return table(("key", "status", "accepted", "what it is, or why"), rows)
+    return table(("key", "status", "accepted", "meaning, or reason"), rows)
 
 
 def required(row: Key | Tensor) -> str:
@@ -59,7 +63,7 @@ def required(row: Key | Tensor) -> str:
 
 def tensors() -> str:
     rows = ((f"`{t.name}`", _names(t.architectures), t.status, t.why + required(t)) for t in TENSORS)
-    return table(("tensor", "architectures", "status", "what it is, or why"), rows)
+    return table(("tensor", "architectures", "status", "meaning, or reason"), rows)
 
 
 def _names(architectures: tuple[str, ...]) -> str:
@@ -76,13 +80,13 @@ def document() -> str:
         if name == twins[0]:
             parts += [f"## Keys of {', '.join(twins)}\n", keys(own)]
     parts += ["## Keys that llama.cpp reads for other architectures\n"]
-    parts += ["Refused where the architecture's own table does not have them.\n", keys(CHANGES)]
+    parts += ["These keys are refused unless the architecture's own table lists them.\n", keys(CHANGES)]
     parts += ["## Keys of parts that none of these architectures has\n"]
-    parts += ["Ignored, with a note: such a part's tensors are refused.\n"]
+    parts += ["These keys are ignored with a note, because the tensors of such a part are refused.\n"]
     parts += [", ".join(f"`{name}`" for name in PARTS) + "\n"]
     parts += [
         "## Tensors\n",
-        "N is the number of a layer, `{a,b}` one of several, `*` anything. The first row counts.\n",
+        "N is the number of a layer, `{a,b}` is a or b, and `*` is any text. The first matching row applies.\n",
     ]
     return "\n".join([*parts, tensors()])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from autotune.metalsim import Launch, Result, ToolchainError, find_toolchain, metal_renderer
+from autotune.metalsim import Result, SimulatedLaunch, ToolchainError, find_toolchain, metal_renderer
 from autotune.tinygrad_api.lower import Program, compile_program
 from autotune.trial import simulator
 from db.records import Outcome, Schedule, Workload
@@ -48,11 +48,11 @@ class MetalKernel:
         return self.program.source
 
     @property
-    def launch(self) -> Launch:
+    def launch(self) -> SimulatedLaunch:
         groups, threads = self.program.launch_dims(tuned_values(self.workload))
-        return Launch(groups, threads or (1,))
+        return SimulatedLaunch(groups, threads or (1,))
 
-    def run(self, source: str, launch: Launch) -> tuple[str, Result]:
+    def run(self, source: str, launch: SimulatedLaunch) -> tuple[str, Result]:
         """The kind of the first verdict of three orders that is not ok, or WRONG, or "ok"; and what was run."""
         result = simulator.launch(self.workload, self.program, self.case, source, launch)
         if not result.verdict.ok:

@@ -16,7 +16,7 @@ from kernels.llm.shapes import state
 from kernels.llm.weights import RawWeight, Weights
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
-from kernels.models.plan import Columns, Launch, Source, Value
+from kernels.models.plan import Columns, PlannedLaunch, Source, Value
 from kernels.ops.case import Array, Doubles, Inputs, PackedRows
 from kernels.ops.op import OUT, UPDATE
 from kernels.ops.references import truths
@@ -91,7 +91,7 @@ class NumpyModel:
         self._state |= {label: values[value] for label, value in found.inputs.items() if value.persistent}
         return {name: values[value] for name, value in found.results.items()}
 
-    def _launch(self, launch: Launch, values: dict[Value, Array], m: int, position: int) -> dict[Value, Array]:
+    def _launch(self, launch: PlannedLaunch, values: dict[Value, Array], m: int, position: int) -> dict[Value, Array]:
         w = launch.workload(m, DTYPE)
         arrays, weights = self._host(launch)
         given = {operand: _gathered(values, sources, m) for operand, sources in launch.inputs.items()}
@@ -109,7 +109,7 @@ class NumpyModel:
                 made |= {cache: made[value]} if isinstance(cache, Value) else {}
         return made
 
-    def _host(self, launch: Launch) -> tuple[dict[str, Array], dict[str, PackedRows]]:
+    def _host(self, launch: PlannedLaunch) -> tuple[dict[str, Array], dict[str, PackedRows]]:
         if id(launch) not in self._read:
             arrays, weights = {}, {}
             for name, found in self._weights.host(launch).items():

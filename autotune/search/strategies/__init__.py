@@ -1,4 +1,4 @@
-"""The strategies by name. Each is made from a `Task`; `strategy` says what it must do."""
+"""The strategies by name. Each is constructed from a `Task`; `strategy.py` defines the protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["STRATEGIES", "BeamSearch", "MakeStrategy", "RandomSearch", "Strategy
 
 
 class MakeStrategy(Protocol):
-    """Makes a strategy for one task. seed: of whatever it draws at random."""
+    """Constructs a strategy for one task. seed: of its random numbers."""
 
     def __call__(self, task: Task, *, seed: int = 0) -> Strategy: ...
 

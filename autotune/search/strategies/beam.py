@@ -1,9 +1,9 @@
-"""Beam search: expands the fastest schedules known, level by level.
+"""Beam search: expands the fastest known schedules, level by level.
 
-A level expands the `width` fastest schedules known by one step each (an opt more, a parameter changed, another
-variant), drops what was seen before, and hands out the most promising first. The search ends when a few levels in a row
-find nothing that is faster, or when the caller stops asking. Schedules that were known before it begins are expanded
-first, so that a short search is one around the baselines.
+A level expands each of the `width` fastest known schedules by one step (one more opt, a changed parameter or another
+variant), drops candidates that were seen before, and proposes the most promising ones first. The search ends when
+several consecutive levels find nothing faster, or when the caller stops. Schedules that were known before the search
+are expanded first, so that a short search explores the neighbourhood of the baselines.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from autotune.search.space import Candidate
 from autotune.search.strategies.strategy import Task
 from db.records import Schedule
 
-# the share of a batch that is drawn at random, for where the model is wrong and would never look
-EXPLORE = 0.25
-MIN_PROGRESS = 0.99
+EXPLORE = 0.25  # the share of a batch that is drawn at random, because the cost model may be wrong
+MIN_PROGRESS = 0.99  # a level makes progress if its best time is below MIN_PROGRESS times the best time before
 NEAR = 4.0  # schedules slower than NEAR times the fastest are not expanded
-# candidates of a level, times the width
-LEVEL = 12
+LEVEL = 12  # a level has at most LEVEL * width candidates
 
 
 class BeamSearch:
-    """A `Strategy`. width: schedules that a level expands. patience: levels without progress before it ends.
+    """A `Strategy`. width: the number of schedules that a level expands. patience: the number of levels without
+    progress after which the search ends.
 
-    Proposes the task's seeds first, then what is next to the fastest of `known`, then the starts.
+    Proposes the task's seeds first, then the neighbours of the fastest schedules in `known`, then the starts.
     """
 
     def __init__(self, task: Task, width: int = 4, seed: int = 0, patience: int = 2) -> None:
@@ -70,7 +69,7 @@ class BeamSearch:
     def propose(self, count: int) -> list[Candidate]:
         """Up to `count` candidates that were never proposed before; empty when the search is over."""
         while not self._frontier:
-            if self._starts:  # sized up only now: each costs a fraction of a second
+            if self._starts:  # their sizes are computed only now, because each takes a fraction of a second
                 starts, self._starts = self._starts, ()
                 self._seed(starts)
             elif not self._next_level():
@@ -84,7 +83,7 @@ class BeamSearch:
         return batch + rest[:drawn]
 
     def observe(self, candidate: Candidate, seconds: float | None) -> None:
-        """What a candidate took, or None where it failed."""
+        """Records a candidate's seconds, or None if it failed."""
         if seconds is not None:
             self._known[candidate.signature] = (seconds, candidate)
             self._model.observe(candidate, seconds)
@@ -95,7 +94,7 @@ class BeamSearch:
             self._frontier.append(candidate)
 
     def _next_level(self) -> bool:
-        """Expands the fastest schedules; False when there is nothing left that is worth expanding."""
+        """Expands the fastest schedules. Returns False if no schedule is left to expand."""
         if not self._known:
             return False
         fastest = min(seconds for seconds, _ in self._known.values())
@@ -109,7 +108,7 @@ class BeamSearch:
             self._expanded.add(parent.signature)
             for child in self._space.children(parent.schedule):
                 self._add(child)
-        # a beam that waited for every child of its parents would never get deep
+        # proposing every child of a level would take too long to reach deep levels
         self._frontier = self._ranked()[: LEVEL * self._width]
         return bool(ready)
 

@@ -1,7 +1,4 @@
-"""Random search: each candidate is the end of a random walk. It learns nothing.
-
-Other strategies are compared with it.
-"""
+"""Random search: each candidate is the end of a random walk. It is the baseline for other strategies."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from autotune.search.space import Candidate
 from autotune.search.strategies.strategy import Task
 from db.records import Schedule
 
-OPTS = 6  # the longest walk
-MISSES = 200  # the search is over after so many walks in a row to schedules that were proposed before
+OPTS = 6  # the largest number of opts in a walk
+MISSES = 200  # the search ends after this number of consecutive walks that find no new schedule
 
 
 class RandomSearch:
-    """Proposes the task's seeds and starts first, as any strategy does, and then the ends of random walks."""
+    """Proposes the task's seeds and starts first, and then the ends of random walks."""
 
     def __init__(self, task: Task, seed: int = 0) -> None:
         self._space = task.space
@@ -41,7 +38,7 @@ class RandomSearch:
         return found
 
     def observe(self, candidate: Candidate, seconds: float | None) -> None:
-        """Does nothing: what comes next does not depend on it."""
+        """Ignores the result, which does not influence later proposals."""
 
     def _next(self) -> Schedule | None:
         return self._given.pop(0) if self._given else next(self._walks, None)

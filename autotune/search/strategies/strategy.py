@@ -1,4 +1,4 @@
-"""What a search strategy is given, and what it must do."""
+"""The inputs of a search strategy, and the protocol that it implements."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from db.records import Schedule
 
 
 class SearchSpace(Protocol):
-    """The schedules that a strategy may propose; `autotune.search.space.Space` is one."""
+    """The space of schedules that a strategy may propose. `autotune.search.space.Space` implements it."""
 
     @property
     def starts(self) -> Sequence[Schedule]:
         """Every variant with every choice of its integer parameters."""
 
     def schedulable(self, schedule: Schedule) -> bool:
-        """False where the variant fixes its own structure and takes no opts."""
+        """False if the variant fixes its own structure and takes no opts."""
 
     def candidate(self, schedule: Schedule) -> Candidate | None:
-        """The schedule with its size, or None where it does not apply."""
+        """The schedule with its sizes, or None if it does not apply."""
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
         """The schedules that are one step away: first those with one more opt, then those with other parameters."""
@@ -29,8 +29,8 @@ class SearchSpace(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """Where a search begins. known: seconds of schedules that were measured before; they are not proposed again.
-    seeds: promising schedules, to be proposed first. starts: further ones, in other parts of the space."""
+    """Where a search begins. known: schedules that were already measured, with their seconds; they are not proposed
+    again. seeds: promising schedules, which are proposed first. starts: schedules in other parts of the space."""
 
     space: SearchSpace
     known: Mapping[Schedule, float] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Task:
 
 
 class Strategy(Protocol):
-    """Drive it with `propose` and `observe`:
+    """A search strategy. The caller alternates `propose` and `observe`:
 
     while batch := strategy.propose(16):
         for candidate in batch:
@@ -50,4 +50,4 @@ class Strategy(Protocol):
         """Up to `count` candidates that were never proposed before; empty when the search is over."""
 
     def observe(self, candidate: Candidate, seconds: float | None) -> None:
-        """Takes a candidate's seconds, or None where it failed."""
+        """Records a candidate's seconds, or None if it failed."""

@@ -1,10 +1,11 @@
-"""Attention over Tensors: rotation and store into a cache, then one token or a prompt's tokens over it.
+"""Attention over Tensors: functions that rotate keys and store them in a cache, and attention over that cache.
 
-The caches are float16 and hold `max_ctx` positions; a token is at `start_pos`, an int or tinygrad's bound Variable of
-that name, so that one compiled kernel serves every position and TinyJit replays it. Schedules are looked up (nothing is
-ever searched here) for the context length `ctx`, by default max_ctx; outputs of a store must be what is read after it.
-The workloads are those of a model's plan, so that a sweep of a model serves them. All raise ArgumentError for what does
-not fit. tinygrad forbids opening a device inside a captured function: call once outside of it, as TinyJit itself does.
+Caches are float16 and have `max_ctx` positions. `start_pos` is the first token's position, an int or a bound tinygrad
+Variable of that name, so that one compiled kernel serves every position and TinyJit can replay it. Schedules are looked
+up, never searched, for the context length `ctx`, which is max_ctx by default. After a store, read the caches that it
+returns. The workloads are those of a model's plan, so a sweep of the model serves them. All functions raise
+ArgumentError for arguments that do not fit. tinygrad cannot open a device inside a captured function: call the function
+once outside of it, as TinyJit does in its first call.
 """
 
 from kernels.api.attention.decode import flash_decode, mla_decode

@@ -1,4 +1,4 @@
-"""What the functions of attention share: what a cache and its heads are, and the position that a kernel is bound to."""
+"""Shared by the attention functions: checks of caches and heads, and the position that a kernel is bound to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernels.ops.attention import attend
 from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 
 Asked = tuple[FlashPrefill | MlaPrefill, dict[str, Tensor]]
-"""Attention that fits its caches, as what many tokens would ask for, and the operands."""
+"""The checked spec of attention, in its form for many tokens, and the operands."""
 
 
 def flash(
@@ -26,7 +26,7 @@ def flash(
     softcap: float,
     sinks: Tensor | None,
 ) -> Asked:
-    """Grouped queries. lead: the dimensions of q before its heads, "" or "m, "."""
+    """Grouped-query attention. lead: the dimensions of q before its heads, "" or "m, "."""
     *_, heads, dim = sizes(op, "q", q, f"[{lead}heads, head_dim]")
     kv_heads, rows, k_dim = sizes(op, "k_cache", k_cache, "[kv_heads, max_ctx, head_dim]", HALF)
     v_heads, v_rows, value_dim = sizes(op, "v_cache", v_cache, "[kv_heads, max_ctx, v_head_dim]", HALF)
@@ -63,10 +63,11 @@ def latent(op: str, q_latent: Tensor, q_rope: Tensor, lead: str, cache: Tensor, 
 
 
 def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
-    """The Variable start_pos with its value. Raises ArgumentError for one that is outside of the cache, and for a cache
-    of one position: tinygrad takes a Variable with one value for a constant, which no compiled kernel takes."""
+    """The Variable start_pos, bound to its value. Raises ArgumentError for a position outside of the cache and for a
+    cache of one position: tinygrad turns a Variable with one value into a constant, which no compiled kernel
+    accepts."""
     if max_ctx < 2:
-        raise ArgumentError(f"{op}: a cache of {max_ctx} positions: at least 2 are needed")
+        raise ArgumentError(f"{op}: the cache has {max_ctx} positions, expected at least 2")
     if isinstance(start_pos, UOp):
         position = _value(op, start_pos, max_ctx)
     elif isinstance(start_pos, bool) or not isinstance(start_pos, Integral):
@@ -84,8 +85,8 @@ def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
 
 
 def _value(op: str, variable: UOp, max_ctx: int) -> int:
-    """What a Variable is bound to. Raises ArgumentError for one that is not bound, has another name than the kernels'
-    or may be bound to what is no position of the cache."""
+    """The value of a Variable. Raises ArgumentError for a Variable that is not bound, that has another name than
+    start_pos, or whose range exceeds the positions of the cache."""
     made = f'UOp.variable("{attend.START}", 0, {max_ctx - 1}).bind(position)'
     if not variable.is_bound_var:
         raise ArgumentError(f"{op}: start_pos is an expression or not bound, expected a bound Variable, as in {made}")
@@ -97,7 +98,7 @@ def _value(op: str, variable: UOp, max_ctx: int) -> int:
 
 
 def pair(op: str, name: str, value: object) -> tuple[Tensor, Tensor]:
-    """Two Tensors. Raises ArgumentError."""
+    """`value`, checked to be a pair of Tensors. Raises ArgumentError."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ArgumentError(f"{op}: {name} is {shown(value)}, expected a pair of Tensors")
     first, second = (tensor(op, f"{name}[{i}]", item) for i, item in enumerate(value))

@@ -1,4 +1,4 @@
-"""Attention of one decoded token, parallel over the context."""
+"""Attention of one decoded token, in parallel over the context."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ def flash_decode(
     """Attention of one token: q [heads, head_dim] over k_cache [kv_heads, max_ctx, head_dim] and v_cache [kv_heads,
     max_ctx, v_head_dim], rows up to start_pos: [heads, v_head_dim] in q's dtype.
 
-    window: only the last so many positions, 0 for all. softcap: scores are cap * tanh(q.k * scale / cap), 0 for not.
-    sinks [heads] float32: logits that join the softmax. splits: runs that the context is divided into, each with
-    workgroups of its own; by default as many as give a large GPU work, and one on a CPU. Raises ArgumentError for
-    shapes or dtypes that do not fit.
+    window    the number of last positions that are attended to, 0 for all
+    softcap   scores are softcap * tanh(q.k * scale / softcap), 0 for no bound
+    sinks     float32 [heads], an additional logit for each head in the softmax
+    splits    the number of parts that the context is divided into, each with workgroups of its own; the default
+              occupies a large GPU, and is 1 on a CPU
+
+    Raises ArgumentError for shapes or dtypes that do not fit.
     """
     asked = flash("flash_decode", q, "", k_cache, v_cache, ctx, scale, window, softcap, sinks)
     return _decode("flash_decode", asked, q, splits, start_pos)
@@ -57,7 +60,7 @@ def mla_decode(
 
 
 def _decode(op: str, asked: Asked, q: Tensor, splits: int | None, start_pos: int | UOp) -> Tensor:
-    """The launch of all splits, and that which puts them together where there are several."""
+    """Launches attention of all splits, and a second kernel that combines several splits."""
     (spec, read), device, dtype = asked, str(q.device), FLOATS[q.dtype]
     splits = splits or default_splits(spec.seen, spec.heads, spec.kv_heads, device)
     w = spec.one_token(splits).workload(1, dtype, dtype if splits == 1 else "float32")

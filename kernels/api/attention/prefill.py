@@ -1,5 +1,5 @@
-"""Attention of a prompt's tokens, whose keys and values are in the cache already; each sees what is up to its own
-position."""
+"""Attention of a prompt's tokens, whose keys and values are already in the cache. Each token attends to the positions
+up to its own."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def flash_prefill(
     ctx: int | None = None,
 ) -> Tensor:
     """Attention of m tokens, the first of which is at start_pos: q [m, heads, head_dim] over the caches of
-    `flash_decode`, which hold rows start_pos .. start_pos + m - 1 of these tokens: [m, heads, v_head_dim] in q's dtype.
-    ctx: the length with the last token, for which a schedule is looked up. Otherwise as `flash_decode`."""
+    `flash_decode`, which already hold rows start_pos .. start_pos + m - 1: [m, heads, v_head_dim] in q's dtype. ctx:
+    the context length including the last token, for which a schedule is looked up. Otherwise as `flash_decode`."""
     asked = flash("flash_prefill", q, "m, ", k_cache, v_cache, ctx, scale, window, softcap, sinks)
     return _prefill("flash_prefill", asked, q, start_pos)
 

@@ -1,4 +1,4 @@
-"""Rotation of queries and keys, their norms, and the store of keys and values into the caches, in one launch."""
+"""Normalises and rotates queries and keys, and stores keys and values in the caches, in one launch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ def rope_cache_store(
     norms: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From qkv [m, heads * head_dim + kv_heads * (head_dim + v_head_dim)]: q rotated [m, heads, head_dim], and the
-    caches (see `flash_decode`; realized) with k rotated and v at start_pos and the m - 1 positions after it, which must
-    exist.
+    """From qkv [m, heads * head_dim + kv_heads * (head_dim + v_head_dim)]: the rotated q [m, heads, head_dim], and the
+    caches with the rotated k and v at positions start_pos .. start_pos + m - 1, which must exist.
 
-    angles: cos and sin [max_ctx, rope_dim / 2] (`angles`), None for no rotation; mode: "neox" turns columns i and i +
-    rope_dim / 2 together, "interleaved" 2i and 2i + 1. norms: weights [head_dim] of an RMSNorm of each head of q and of
-    k, which comes first. Raises ArgumentError for shapes or dtypes that do not fit.
+    k_cache, v_cache   as in `flash_decode`, realized
+    angles             cos and sin [max_ctx, rope_dim / 2] (see `angles`), None for no rotation
+    mode               the columns that rotate as a pair: i and i + rope_dim / 2 ("neox"), or 2i and 2i + 1
+                       ("interleaved")
+    norms              weights [head_dim] of an RMSNorm of each head of q and of k, applied before the rotation
+
+    Raises ArgumentError for shapes or dtypes that do not fit.
     """
     op = "rope_cache_store"
     m, n = sizes(op, "qkv", qkv, "[m, columns]")
@@ -39,7 +42,7 @@ def rope_cache_store(
     *_, value_dim = sizes(op, "v_cache", v_cache, "[kv_heads, max_ctx, v_head_dim]", HALF)
     heads, rest = divmod(n - kv_heads * (dim + value_dim), dim)
     if heads < 1 or rest:
-        raise ArgumentError(f"{op}: qkv {qkv.shape} is not heads of k_cache {k_cache.shape} and of v_cache's")
+        raise ArgumentError(f"{op}: qkv {qkv.shape} does not fit the heads of k_cache {k_cache.shape} and v_cache")
     spec = RopeCacheStore(
         heads=heads,
         kv_heads=kv_heads,
@@ -73,12 +76,12 @@ def mla_cache_store(
     mode: str = "interleaved",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """From q [m, heads, qk_nope + rope_dim] and the compressed kv [m, kv_lora + rope_dim]: q's rotary columns, rotated
-    [m, heads, rope_dim], and cache [max_ctx, kv_lora + rope_dim] with the normalised latent (kv_norm [kv_lora]) and the
-    rotated key at start_pos and the m - 1 positions after it. Otherwise as `rope_cache_store`.
+    """From q [m, heads, qk_nope + rope_dim] and the compressed kv [m, kv_lora + rope_dim]: q's rotated columns [m,
+    heads, rope_dim], and the cache [max_ctx, kv_lora + rope_dim] with the normalised latent (kv_norm [kv_lora]) and the
+    rotated key at positions start_pos .. start_pos + m - 1. Otherwise as `rope_cache_store`.
 
-    Both may be parts of wider rows, as one linear leaves them: q [m, row] begins with `heads` heads of `head_dim` =
-    qk_nope + rope_dim columns, kv [m, row] has its columns from kv_start on.
+    q and kv may be parts of wider rows that one linear produced: q [m, row] begins with `heads` heads of `head_dim` =
+    qk_nope + rope_dim columns, and kv [m, row] begins at column kv_start.
     """
     op = "mla_cache_store"
     if heads is None or head_dim is None:
@@ -90,7 +93,7 @@ def mla_cache_store(
     (rows, width), rope = sizes(op, "cache", cache, "[max_ctx, kv_lora + rope_dim]", HALF), _turned(op, angles)
     room = q_row >= heads * head_dim and 0 <= kv_start <= kv_row - width
     if kv_m != m or kv.dtype != q.dtype or not room or rope > min(head_dim, width - 1):
-        given = f"q {q.shape}, kv {kv.shape}, cache {cache.shape}, kv_start {kv_start} and {rope} columns that turn"
+        given = f"q {q.shape}, kv {kv.shape}, cache {cache.shape}, kv_start {kv_start} and {rope} rotated columns"
         raise ArgumentError(f"{op}: {given} do not fit")
     spec = MlaCacheStore(
         heads=heads,
@@ -115,15 +118,15 @@ def mla_cache_store(
 def angles(
     max_ctx: int, rope_dim: int, base: float = 10000.0, factors: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """cos and sin [max_ctx, rope_dim / 2] of position * base^(-2i / rope_dim) / factors[i]; the factors are a model's
-    rope_freqs (llama3)."""
+    """cos and sin [max_ctx, rope_dim / 2] of position * base^(-2i / rope_dim) / factors[i]. factors: a model's
+    rope_freqs (llama 3)."""
     frequencies = base ** (-np.arange(0, rope_dim, 2) / rope_dim) / (1.0 if factors is None else factors)
     turns = np.arange(max_ctx)[:, None] * frequencies
     return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
 
 
 def _turned(op: str, angles: tuple[Tensor, Tensor]) -> int:
-    """Columns that are rotated."""
+    """The number of rotated columns."""
     cos, sin = pair(op, "angles", angles)
     shape = sizes(op, "angles[0]", cos, "[max_ctx, rope_dim / 2]", SINGLE)
     fitting(op, "angles[1]", sin, shape, dtypes.float32, str(cos.device))

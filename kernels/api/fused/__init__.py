@@ -1,8 +1,8 @@
-"""The relatives of `kernels.linear` over Tensors: fused norms, gates, experts. Each is one launch but `mixture`, tuned
-where a schedule is known; nothing is ever searched here.
+"""Linears over Tensors that are fused with norms, gates and experts. Each is one launch, except `mixture`.
 
-Activations are float32 or float16, summed in float32; their `m` tokens must be a bucket of M_BUCKETS. The workloads are
-those of a model's plan, so that a sweep of a model serves them. All raise ArgumentError for what does not fit.
+Activations are float32 or float16 and are summed in float32. The number of tokens `m` must be one of M_BUCKETS.
+Schedules are looked up, never searched. The workloads are those of a model's plan, so a sweep of the model serves them.
+All functions raise ArgumentError for arguments that do not fit.
 """
 
 from kernels.api.fused.experts import expert_down, expert_gate_up, expert_sum, mixture

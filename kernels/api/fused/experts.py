@@ -1,4 +1,4 @@
-"""The experts of a mixture, chosen on the device. Their weights are stacked: PackedWeights of (experts * n, k)."""
+"""Mixtures of experts, which are selected on the device. Their weights are stacked: PackedWeights (experts * n, k)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def expert_gate_up(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
 ) -> Tensor:
-    """act(gate[id] x) * (up[id] x) for x [m, k] and each of ids int32 [m, used]: [m, used, n]. Biases, both or neither,
-    are [experts, n] and added before the activation."""
+    """act(gate[id] x) * (up[id] x) for x [m, k] and each of ids int32 [m, used]: [m, used, n]. The biases [experts, n],
+    both or neither, are added before the activation."""
     op = "expert_gate_up"
     packed(op, gate=gate, up=up)
     (used, n), k = (_used(op, ids), _rows(op, "gate", gate, experts)), gate.shape[1]
     if up.shape != gate.shape:
-        raise ArgumentError(f"{op}: gate of shape {gate.shape} and up of shape {up.shape} are not the same size")
+        raise ArgumentError(f"{op}: gate of shape {gate.shape} and up of shape {up.shape} have different shapes")
     if (gate_bias is None) != (up_bias is None):
-        raise ArgumentError(f"{op}: gate_bias and up_bias come together: give both or neither")
+        raise ArgumentError(f"{op}: only one of gate_bias and up_bias is given, expected both or neither")
     m, biased = tokens(op, x, "[m, k]", k), gate_bias is not None
     spec = ExpertLinear(gate.format, n, k, experts, used, "gate_up", up.format, act, biased)
     read = {"gate": gate.planes, "up": up.planes, "x": x, "ids": ids, **given(gate_bias=gate_bias, up_bias=up_bias)}
@@ -50,8 +50,8 @@ def expert_down(
     *,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """sum over used of probs [m, used] * (w[id] x [m, used, k] + bias[id]), plus residual: [m, n], in one launch. bias
-    is [experts, n]."""
+    """The sum over used of probs [m, used] * (w[id] x [m, used, k] + bias[id]), plus residual: [m, n], in one launch.
+    bias: [experts, n]."""
     op = "expert_down"
     packed(op, w=w)
     (used, n), k = (_used(op, ids), _rows(op, "w", w, experts)), w.shape[1]
@@ -79,9 +79,9 @@ def mixture(
     up_bias: Tensor | None = None,
     down_bias: Tensor | None = None,
 ) -> Tensor:
-    """sum over used of probs [m, used] * down[id] (act(gate[id] x) * (up[id] x)) for x [m, k] and ids int32 [m, used],
-    plus residual: [m, n]. For many tokens: those of an expert share its weights. Six launches. Biases are [experts, n],
-    each of its product."""
+    """The sum over used of probs [m, used] * down[id] (act(gate[id] x) * (up[id] x)) for x [m, k] and ids int32 [m,
+    used], plus residual: [m, n]. Made for many tokens: tokens of one expert share its weights. Takes six launches. Each
+    bias [experts, n] is added to its product."""
     op = "mixture"
     packed(op, gate=gate, up=up, down=down)
     m, used = tokens(op, x, "[m, k]", gate.shape[1]), _used(op, ids)
@@ -106,8 +106,8 @@ def mixture(
 
 
 def expert_sum(x: Tensor, probs: Tensor, residual: Tensor | None = None) -> Tensor:
-    """sum over used of probs float32 [m, used] * x [m, used, n], what each expert of a token made, plus residual:
-    [m, n]."""
+    """The sum over used of probs float32 [m, used] * x [m, used, n], the outputs of each token's experts, plus
+    residual: [m, n]."""
     m, used, n = sizes("expert_sum", "x", x, "[m, used, n]")
     spec = ExpertSum(n, used, epilogue(add=residual))
     asked = spec.workload(bucket("expert_sum", x, m), FLOATS[x.dtype])
@@ -120,7 +120,7 @@ def _used(op: str, ids: Tensor) -> int:
 
 
 def _rows(op: str, name: str, w: PackedWeight, experts: int) -> int:
-    """n of stacked weights."""
+    """n of stacked weights [experts * n, k]."""
     if experts < 1 or w.shape[0] % experts:
         raise ArgumentError(f"{op}: {name} of shape {w.shape} is not [experts * n, k] of {experts} experts")
     return w.shape[0] // experts

@@ -1,4 +1,4 @@
-"""How many tokens a fused function is given, and the name of what it adds."""
+"""Shared by the fused functions: the check of the number of tokens, and the name of an epilogue."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from kernels.api.arguments import ArgumentError, sizes
 
 
 def tokens(op: str, x: Tensor, shape: str, k: int) -> int:
-    """m of an x of `shape`, "[m, k]", whose last dimension is k. Raises ArgumentError."""
+    """The number of tokens m of an x of `shape`, "[m, k]", whose last dimension must be k. Raises ArgumentError."""
     m, *_, columns = sizes(op, "x", x, shape)
     if columns != k:
-        raise ArgumentError(f"{op}: x of shape {x.shape} is not {shape} with k={k}, the weight's")
+        raise ArgumentError(f"{op}: x of shape {x.shape} is not {shape} with the weight's k={k}")
     return bucket(op, x, m)
 
 
 def bucket(op: str, x: Tensor, m: int) -> int:
-    """m. Raises ArgumentError where it is no bucket."""
+    """m, checked to be one of M_BUCKETS. Raises ArgumentError."""
     if m not in M_BUCKETS:
-        raise ArgumentError(f"{op}: x of shape {x.shape} has {m} tokens, expected m one of {M_BUCKETS}: pad it first")
+        raise ArgumentError(f"{op}: x of shape {x.shape} has {m} tokens, expected one of {M_BUCKETS}: pad it first")
     return m
 
 
 def epilogue(**terms: Tensor | None) -> str:
-    """The name of those terms that are there: "bias", "add", "gate" in this order, "none" for none."""
+    """The epilogue's name: the names of the terms that are not None, joined by "_", in the order bias, add, gate;
+    "none" without terms."""
     return "_".join(name for name, term in terms.items() if term is not None) or "none"

@@ -9,9 +9,9 @@ from autotune.metalsim import (
     FORWARD,
     THREE_ORDERS,
     Kernel,
-    Launch,
     Order,
     SharedMemory,
+    SimulatedLaunch,
     Verdict,
     compile_metal,
     run_orders,
@@ -27,7 +27,7 @@ def kernel(body, parameters="device float *out, uint i [[thread_index_in_threadg
     return f"{HEAD}kernel void k({parameters}) {{\n{body}\n}}\n"
 
 
-def kind(body, launch=Launch((1,), (64,)), buffers=(ZEROS,), **more):  # noqa: B008
+def kind(body, launch=SimulatedLaunch((1,), (64,)), buffers=(ZEROS,), **more):  # noqa: B008
     return run_orders(kernel(body, **more), buffers, [], launch).verdict.kind
 
 
@@ -54,7 +54,7 @@ def test_built_ins():
     store = " ".join(f"out[{n}] = {part};" for n, part in enumerate(parts))
     body = f"if (v0.x == 1 && v0.y == 2 && v6 == 37) {{ {store} }}"
     buffers = [np.zeros(len(parts), np.uint32).tobytes()]
-    result = run_orders(kernel(body, ", ".join(parameters)), buffers, [], Launch((2, 3), (10, 5)))
+    result = run_orders(kernel(body, ", ".join(parameters)), buffers, [], SimulatedLaunch((2, 3), (10, 5)))
     assert result.verdict.ok
     found = np.frombuffer(result.buffers[0], np.uint32).tolist()
     assert found == [1, 2, 0, 7, 3, 0, 17, 13, 10, 5, 1, 2, 3, 1, 20, 15, 1, 37, 5, 1, 2, 32]
@@ -67,18 +67,20 @@ def test_arguments_by_number_and_constants():
         "constant int &scale [[buffer(2)]], uint i [[thread_position_in_grid]]",
     )
     x = np.arange(8, dtype=np.float32)
-    result = run_orders(source, [x.tobytes(), x.tobytes()], [-3, 1 << 20], Launch((2,), (4,)))
+    result = run_orders(source, [x.tobytes(), x.tobytes()], [-3, 1 << 20], SimulatedLaunch((2,), (4,)))
     assert (np.frombuffer(result.buffers[0], np.float32) == x * -3 + (1 << 20)).all()
     assert result.buffers[1] == x.tobytes()
     with pytest.raises(ValueError, match="k takes 4 buffers and constants, 2 are given"):
-        run_source(source, [x.tobytes()], [1], Launch())
+        run_source(source, [x.tobytes()], [1], SimulatedLaunch())
 
 
 def test_one_of_several_kernels():
     source = kernel("out[i] = 1;") + kernel("out[i] = 2;").replace("k(", "other(").replace(HEAD, "")
-    assert np.frombuffer(run_source(source, [ZEROS], [], Launch(), name="other").buffers[0], np.float32)[0] == 2
+    assert (
+        np.frombuffer(run_source(source, [ZEROS], [], SimulatedLaunch(), name="other").buffers[0], np.float32)[0] == 2
+    )
     with pytest.raises(ValueError, match="kernels k, other; name one"):
-        run_source(source, [ZEROS], [], Launch())
+        run_source(source, [ZEROS], [], SimulatedLaunch())
     with pytest.raises(ValueError, match="no kernel 'third'"):
         Kernel(compile_metal(source), "third")
 
@@ -87,7 +89,7 @@ def test_one_of_several_kernels():
 def test_threads_run_in_the_order_that_is_asked_for(order, before):
     """Whoever reads its neighbour's place after the neighbour has written there, no barrier between, reads a NaN."""
     source = kernel("float x = out[(i + 1) % 64]; out[i] = x + 1;")
-    result = run_source(source, [ZEROS], [], Launch((1,), (64,), order))
+    result = run_source(source, [ZEROS], [], SimulatedLaunch((1,), (64,), order))
     assert (np.frombuffer(result.buffers[0], np.float32) == 1).sum() == before
 
 
@@ -96,14 +98,14 @@ def test_orders_and_sizes_that_there_are_not():
         Order("sideways")
     for size in ((), (1, 2, 3, 4), (-1,), (1 << 32,)):
         with pytest.raises(ValueError, match="expected 1 to 3 numbers below"):
-            Launch(size)
+            SimulatedLaunch(size)
 
 
 @pytest.mark.parametrize("threads", [1, 31, 32, 33, 1024])
 def test_barriers_of_any_number_of_threads(threads):
     body = f"threadgroup float a[1024]; a[i] = i; {BARRIER} float x = a[{threads - 1} - i]; {BARRIER} a[i] = x;"
     body += f"{BARRIER} out[i] = a[i];"
-    result = run_orders(kernel(body), [bytes(4 * threads)], [], Launch((1,), (threads,), strict=True))
+    result = run_orders(kernel(body), [bytes(4 * threads)], [], SimulatedLaunch((1,), (threads,), strict=True))
     assert result.verdict == Verdict("ok")
     assert np.frombuffer(result.buffers[0], np.float32).tolist() == list(range(threads))[::-1]
 
@@ -125,29 +127,31 @@ SHIFT = (
 )
 def test_races_in_threadgroup_memory(first, second, third, expected):
     body = SHIFT.format(first=first, second=second, third=third)
-    result = run_orders(kernel(body), [ZEROS], [], Launch((1,), (64,)))
+    result = run_orders(kernel(body), [ZEROS], [], SimulatedLaunch((1,), (64,)))
     unknown = np.isnan(np.frombuffer(result.buffers[0], np.float32)).any()
     assert result.verdict.kind + (", but NaN" if unknown and result.verdict.ok else "") == expected
     assert bool(result.verdict.suspicion) == (expected != "ok")
-    assert kind(body, Launch((1,), (64,), strict=True)) in (("ok",) if expected == "ok" else ("race", "uninitialised"))
+    assert kind(body, SimulatedLaunch((1,), (64,), strict=True)) in (
+        ("ok",) if expected == "ok" else ("race", "uninitialised")
+    )
 
 
 def test_a_place_for_what_nobody_needs():
     """Stores of different values at one place of threadgroup memory leave nothing that can be relied on."""
     body = f"threadgroup float a[2]; a[i > 0] = i; {BARRIER} out[i] = a[0];"
-    result = run_orders(kernel(body), [ZEROS], [], Launch((1,), (64,)))
+    result = run_orders(kernel(body), [ZEROS], [], SimulatedLaunch((1,), (64,)))
     assert result.verdict.ok
     assert "different values" in result.verdict.suspicion
     assert result.buffers[0] == ZEROS
-    result = run_orders(kernel(body.replace("a[0]", "a[1]")), [ZEROS], [], Launch((1,), (64,)))
+    result = run_orders(kernel(body.replace("a[0]", "a[1]")), [ZEROS], [], SimulatedLaunch((1,), (64,)))
     assert np.isnan(np.frombuffer(result.buffers[0], np.float32)).all()
 
 
 def test_a_barrier_of_the_simdgroup_is_enough_for_its_own_memory():
     barrier = BARRIER.replace("threadgroup_barrier", "simdgroup_barrier")
     body = f"threadgroup float a[64]; a[i] = i; {barrier} float x = a[i ^ 5]; {barrier} a[i] = x; out[i] = x;"
-    assert kind(body, Launch((1,), (64,), strict=True)) == "ok"
-    assert kind(body.replace("i ^ 5", "i ^ 37"), Launch((1,), (64,), strict=True)) in ("race", "uninitialised")
+    assert kind(body, SimulatedLaunch((1,), (64,), strict=True)) == "ok"
+    assert kind(body.replace("i ^ 5", "i ^ 37"), SimulatedLaunch((1,), (64,), strict=True)) in ("race", "uninitialised")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_races_in_device_memory(body, expected):
 
 def test_a_race_between_threadgroups():
     parameters = "device float *out, uint g [[threadgroup_position_in_grid]]"
-    launch = Launch((8,), (1,))
+    launch = SimulatedLaunch((8,), (1,))
     assert kind("out[g] = out[(g + 1) % 8] + 1;", launch, parameters=parameters) == "order_dependent"
     assert kind("out[g / 2] = g;", launch, parameters=parameters) == "race"
 
@@ -174,10 +178,10 @@ def test_a_race_between_threadgroups():
 def test_a_load_that_nothing_comes_of_is_noted():
     """As tinygrad makes them: it loads ahead of the condition of what needs it."""
     body = "threadgroup float a[64]; if (i < 32) a[i] = i; float x = a[(i + 1) % 64]; out[i] = x > 1e30f ? 5 : 6;"
-    result = run_orders(kernel(body), [ZEROS], [], Launch((1,), (64,)))
+    result = run_orders(kernel(body), [ZEROS], [], SimulatedLaunch((1,), (64,)))
     assert result.verdict.ok
     assert result.verdict.suspicion.endswith("(line 4)")
-    assert kind(body, Launch((1,), (64,), strict=True)) in ("race", "uninitialised")
+    assert kind(body, SimulatedLaunch((1,), (64,), strict=True)) in ("race", "uninitialised")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,7 @@ def test_a_load_that_nothing_comes_of_is_noted():
     ],
 )
 def test_verdicts_and_their_places(body, expected, where):
-    launch = Launch((1,), (64,), seconds=0.3 if expected == "timeout" else 60)
+    launch = SimulatedLaunch((1,), (64,), seconds=0.3 if expected == "timeout" else 60)
     verdict = run_source(kernel(body), [ZEROS], [], launch).verdict
     assert verdict.kind == expected
     # where the time ran out is not known if it was between two accesses
@@ -211,15 +215,15 @@ def test_verdicts_and_their_places(body, expected, where):
 def test_more_memory_than_a_thread_has_is_a_fault():
     """Which fault it is depends on how clang lays out the stack: 15 runs into its end, 16 and 19 write past it."""
     body = "float a[100000]; for (uint j = 0; j < 100000; j++) a[j] = out[j % 64]; out[i] = a[i];"
-    assert kind(body, Launch((1,), (64,))) in ("trap", "out_of_bounds")
+    assert kind(body, SimulatedLaunch((1,), (64,))) in ("trap", "out_of_bounds")
 
 
 @pytest.mark.parametrize(
     ("launch", "message"),
     [
-        (Launch((1,), (32, 33)), "1056 threads a threadgroup; Metal allows 1024"),
-        (Launch((0,), (1,)), "is empty"),
-        (Launch((1,), (65,)), "65 threads a threadgroup; Metal allows 64"),
+        (SimulatedLaunch((1,), (32, 33)), "1056 threads a threadgroup; Metal allows 1024"),
+        (SimulatedLaunch((0,), (1,)), "is empty"),
+        (SimulatedLaunch((1,), (65,)), "65 threads a threadgroup; Metal allows 64"),
     ],
 )
 def test_limits(launch, message):
@@ -231,7 +235,7 @@ def test_limits(launch, message):
 
 def test_32_buffers_are_too_many():
     parameters = ", ".join(f"device float *b{i}" for i in range(32))
-    verdict = run_source(kernel("b0[0] = 1;", parameters), [ZEROS] * 32, [], Launch()).verdict
+    verdict = run_source(kernel("b0[0] = 1;", parameters), [ZEROS] * 32, [], SimulatedLaunch()).verdict
     assert verdict == Verdict("limit", "32 buffers; Metal allows 31")
 
 
@@ -243,16 +247,16 @@ def test_memory_ends_where_it_says():
     del memory
     assert bytes(view) == bytes(range(8, 16))
     assert set(SharedMemory(5).view) == {0xFF}
-    with pytest.raises(ValueError, match="8 bytes from 40 on are no part of 40"):
+    with pytest.raises(ValueError, match="8 bytes from 40 on exceed the memory of 40"):
         SharedMemory(40).part(40, 8)
 
 
 def test_a_launch_of_a_part_of_memory_may_not_leave_it():
     memory = SharedMemory.of(ZEROS)
     made = Kernel(compile_metal(kernel("out[i] = 1;")), "k")
-    assert made.run([memory.part(64, 128)], [], Launch((1,), (32,))).ok
+    assert made.run([memory.part(64, 128)], [], SimulatedLaunch((1,), (32,))).ok
     assert np.frombuffer(memory.view, np.float32).tolist() == [0] * 16 + [1] * 32 + [0] * 16
-    assert made.run([memory.part(64, 128)], [], Launch((1,), (33,))).kind == "out_of_bounds"
+    assert made.run([memory.part(64, 128)], [], SimulatedLaunch((1,), (33,))).kind == "out_of_bounds"
 
 
 def test_all_three_orders_are_compared():

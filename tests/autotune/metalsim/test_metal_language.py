@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotune.metalsim import Launch, run_orders
+from autotune.metalsim import SimulatedLaunch, run_orders
 
 HEAD = "#include <metal_stdlib>\nusing namespace metal;\n"
 
@@ -17,7 +17,7 @@ def run(body, inputs, out, launch=None, parameters=""):
     attributes = "uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]"
     source = f"{HEAD}kernel void k({', '.join([*names, f'device {kind} *out', attributes])}) {{ {body} }}"
     given = [np.ascontiguousarray(a).tobytes() for _, a in inputs]
-    result = run_orders(source, [*given, array.tobytes()], [], launch or Launch((1,), (max(len(array), 1),)))
+    result = run_orders(source, [*given, array.tobytes()], [], launch or SimulatedLaunch((1,), (max(len(array), 1),)))
     assert result.verdict.ok, result.verdict
     return np.frombuffer(result.buffers[-1], array.dtype)
 
@@ -145,7 +145,7 @@ def test_matrices(kind):
             convert += f"{matrix}.thread_elements()[{e}] = ({kind}){source}.thread_elements()[{e}];"
     body = convert + "simdgroup_multiply_accumulate(c, a, b, c); simdgroup_store(c, out, 8);"
     out = ("float", np.zeros(64, np.float32))
-    found = run(body, [("float", a), ("float", b.T)], out, Launch((1,), (32,)))
+    found = run(body, [("float", a), ("float", b.T)], out, SimulatedLaunch((1,), (32,)))
     assert (found.reshape(8, 8) == a @ b + 1).all()
 
 
@@ -153,7 +153,9 @@ def test_places_of_matrix_elements():
     body = "simdgroup_float8x8 m; simdgroup_load(m, in0, 8);"
     body += "out[2 * lane] = m.thread_elements()[0]; out[2 * lane + 1] = m.thread_elements()[1];"
     numbers = np.arange(64, dtype=np.float32)
-    found = run(body, [("float", numbers)], ("float", np.zeros(64, np.float32)), Launch((1,), (32,))).reshape(32, 2)
+    found = run(body, [("float", numbers)], ("float", np.zeros(64, np.float32)), SimulatedLaunch((1,), (32,))).reshape(
+        32, 2
+    )
     lane = np.arange(32)
     row, column = lane // 2 % 4 + lane // 16 * 4, lane % 2 * 2 + lane // 8 % 2 * 4
     assert (found[:, 0] == row * 8 + column).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.metalsim import Launch, MetalFault, compile_metal, run_source
+from autotune.metalsim import MetalFault, SimulatedLaunch, compile_metal, run_source
 from autotune.metalsim.translate import TranslationError, translate
 
 
@@ -41,12 +41,12 @@ def test_lines_stay():
     source = (
         "/* one\n two */ // three\nkernel void k(\n  device float *a\n) {\n  threadgroup float\n b[2]; a[0] = c;\n}"
     )
-    assert run_source(source, [bytes(4)], [], Launch()).verdict.where.startswith("kernel.metal:7:")
+    assert run_source(source, [bytes(4)], [], SimulatedLaunch()).verdict.where.startswith("kernel.metal:7:")
 
 
 def test_comments_are_no_code():
     source = "kernel void k(device float *a /* , device float *b */) { // threadgroup float c[9000000];\n a[0] = 5; }"
-    assert run_source(source, [bytes(4)], [], Launch()).verdict.ok
+    assert run_source(source, [bytes(4)], [], SimulatedLaunch()).verdict.ok
 
 
 def test_threadgroup_memory_in_its_spellings():
@@ -56,6 +56,6 @@ def test_threadgroup_memory_in_its_spellings():
         "alignas(16) threadgroup", "threadgroup"
     )
     source += " *q = 3; y[1][2] = half2(1, 2); z[3] = 4; w[1] = 5; a[0] = x + y[1][2].y + z[3] + w[1]; }"
-    result = run_source(source, [bytes(4)], [], Launch(strict=True))
+    result = run_source(source, [bytes(4)], [], SimulatedLaunch(strict=True))
     assert result.verdict.ok, result.verdict
     assert result.buffers[0] == b"\0\0\x60\x41"  # 14

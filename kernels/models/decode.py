@@ -1,4 +1,4 @@
-"""The launches of a decode step, which reads every weight for one token: what can share a launch does."""
+"""The launches of a decode step. Every weight is read for one token, so operations share launches wherever possible."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
 
 
-class OneToken(Builder):
-    """Norms ride along with the weights that follow them; attention is divided into runs of positions on a GPU."""
+class DecodeBuilder(Builder):
+    """Norms are fused with the linears that follow. On a GPU, attention is split over the context."""
 
     def rmsnorm_linear(
         self, x: Source, norm: TensorInfo, projections: Sequence[Projection], name: str

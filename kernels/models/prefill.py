@@ -1,4 +1,4 @@
-"""The launches of a pass over many tokens of a prompt: each weight is a product by itself, which is work enough."""
+"""The launches of a pass over many tokens of a prompt. Each weight is a launch of its own, which is enough work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 from kernels.ops.experts.spec import ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
 
 
-class ManyTokens(Builder):
-    """Norms are launches of their own; tokens are sorted by expert, so that they share an expert's weights."""
+class PrefillBuilder(Builder):
+    """Norms are separate launches. Tokens are sorted by expert, so that tokens of one expert share its weights."""
 
     def rmsnorm_linear(
         self, x: Source, norm: TensorInfo, projections: Sequence[Projection], name: str
@@ -47,7 +47,10 @@ class ManyTokens(Builder):
         return self._weighted_sum(each, probs, dim, e.used, name, add)
 
     def _product(self, e: Experts, given: tuple[Projection, str, str], inputs: dict[str, Source], name: str) -> Value:
-        """A weight of the experts times an x of the token, or of each of its experts."""
+        """Adds a product of one of the experts' weights: with one x for each token, or one for each (token, expert).
+
+        given: (projection, operand of its weight, operand of its bias).
+        """
         dim, n = e.sizes
         per_token = given[0] is not e.down
         rows, columns = (n, dim) if per_token else (dim, n)
@@ -67,7 +70,7 @@ class ManyTokens(Builder):
         return self._weighted_sum(each, probs, weight.shape[0], 1, name, add)
 
     def _weighted_sum(self, each: Value, probs: Value, dim: int, used: int, name: str, add: Source | None) -> Value:
-        """What each of a token's experts made, [m, used * dim], times its routing weight: [m, dim]"""
+        """The outputs of each token's experts, [m, used * dim], weighted and summed: [m, dim]"""
         expect(each, used * dim, "expert_sum.x")
         inputs, epilogue = added({"x": each, "probs": probs}, add)
         (out,) = self.add(ExpertSum(dim, used, epilogue), inputs, {name: dim}, products=used * dim)
