@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
-from support import gguf_files, kernel_runs
+from support import kernel_runs
 from support.cli import run
 from support.cpu_device import cpu
-from support.full_disk import room_for
 from support.small_cases import CASES
 from support.tiers import few_of
 
 from autotune.check_report import against
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
-from autotune.model_check.float_twin import temporary_twin, write_float_twin
 from autotune.model_check.llama_cpp import LlamaCheck
 from autotune.model_check.parting import difference
 from autotune.model_check.whole import Asked, checks
-from db.errors import FileError
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
 
 CONTEXT = 64
 LENGTHS = (1, 2, 17, 18, 33)
-Loaded = Callable[[str], Transformer]
 
 
 @pytest.fixture(scope="module")
@@ -206,116 +194,6 @@ def test_what_differs_from_llama_cpp_is_told(off: float, equal: int, reason: str
 def test_a_prompt_longer_than_the_context_is_left_out(folder: Path) -> None:
     model = opened(written(folder, "llama"))
     assert {c.length for c in check_paths(model, [1] * CONTEXT, (2, CONTEXT, 70, 513))} == {2, CONTEXT}
-
-
-def test_a_float_twin_has_the_same_keys_and_values(folder: Path, tmp_path: Path) -> None:
-    path = written(folder, "llama")
-    write_float_twin([path], tmp_path / "twin.gguf")
-    ours, twin = gguf.GGUFReader(path), gguf.GGUFReader(tmp_path / "twin.gguf")
-
-    def keys(reader: gguf.GGUFReader) -> dict[str, object]:
-        return {name: f.contents() for name, f in reader.fields.items() if not name.startswith("GGUF.")}
-
-    assert keys(twin) == keys(ours)
-    assert [t.name for t in twin.tensors] == [t.name for t in ours.tensors]
-    for a, b in zip(ours.tensors, twin.tensors, strict=True):
-        assert b.tensor_type is gguf.GGMLQuantizationType.F32
-        assert list(a.shape) == list(b.shape)
-        assert np.array_equal(gguf.dequantize(a.data, a.tensor_type).reshape(-1), np.asarray(b.data).reshape(-1))
-
-
-def test_a_split_model_has_one_float_twin(tmp_path: Path) -> None:
-    facts = [("a.weight", (4, 32), "Q8_0"), ("b.weight", (32,), "F32")]
-    paths = []
-    for number, tensor in enumerate(facts):
-        keys = {"split.no": number, "split.count": 2, "split.tensors.count": 2}
-        head = {"general.architecture": "llama", "llama.block_count": 1} if number == 0 else {}
-        paths.append(tmp_path / f"m-0000{number + 1}-of-00002.gguf")
-        gguf_files.write_sparse_gguf(paths[-1], head | keys, [tensor])
-    write_float_twin(paths, tmp_path / "twin.gguf")
-    header = read_header(tmp_path / "twin.gguf")
-    assert {t.name: (t.shape, t.format) for t in header.tensors} == {
-        "a.weight": ((4, 32), "F32"),
-        "b.weight": ((32,), "F32"),
-    }
-    assert header.metadata["llama.block_count"] == 1
-
-
-def test_a_float_twin_without_room_is_an_error(folder: Path) -> None:
-    path = written(folder, "llama")
-    with room_for(1000), pytest.raises(FileError, match=r"twin\.gguf: File too large"), temporary_twin([path]):
-        pass
-
-
-def test_a_float_twin_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "large.gguf"
-    rows = shutil.disk_usage(tmp_path).free // (32 * 256)
-    gguf_files.write_sparse_gguf(path, {"general.architecture": "llama"}, [("a.weight", (rows, 32 * 256), "TQ1_0")])
-    with pytest.raises(FileError, match="GB are free: set TMPDIR"), temporary_twin([path]):
-        pass
-
-
-HOLDS_A_TWIN = """
-import signal, sys, time
-from pathlib import Path
-import click
-from autotune.cli.options import Program
-from autotune.model_check.float_twin import temporary_twin
-
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # after nohup it would be ignored
-
-@click.group(cls=Program)
-def main(): pass
-
-@main.command()
-@click.argument("model")
-def hold(model):
-    with temporary_twin([Path(model)]):
-        print("held", flush=True)
-        time.sleep(60)
-
-main()
-"""
-
-
-@contextlib.contextmanager
-def holding_a_twin(model: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has written a model's twin, and waits."""
-    command = [sys.executable, "-c", HOLDS_A_TWIN, "hold", str(model)]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            assert len(list(temporary.glob("*/twin.gguf"))) == 1
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_ended_leaves_no_float_twin(number: signal.Signals, folder: Path, tmp_path: Path) -> None:
-    with holding_a_twin(written(folder, "llama"), tmp_path) as process:
-        process.send_signal(number)
-        assert process.wait(30) == 128 + number
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_float_twin_of_a_killed_process_is_removed_and_one_in_use_is_not(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = written(folder, "llama")
-    with holding_a_twin(model, tmp_path) as killed:
-        (used,) = tmp_path.iterdir()
-        with temporary_twin([model]) as twin:
-            assert {path.name for path in tmp_path.iterdir()} == {used.name, twin.parent.name}
-        killed.kill()
-        killed.wait()
-        assert used.exists()
-        with temporary_twin([model]) as twin:
-            assert list(tmp_path.iterdir()) == [twin.parent]
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

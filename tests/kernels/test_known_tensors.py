@@ -278,16 +278,6 @@ def test_experts_are_where_the_keys_say(architecture: str, block: Shapes, keys: 
         plan_passes(made.model(architecture, {**made.MODELS[architecture][0], **block}, keys))
 
 
-def test_biases_of_a_dense_ffn_take_a_launch_a_weight() -> None:
-    block = {**made.MODELS["llama"][0], **DENSE_BIASES}
-    for gone in ((), ("ffn_gate.bias",), ("ffn_up.bias",), ("ffn_gate.bias", "ffn_up.bias")):
-        header = made.model("llama", {name: shape for name, shape in block.items() if name not in gone})
-        launches = [x for x in plan_passes(header).decode.launches if any("ffn" in name for name in x.tensors)]
-        dense = ["gate_up", "linear"] if len(gone) == 2 else ["rmsnorm", "linear", "linear", "linear"]
-        assert [x.op for x in launches] == dense * made.LAYERS
-        assert all(variants(x.workload(1, "float32")) for x in launches)
-
-
 NAMES = sorted({of_layer(name) for row in TENSORS for name in row.names} | {name for _, name, _ in NOT_THEIRS})
 SHAPES = st.lists(st.sampled_from([1, 2, 3, 8, 32, 64, 128, 256, 512]), min_size=1, max_size=4).map(tuple)
 
