@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
@@ -16,27 +16,37 @@ if TYPE_CHECKING:
     from autotune.workloads import ModelWorkload
 
 
-class Bar:
-    """A bar for a sweep. It counts seconds of the budget, so that the ETA is also correct within a workload. shown:
-    False draws nothing."""
+class _Drawn:
+    """A bar of tqdm, which is closed at the end of its context."""
 
-    def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
-        _prepare()
-        self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
-        self._bar = tqdm(
-            total=count * self._budget_seconds,
-            disable=not shown or not count,
-            file=sys.stderr,
-            leave=False,
-            smoothing=0,
-            bar_format="{percentage:3.0f}% |{bar:16}| ETA {remaining}  {desc}",
-        )
+    def __init__(self, **options: Any) -> None:
+        tqdm.set_lock(threading.RLock())  # tqdm's default is a multiprocessing lock, which starts a helper process
+        tqdm.monitor_interval = 0  # disables the thread that redraws bars
+        self._bar = tqdm(file=sys.stderr, leave=False, **options)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.close()
+
+    def clear(self) -> None:
+        """Makes room for a line of output."""
+        self._bar.clear()
+
+
+class Bar(_Drawn):
+    """A bar for a sweep. It counts seconds of the budget, so that the ETA is also correct within a workload. shown:
+    False draws nothing."""
+
+    def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
+        self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
+        super().__init__(
+            total=count * self._budget_seconds,
+            disable=not shown or not count,
+            smoothing=0,
+            bar_format="{percentage:3.0f}% |{bar:16}| ETA {remaining}  {desc}",
+        )
 
     def update(self, w: ModelWorkload, p: Progress) -> None:
         """Shows the progress of a search. Time beyond the budget, which baselines may take, does not move the bar."""
@@ -51,40 +61,20 @@ class Bar:
         self._done += 1
         self._move(0)
 
-    def clear(self) -> None:
-        """Makes room for a line of output."""
-        self._bar.clear()
-
     def _move(self, seconds: float) -> None:
         target = self._done * self._budget_seconds + seconds
         self._bar.update(max(0.0, min(target, self._bar.total or target) - self._bar.n))
 
 
-class Counter:
+class Counter(_Drawn):
     """A bar that counts steps. The total grows if there are more steps than expected. shown: False draws nothing."""
 
     def __init__(self, what: str, count: int, shown: bool) -> None:
-        _prepare()
         shape = "{percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {desc}, ETA {remaining}"
-        self._bar = tqdm(total=count, disable=not shown, file=sys.stderr, leave=False, bar_format=shape, desc=what)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.close()
+        super().__init__(total=count, disable=not shown, bar_format=shape, desc=what)
 
     def step(self) -> None:
         """Counts a finished step."""
         if self._bar.total and self._bar.n >= self._bar.total:
             self._bar.total += 1
         self._bar.update(1)
-
-    def clear(self) -> None:
-        """Makes room for a line of output."""
-        self._bar.clear()
-
-
-def _prepare() -> None:
-    tqdm.set_lock(threading.RLock())  # tqdm's default is a multiprocessing lock, which starts a helper process
-    tqdm.monitor_interval = 0  # disables the thread that redraws bars

@@ -12,7 +12,7 @@ from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Heads, Latent, Projection, Rotation
 from kernels.models.model import Model
-from kernels.models.plan import Columns, Read, Value
+from kernels.models.plan import Read, Value
 from kernels.models.rope import RopeScaling
 
 
@@ -30,7 +30,9 @@ def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
         found = plan.rmsnorm_linear(x, norm, projections, "qkv")
     else:
         found = plan.linears(x, projections, "qkv")
-    q, k, v = _split(found, widths)  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
+    if len(found) == 1:  # one weight produced all three
+        found = found[0].value.split(widths)
+    q, k, v = found  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
     norms = _head_norms(model, block, a)
     if isinstance(norms, dict):  # a norm over all heads at once (olmoe) is a separate launch
         q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
@@ -53,9 +55,7 @@ def heads_of(model: Model, layer: int) -> Heads:
     wide = arch.wide_scale_layers == hp.integer("block_count")
     scale = hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5
     cap = hp.number("attn_logit_softcapping", arch.softcap)
-    sinks = hp.tensor(f"blk.{layer}.attn_sinks.weight")
-    if sinks is not None:
-        hp.vector(sinks.name, heads)
+    sinks = hp.optional_vector(f"blk.{layer}.attn_sinks.weight", heads)
     return Heads(heads, kv_heads, head_dim, value_dim, window_of(model, layer), scale, cap, sinks)
 
 
@@ -99,14 +99,6 @@ def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Project
         return model.projections([(f"{block}attn_qkv", sum(widths))], model.dim)
     names = (f"{block}attn_{name}" for name in ("q", "k", "v"))
     return model.projections(list(zip(names, widths, strict=True)), model.dim)
-
-
-def _split(found: tuple[Columns, ...], widths: tuple[int, int, int]) -> tuple[Columns | Value, ...]:
-    """q, k and v. If one weight produced all three, its output is split into columns."""
-    if len(found) > 1:
-        return found
-    starts = (0, widths[0], widths[0] + widths[1])
-    return tuple(found[0].value[start : start + width] for start, width in zip(starts, widths, strict=True))
 
 
 def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorInfo] | dict[str, TensorInfo] | None:

@@ -58,10 +58,7 @@ class LinearBuilder(PassBuilder):
             of_group = projections[len(found) : len(found) + len(group)]
             label = f"{name}.{i}" if len(groups) > 1 else name
             out = self._linear(x, group, [p.bias for p in of_group], label)
-            first = 0
-            for p in of_group:
-                found.append(out[first : first + p.n])
-                first += p.n
+            found += out.split(p.n for p in of_group)
         return tuple(found)
 
     def _linear(

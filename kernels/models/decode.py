@@ -32,11 +32,7 @@ class DecodeBuilder(Builder):
         reads = (*whole(norm=norm), *stacked(weights), *(Read("bias", bias) for bias in biases))
         spec = RmsNormLinear(parts(weights), k, value.columns or 0, self.eps, "bias" if biases else "none")
         (out,) = self.add(spec, {"x": value}, {name: n}, reads=reads, products=n * k)
-        found, first = [], 0
-        for p in projections:
-            found.append(out[first : first + p.n])
-            first += p.n
-        return tuple(found)
+        return out.split(p.n for p in projections)
 
     def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
         if weights.biased:

@@ -71,14 +71,13 @@ def routing_of(model: Model, block: str, rows: int) -> Routing:
     taken = hp.integer("expert_group_used_count") if groups > 1 else 1
     if groups > 1 and (experts % groups or taken > groups or used > experts // groups * taken):
         raise hp.error(f"{used} experts cannot come from {taken} of {groups} groups of {experts} experts")
-    bias = hp.tensor(f"{block}exp_probs_b.bias")
     return Routing(
         experts,
         used,
         GATINGS.get(number, arch.gating),
         hp.flag("expert_weights_norm", arch.normalised),
         hp.number("expert_weights_scale", 0.0) or 1.0,
-        None if bias is None else hp.vector(bias.name, experts),
+        hp.optional_vector(f"{block}exp_probs_b.bias", experts),
         max(groups, 1),
         taken,
     )

@@ -106,6 +106,10 @@ class Hyperparameters:
         """A required vector [n]."""
         return self._shaped(name, (n,))
 
+    def optional_vector(self, name: str, n: int) -> TensorInfo | None:
+        """A vector [n], or None if the file does not have it."""
+        return self.vector(name, n) if name in self._tensors else None
+
     def stack(self, name: str, shape: tuple[int | None, int | None, int | None] = (None, None, None)) -> TensorInfo:
         """A required stack of weights [experts or heads, n, k]. None accepts any size."""
         return self._shaped(name, shape)

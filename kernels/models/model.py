@@ -71,9 +71,8 @@ class Model:
 
     def projection(self, name: str, n: int | None = None, k: int | None = None) -> Projection:
         """The weight [n, k] called `name`, with its bias [n] if the file has one. None accepts any size."""
-        hp, weight = self.hp, self.hp.matrix(f"{name}.weight", n=n, k=k)
-        bias = hp.tensor(f"{name}.bias")
-        return Projection(weight, None if bias is None else hp.vector(bias.name, weight.shape[0]))
+        weight = self.hp.matrix(f"{name}.weight", n=n, k=k)
+        return Projection(weight, self.hp.optional_vector(f"{name}.bias", weight.shape[0]))
 
     def projections(self, names: Sequence[tuple[str, int]], k: int) -> list[Projection]:
         """Weights [n, k] that share an input, from (name, n). Raises HeaderError if only some of them have a bias."""

@@ -20,7 +20,7 @@ from kernels.models.check_keys import ignored_keys
 from kernels.models.check_tensors import left_out, listed
 from kernels.models.decode import DecodeBuilder
 from kernels.models.ffn import experts_of, feed_forward
-from kernels.models.header import Header, HeaderError, TensorInfo
+from kernels.models.header import Header, HeaderError
 from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.layer_parts import Experts, Projection
 from kernels.models.model import Model
@@ -79,14 +79,9 @@ def _decode(model: Model, plan: Builder) -> Pass:
     hp, x = model.hp, _blocks(model, plan)  # x: [1, dim]
     table = hp.matrix(TOKEN_EMBEDDING, k=model.dim)
     weight = table if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, n=table.shape[0], k=model.dim)
-    head = Projection(weight, _bias(hp))
+    head = Projection(weight, hp.optional_vector("output.bias", table.shape[0]))
     (logits,) = plan.rmsnorm_linear(x, hp.vector(OUTPUT_NORM, model.dim), [head], "logits")  # [1, vocabulary]
     return plan.finished(logits=logits.value, next=plan.argmax(logits.value, head.n, "next"))
-
-
-def _bias(hp: Hyperparameters) -> TensorInfo | None:
-    bias = hp.tensor("output.bias")
-    return None if bias is None else hp.vector(bias.name, hp.need(TOKEN_EMBEDDING).shape[0])
 
 
 def _prompt(model: Model, plan: Builder) -> Pass:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 from db.records import Workload
 from kernels.models.header import TensorInfo
@@ -39,6 +40,11 @@ class Value:
         if self.columns is None:
             raise PlanError(f"{self.label} has no columns")
         return Columns(self, columns.start or 0, self.columns if columns.stop is None else columns.stop)
+
+    def split(self, widths: Iterable[int]) -> tuple[Columns, ...]:
+        """Adjacent ranges of columns of these widths, from the first column on."""
+        ends = tuple(accumulate(widths))
+        return tuple(self[start:end] for start, end in zip((0, *ends), ends, strict=False))
 
     def __str__(self) -> str:
         return self.label

@@ -92,8 +92,8 @@ MUTANTS = (
     Mutant(
         "sinks are not found",
         ATTENTION,
-        "    if sinks is not None:\n",
-        "    sinks = None\n    if sinks is not None:\n",
+        'hp.optional_vector(f"blk.{layer}.attn_sinks.weight", heads)',
+        "None",
         said("gpt-oss"),
     ),
     Mutant(

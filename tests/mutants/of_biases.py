@@ -9,7 +9,7 @@ MUTANTS = (
     Mutant(
         "the biases of q, k and v are left out",
         MODEL,
-        "Projection(weight, None if bias is None else hp.vector(bias.name, weight.shape[0]))",
+        'Projection(weight, self.hp.optional_vector(f"{name}.bias", weight.shape[0]))',
         "Projection(weight)",
         said("qwen2"),
     ),
@@ -63,7 +63,11 @@ MUTANTS = (
         said("llama-ffn-biases"),
     ),
     Mutant(
-        "the bias of the logits is left out", PASSES, 'bias = hp.tensor("output.bias")', "bias = None", told("qwen2")
+        "the bias of the logits is left out",
+        PASSES,
+        'hp.optional_vector("output.bias", table.shape[0])',
+        "None",
+        told("qwen2"),
     ),
     Mutant(
         "the router's bias is left out",

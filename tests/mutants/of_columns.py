@@ -9,8 +9,8 @@ MUTANTS = (
     Mutant(
         "k and v of one weight are swapped",
         ATTENTION,
-        "starts = (0, widths[0], widths[0] + widths[1])",
-        "starts = (0, widths[0] + widths[1], widths[0])",
+        "found = found[0].value.split(widths)",
+        "found = tuple(found[0].value.split(widths)[i] for i in (0, 2, 1))",
         said("phi3"),
     ),
     Mutant(
@@ -30,15 +30,16 @@ MUTANTS = (
     Mutant(
         "a prompt's columns of q, k and v all begin where q does",
         BUILD_LINEAR,
-        "                first += p.n\n",
-        "                first += 0\n",
+        "found += out.split(p.n for p in of_group)",
+        "found += [out[: p.n] for p in of_group]",
         said("qwen2"),
     ),
     Mutant(
         "a decode step's columns of k and v begin a column early",
         DECODE,
-        "            first += p.n\n",
-        "            first += p.n - 1\n",
+        "return out.split(p.n for p in projections)",
+        "found = out.split(p.n for p in projections)\n"
+        "        return (found[0], *(out[c.start - 1 : c.stop - 1] for c in found[1:]))",
         said("qwen2"),
     ),
     Mutant("gate and up are swapped", FFN, 'for half in ("gate", "up")]', 'for half in ("up", "gate")]', said("llama")),

@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "the bias that experts are chosen by is left out",
         FFN,
-        'bias = hp.tensor(f"{block}exp_probs_b.bias")',
-        "bias = None",
+        'hp.optional_vector(f"{block}exp_probs_b.bias", experts)',
+        "None",
         said("glm4moe", "deepseek2-groups"),
     ),
     Mutant(
