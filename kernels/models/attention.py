@@ -12,7 +12,7 @@ from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Heads, Latent, Projection, Rotation
 from kernels.models.model import Model
-from kernels.models.plan import Read, Value
+from kernels.models.plan import Columns, Read, Value
 from kernels.models.rope import RopeScaling
 
 
@@ -32,12 +32,12 @@ def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
         found = plan.linears(x, projections, "qkv")
     if len(found) == 1:  # one weight produced all three
         found = found[0].value.split(widths)
-    q, k, v = found  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
+    qkv: list[Columns | Value] = [*found]  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
     norms = _head_norms(model, block, a)
     if isinstance(norms, dict):  # a norm over all heads at once (olmoe) is a separate launch
-        q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))
+        qkv[:2] = [plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]
         norms = None
-    q_turned, k_cache, v_cache = plan.rope_cache_store([q, k, v], a, rotation(model, plan, a, layer), norms, layer)
+    q_turned, k_cache, v_cache = plan.rope_cache_store(qkv, a, rotation(model, plan, a, layer), norms, layer)
     attended = plan.flash(q_turned, k_cache, v_cache, a)  # [m, heads * value_dim]
     return model.add_output(plan, block, x, attended, "attn_output", "attn")
 
