@@ -128,7 +128,7 @@ MUTANTS = (
     Mutant(
         "norms over all heads of q and k are left out",
         ATTENTION,
-        '        q, k = (plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in (("q", q), ("k", k)))\n',
+        '        qkv[:2] = [plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]\n',
         "",
         said("olmoe"),
     ),
