@@ -1,4 +1,4 @@
-"""What benches that compare Tensor code share: seconds and launches of a captured function. Not a bench itself."""
+"""Measures seconds and launches of a captured function, for benches that compare Tensor code. Not a bench itself."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tinygrad import Device, GlobalCounters, Tensor, TinyJit
 
 @dataclass(frozen=True)
 class Captured:
-    """Of one of the calls that a function makes: how many launches, and its share of the function's seconds."""
+    """Launches and seconds of one call, averaged over the calls that a captured function makes."""
 
     launches: float
     seconds: float
 
 
 def captured(function: Callable[[], Tensor | list[Tensor]], calls: int, rounds: int = 10) -> Captured:
-    """Runs `function`, which makes `calls` calls of what is measured, as TinyJit replays it.
+    """Measures `function`, which makes `calls` calls, as TinyJit replays it.
 
-    Seconds are the median of `rounds` by the wall clock, until the device is done: a captured decode step has the
-    host's share of a launch too.
+    Seconds are the median of `rounds` replays by the wall clock, until the device is done. They include the host's
+    share of each launch, as in a captured decode step.
     """
 
     @TinyJit
@@ -31,7 +31,7 @@ def captured(function: Callable[[], Tensor | list[Tensor]], calls: int, rounds: 
         Tensor.realize(*(results if isinstance(results, list) else [results]))
 
     GlobalCounters.reset()
-    step()  # not captured yet: each launch counts
+    step()  # not captured yet, so that every launch is counted
     launches = GlobalCounters.kernel_count
     for _ in range(2):
         step()
@@ -46,9 +46,10 @@ def captured(function: Callable[[], Tensor | list[Tensor]], calls: int, rounds: 
 
 
 def chained(call: Callable[[Tensor, int], Tensor | tuple[Tensor, ...]], x: Tensor, calls: int, rounds: int) -> Captured:
-    """`call(input, number)` -> its results, each call waiting for the one before: its input is x plus a trace of that
-    one's last result, added by a launch that counts in the seconds, as what feeds an op in a model does, and not in
-    the launches.
+    """Measures `call(input, number)` in a chain, in which each call waits for the one before.
+
+    The input of each call is x plus a trace of the last call's result. A separate launch adds the trace. It is included
+    in the seconds, like a launch that produces an op's input in a model, but not in the launches.
     """
 
     def function() -> list[Tensor]:

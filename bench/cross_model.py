@@ -1,12 +1,12 @@
-"""Claim: a token's time follows the bytes that it reads, not the number of a model's kernels.
+"""Claim: a token's time depends on the bytes that it reads, not on the number of a model's kernels.
 
     python -m bench.cross_model --models youtu-llm-2b deepseek-v2-lite glm-4.7-flash --tokens 64
     python -m bench.cross_model --layers 2 --compare      # the first two blocks of each: fits a small machine
 
-Each model of tests/data/models at its real shapes, with random valid blocks, decodes on the device that DEV names with
-the schedules that a lookup finds; --compare adds tinygrad.llm as it is. One after the other, each in a process of its
-own; times are of whole tokens by the wall clock. The bytes of a token are those that it must read: weights, of which
-only the experts that it uses, and the cache up to the last token. Prints a table, then one JSON line.
+Each model of tests/data/models decodes on the device that DEV names, at its real shapes and with random valid blocks,
+with the schedules that a lookup finds. --compare adds unmodified tinygrad.llm. Each run has its own process, one after
+the other. Times are of whole tokens by the wall clock. The bytes of a token are those that it must read: the weights,
+with only the experts that it uses, and the cache up to the last token. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RUNS = {"ours": ours, "tinygrad.llm": tinygrad_llm}
 
 
 def bench(model: str, args: argparse.Namespace) -> Row:
-    """What one model's file says, and what each of the runs took."""
+    """The facts of one model's file, and the results of each run."""
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         start = time.perf_counter()
         path = real_model(model, Path(folder), args.layers)
@@ -70,11 +70,11 @@ def line(row: Row, name: str, first_seconds: float | None) -> str:
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="names in tests/data/models")
-    parser.add_argument("--layers", type=int, help="only so many first blocks of each")
-    parser.add_argument("--compare", action="store_true", help="tinygrad.llm too")
+    parser.add_argument("--layers", type=int, help="use only this number of blocks of each model")
+    parser.add_argument("--compare", action="store_true", help="measure tinygrad.llm too")
     options.add_decoding(parser, RUNS, prompt=2, tokens=64)
     parser.add_argument("--db", help="the store to look schedules up in (default: the user's)")
-    parser.add_argument("--folder", help="where the models' files may be written for a while")
+    parser.add_argument("--folder", help="the folder for the temporary files of models")
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())

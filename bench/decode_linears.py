@@ -3,8 +3,8 @@
     python -m bench.decode_linears llama-3.1-8b --budget 30 --stock 2
 
 MODEL is a GGUF or the name of one in tests/data/models. Sweeps its workloads at one token into a temporary store on the
-device that DEV names, then times each winner with cold weights, in chains of dependent and of independent launches,
-and runs tinygrad's own BEAM search on the first --stock workloads, timing what it found in the same way. Prints a
+device that DEV names. Then times each winner with cold weights, in chains of dependent and of independent launches.
+Also runs tinygrad's own BEAM search on the first --stock workloads, and times its results in the same way. Prints a
 table, then one JSON line.
 """
 
@@ -45,8 +45,8 @@ from support.gguf_files import load_model, write_sparse_gguf  # noqa: E402
 
 Row = dict[str, Any]
 
-# run in a process of its own: stock BEAM opens the device and times there. The kernel is `factored` with one
-# accumulator, the form that stock BEAM does best with
+# Runs in its own process, because tinygrad's BEAM opens the device and times there. The kernel is `factored` with one
+# accumulator, the form that works best with tinygrad's BEAM.
 _STOCK = """
 import json, sys, time
 from dataclasses import replace
@@ -73,7 +73,7 @@ def model_path(name: str, folder: Path) -> Path:
 
 
 def stock_beam(w: Workload, width: int, workers: int) -> tuple[Schedule, float]:
-    """What tinygrad's BEAM=width finds for the plain factored kernel, and its search's seconds."""
+    """The schedule that tinygrad's BEAM=width finds for the `factored` kernel, and the seconds of the search."""
     from db.codec import workload_to_json
 
     plain = next(s for s in heuristic(w, os.environ.get("DEV", "CPU").split(":")[0]) if s.variant == "factored")
@@ -88,7 +88,7 @@ def stock_beam(w: Workload, width: int, workers: int) -> tuple[Schedule, float]:
 
 
 def plain(w: Workload) -> Workload:
-    """The linear of the same shape and nothing else."""
+    """The linear of the same shape without an epilogue."""
     return Workload("linear", w.format, w.n, w.k, w.m, w.x_dtype, w.out_dtype)
 
 
@@ -99,7 +99,7 @@ def compiled(pool: CompilePool, w: Workload, schedules: Sequence[Schedule]) -> l
 
 
 def timed(runner: Runner, pool: CompilePool, w: Workload, schedules: Sequence[Schedule]) -> list[tuple[float, float]]:
-    """(independent, chained) median seconds of each schedule; the chained ones are taken in turn."""
+    """(independent, chained) median seconds of each schedule. The chained samples are taken in turn."""
     runner.prepare(w)
     programs = compiled(pool, w, schedules)
     present = [p for p in programs if p is not None]

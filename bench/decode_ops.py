@@ -3,10 +3,10 @@
     python -m bench.decode_ops qwen3-8b --budget 8
 
 MODEL is a GGUF or the name of one in tests/data/models. Tunes every op of its decode step into a temporary store on the
-device that DEV names, and has tinygrad lower the same maths written as plain Tensor code (`bench/tinygrad_ops.py`).
-Ours: seconds of a launch in a chain of cold, dependent launches, on the device's clock. tinygrad's: of a captured
-function over many cold copies, by the wall clock; its launches may overlap, which flatters it. Prints a table, then one
-JSON line.
+device that DEV names, and lets tinygrad lower the same maths written as plain Tensor code (`bench/tinygrad_ops.py`).
+Our seconds are of a launch in a chain of cold, dependent launches, on the device's clock. tinygrad's are of a captured
+function over many cold copies, by the wall clock. Its launches may overlap, which makes its times too small. Prints a
+table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PART_OF = {"flash_combine": "attention's lowering above"}
 
 
 def tinygrad_itself(w: Workload, timeout_seconds: float) -> Row:
-    """Launches and seconds of tinygrad's lowering, in a process of its own; or why there are none."""
+    """Launches and seconds of tinygrad's lowering, from its own process, or the reason why it failed."""
     return in_own_process("bench.decode_ops", ["--lower", json.dumps(workload_to_json(w))], timeout_seconds)
 
 
@@ -79,7 +79,7 @@ def table(rows: list[Row]) -> None:
 
 
 def totals(rows: list[Row]) -> Row:
-    """Of one token: launches and seconds of ours and of tinygrad's, where both are known."""
+    """Launches and seconds of one token, for ours and for tinygrad's where both are known."""
     both = [r for r in rows if r["seconds"] and ("seconds" in r["tinygrad"] or r["op"] in PART_OF)]
     return {
         "launches": sum(r["count"] for r in rows),
@@ -108,7 +108,7 @@ def main() -> None:
         with Runner(choice) as runner:
             info = runner.describe()
             rows, sweep_seconds = bench(args, runner, Path(folder))
-        for row in rows:  # after our runner has left the device: time alone
+        for row in rows:  # our runner has closed the device, so that nothing else uses it
             w = workload_from_json({k: row[k] for k in _WORKLOAD if k in row})
             row["tinygrad"] = {} if w.op in PART_OF else tinygrad_itself(w, args.timeout)
     found = totals(rows)

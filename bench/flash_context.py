@@ -1,12 +1,13 @@
-"""Claim: attention is parallel over the context: its time grows far slower than that of a loop over the context.
+"""Claim: attention is parallel over the context, so that its time grows far slower than that of a loop over the
+context.
 
     python -m bench.flash_context --heads 32 --kv-heads 8 --head-dim 128 --longest 32768
 
-On the device that DEV names: one token's attention under the default schedule, split over the context, with the launch
-that puts the splits together, against the same mathematics by one workgroup for each group of heads that takes
-the positions one after the other. One program of each serves all lengths. Times are medians on the device's clock of a
-cache that is as warm as the launch before leaves it; the results of both are compared. Prints a table, then one JSON
-line.
+Compares two kernels on the device that DEV names. The first is one token's attention under the default schedule, split
+over the context, with the launch that combines the splits. The second computes the same with one workgroup for each
+group of heads, which processes the positions one after the other. One program of each serves all lengths. Times are
+medians on the device's clock, with a cache as warm as the last launch left it. The results of both are compared. Prints
+a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def attention(a: argparse.Namespace, splits: int, ctx: int) -> Workload:
 
 
 def serial(w: Workload, device: str) -> Schedule:
-    """One warp, else the smallest workgroup, else one thread, for as many heads as it can take."""
+    """A schedule with one warp, else the smallest workgroup, else one thread, for as many heads as possible."""
     found = variants(w, device)
     name = next(name for name in ("warp", "team", "solo") if name in found)
     sizes = {"warp": ("warps", "rows"), "team": ("threads", "tile"), "solo": ("threads",)}[name]
@@ -49,7 +50,7 @@ def serial(w: Workload, device: str) -> Schedule:
 
 
 class Bench:
-    """Programs over one cache, timed."""
+    """Compiles and times programs over one cache."""
 
     def __init__(self, device: OpenDevice, repeats: int) -> None:
         self.device, self.repeats = device, repeats
@@ -60,7 +61,7 @@ class Bench:
         return compile_program(sink.build(w, schedule, ren), ren, max_uops=MAX_UOPS)
 
     def buffers(self, w: Workload, given: Buffers) -> Buffers:
-        """A buffer for each operand: that of its name among those given, else one of normal values."""
+        """A buffer for each operand: the given one of its name, else a new one with normally distributed values."""
         return {o.name: given.get(o.name) or self._normal(o.shape, o.dtype.itemsize) for o in operands(w)}
 
     def _normal(self, shape: tuple[int, ...], itemsize: int) -> Buffer:

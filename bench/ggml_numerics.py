@@ -1,11 +1,11 @@
-"""Are our kernels right about what ggml means by its formats? Weights quantised and dequantised by ggml itself.
+"""Do our kernels interpret the formats as ggml does? Compares with weights that ggml itself quantised and dequantised.
 
     pip install llama-cpp-python ; python -m bench.ggml_numerics [PATH/TO/libggml-base.so]
 
-`ggml_quantize_chunk` makes blocks from normal random weights, and there are random blocks whose scales are zero,
-denormal or as large as they can be. The type's `to_float` says what both stand for, and every variant's output is
-compared with the float64 product of that. Prints a table, then one JSON line; exit status 1 if an error exceeds LIMIT.
-Timing is not its business.
+`ggml_quantize_chunk` makes blocks from normally distributed weights. Additional random blocks have scales that are
+zero, denormal or as large as possible. The type's `to_float` dequantises both, and the output of every variant is
+compared with the float64 product of the result. Prints a table, then one JSON line. Exits with status 1 if an error
+exceeds LIMIT. It measures no times.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ TOKENS = (1, 3)
 
 
 class GgmlError(ValueError):
-    """ggml's library is not here, or does not know a type."""
+    """ggml's library cannot be loaded, or does not know a type."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`error` is ||out - ref|| / ||ref||, the worst over the tokens, and over the rows that ggml quantised and the rows
-    of each edge; `dequantized`: the same of `kernels.formats.reference`'s weights against ggml's."""
+    """error: ||out - ref|| / ||ref||, the largest over the tokens, the rows that ggml quantised, and the rows of each
+    edge case. dequantized: the same for the weights of `kernels.formats.reference` against ggml's."""
 
     format: str
     variant: str
@@ -56,14 +56,14 @@ class _TypeTraits(ctypes.Structure):
 
 
 def library_path() -> Path | None:
-    """ggml's base library in an installed llama-cpp-python, without importing that."""
+    """ggml's base library in an installed llama-cpp-python, which is not imported."""
     spec = importlib.util.find_spec("llama_cpp")
     folders = [Path(p) / "lib" for p in (spec.submodule_search_locations or ())] if spec else []
     return next((f for folder in folders for f in sorted(folder.glob("*ggml-base.[sd]*"))), None)
 
 
 class Ggml:
-    """The two functions of ggml that matter here. Raises GgmlError for a library that does not load."""
+    """ggml's functions to quantise and dequantise. Raises GgmlError if the library cannot be loaded."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -86,7 +86,7 @@ class Ggml:
             return source.view(np.uint8).reshape(n, -1)
         sizes = (ctypes.c_int64(0), ctypes.c_int64(n), ctypes.c_int64(k))
         kind = ctypes.c_int(GGMLQuantizationType[format])
-        # IQ1_S, IQ2_XXS and IQ2_XS are refused without the importance of each column: here they are equal
+        # IQ1_S, IQ2_XXS and IQ2_XS need the importance of each column; here all columns are equally important
         equal = np.ones(k, np.float32)
         importance = _pointer(equal) if self._lib.ggml_quantize_requires_imatrix(kind) else None
         made = self._lib.ggml_quantize_chunk(kind, _pointer(source), _pointer(raw), *sizes, importance)
@@ -111,14 +111,14 @@ def _pointer(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
 
 
 def _distance(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """||a - b|| / ||b||; where b is all zeros, so must a be."""
+    """||a - b|| / ||b||. If b is zero, a must be zero too."""
     off, size = float(np.linalg.norm(a - b)), float(np.linalg.norm(b))
     return off / size if size else 0.0 if off == 0 else float("inf")
 
 
 def _worst(out: npt.NDArray[np.floating], expected: npt.NDArray[np.float64], n: int) -> float:
-    """The worst of the first n columns together, and of the others by turns as EDGES has it: columns of other scales
-    would hide each other's errors."""
+    """The largest distance of the first n columns together, and of the other columns grouped by edge case. Columns of
+    different scales are compared separately, because they would hide each other's errors."""
     from kernels.formats.reference import EDGES
 
     parts = [slice(0, n), *(slice(n + i, None, len(EDGES)) for i in range(len(EDGES)))]
@@ -128,8 +128,8 @@ def _worst(out: npt.NDArray[np.floating], expected: npt.NDArray[np.float64], n: 
 def compare(
     ggml: Ggml, format: str, n: int = N, edge_rows: int = EDGE_ROWS, k: int = K, tokens: tuple[int, ...] = TOKENS
 ) -> list[Row]:
-    """A Row for `kernels.linear` as it resolves here and for each variant that the default device can run. The weight
-    is n rows that ggml quantised and `edge_rows` of `kernels.formats.reference.edge_blocks`."""
+    """A Row for `kernels.linear` under the resolved schedule, and for each variant that the default device can run. The
+    weight has n rows that ggml quantised and `edge_rows` rows of `kernels.formats.reference.edge_blocks`."""
     from tinygrad import Device, Tensor, UOp
 
     import kernels

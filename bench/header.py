@@ -1,4 +1,4 @@
-"""What reading a header costs: seconds, peak memory and bytes, on the two files that make it hard.
+"""Measures reading a header: seconds, peak memory and bytes, for two difficult files.
 
     python -m bench.header
 
@@ -35,7 +35,7 @@ Figures = dict[str, float | None]
 
 
 def peak_nbytes() -> int:
-    """The most memory that this process had. Linux's ru_maxrss would be the parent's, if that had more."""
+    """The peak memory of this process. On Linux, ru_maxrss would be the parent's if that is larger."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
@@ -57,7 +57,7 @@ def measure(read: Callable[[], object], repeats: int) -> Figures:
 
 
 def read_ours(path: str) -> Figures:
-    import gguf.constants  # noqa: F401  its cost is a row of its own
+    import gguf.constants  # noqa: F401  its cost is reported in its own row
 
     from kernels.models import header
 

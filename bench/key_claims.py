@@ -1,11 +1,11 @@
-"""Tries the tables of keys on llama.cpp itself: for every row a small model with another value under that key.
+"""Checks the tables of keys with llama.cpp itself: for every row it runs a small model with another value of that key.
 
     pip install -e '.[dev,bench]' ; python -m bench.key_claims [ARCHITECTURE ...]
 
-Prints for each key whether llama.cpp's logits are those without it, others, or whether it does not load the file, and
-ends with status 1 where that contradicts the table: where an irrelevant key changes logits, or one of other
-architectures, which is refused for it changes nothing. That an implemented key changes them depends on the other keys.
-Each file is loaded by a process of its own, for an assertion of llama.cpp ends it.
+Prints for each key whether llama.cpp's logits are the same, change, or whether it does not load the file. Exits with
+status 1 if that contradicts the table: if an irrelevant key, or a key of other architectures, changes the logits.
+Whether an implemented key changes them depends on the other keys, so that is not judged. Each file is loaded in its own
+process, because a failed assertion of llama.cpp ends the process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 CHILD_SECONDS = 60
 CONTEXT = 64
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
-# keys without which a model of an architecture is another, or none; their effect is that of llama.cpp's shape checks
+# keys that determine shapes of tensors; another value only fails llama.cpp's checks of shapes
 STRUCTURE = ("block_count", "embedding_length", "head_count", "key_length", "value_length", "lora_rank", "expert_count")
 VALUES: Mapping[str, Any] = {
     "attention.causal": False,
@@ -56,7 +56,7 @@ VALUES: Mapping[str, Any] = {
     "rope.freq_base_swa": 500.0,
     "attention.layer_norm_rms_epsilon": 0.3,
 }
-WITH: Mapping[str, Mapping[str, Any]] = {  # what a key needs beside it
+WITH: Mapping[str, Mapping[str, Any]] = {  # beginning of a key -> other keys that it needs to have an effect
     "rope.scaling.original_context_length": {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
     "rope.scaling.yarn_": {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
     "context_length": {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0},
@@ -77,18 +77,18 @@ def child(path: str, out: str) -> int:
 
 
 def logits(case: Any, keys: Mapping[str, Any], folder: Path) -> np.ndarray[Any, Any] | None:
-    """llama.cpp's logits of a case with these keys too; None if it does not load or compute it."""
+    """llama.cpp's logits of a case with additional keys; None if it does not load or compute the model."""
     path, out = folder / "a.gguf", folder / "a.npy"
     out.unlink(missing_ok=True)
     replace(case, keys={**case.keys, **keys}).write(path, twin=True)
     command = [sys.executable, "-m", "bench.key_claims", "--child", str(path), str(out)]
-    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # the backtrace of an assertion takes a fork that may never end
+    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # the backtrace of an assertion forks, and may never end
     subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=quiet, timeout=CHILD_SECONDS)
     return np.load(out) if out.exists() else None
 
 
 def value_of(key: str, before: Any) -> Any:
-    """Another value than the key has, of the type that llama.cpp reads."""
+    """A value that differs from the key's, of the type that llama.cpp reads."""
     if key in VALUES:
         return VALUES[key]
     number = any(
@@ -98,7 +98,7 @@ def value_of(key: str, before: Any) -> Any:
 
 
 def tried(architecture: str, case: Any, folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(key, status, what llama.cpp does). Keys of parts that the architecture has not are tried all at once."""
+    """(key, status, what llama.cpp does). Keys of parts that the architecture does not have are tried together."""
     from kernels.models.foreign_keys import CHANGES, PARTS
     from kernels.models.known_keys import COMMON, OWN
 

@@ -1,12 +1,11 @@
-"""What llama.cpp says of the models that the tests run: writes tests/data/llm/*.json.
+"""Writes llama.cpp's results for the models that the tests run to tests/data/llm/*.json.
 
     pip install -e '.[dev,bench]' ; python -m bench.llama_reference [small | telling | MODEL.gguf ...]
 
-Without a model it makes those of tests/support/small_cases.py, `small` and `telling` or one of them. Of a real one it
-takes prompts of 5 to 300 tokens, in an order in which each shares its beginning with one before. llama.cpp runs a twin
-of each file whose weights are the same in F32, with a cache in F32: it rounds activations to 8 bits for quantised
-weights, and queries for a cache in F16.
-Timing is not its business.
+Without a model it uses the models of tests/support/small_cases.py, in the groups `small` and `telling`. For a real
+model it uses prompts of 5 to 300 tokens, ordered so that each shares its beginning with an earlier one. llama.cpp runs
+a twin of each file, whose weights are in F32, with a cache in F32, because it rounds activations to 8 bits for
+quantised weights, and queries for a cache in F16. It measures no times.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from bench.own_process import ROOT
 
 DATA = ROOT / "tests" / "data" / "llm"
 PROMPT = tuple((i * 37 + 11) % 384 for i in range(40))
-SHORT = PROMPT[:2]  # for a model of many layers, which take their time
-OTHERS = {"exaone4-windows": (PROMPT[:12], 2)}  # many layers, but longer than their windows
+SHORT = PROMPT[:2]  # for models of many layers, which are slow
+OTHERS = {"exaone4-windows": (PROMPT[:12], 2)}  # many layers, but the prompt must be longer than their windows
 SMALL = ("small", "telling")
 SMALL_TOKENS, REAL_TOKENS, CONTEXT = 10, 16, 512
 TEXT = (
@@ -57,7 +56,7 @@ Logits = npt.NDArray[np.float32]
 
 
 def said(model: Any, prompt: Sequence[int], count: int) -> dict[str, Any]:
-    """`count` greedy tokens after a prompt, how much likelier each is than the next likely, and some of the logits
+    """`count` greedy tokens after a prompt, the margin of each over the second largest logit, and some of the logits
     after the prompt and after the last token."""
     found = llama_cpp.answer(model, list(prompt), count)
     logits = [_some(row) for row in (found.logits if found.tokens else found.logits[:1])]
@@ -66,7 +65,7 @@ def said(model: Any, prompt: Sequence[int], count: int) -> dict[str, Any]:
 
 
 def _some(row: Logits) -> dict[str, Any]:
-    """The eight largest, and eight from all over the vocabulary."""
+    """The eight largest logits, and eight that are spread over the vocabulary."""
     ids = [*np.argsort(-row)[:8].tolist(), *range(0, len(row), len(row) // 8)][:16]
     return {"ids": ids, "values": [round(float(row[i]), 5) for i in ids]}
 
@@ -90,7 +89,7 @@ def small(which: str, folder: Path) -> dict[str, Any]:
 
 
 def prompts(model: Any) -> list[list[int]]:
-    """Beginnings of TEXT, among them such that go on otherwise; another text; a turn of a chat."""
+    """Beginnings of TEXT, some with another continuation, another text, and a turn of a chat."""
 
     def ids(text: str, first: bool = True) -> list[int]:
         return list(model.tokenize(text.encode(), add_bos=first, special=True))

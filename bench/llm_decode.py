@@ -1,12 +1,12 @@
-"""Claim: a model decodes faster with this library than in tinygrad.llm, and tuning brings part of that.
+"""Claim: a model decodes faster with this library than in tinygrad.llm, and tuning is a part of the gain.
 
     python -m bench.llm_decode llama-3.2-1b llama-3.1-8b deepseek-v2-lite --budget 8
 
 A MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
-blocks. Sweeps its decode step into a temporary store (or --db), then generates tokens greedily on the device that DEV
-names: with that store, with no store (defaults), in tinygrad.llm as it is, and in llama.cpp where llama-cpp-python is
-importable; each in a process of its own, one after the other. Times are of whole tokens by the wall clock, as a user
-has them. Prints a table, then one JSON line.
+blocks. Sweeps its decode step into a temporary store (or --db). Then generates tokens greedily on the device that DEV
+names: with that store, without a store (defaults), in unmodified tinygrad.llm, and in llama.cpp if llama-cpp-python is
+installed. Each run has its own process, one after the other. Times are of whole tokens by the wall clock. Prints a
+table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from kernels import devices
 from kernels.models.header import read_header
 
 Row = dict[str, Any]
-WARM = 32  # tokens before the clock starts: the second of them is captured
+WARM = 32  # tokens before the clock starts; the second of them is captured
 SHORT_PROMPT = 5
-BLOCK = 16  # a model may yield several tokens at once, as many as a power of two
+BLOCK = 16  # tokens are timed in blocks, because a model may yield several tokens at once, a power of two
 
 
 def timed(generate: Any, tokens: int) -> list[float]:
-    """Seconds a token, of each BLOCK of tokens after the first ones."""
+    """Seconds for each token, averaged over each BLOCK of tokens after the WARM ones."""
     list(itertools.islice(generate, WARM))
     found = []
-    for _ in range(max(2, tokens // BLOCK)):  # two, for a spread
+    for _ in range(max(2, tokens // BLOCK)):  # at least two, to show a spread
         start = time.perf_counter()
         list(itertools.islice(generate, BLOCK))
         found.append((time.perf_counter() - start) / BLOCK)
@@ -76,8 +76,8 @@ def ours(path: str, prompt: int, tokens: int, context: int) -> Row:
 
 
 def tinygrad_llm(path: str, prompt: int, tokens: int, context: int, realize: bool = False) -> Row:
-    """realize: its weights are dequantised once, and not in each kernel. Its prompt is short: on CUDA its captured
-    graphs fail for the second chunk of a longer one. Decoding takes the same."""
+    """realize: weights are dequantised once, and not in each kernel. The prompt is short, because on CUDA tinygrad's
+    captured graphs fail for the second chunk of a longer one. Decoding takes the same time."""
     from tinygrad import GlobalCounters
 
     from autotune.tinygrad_api.captured import recorded_launches
@@ -110,7 +110,7 @@ LOOKUP = {"tuned": "on", "defaults": "off"}
 
 
 def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
-    """A row of the table from a process of its own, or why there is none."""
+    """A row of the table from its own process, or the reason why it failed."""
     arguments = [str(path), "--one", name, "--ctx", str(args.ctx)]
     arguments += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
     return in_own_process(
@@ -119,7 +119,7 @@ def run(name: str, path: Path, args: argparse.Namespace, db: str) -> Row:
 
 
 def sweep(path: Path, args: argparse.Namespace, db: str) -> float:
-    """Seconds that it took to sweep a decode step's kernels into the store."""
+    """Sweeps a decode step's kernels into the store, and returns the seconds that it took."""
     if not args.budget:
         return 0.0
     start = time.perf_counter()
@@ -142,7 +142,7 @@ def line(name: str, row: Row, weights: int) -> str:
 
 
 def bench(model: str, folder: Path, args: argparse.Namespace) -> Row:
-    """What the runs of one model took; each is printed when it is done."""
+    """The results of one model's runs. Each is printed when it is done."""
     path, db = real_model(model, folder), args.db or str(folder / "bench.sqlite")
     swept, rows = sweep(path, args, db), {}
     weights = sum(t.nbytes for t in read_header(path).tensors)

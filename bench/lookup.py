@@ -1,9 +1,9 @@
-"""How long a first exact lookup takes in a store of a million measurements, connection included, imports excluded.
+"""Measures a first exact lookup in a store of a million measurements, including the connection but not imports.
 
     python -m bench.lookup [--rows 1000000]
 
-Prints a table, then one JSON line. The store is made in a temporary folder, as a long history of sweeps would leave it:
-a few hundred kernels, thousands of probes each, one final a sweep, some withdrawn.
+Prints a table, then one JSON line. The temporary store is like one after a long history of sweeps: a few hundred
+kernels with thousands of probes each, one final measurement for each sweep, and some that are withdrawn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def measurement(workload: Workload, target: Target, schedule: Schedule, stage: S
 
 
 def fill(path: Path, count: int) -> None:
-    """The store's own writer makes the file and each value once; the bulk goes in by plain SQL, for time's sake."""
+    """Fills a store. Its own writer makes the file and one row of each kind; the other rows are inserted with plain
+    SQL, which is faster."""
     store = Store.open(path)
     store.start_run(Run("bench", "bench", 4, 60.0))
     final, subject = (Stage.FINAL, Outcome.OK), (WORKLOADS[0], TARGETS[0])
@@ -78,12 +79,12 @@ def fill(path: Path, count: int) -> None:
 def timed(
     ask: Callable[[Lookup, Workload], Served | None], path: Path, fresh: bool, repeats: int
 ) -> tuple[float, float, int]:
-    """Microseconds of one question, the median and the best tenth, and how many were answered."""
+    """Microseconds of one lookup (the median and the best tenth), and the number of lookups that found a schedule."""
     micros, hits, lookup = [], 0, Lookup(path)
     for _ in range(repeats):
         workload = random.choice(WORKLOADS)
         if fresh:
-            del lookup  # closes its connection, outside the time that is taken
+            del lookup  # closes its connection before the clock starts
         start = time.perf_counter()
         if fresh:
             lookup = Lookup(path)
@@ -111,7 +112,7 @@ def main() -> None:
         fill(path, count)
         nbytes, seconds = path.stat().st_size, time.perf_counter() - start
         print(f"{count} rows, {nbytes / 1e6:.0f} MB, written in {seconds:.0f} s; SQLite {sqlite3.sqlite_version}")
-        time.sleep(1.5)  # a store that a sweep has just left is read through its journal, which takes longer
+        time.sleep(1.5)  # directly after a sweep, a store is read through its journal, which is slower
         figures: dict[str, float] = {}
         for name, (ask, fresh) in questions.items():
             repeats = 20 if name in ("same arch", "nearest") else 300

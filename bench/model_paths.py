@@ -1,11 +1,11 @@
-"""Is every path right, for models as people have them? The twelve models of tests/data/models on this device.
+"""Checks every path of realistic models, the twelve of tests/data/models, on this device.
 
     python -m bench.model_paths [MODEL ...] [--layers 4] [--lengths 1 2 17 18 33 70 513]
 
-Each is written at its real shapes and with the formats that a real file has, tensor by tensor, cut to some layers of
-every kind; weights are random. Prints a row a model: the worst error of a launch against its float64 reference, and the
-relative difference of the logits between a prompt read at once and token by token, for each length; then a JSON line.
-Ends with status 1 if anything is not right. `autotune verify MODEL` does the same for a file.
+Each model is written at its real shapes, with the formats of a real file for each tensor, a few layers of every kind,
+and random weights. Prints a row for each model: the largest error of a launch against its float64 reference, and for
+each length the relative difference of the logits between a prompt read at once and token by token. Then prints a JSON
+line. Exits with status 1 if a check fails. `autotune verify MODEL` does the same for a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kernels import devices, llm
 from kernels.llm.weights import Weights
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "tests" / "data" / "models").glob("*.json"))
-CONTEXT = 1100  # room for every pass that is judged, and for the longest prompt
+CONTEXT = 1100  # enough for every judged pass and for the longest prompt
 
 Row = dict[str, Any]
 

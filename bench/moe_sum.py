@@ -1,12 +1,13 @@
-"""Claim: the experts' down projection and its weighted sum are one launch, many times faster than the expression.
+"""Claim: the experts' down projection and its weighted sum in one launch are many times faster than plain Tensor code.
 
     python -m bench.moe_sum --models deepseek-v2-lite qwen3-30b-a3b --experts 64
 
-One token's (down(sel, gated) * probs).sum, on the device that DEV names: "before" as tinygrad.llm has it, over lazily
-dequantised experts; "after" is `kernels.fused.expert_down`. Shapes are the models', with random valid blocks; --experts
-makes them fewer, for small machines. Each call takes the next experts of all, so that its weights are cold where those
-exceed the cache; calls are captured in a chain, each waiting for the one before. Times are by the wall clock and hold
-the launch that feeds a call its input, also shown alone ("feed"). Prints a table, then one JSON line.
+Measures one token's (down(sel, gated) * probs).sum on the device that DEV names. "before" is tinygrad.llm's expression
+over lazily dequantised experts, "after" is `kernels.fused.expert_down`. Shapes are those of the models, with random
+valid blocks; --experts reduces their number for small machines. Each call uses other experts, so that its weights are
+cold if all of them exceed the cache. Calls are captured in a chain, in which each waits for the one before. Times are
+by the wall clock and include the launch that makes a call's input, which is also shown alone ("feed"). Prints a table,
+then one JSON line.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from kernels import devices
 from kernels.formats import get_format, reference
 
 Row = dict[str, Any]
-DISTINCT_ROWS = 1009  # more would only take longer to make
+DISTINCT_ROWS = 1009  # rows are repeated after this number, because making more of them takes long
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Experts [experts, n, k] in a GGML format, of which a token uses some."""
+    """Experts [experts, n, k] in a GGML format. used: the number of experts that a token uses."""
 
     format: str
     experts: int
@@ -38,7 +39,7 @@ class Shape:
     k: int
 
 
-# the two formats that a Q4_K_M file has its ffn_down_exps in: the better one, and that of the other layers
+# the two formats of ffn_down_exps in a Q4_K_M file, in different layers
 MODELS = {
     "deepseek-v2-lite": (Shape("Q8_0", 64, 6, 2048, 1408), Shape("Q5_0", 64, 6, 2048, 1408)),
     "qwen3-30b-a3b": (Shape("Q6_K", 128, 8, 2048, 768), Shape("Q4_K", 128, 8, 2048, 768)),
@@ -46,7 +47,7 @@ MODELS = {
 
 
 class Case:
-    """Weights and inputs of a shape, and what a call must give."""
+    """Weights and inputs of a shape, and the expected result of a call."""
 
     def __init__(self, s: Shape, calls: int) -> None:
         from tinygrad import Tensor
@@ -65,7 +66,7 @@ class Case:
         return self.shape.used * self.shape.n * get_format(self.shape.format).row_nbytes(self.shape.k)
 
     def truth(self) -> np.ndarray:
-        """Of the first call, float64 [n]."""
+        """The expected result of the first call, float64 [n]."""
         s, blocks = self.shape, self.raw.reshape(self.shape.experts, self.shape.n, -1)
         outs = [
             reference.linear(blocks[expert], s.format, (s.n, s.k), self.gated[:, i])
@@ -135,7 +136,7 @@ def line(model: str, row: Row) -> str:
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--experts", type=int, help="at most so many experts")
+    parser.add_argument("--experts", type=int, help="the largest number of experts")
     options.add_chain(parser)
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())

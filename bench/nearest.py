@@ -1,10 +1,10 @@
-"""Claim: where a workload was never tuned here, the nearest tuned shape's schedule beats our hand-chosen default.
+"""Claim: for a workload that was never tuned, the schedule of the nearest tuned shape beats our hand-chosen default.
 
     python -m bench.nearest --db store.sqlite
 
-Leaves each tuned workload of the store out in turn: its nearest neighbour's schedule, the default and its own winner
-take turns on the device. This decides step 4 of the lookup order (`kernels.serve.resolution`) and how near is near
-enough (`kernels.serve.defaults.near_enough`). Prints a table, then one JSON line.
+Leaves out each tuned workload of the store in turn, and measures the schedule of its nearest neighbour, the default and
+its own winner in turn. The result decides step 4 of the lookup order (`kernels.serve.resolution`) and the largest
+useful distance (`kernels.serve.defaults.near_enough`). Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def legal(winner: Measurement, schedules: Sequence[Schedule], ren: Any) -> Sched
 
 
 def leave_out(store: Store, runner: Runner, pool: CompilePool, winner: Measurement) -> dict[str, Any] | None:
-    """Median seconds of (tuned, nearest, default) for one workload; None if it has no neighbour."""
+    """Median seconds of the tuned, nearest and default schedules for one workload. None if it has no neighbour."""
     info, w = runner.describe(), winner.workload
     near = store.neighbours(w, info.target, winner.kernel_digest, 1)
     if not near:
@@ -86,7 +86,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def gain(rows: Sequence[dict[str, Any]]) -> float:
-    """Geometric mean of default / nearest seconds, where the nearest is legal."""
+    """The geometric mean of default seconds / nearest seconds, where the nearest schedule is legal."""
     logs = [
         math.log(r["default_seconds"] / r["nearest_seconds"])
         for r in rows

@@ -1,4 +1,4 @@
-"""Runs a part of a bench in a process of its own, where no other part has opened the device. Not a bench itself."""
+"""Runs a part of a bench in its own process, in which no other part has opened the device. Not a bench itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 def in_own_process(
     module: str, arguments: Sequence[str], timeout_seconds: float, environ: Mapping[str, str] = NOTHING
 ) -> dict[str, Any]:
-    """The JSON object that `python -m module arguments` prints last; {"failed": why} if there is none in time."""
+    """The JSON object in the last line that `python -m module arguments` prints, or {"failed": reason}."""
     command, env = [sys.executable, "-m", module, *arguments], {**os.environ, **environ}
     try:
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_seconds)

@@ -1,11 +1,11 @@
-"""Claim: with many tokens a linear over packed weights belongs on tensor cores, which tinygrad's heuristic misses.
+"""Claim: with many tokens, a linear over packed weights should use tensor cores, which tinygrad's heuristic does not.
 
     python -m bench.prefill_linears --tokens 32 512 --budget 20
     python -m bench.prefill_linears Q4_K:4096:4096 --budget 0
 
-FORMAT:N:K on the device that DEV names: the plain kernel under tinygrad's heuristic, our default, and what a search of
---budget seconds finds (0: none), each judged against the float64 reference first. Seconds are of a launch in a chain of
-dependent launches over cold weights. Prints a table, then one JSON line.
+For each FORMAT:N:K, measures three schedules on the device that DEV names: tinygrad's heuristic, our default, and the
+result of a search of --budget seconds (0: no search). Each is checked against the float64 reference first. Seconds are
+of a launch in a chain of dependent launches over cold weights. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def workloads(args: argparse.Namespace) -> Iterator[Workload]:
 
 
 def timed(runner: Runner, pool: CompilePool, w: Workload, schedules: list[Schedule]) -> list[Row]:
-    """Of each schedule: seconds, GFLOP/s and error, or why there are none."""
+    """Seconds, GFLOP/s and error of each schedule, or the reason why it failed."""
     runner.prepare(w)
     rows: list[Row] = []
     for schedule, program in zip(schedules, compiled(pool, w, schedules), strict=True):

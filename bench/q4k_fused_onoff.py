@@ -3,10 +3,10 @@
     python -m bench.q4k_fused_onoff llama-3.2-1b --tokens 64
 
 MODEL is a GGUF or the name of one in tests/data/models, which is then written at its real shapes with random valid
-blocks. One model decodes on the device that DEV names: "on" by this library, with the schedules that a lookup finds;
-"off" in tinygrad.llm, which dequantises each weight in the kernels that use it; "off, once" in tinygrad.llm with all
-weights dequantised to float16 at the start. Each in a process of its own, one after the other; times are of whole
-tokens by the wall clock. Prints a table, then one JSON line.
+blocks. The model decodes on the device that DEV names in three runs: "on" is this library, with the schedules that a
+lookup finds; "off" is tinygrad.llm, which dequantises each weight in its kernels; "off, once" is tinygrad.llm
+with all weights dequantised to float16 at the start. Each run has its own process, one after the other. Times are of
+whole tokens by the wall clock. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("model", nargs="?", default="llama-3.2-1b")
     options.add_decoding(parser, RUNS, prompt=16, tokens=64)
-    parser.add_argument("--layers", type=int, help="only so many first blocks of a model in tests/data/models")
+    parser.add_argument("--layers", type=int, help="use only this number of blocks of a model in tests/data/models")
     parser.add_argument("--db", help="the store to look schedules up in (default: the user's)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     args = parser.parse_args()

@@ -1,9 +1,9 @@
 """Four ways to multiply a Q4_K weight by one vector in tinygrad. Not a bench itself: see `q4k_variants`.
 
-tensor   plain Tensor code over lazily dequantised blocks, as tinygrad.llm has it
-special  a custom kernel on a fixed grid: a thread a row, `UOp.special`; nothing that a scheduler could move
+tensor   plain Tensor code over lazily dequantised blocks, as in tinygrad.llm
+special  a custom kernel on a fixed grid of `UOp.special`, with a thread for each row, which no opt can change
 range    this library's kernel over `UOp.range`, under a schedule
-msl      Metal source written by hand (q4k.metal), which only Metal takes
+msl      Metal source written by hand (q4k.metal), for METAL only
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Weights = tuple[Tensor, ...]
 
 
 class KernelMissing(ValueError):
-    """A variant cannot run on this device, or not at this shape."""
+    """A variant cannot run on this device or at this shape."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """pack: raw rows of blocks, uint8 [n, bytes], as what the kernel reads, on the device. multiply: x float32 [1, k]
-    and that -> [1, n]."""
+    """pack: raw rows of blocks, uint8 [n, bytes] -> the weight on the device. multiply: x float32 [1, k] and the weight
+    -> [1, n]."""
 
     pack: Callable[[Raw], Weights]
     multiply: Callable[[Tensor, Weights], Tensor]
@@ -56,8 +56,8 @@ def workload(n: int, k: int) -> Workload:
 
 
 def random_rows(n: int, k: int, rng: np.random.Generator) -> Raw:
-    """Random valid rows of blocks, uint8 [n, bytes], of weights with both signs whose product is about as large as its
-    input: a chain of products neither grows nor vanishes."""
+    """Random valid rows of blocks, uint8 [n, bytes]. Weights have both signs, and a product is about as large as its
+    input, so that a chain of products neither grows nor vanishes."""
     fmt = get_format(FORMAT)
     raw = rng.integers(0, 256, (n, fmt.blocks(k), fmt.nbytes), dtype=np.uint8)
     # mean squares: of a 6-bit scale or minimum (0..63) 1323, of a quant (0..15) 77.5
@@ -107,7 +107,7 @@ def scheduled(n: int, k: int, schedule: Schedule) -> Variant:
 
 
 def metal_source(n: int, k: int) -> str:
-    """q4k.metal for one shape. Raises KernelMissing for a shape that it does not take."""
+    """The source of q4k.metal for one shape. Raises KernelMissing for an unsupported shape."""
     if n % MSL_ROWS or k % 256:
         raise KernelMissing(f"q4k.metal takes n in steps of {MSL_ROWS} and k in steps of 256, saw {n} x {k}")
     return f"#define K {k}\n{METAL_SOURCE.read_text()}"

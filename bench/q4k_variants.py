@@ -1,15 +1,15 @@
-"""Claim: under a good schedule a UOp.range kernel leaves plain Tensor code and a fixed grid behind; a Mac shows how
-near it comes to Metal written by hand.
+"""Claim: with a good schedule, a UOp.range kernel is faster than plain Tensor code and than a fixed grid. On a Mac, it
+is also compared with hand-written Metal.
 
     python -m bench.q4k_variants --budget 20         # times, on the device that DEV names
     python -m bench.q4k_variants --simulate          # no Mac: msl and range as Metal source, numerics only
 
-One Q4_K weight of 4096 x 4096 times one vector, by each of the four kernels of `bench/q4k_kernels.py`; `range` under
-the default schedule, and as looked up or, with --budget, after a search of so many seconds, where that is another one.
-Times are of products in a captured chain, each of which waits for the one before, by the wall clock: "cold" goes
-through copies of the weight that exceed the last-level cache four times (up to 2 GiB, 128 copies), "warm" takes one
-copy over and over; GB/s are of the weight. Errors are against the float64 product of the dequantised weight. Prints a
-table, then one JSON line.
+Multiplies one Q4_K weight of 4096 x 4096 by one vector, with each of the four kernels of `bench/q4k_kernels.py`.
+`range` runs under the default schedule, and under the looked-up schedule or, with --budget, the result of a search of
+that many seconds, if it is a different one. Times are of products in a captured chain, each of which waits for the one
+before, by the wall clock. "cold" rotates through copies of the weight that exceed the last-level cache four times (up
+to 2 GiB, 128 copies), "warm" uses one copy. GB/s count the weight. Errors are relative to the float64 product of the
+dequantised weight. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from kernels.serve.server import Server, resolve
 
 SIZE = 4096
 COLD_CACHES, COLD_CAP, MAX_COPIES = 4, 2 << 30, 128
-PRODUCTS = 48  # of a captured chain, at least
+PRODUCTS = 48  # the smallest number of products in a captured chain
 ARCH = "Apple9"
 Row = dict[str, Any]
 
 
 def tuned(args: argparse.Namespace, choice: devices.Choice) -> tuple[Schedule | None, str]:
-    """What a search finds for the kernel, and how it ended."""
+    """The schedule that a search finds for the kernel, and a note on how it ended."""
     from bench.q4k_kernels import workload
 
     with tempfile.TemporaryDirectory() as folder, Runner(choice) as runner:
@@ -61,7 +61,7 @@ def tuned(args: argparse.Namespace, choice: devices.Choice) -> tuple[Schedule | 
 
 
 def measured(args: argparse.Namespace, make: Callable[[], Any], raw: np.ndarray, note: str = "") -> Row:
-    """A row of the table, or why there is none."""
+    """A row of the table, or the reason why it is missing."""
     from tinygrad import Device, Tensor
 
     from bench.captured import captured
@@ -125,7 +125,7 @@ def line(name: str, row: Row, nbytes: int) -> str:
 
 
 def simulated(args: argparse.Namespace, raw: np.ndarray) -> Iterator[tuple[str, Row]]:
-    """Metal source in three orders of threads: what it computes, and whether it may."""
+    """Runs Metal source in three orders of threads, and yields verdicts and errors."""
     from bench.q4k_kernels import MSL_ROWS, MSL_THREADS, metal_source, workload
 
     n = k = args.size
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--simulate", action="store_true", help="Metal source on this CPU: errors, no times")
     args = parser.parse_args()
     devices.activate(choice := devices.choose_device())
-    # with --budget, a child owns the device until it is done: nothing may open it here before
+    # with --budget, a child process uses the device first, so this process must not open it before
     found = tuned(args, choice) if args.budget and not args.simulate else (None, "")
     from bench.q4k_kernels import random_rows
 

@@ -1,6 +1,5 @@
-"""Whole models at their real shapes, with random valid blocks for weights: what they run costs what the model's would.
-
-Not a bench itself. The text that they generate means nothing.
+"""Writes whole models at their real shapes, with random valid blocks as weights. They run at the speed of the real
+models, but their text means nothing. Not a bench itself.
 """
 
 from __future__ import annotations
@@ -13,6 +12,6 @@ from support.full_models import write_full_model
 
 
 def real_model(name: str, folder: Path, layers: int | None = None) -> Path:
-    """A GGUF that exists already, or that of a model in tests/data/models, written into `folder`; of such a one with
-    `layers` of its blocks only, if that is given."""
+    """The path of `name` if it is a file, else of a model in tests/data/models that is written into `folder`. layers:
+    write only this number of its blocks."""
     return Path(name) if Path(name).exists() else write_full_model(name, folder / f"{name}.gguf", layers)

@@ -2,8 +2,8 @@
 
     python -m bench.serve
 
-Measures in fresh processes: the import, the first answer (a hit in a user's store), a memoised one, and a miss. Prints
-a table, then one JSON line.
+Measures in fresh processes: the import, the first answer (found in a user's store), a remembered answer, and a miss.
+Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.own_process import ROOT
 
 REPEATS = 7
 
-# every line that a process prints is one figure in seconds
+# every line that these programs print is a time in seconds
 _IMPORT = """
 import sys, time
 import tinygrad
@@ -71,7 +71,7 @@ print((time.perf_counter() - start) / 1000)
 
 
 def figures(code: str, *arguments: str) -> list[float]:
-    """Median over fresh processes of each figure that `code` prints."""
+    """The median over fresh processes of each time that `code` prints."""
     runs = []
     for _ in range(REPEATS):
         done = subprocess.run(

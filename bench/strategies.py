@@ -2,9 +2,9 @@
 
     python -m bench.strategies --candidates 40 --repeats 2
 
-FORMAT:N:K:M on the device that DEV names: each strategy proposes --candidates schedules into a store of its own, as
-often as --repeats says, with different seeds. Then what they accepted takes turns with our default on the device, so
-that the figures of a row are of one comparison. Prints a table, then one JSON line.
+For each FORMAT:N:K:M, every strategy proposes --candidates schedules on the device that DEV names, with its own store.
+This is repeated --repeats times with different seeds. Then the accepted schedules and our default are measured in turn,
+so that the figures of a row come from one comparison. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from kernels.serve.sink import default
 
 Row = dict[str, Any]
 WORKLOADS = ("Q4_K:1024:1024:1", "Q8_0:2048:512:1", "Q6_K:512:1024:4")
-SECONDS = 600.0  # a search that takes longer is cut off
+SECONDS = 600.0  # a longer search is stopped
 
 
 class Budget:
-    """A strategy that ends after `count` proposals: seconds would depend on what else the machine does."""
+    """A strategy that ends after `count` proposals, because a budget in seconds would depend on the load of the
+    machine."""
 
     def __init__(self, strategy: Strategy, count: int) -> None:
         self._strategy, self._left = strategy, count
@@ -66,7 +67,7 @@ def workload(text: str) -> Workload:
 
 
 def searched(runner: Runner, pool: CompilePool, w: Workload, args: argparse.Namespace, seed: int) -> dict[str, Result]:
-    """What each strategy accepts, with nothing known before."""
+    """The result of each strategy, starting without measurements."""
     found = {}
     for name, make in STRATEGIES.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +79,7 @@ def searched(runner: Runner, pool: CompilePool, w: Workload, args: argparse.Name
 
 
 def compared(runner: Runner, pool: CompilePool, w: Workload, found: dict[str, Result]) -> Row:
-    """Median seconds of each, of samples that were taken in turn."""
+    """Median seconds of each schedule, from samples that were taken in turn."""
     wanted: dict[str, Schedule | None] = {name: result.schedule for name, result in found.items()}
     wanted["default"] = default(w, runner.describe().renderer)
     runner.prepare(w)
@@ -96,14 +97,14 @@ def compared(runner: Runner, pool: CompilePool, w: Workload, found: dict[str, Re
         for name, s in wanted.items()
     }
     beam, other = (samples.get(s) if (s := wanted[name]) else None for name in ("beam", "random"))
-    # by the paired test; None where one of them failed
+    # the result of the paired test; None if one of the two failed
     row["beam_wins"] = beats(beam, other) if beam and other else None
     row["random_wins"] = beats(other, beam) if beam and other else None
     return row
 
 
 def speedup(row: Row) -> float:
-    """Random's seconds over beam's."""
+    """The seconds of random search divided by those of beam search."""
     beam, other = row["beam"]["seconds"], row["random"]["seconds"]
     return other / beam if beam and other else math.nan
 

@@ -1,6 +1,6 @@
-"""The maths of each op as plain Tensor code, for tinygrad to lower by itself: what the fused kernels are compared with.
+"""The maths of each op as plain Tensor code, which tinygrad lowers by itself, for comparison with the fused kernels.
 
-Weights are dequantised lazily inside the expression, which is how `tinygrad.llm` runs a GGUF. Not a bench itself.
+Weights are dequantised lazily inside the expression, as `tinygrad.llm` does with a GGUF. Not a bench itself.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from kernels.ops.norm.spec import RmsNorm
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 from kernels.ops.topk.spec import TopK
 
-COPIES_NBYTES = 256 << 20  # weights rotate through about this much, so that a launch finds none in a cache
+COPIES_NBYTES = 256 << 20  # launches rotate through about this many bytes of weights, so that none are in a cache
 MAX_COPIES = 16
 DISTINCT_ROWS = 1021
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """tinygrad's own kernels for one op: how many launches, and seconds of all of them."""
+    """tinygrad's own kernels for one op: the number of launches, and the seconds of all of them."""
 
     launches: int
     seconds: float
@@ -236,14 +236,14 @@ OPS: dict[str, Build] = {
     "embed": _embed,
     "argmax": _argmax,
 }
-"""Op -> (makes one set of weights, the expression over it). `flash_combine` is part of attention's."""
+"""Op -> (a function that makes one set of weights, the expression over it). `flash_combine` is part of attention."""
 
 
 def lowered(w: Workload, rounds: int = 10) -> Lowered:
-    """Runs tinygrad's lowering of a workload's maths in a captured function, cold, and counts its launches.
+    """Runs tinygrad's lowering of a workload's maths in a captured function with cold weights, and counts its launches.
 
-    Seconds are of the whole function, by the wall clock over `rounds` calls that each do every copy of the weights, so
-    that the host's share of a launch is what a captured decode step has too.
+    Seconds are by the wall clock over `rounds` calls, each of which uses every copy of the weights. They include the
+    host's share of a launch, as in a captured decode step.
     """
     make, run = OPS[w.op](w, np.random.default_rng(0))
     first = make()

@@ -1,10 +1,10 @@
-"""Our tokenizers beside llama.cpp's: the ids of random texts, the tokens that end a text, and what each token says.
+"""Compares our tokenizers with llama.cpp's: the ids of random texts, the tokens that end a text, and each token's text.
 
     pip install -e '.[dev,bench]' ; python -m bench.tokenizer_ids [--texts N] [--seed N] [--only LABEL] [MODEL ...]
 
-Every kind of tests/support/tokenizer_kinds.py is written as a file without weights, over vocabularies that are learnt
-from a part of the same texts, so that cuts and merges matter; then each real file that is named is compared. Prints a
-table, then one JSON line; exits 1 on a difference.
+Every kind in tests/support/tokenizer_kinds.py is written as a file without weights. Its vocabulary is learnt from a
+part of the same texts, so that splits and merges matter. Then each named real file is compared. Prints a table, then
+one JSON line. Exits with status 1 if there is a difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FRAGMENTS, VOCABULARY = 1500, 3000
 
 @dataclass(frozen=True)
 class Row:
-    """first: what is different first, empty if nothing is."""
+    """The result for one kind. first: the first difference, empty if there is none."""
 
     kind: str
     texts: int
@@ -72,7 +72,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def _special(model: Path) -> list[str]:
-    """Tokens of a real file that a text may have written out."""
+    """The special tokens of a real file, whose text may be in a prompt."""
     from autotune.tokenizer import ARRAYS
     from autotune.tokenizer.kinds import CUT_OUT
     from autotune.tokenizer.vocabulary import TOKENS, TYPES

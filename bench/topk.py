@@ -1,12 +1,12 @@
-"""Claim: choosing a token's experts takes one launch instead of dozens.
+"""Claim: selecting a token's experts takes one launch instead of dozens.
 
     python -m bench.topk --experts 64 128 256 --used 4 6 8
 
-From the router's logits [1, experts] to the probabilities (softmax) and ids of the best `used`, on the device that DEV
-names: by `kernels.router.topk`, by tinygrad's Tensor.topk (a bitonic sort), by argmax over and over, and by
-tinygrad.llm's comparison of all pairs. Calls are captured in a chain, each waiting for the one before; times are by the
-wall clock and hold the launch that feeds a call its logits, which is also shown alone ("feed"). The choice is compared
-with numpy's. Prints a table, then one JSON line.
+Computes the probabilities (softmax) and ids of the best `used` experts from the router's logits [1, experts] on the
+device that DEV names, in four ways: `kernels.router.topk`, tinygrad's Tensor.topk (a bitonic sort), repeated argmax,
+and tinygrad.llm's comparison of all pairs. Calls are captured in a chain, in which each waits for the one before. Times
+are by the wall clock and include the launch that makes a call's logits, which is also shown alone ("feed"). The
+selection is compared with NumPy's. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measured(choose: Choose, logits: np.ndarray, used: int, args: argparse.Names
 
 
 def feeding(logits: np.ndarray, args: argparse.Namespace) -> Row:
-    """The launch between two calls by itself."""
+    """Measures the launch between two calls alone."""
     from tinygrad import Tensor
 
     from bench.captured import chained
