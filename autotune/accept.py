@@ -1,11 +1,11 @@
 """The last stage of tuning a workload: baselines and contenders are measured in turn, and a paired test accepts one.
 
-Returns measurements; it does not search and does not write to the store.
+Hands on each measurement when it is known; it does not search and does not write to the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.trial.pipeline import Pipeline
@@ -18,25 +18,32 @@ SEEDS = 2  # an accepted schedule must compute correct results for inputs of thi
 
 @dataclass(frozen=True)
 class Decision:
-    """accepted: None if every trial failed. medians: seconds of each compared schedule. rows: to be stored, in
-    order."""
+    """accepted: None if every trial failed. medians: seconds of each compared schedule."""
 
     accepted: Trial | None
     medians: dict[Schedule, float]
-    rows: list[Measurement]
 
 
-def accept(pipeline: Pipeline, baselines: Sequence[Trial], contenders: Sequence[Trial]) -> Decision:
+def accept(
+    pipeline: Pipeline,
+    baselines: Sequence[Trial],
+    contenders: Sequence[Trial],
+    record: Callable[[Measurement], None],
+) -> Decision:
     """Accepts the fastest contender that is faster than the best baseline beyond noise, else the best baseline.
 
     The result must also be correct for a second set of inputs. A schedule that fails this check is skipped.
     """
-    comparison = pipeline.compare([*baselines, *contenders])
-    rows = [replace(t, samples=()).measurement(Stage.CONTENDER) for t in comparison.faulted]
+
+    def faulted(trial: Trial) -> None:
+        record(replace(trial, samples=()).measurement(Stage.CONTENDER))
+
+    comparison = pipeline.compare([*baselines, *contenders], faulted)
     medians = {t.schedule: median(t.samples) for t in comparison.compared}
     known = {t.schedule for t in baselines}
     judged = [t for t in comparison.compared if t.schedule in known]
-    rows += [t.measurement(Stage.BASELINE) for t in judged]
+    for trial in judged:
+        record(trial.measurement(Stage.BASELINE))
     judged.sort(key=lambda t: medians[t.schedule])
     winners = [
         t
@@ -45,7 +52,7 @@ def accept(pipeline: Pipeline, baselines: Sequence[Trial], contenders: Sequence[
     ]
     for trial in (*winners, *judged):
         checked = pipeline.validate(trial, seeds=SEEDS)
-        rows.append(checked.measurement(Stage.FINAL if checked.ok else Stage.CONTENDER))
+        record(checked.measurement(Stage.FINAL if checked.ok else Stage.CONTENDER))
         if checked.ok:
-            return Decision(checked, medians, rows)
-    return Decision(None, medians, rows)
+            return Decision(checked, medians)
+    return Decision(None, medians)

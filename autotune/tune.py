@@ -1,8 +1,8 @@
 """Tunes one workload: baselines, search, validation, measurement, acceptance, record. The loop that joins the stages.
 
 Compiling and timing take turns: nothing compiles while a candidate is timed. Every candidate's fate is stored as it
-becomes known, and the accepted schedule last, so that a run that is cut off loses at most the workload it was at, and
-the next one starts from what this one learnt.
+becomes known, and the accepted schedule last. A search that was cut off is gone on with: what it measured is not
+measured again, and the seconds that it searched count against the budget.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.accept import accept
+from autotune.journal import Journal
 from autotune.search.space import Limits, Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
@@ -20,7 +21,7 @@ from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import PrepareError, Runner
 from autotune.trial.trial import Trial
 from db.codec import schedule_digest
-from db.records import Measurement, Run, Schedule, Stage, Target, Workload
+from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
@@ -112,24 +113,26 @@ class _Search:
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
         self._pipeline = Pipeline(tuner._runner, tuner._pool, w)
+        self._journal = Journal(tuner._store, tuner._run, self._pipeline.subject)
         self._digest = self._pipeline.subject.kernel_digest
         self._by_program: dict[str, Trial] = {}
-        self._timed: dict[Schedule, Trial] = {}
-        self._best = float("inf")
+        self._timed = dict(self._journal.timed)
+        self._best = min((t.seconds for t in self._timed.values()), default=float("inf"))
         self._tried = 0
 
     def result(self) -> Result:
         baselines = self._baselines()
-        deadline = time.monotonic() + self._t._run.budget_seconds
+        of_baselines = {s for group in baselines.values() for s in group}
+        # where nothing works yet, a search that was cut off has used nothing up
+        spent = self._journal.spent_seconds(of_baselines) if self._timed else 0.0
+        deadline = time.monotonic() + self._t._run.budget_seconds - spent
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
         strategy = self._t._strategy(Task(space, known, self._seeds(), self._starts(space, known)))
-        bad = self._t._store.known_bad(self._w, self._t.target, self._digest)
         batch_size = 2 * self._t._pool.workers
         while time.monotonic() < deadline and (batch := strategy.propose(batch_size)):
-            fresh = [c for c in batch if schedule_digest(c.schedule) not in bad]
-            seconds = self._evaluate([c.schedule for c in fresh], deadline)
-            for candidate in fresh:
+            seconds = self._evaluate([c.schedule for c in batch], deadline)
+            for candidate in batch:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
         return self._decide(baselines)
 
@@ -138,7 +141,9 @@ class _Search:
         ren = self._t._info.renderer
         chosen = default(self._w, ren)  # what would be served untuned
         found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [chosen] if chosen else []}
-        self._evaluate([s for group in found.values() for s in group], None)
+        every = [s for group in found.values() for s in group]
+        for start in range(0, len(every), self._t._pool.workers):  # few at a time, so that the first is stored soon
+            self._evaluate(every[start : start + self._t._pool.workers], None)
         return found
 
     def _seeds(self) -> list[Schedule]:
@@ -158,34 +163,48 @@ class _Search:
         return [s for s in (*chosen.values(), *space.seeds) if s not in known]
 
     def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
-        """Tries each schedule once. Seconds of those that work; all fates are stored. No deadline: as baselines."""
-        fresh = [s for s in schedules if s not in self._timed]
-        compiled = list(self._compile(fresh, deadline))
+        """Tries each schedule once, but for those that failed before. Seconds of those that work; each fate is stored
+        as it becomes known. No deadline: as baselines."""
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
-        rows: list[Measurement] = []
-        for trial in compiled:
-            self._tried += 1
-            if trial.program and (twin := self._by_program.get(trial.program.key)):
+        fresh = [s for s in schedules if s not in self._timed and schedule_digest(s) not in self._journal.bad]
+        for trial in list(self._compile(fresh, deadline)):
+            if twin := self._by_program.get(_key(trial)):
                 seconds[trial.schedule] = twin.seconds  # another way to write a kernel that was timed already
-            else:
-                probed = self._probe(trial)
-                rows.append(probed.measurement(Stage.PROBE))
-                if probed.program and probed.timed:
-                    self._by_program[probed.program.key] = self._timed[probed.schedule] = probed
-                    seconds[probed.schedule] = probed.seconds
-                    self._best = min(self._best, probed.seconds)
+                continue
+            trial = self._probe(trial)
+            if trial.timed:
+                self._by_program[_key(trial)] = self._timed[trial.schedule] = trial
+                seconds[trial.schedule] = trial.seconds
+                self._best = min(self._best, trial.seconds)
             self._report()
-        self._t._store.record(self._t._run.id, rows)
         return seconds
 
     def _compile(self, schedules: Sequence[Schedule], deadline: float | None) -> Iterator[Trial]:
+        """Those that compile; the others are stored."""
         for trial in self._pipeline.compile(schedules, deadline, patient=deadline is None):
-            yield trial
+            self._tried += 1
+            if trial.program:
+                yield trial
+            else:
+                self._journal.record(trial.measurement(Stage.PROBE))
             self._report()
 
     def _probe(self, trial: Trial) -> Trial:
+        """The trial, validated and timed, and stored."""
         limit = None if self._best == float("inf") else self._best * PROBE_SLACK
-        return self._pipeline.measure(self._pipeline.validate(trial), limit)
+        trial = self._pipeline.measure(self._pipeline.validate(self._journal.attempt(trial)), limit)
+        self._journal.record(trial.measurement(Stage.PROBE))
+        return trial
+
+    def _with_programs(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials, those that an earlier search left compiled again."""
+        lacking = {t.schedule: t for t in trials if t.program is None}
+        again = {t.schedule: t.program for t in self._compile(list(lacking), None)}
+        return [
+            t if t.program else replace(t, program=again[t.schedule])
+            for t in trials
+            if t.program or t.schedule in again
+        ]
 
     def _decide(self, groups: dict[str, list[Schedule]]) -> Result:
         names = {name: [s for s in group if s in self._timed] for name, group in groups.items()}
@@ -193,8 +212,13 @@ class _Search:
         contenders = sorted((t for s, t in self._timed.items() if s not in baselines), key=lambda t: t.seconds)
         if not (baselines or contenders):
             return self._finished("failed", reason="no schedule compiles and computes rightly here; see `show`")
-        decision = accept(self._pipeline, list(baselines.values()), contenders[:CONTENDERS])
-        self._t._store.record(self._t._run.id, decision.rows)
+        ready = self._with_programs([*baselines.values(), *contenders[:CONTENDERS]])
+        decision = accept(
+            self._pipeline,
+            [t for t in ready if t.schedule in baselines],
+            [t for t in ready if t.schedule not in baselines],
+            self._journal.record,
+        )
         if decision.accepted is None:
             return self._finished("failed", reason="the fastest schedules failed validation with a second seed")
         schedule, medians = decision.accepted.schedule, decision.medians
@@ -215,3 +239,8 @@ class _Search:
     def _finished(self, status: str, **found: object) -> Result:
         result = Result(self._w, status, tried=self._tried, elapsed_seconds=time.monotonic() - self._start)
         return replace(result, **found)  # type: ignore[arg-type]
+
+
+def _key(trial: Trial) -> str:
+    assert trial.program is not None
+    return trial.program.key

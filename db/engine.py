@@ -56,9 +56,11 @@ def open_engine(where: str | Path) -> Engine:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One write transaction: all of it is stored, or nothing. Waits for other writers, LOCK_SECONDS at most."""
-    with engine.connect().execution_options(writes=True) as connection:
+def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
+    """One write transaction: all of it is stored, or nothing. Waits for other writers, LOCK_SECONDS at most.
+
+    durable: once it is done, a crash of the machine does not undo it either; on a server it never does."""
+    with engine.connect().execution_options(writes=True, durable=durable) as connection:
         _retry(connection.begin)
         with connection.get_transaction():  # type: ignore[union-attr]
             yield connection
@@ -157,7 +159,10 @@ def _sqlite_engine(path: Path) -> Engine:
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         # A transaction that reads first and then asks to write can be refused at once; IMMEDIATE waits in line.
-        writes = connection.get_execution_options().get("writes", False)
+        options = connection.get_execution_options()
+        writes = options.get("writes", False)
+        if options.get("durable", False):
+            connection.exec_driver_sql("PRAGMA synchronous = FULL")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

@@ -12,7 +12,7 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
@@ -85,6 +85,18 @@ _LATEST = """f.id = (SELECT max(b.id) FROM measurements b
 KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     WHERE {_SUBJECT} AND f.outcome NOT IN {_FAULT} AND {_LATEST}"""
 """Schedules whose latest measurement failed."""
+
+SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
+    SELECT coalesce(max(f.id), 0) FROM measurements f WHERE {_SUBJECT} AND f.stage = 'final') ORDER BY f.id"""
+"""What searches that were cut off have stored, oldest first: all after the last that accepted a schedule."""
+
+_OF_KERNEL = "workload = :workload AND target = :target AND kernel_digest = :kernel_digest"
+
+ATTEMPT = """INSERT INTO attempts (workload, target, kernel_digest, schedule, count)
+    VALUES (:workload, :target, :kernel_digest, :schedule, 1)
+    ON CONFLICT (workload, target, kernel_digest, schedule) DO UPDATE SET count = attempts.count + 1"""
+ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL}"
+END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 FASTEST = f"""{_ROW} WHERE {_SUBJECT} AND f.outcome = 'ok' AND f.simulated = 0 AND f.median_seconds IS NOT NULL
     AND {_LATEST} ORDER BY f.median_seconds, f.id LIMIT :limit"""

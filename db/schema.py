@@ -1,7 +1,7 @@
 """The store's tables. Migrations build them; a test holds the two equal. What may be served is in `queries`.
 
 Measurements are facts: no code updates or deletes one. `workloads`, `targets` and `schedules` hold each value once, by
-the digest of its canonical JSON.
+the digest of its canonical JSON. `claims` and `attempts` are the state of sweeps that run; `db.claims` alone uses them.
 """
 
 from __future__ import annotations
@@ -105,4 +105,25 @@ Index(
     *(measurements.c[name] for name in ("workload_id", "target_id", "kernel_digest", "schedule_id", "created_at")),
     sqlite_where=measurements.c.outcome.not_in(["ok", "slow"]),
     postgresql_where=measurements.c.outcome.not_in(["ok", "slow"]),
+)
+
+# Who tunes what at the moment: one row for each kernel that a sweep works on.
+claims = Table(
+    "claims",
+    metadata,
+    Column("workload", Text, primary_key=True),  # digests, as in the tables above
+    Column("target", Text, primary_key=True),
+    Column("kernel_digest", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+)
+# Candidates that were started on a device and whose fate is not stored: each start counts one more.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("workload", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("kernel_digest", Text, primary_key=True),
+    Column("schedule", Text, primary_key=True),
+    Column("count", Integer, nullable=False),
 )

@@ -1,6 +1,6 @@
 """The only writer of a store, and the tuner's questions to it. Kernels never import this: they read through `lookup`.
 
-Rows are only ever added. A method raises StoreError when the database refuses, and then has stored nothing.
+Measurements are only ever added. A method raises StoreError when the database refuses, and then has stored nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from db.engine import open_engine, reported, writing
 from db.errors import StoreError
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, sqlite_path
-from db.records import Measurement, Outcome, Run, Served, Target, Workload
+from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Workload
 from db.rows import Recorded, Winner
 
 __all__ = ["Recorded", "Stats", "Store", "StoreError", "Winner"]
@@ -64,13 +64,25 @@ class Store:
             insert_run(connection, run, rows.now(), "local")
 
     def record(self, run_id: str, measurements: Sequence[Measurement]) -> None:
-        """Adds measurements of a started run in one transaction. Raises ValueError for impossible ones."""
+        """Adds measurements of a started run in one transaction, and forgets the attempts that they end.
+
+        Raises ValueError for impossible ones."""
         for m in measurements:
             rows.check(m)
         if measurements:
             created_at = rows.now()
             with reported(self.where), writing(self.engine) as connection:
                 insert_measurements(connection, [(run_id, created_at, m) for m in measurements])
+                connection.execute(
+                    text(queries.END_ATTEMPT),
+                    [_attempted(m.workload, m.target, m.kernel_digest, m.schedule) for m in measurements],
+                )
+
+    def attempt(self, workload: Workload, target: Target, kernel_digest: str, schedule: Schedule) -> None:
+        """Marks that a schedule is about to run on the device, in case this process or the machine does not live to
+        record how it ended."""
+        with reported(self.where), writing(self.engine, durable=True) as connection:
+            connection.execute(text(queries.ATTEMPT), _attempted(workload, target, kernel_digest, schedule))
 
     # reading
 
@@ -125,6 +137,16 @@ class Store:
         found = self._rows(queries.KNOWN_BAD, queries.asked(workload, target, kernel_digest))
         return {digest: (Outcome(outcome), reason) for digest, outcome, reason in found}
 
+    def attempts(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, int]:
+        """Schedule digest -> how many times it was started, for those that have not ended since."""
+        found = self._rows(queries.ATTEMPTS, queries.asked(workload, target, kernel_digest))
+        return {str(digest): int(count) for digest, count in found}
+
+    def since_final(self, workload: Workload, target: Target, kernel_digest: str) -> tuple[Recorded, ...]:
+        """What was measured here since a schedule was last accepted, oldest first: where a search was cut off."""
+        found = self._rows(queries.SINCE_FINAL, queries.asked(workload, target, kernel_digest))
+        return tuple(rows.recorded(row) for row in found)
+
     def best_probes(
         self, workload: Workload, target: Target, kernel_digest: str, limit: int
     ) -> tuple[Measurement, ...]:
@@ -150,6 +172,10 @@ class Store:
     def _rows(self, sql: str, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with reported(self.where), self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(sql), asked)]
+
+
+def _attempted(workload: Workload, target: Target, kernel_digest: str, schedule: Schedule) -> dict[str, Any]:
+    return queries.asked(workload, target, kernel_digest) | {"schedule": codec.schedule_digest(schedule)}
 
 
 def _order(m: Measurement) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ Schedules compile in parallel; each is validated and measured alone. Chooses not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.tinygrad_api.lower import Program
@@ -74,11 +74,11 @@ class Pipeline:
             self._runner.measure(trial.program, PROBE_LAUNCHES, stop_above_seconds=stop_above_seconds)
         )
 
-    def compare(self, trials: Sequence[Trial]) -> Comparison:
+    def compare(self, trials: Sequence[Trial], on_fault: Callable[[Trial], None] = lambda trial: None) -> Comparison:
         """Takes samples of measured trials in turn.
 
         After a fault, the trials that fail again when they are alone are left out and the others are compared anew. If
-        each works alone, the slowest is left out.
+        each works alone, the slowest is left out. on_fault: is told of a trial that failed as soon as that is known.
         """
         field = [t for t in trials if t.timed]
         faulted: list[Trial] = []
@@ -89,8 +89,11 @@ class Pipeline:
             timings = self._runner.compare([_program(t) for t in field], rounds, timeout_seconds=patience)
             if all(t.outcome is Outcome.OK for t in timings):
                 return Comparison(tuple(t.measured(of) for t, of in zip(field, timings, strict=True)), tuple(faulted))
-            again = [self.measure(replace(t, outcome=Outcome.OK, error=None)) for t in field]
-            broken = [t for t in again if not t.ok]
+            broken: list[Trial] = []
+            for again in (self.measure(replace(t, outcome=Outcome.OK, error=None)) for t in field):
+                if not again.ok:
+                    broken.append(again)
+                    on_fault(again)
             faulted += broken
             left_out = {t.schedule for t in broken} or {max(field, key=lambda t: t.seconds).schedule}
             field = [t for t in field if t.schedule not in left_out]

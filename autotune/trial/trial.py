@@ -75,6 +75,9 @@ class Trial:
     def measured(self, timing: Timing) -> Trial:
         return replace(self, outcome=timing.outcome, reason=timing.reason[:REASON_LENGTH], samples=timing.samples)
 
+    def failed(self, outcome: Outcome, reason: str) -> Trial:
+        return replace(self, outcome=outcome, reason=reason)
+
     def measurement(self, stage: Stage) -> Measurement:
         """The row to store. A row of the stage VERIFY has no samples, and so it names no clock."""
         subject = self.subject
