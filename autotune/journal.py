@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
+from autotune.load import LOAD
 from autotune.trial.trial import Subject, Trial
 from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage
@@ -16,7 +17,6 @@ from db.store import Recorded, Store
 
 # a candidate during which this many sweeps ended is not tried again
 FATAL_ATTEMPTS = 2
-LOAD = "load"  # of a run's versions: what else kept the machine busy; no reason to measure again
 
 
 class Journal:
@@ -62,6 +62,7 @@ class Journal:
 
 
 def _versions(run: Run) -> dict[str, str]:
+    """What a run's figures depend on. What was measured under load is not measured again for that alone."""
     return {name: version for name, version in run.versions if name != LOAD}
 
 

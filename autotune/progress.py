@@ -52,6 +52,7 @@ class Bar(_Drawn):
         """Shows the progress of a search. Time beyond the budget, which baselines may take, does not move the bar."""
         best = "" if p.best_seconds is None else f", best {micros(p.best_seconds)} µs"
         spent = f"{p.elapsed_seconds:.0f}/{self._budget_seconds:.0f} s, {p.tried} tried{best}"
+        spent = f"waiting for {p.waiting}" if p.waiting else spent
         name = workload_name(w.workload)
         self._bar.set_description_str(f"{self._done + 1}/{self._count} {name}: {spent}", refresh=False)
         self._move(min(p.elapsed_seconds, self._budget_seconds))

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autotune import __version__
+from autotune.load import LOAD, Load
 from autotune.settings import Settings
 from db.records import Run, Workload
 from kernels import devices
@@ -24,12 +25,13 @@ if TYPE_CHECKING:  # imported while the device is tried, see `session`
 
 @dataclass(frozen=True)
 class Session:
-    """A device that a runner owns, and a store to write to."""
+    """A device that a runner owns, and a store to write to. `load`: what else the machine does meanwhile."""
 
     settings: Settings
     choice: devices.Choice
     store: Store
     runner: Runner
+    load: Load = field(default_factory=Load)
 
     @property
     def info(self) -> DeviceInfo:
@@ -37,12 +39,14 @@ class Session:
         return self.runner.describe()
 
     def run(self, command: str, beam_width: int, budget_seconds: float) -> Run:
-        """A new run with the versions of everything that its figures depend on."""
+        """A new run with the versions of everything that its figures depend on, and what else keeps the machine busy.
+        """
         versions = (
             *self.info.versions,
             ("python", platform.python_version()),
             ("tinygrad-autotune", __version__),
             ("clock", self.info.clock),
+            *((LOAD, note) for note in [self.load.note()] if note),
         )
         return Run(str(uuid.uuid4()), command, beam_width, budget_seconds, versions)
 
@@ -58,6 +62,7 @@ def session(settings: Settings) -> Iterator[Session]:
 
     Raises DeviceError or PatchError for a device that cannot be used, StoreError for such a store.
     """
+    load = Load()
     with ThreadPoolExecutor(1) as background:
         choosing = background.submit(choose, settings)  # tries devices in child processes; the rest takes as long
         from autotune.trial.runner import Runner
@@ -67,7 +72,7 @@ def session(settings: Settings) -> Iterator[Session]:
         choice = choosing.result()
     devices.activate(choice)
     with Runner(choice) as runner:
-        yield Session(settings, choice, store, runner)
+        yield Session(settings, choice, store, runner, load)
 
 
 def missing_kernel(w: Workload) -> str | None:

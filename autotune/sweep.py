@@ -53,21 +53,10 @@ class Sweep:
     @cached_property
     def settled(self) -> tuple[Row, ...]:
         """What needs no work: workloads without a kernel, and those with a stored result of at least this effort."""
-        served = {
-            (w.row.measurement.workload, w.row.measurement.kernel_digest): w
-            for w in self._session.store.finals(self._session.info.target)
-        }
-        rows = []
-        for mw in self._plan.workloads:
-            w = mw.workload
-            if reason := missing_kernel(w):
-                rows.append(Row(mw, Result(w, "skipped", reason=reason)))
-            elif self._is_known(w):
-                winner = served[w, kernel_digest(w)]
-                m, gains = winner.row.measurement, Gains.of(winner)
-                times = gains.seconds, gains.heuristic_seconds, gains.default_seconds
-                rows.append(Row(mw, Result(w, "known", m.schedule, *times, error=m.error), m.nbytes))
-        return tuple(rows)
+        lacking = {mw: reason for mw in self._plan.workloads if (reason := missing_kernel(mw.workload))}
+        skipped = {mw: Row(mw, Result(mw.workload, "skipped", reason=reason)) for mw, reason in lacking.items()}
+        rows = skipped | self._known([mw for mw in self._plan.workloads if mw not in skipped])
+        return tuple(rows[mw] for mw in self._plan.workloads if mw in rows)
 
     @cached_property
     def todo(self) -> tuple[ModelWorkload, ...]:
@@ -86,23 +75,34 @@ class Sweep:
             yield from self._tuned(progress)
 
     def _tuned(self, progress: OnProgress) -> Generator[Row, None, None]:
+        """The rows of `todo` as they come. Other sweeps may work on the same: each has one workload at a time."""
         s = self._session
-        copy_bandwidth = self._copy_bandwidth()
-        current = self.todo[0]
+        claims = Claims(s.store, owner(), ended)
+        left = list(self.todo)
         with CompilePool(s.info.renderer, s.settings.workers) as pool:
-            run = s.run(self._command, s.settings.beam_width, s.settings.budget_seconds)
-            tuner = Tuner(s.store, s.runner, pool, run, lambda p: progress(current, p))
-            for current in self.todo:
-                try:
-                    result = tuner.tune(current.workload)
-                except RunnerError as e:  # no room for the inputs, say; the next workload gets a new child
-                    result = Result(current.workload, "failed", reason=str(e))
-                yield Row(current, result, nbytes_moved(current.workload), copy_bandwidth)
+            work = _Work(self, claims, pool, progress)
+            while left:
+                others = []
+                for mw in left:
+                    with alone(s.choice.device, lambda mw=mw: progress(mw, Progress(waiting=BUSY_DEVICE))):
+                        row = work.row(mw)
+                    if row is None:
+                        others.append(mw)
+                    else:
+                        yield row
+                if len(others) == len(left):
+                    progress(left[0], Progress(waiting="the sweeps that work on the rest"))
+                    time.sleep(POLL_SECONDS)
+                left = others
 
-    def _is_known(self, w: Workload) -> bool:
-        s = self._session.settings
-        target, digest = self._session.info.target, kernel_digest(w)
-        return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds) is not None
+    def _known(self, models: Sequence[ModelWorkload]) -> dict[ModelWorkload, Row]:
+        """The rows of those that have a stored result of at least this effort."""
+        known = [mw for mw in models if self._is_known(mw.workload)]
+        # asked last: what another sweep stores in between is there, and what one withdraws is not
+        winners = self._session.store.finals(self._session.info.target) if known else ()
+        served = {(w.row.measurement.workload, w.row.measurement.kernel_digest): w for w in winners}
+        found = {mw: served.get((mw.workload, kernel_digest(mw.workload))) for mw in known}
+        return {mw: _row_of(mw, winner) for mw, winner in found.items() if winner}
 
     def _copy_bandwidth(self) -> float | None:
         try:

@@ -36,11 +36,13 @@ RESUMED = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands. `best_seconds` is the fastest probe so far."""
+    """Where a search stands. `best_seconds` is the fastest probe so far; `waiting`: for what, while it does not search.
+    """
 
-    elapsed_seconds: float
-    tried: int
-    best_seconds: float | None
+    elapsed_seconds: float = 0.0
+    tried: int = 0
+    best_seconds: float | None = None
+    waiting: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Tuner:
             self._runner.prepare(w)
         except PrepareError as e:
             return Result(w, "failed", reason=str(e))
-        return _Search(self, w, start).result()
+        with self._store.kept_open():
+            return _Search(self, w, start).result()
 
 
 class _Search:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kernels import backends
+from kernels.lifeline import LIFELINE, lifeline
 from kernels.tinygrad import hostcc, settings
 from kernels.tinygrad.hardware import (
     DeviceError,
@@ -90,9 +91,10 @@ def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Findin
     dev = f"{row.interface}+{device}" if row.interface else device
     env = {**environ, "DEV": dev, "CCACHE": "0", "DEBUG": "0"}
     how = "thorough" if device in environ.get("DEV", "").upper() else "quick"
-    command = [sys.executable, "-P", "-c", PROBE.replace("# on_cpu", row.on_cpu), how]
+    command = [sys.executable, "-P", "-c", LIFELINE + PROBE.replace("# on_cpu", row.on_cpu), how]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_PROBE_SECONDS)
+        with lifeline() as stdin:
+            done = subprocess.run(command, env=env, stdin=stdin, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return Finding(False, f"did not compute 2 * [1, 2, 3] within {_PROBE_SECONDS} s")
     if done.returncode != 0:

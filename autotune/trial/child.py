@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,14 +25,19 @@ import psutil
 
 from db.errors import AutotuneError
 from db.records import Outcome
+from kernels.lifeline import LIFELINE
 
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 # how often memory is looked at while waiting; an answer ends the wait at once
 POLL_SECONDS = 0.1
 _GRACE_SECONDS = 1.0
+# within a message: a child that was stopped neither reads nor writes on
+_MESSAGE_SECONDS = 30
+# what nothing that runs in the child raises: another process sent it, or the system for want of memory
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 # The child gets our sys.path, and no path of its own: -P keeps the working directory out. `-m` or multiprocessing's
 # spawn would import the working directory's modules or run the user's __main__ again.
-_BOOT = """
+_BOOT = f"""{LIFELINE}
 import importlib, json, sys
 path, module, fd = json.loads(sys.argv[1])
 sys.path[:] = path
@@ -40,11 +46,13 @@ importlib.import_module("autotune.trial.child").attend(importlib.import_module(m
 
 
 class ChildFault(AutotuneError, RuntimeError):
-    """The child hung (TIMEOUT), died or outgrew its memory limit (CRASH). It is gone when this is raised."""
+    """The child hung (TIMEOUT), died or outgrew its memory limit (CRASH). It is gone when this is raised.
 
-    def __init__(self, outcome: Outcome, reason: str):
+    from_outside: it was killed, and what it did need not be the reason."""
+
+    def __init__(self, outcome: Outcome, reason: str, *, from_outside: bool = False):
         super().__init__(reason)
-        self.outcome = outcome
+        self.outcome, self.from_outside = outcome, from_outside
 
 
 class Child:
@@ -55,12 +63,13 @@ class Child:
         self.memory_limit_nbytes = memory_limit_nbytes
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         ours, theirs = socket.socketpair()
+        for limit in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", _MESSAGE_SECONDS, 0))
         with theirs:
             boot = json.dumps([[os.path.abspath(p) for p in sys.path], module, theirs.fileno()])
-            # stdin is the lifeline: it closes when this process ends, however it ends
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOT, boot],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.PIPE,  # the lifeline
                 stdout=self._log,
                 stderr=self._log,
                 env={**os.environ, **(env or {})},
@@ -71,9 +80,11 @@ class Child:
         self.pid = self._process.pid
 
     def send(self, message: object) -> None:
-        """Raises ChildFault if the child is gone."""
+        """Raises ChildFault if the child is gone, or does not read."""
         try:
             self.connection.send(message)
+        except BlockingIOError:
+            raise self._stopped() from None
         except OSError:
             raise self.died() from None
 
@@ -85,6 +96,8 @@ class Child:
             while not self.connection.poll(max(0.0, min(POLL_SECONDS, deadline - time.monotonic()))):
                 self.check(deadline, timeout_seconds)
             return self.connection.recv()
+        except BlockingIOError:
+            raise self._stopped() from None
         except (EOFError, OSError):
             raise self.died() from None
         except BaseException:
@@ -100,6 +113,10 @@ class Child:
         if limit is not None and used > limit:
             self.kill()
             raise ChildFault(Outcome.CRASH, f"memory: {used >> 20} MiB in use, the limit is {limit >> 20} MiB")
+
+    def _stopped(self) -> ChildFault:
+        self.kill()
+        return ChildFault(Outcome.TIMEOUT, f"stopped for {_MESSAGE_SECONDS} s in the middle of a message")
 
     def rss_nbytes(self) -> int:
         """Resident memory; 0 if the child is gone."""
@@ -118,7 +135,8 @@ class Child:
         how = f"exit status {status}" if status >= 0 else _signal_name(-status)
         tail = self._tail()
         self.kill()
-        return ChildFault(Outcome.CRASH, f"{how}: {tail}" if tail else how)
+        outside = -status in _FROM_OUTSIDE
+        return ChildFault(Outcome.CRASH, f"{how}: {tail}" if tail else how, from_outside=outside)
 
     def _tail(self) -> str:
         """The last line that the child or a driver in it printed, of those that name an error if any does."""
@@ -159,12 +177,10 @@ def _signal_name(number: int) -> str:
 def attend(main: Any, fd: int) -> None:
     """In the child: run `main(connection)` until the parent closes the pipe or ends."""
     import resource
-    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crashing candidate is expected, its core file is not
     os.set_inheritable(fd, False)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.excepthook = _print_and_exit
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         main(Connection(fd))
@@ -176,9 +192,3 @@ def _print_and_exit(*error: Any) -> None:
     sys.__excepthook__(*error)
     sys.stderr.flush()
     os._exit(1)
-
-
-def _end_with_parent() -> None:
-    """A hung kernel never looks at the pipe; this thread does: the read returns only when the parent has gone."""
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)

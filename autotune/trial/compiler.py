@@ -22,6 +22,7 @@ from db.records import Outcome, Schedule, Workload
 from kernels.tinygrad.renderers import Renderer
 
 START_SECONDS = 60.0
+FAILED_STARTS = 3  # one after the other: then no worker will ever start
 _WORKER = "autotune.trial.compiler_child"
 _ENV = {"ALLOW_DEVICE_USAGE": "0"}
 
@@ -66,7 +67,8 @@ class CompilePool:
 
     A job that takes longer than `timeout_seconds` is a TIMEOUT, one whose worker dies or outgrows
     `memory_limit_nbytes` of resident memory a CRASH: that worker is replaced and the other jobs go on. The limit
-    covers the worker, not a compiler that it runs: max_uops and the timeout bound that one.
+    covers the worker, not a compiler that it runs: max_uops and the timeout bound that one. A job whose worker was
+    killed from outside is tried once more.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class CompilePool:
         self._memory_limit_nbytes, self._timeout_seconds = memory_limit_nbytes, timeout_seconds
         self._idle: list[Child] = []
         self._running: dict[Child, _Task] = {}
+        self._failed_starts = 0
 
     def __enter__(self) -> Self:
         """Starts the workers and returns at once: they import while the caller goes on."""
@@ -101,28 +104,42 @@ class CompilePool:
         """Each job's result as it completes, up to `deadline` (of time.monotonic); nothing runs any more when the
         iterator is exhausted or closed.
 
-        Raises CompilePoolError if a worker cannot start.
+        Raises CompilePoolError if workers cannot start.
         """
-        waiting = deque(jobs)
+        waiting, killed = deque(jobs), set[Hashable]()
         try:
             while (waiting or self._running) and not (deadline and time.monotonic() > deadline):
                 if waiting:
                     self.fill()
                 while waiting and self._idle:
                     self._give(waiting)
-                yield from self._collect()
+                for job, done in self._collect():
+                    if done is not None:
+                        yield done
+                    elif job.key in killed:
+                        yield Compiled(job.key, Outcome.CRASH, "its worker was killed from outside, twice", None, 0.0)
+                    else:
+                        killed.add(job.key)
+                        waiting.append(job)
         finally:  # the caller stopped early: what still runs is of no use
             self._drop_running()
 
     def fill(self) -> None:
         """Starts the workers that are missing, and returns at once."""
-        for _ in range(self.workers - len(self._idle) - len(self._running)):
+        while len(self._idle) + len(self._running) < self.workers:
             child = Child(_WORKER, env=_ENV, memory_limit_nbytes=self._memory_limit_nbytes)
-            self._running[child] = _Task(None, time.monotonic(), START_SECONDS)
             try:
                 child.send(self._setup)
             except ChildFault as e:
-                raise CompilePoolError(f"a compile worker does not start: {e}") from e
+                self._not_started(e)
+            else:
+                self._running[child] = _Task(None, time.monotonic(), START_SECONDS)
+
+    def _not_started(self, fault: ChildFault) -> None:
+        """Another takes its place, up to FAILED_STARTS in a row. Raises CompilePoolError."""
+        self._failed_starts += 1
+        if self._failed_starts >= FAILED_STARTS:
+            raise CompilePoolError(f"a compile worker does not start: {fault}") from fault
 
     def _give(self, waiting: deque[Job]) -> None:
         child, job = self._idle.pop(), waiting.popleft()
@@ -133,8 +150,9 @@ class CompilePool:
         else:
             self._running[child] = _Task(job, time.monotonic(), job.timeout_seconds or self._timeout_seconds)
 
-    def _collect(self) -> Iterator[Compiled]:
-        """Waits for the first of: an answer, a worker that is ready, a limit."""
+    def _collect(self) -> Iterator[tuple[Job, Compiled | None]]:
+        """Waits for the first of: an answer, a worker that is ready, a limit. None: the worker was killed from
+        outside."""
         deadline = min((t.start + t.limit_seconds for t in self._running.values()), default=0.0)
         pause = max(0.0, min(POLL_SECONDS, deadline - time.monotonic()))
         ready = wait([child.connection for child in self._running], pause)
@@ -147,13 +165,19 @@ class CompilePool:
             except ChildFault as e:
                 del self._running[child]
                 if task.job is None:
-                    raise CompilePoolError(f"a compile worker does not start: {e}") from e
-                yield Compiled(task.job.key, e.outcome, str(e), None, time.monotonic() - task.start)
+                    self._not_started(e)
+                elif e.from_outside:
+                    yield task.job, None
+                else:
+                    seconds = time.monotonic() - task.start
+                    yield task.job, Compiled(task.job.key, e.outcome, str(e), None, seconds)
                 continue
             del self._running[child]
             self._settle(child)
-            if task.job is not None:
-                yield _result(task.job, answer)
+            if task.job is None:
+                self._failed_starts = 0
+            else:
+                yield task.job, _result(task.job, answer)
 
     def _settle(self, child: Child) -> None:
         """tinygrad's caches grow with every kernel; a worker leaves before that costs a job its memory."""

@@ -1,15 +1,16 @@
 """Runs programs on a device that a child process owns; this process never opens it. Replaces the child when it breaks.
 
 A program that hangs, kills the child or fills memory costs one outcome and a respawn: the next call starts a new child
-and prepares it again. Nothing here judges or chooses.
+and prepares it again. A child that was killed from outside, by hand or by the system for want of memory, says nothing
+of the program: that gets another go, and is to blame for a second time. Nothing here judges or chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psutil
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _CHILD = "autotune.trial.runner_child"
 TIMEOUT_SECONDS = 30.0
 PREPARE_SECONDS = 300.0
+
+T = TypeVar("T")
 
 
 class RunnerError(AutotuneError, RuntimeError):
@@ -77,8 +80,10 @@ class Runner:
         Raises PrepareError for a workload that has no inputs, RunnerError if they do not fit or the device fails.
         """
         self._prepared = None
-        child = self._ready()
-        answer = self._prepare(child, workload, seed)
+        try:
+            answer = _twice(lambda: self._prepare(self._ready(), workload, seed))
+        except ChildFault as e:
+            raise RunnerError(f"{workload} cannot be prepared on {self._choice.device}: {e}") from e
         self._prepared = (workload, seed)
         return answer
 
@@ -154,9 +159,10 @@ class Runner:
     def _ask(self, verb: str, timeout_seconds: float, **arguments: object) -> Any:
         """The child's answer, or Refused; a child that may be broken is gone afterwards."""
         try:
-            answer = self._exchange(self._ready(), Request(verb, arguments), timeout_seconds)
+            answer = _twice(lambda: self._exchange(self._ready(), Request(verb, arguments), timeout_seconds))
         except ChildFault as e:
-            return Refused(e.outcome, str(e), fatal=True)
+            again = ", twice: killed from outside, or by the system for want of memory" if e.from_outside else ""
+            return Refused(e.outcome, f"{e}{again}", fatal=True)
         if isinstance(answer, Refused) and answer.fatal:
             self._drop()
         return answer
@@ -187,13 +193,16 @@ class Runner:
 
     def _ready(self) -> Child:
         """A child with an open device and, after a fault, the inputs that the last one had."""
+        try:
+            return _twice(self._opened)
+        except ChildFault as e:
+            raise RunnerError(f"the device {self._choice.device} does not open: {e}") from e
+
+    def _opened(self) -> Child:
         child = self._child or self._spawn()
         if not self._opening:
             return child
-        try:
-            info = self._exchange(child, None, self._start_timeout_seconds)
-        except ChildFault as e:
-            raise RunnerError(f"the device {self._choice.device} does not open: {e}") from e
+        info = self._exchange(child, None, self._start_timeout_seconds)
         if isinstance(info, Refused):
             self._drop()
             raise RunnerError(f"the device {self._choice.device} does not open: {info.reason}")
@@ -203,15 +212,22 @@ class Runner:
         return child
 
     def _prepare(self, child: Child, workload: Workload, seed: int) -> Prepared:
-        request = Request("prepare", {"workload": workload, "seed": seed})
-        try:
-            answer = self._exchange(child, request, PREPARE_SECONDS)
-        except ChildFault as e:
-            raise RunnerError(f"{workload} cannot be prepared on {self._choice.device}: {e}") from e
+        """Raises ChildFault, PrepareError."""
+        answer = self._exchange(child, Request("prepare", {"workload": workload, "seed": seed}), PREPARE_SECONDS)
         if isinstance(answer, Refused):
             raise PrepareError(answer.reason)
         assert isinstance(answer, Prepared)
         return answer
+
+
+def _twice(action: Callable[[], T]) -> T:
+    """Once more with a new child, where the first was killed from outside."""
+    try:
+        return action()
+    except ChildFault as e:
+        if not e.from_outside:
+            raise
+    return action()
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -33,6 +33,7 @@ C_FAULTS = {
     "write_zeros": "for (int i = 0; i < N; i++) out[i] = 0;",
     "write_nans": 'for (int i = 0; i < N; i++) out[i] = __builtin_nanf("");',
     "dawdle": "for (volatile int i = 0; i < 100000000; i++);",
+    "killed": "raise(9);",
 }
 # ... and the same by hand for x86-64 where it has none (System V: the output is in rdi).
 X86_FAULTS = {
@@ -45,13 +46,14 @@ X86_FAULTS = {
     "write_zeros": "b9{n} 31c0 f3ab c3",
     "write_nans": "b9{n} b80000c07f f3ab c3",
     "dawdle": "b900e1f505 ffc9 75fc c3",  # mov ecx, 10^8; dec ecx; jnz; ret
+    "killed": "b827000000 0f05 89c7 be09000000 b83e000000 0f05",  # kill(getpid(), 9)
 }
 
 
 def fault_program(good: Program, fault: str, elements: int, renderer: Renderer) -> Program:
     """A program that takes `good`'s arguments and does what `fault` names instead."""
     if type(renderer).__name__ == "ClangRenderer":
-        head = f"void *malloc(unsigned long);\nenum {{ N = {elements} }};\n"
+        head = f"void *malloc(unsigned long);\nint raise(int);\nenum {{ N = {elements} }};\n"
         code = renderer.compiler.compile(f"{head}void {good.name}(float *out) {{ {C_FAULTS[fault]} }}")
     else:
         assert platform.machine() in ("x86_64", "AMD64"), "these faults need clang or an x86-64 processor"
@@ -82,6 +84,17 @@ def _last_words() -> None:
     raise KeyError("what it died of")
 
 
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_once() -> None:
+    """As _killed, but for where the file that $KILLED_ONCE names is there."""
+    if not os.path.exists(once := os.environ["KILLED_ONCE"]):
+        open(once, "w").close()
+        _killed()
+
+
 # what rendering a kernel of n rows does
 N_OF = {
     "hang": 201,
@@ -92,6 +105,8 @@ N_OF = {
     "bug": 206,
     "open_device": 207,
     "last_words": 208,
+    "killed": 209,
+    "killed_once": 210,
 }
 _ACTIONS = {
     "hang": lambda: time.sleep(3600),
@@ -102,6 +117,8 @@ _ACTIONS = {
     "bug": _bug,
     "last_words": _last_words,
     "open_device": lambda: Device["CPU"],
+    "killed": _killed,
+    "killed_once": _killed_once,
 }
 
 

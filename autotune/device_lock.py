@@ -1,0 +1,62 @@
+"""One process at a time measures on a device: a file that is locked while it does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from db.errors import file_errors
+from kernels import backends
+
+POLL_SECONDS = 0.2
+
+
+def lock_name(device: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The name of what is measured on: the device without its renderer, and what the environment makes it stand for."""
+    seen = [f"{k}={v}" for k, v in sorted(environ.items()) if k.endswith("VISIBLE_DEVICES")]
+    return re.sub(r"[^\w=,-]", "-", "-".join([backends.find(device).device or device, *seen]))
+
+
+@contextmanager
+def alone(device: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the device. `waiting` is called now and then while another process of this user has it.
+
+    Those that wait get it in turn: who waits holds a second lock, which the next has to take first. Raises StoreError
+    where the user's runtime folder cannot be written.
+    """
+    folder = Path(platformdirs.user_runtime_dir("tinygrad-autotune", appauthor=False))
+    with file_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = folder / lock_name(device)
+    with _locked(Path(f"{name}.next"), waiting) as turn, _locked(Path(f"{name}.lock"), waiting):
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+
+
+@contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
+    """Ends with the process, however that ends; children do not inherit it."""
+    with file_errors(path):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while not _try(file):
+            waiting()
+            time.sleep(POLL_SECONDS)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _try(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
