@@ -23,7 +23,7 @@ def ended(name: str) -> bool:
     pid, start = map(int, numbers)
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - start) > _SAME_SECONDS or process.status() == psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - start) > _SAME_SECONDS or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

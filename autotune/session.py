@@ -39,8 +39,7 @@ class Session:
         return self.runner.describe()
 
     def run(self, command: str, beam_width: int, budget_seconds: float) -> Run:
-        """A new run with the versions of everything that its figures depend on, and what else keeps the machine busy.
-        """
+        """A new run with the versions of everything that its figures depend on, and what else the machine does."""
         versions = (
             *self.info.versions,
             ("python", platform.python_version()),

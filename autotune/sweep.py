@@ -1,23 +1,33 @@
 """Sweeps a model: tunes each of its workloads that has no stored result yet, and yields the results as they come.
 
-Prints nothing and parses nothing. A sweep that is cut off has stored what it finished; the next one goes on from there.
+Prints nothing and parses nothing. A sweep that is cut off has stored what it measured; the next one goes on from there.
+Sweeps that run at once share the work of a store: each claims the workload that it tunes, and on one device they take
+turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from autotune.device_lock import alone
 from autotune.gains import Gains
+from autotune.load import LOAD
+from autotune.owner import ended, owner
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
-from db.records import Workload
+from db.claims import LEASE_SECONDS, Claims
+from db.records import Run
+from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
 
+POLL_SECONDS = 1.0
+RENEW_SECONDS = LEASE_SECONDS / 10
 OnProgress = Callable[[ModelWorkload, Progress], None]
 
 
@@ -75,23 +85,18 @@ class Sweep:
             yield from self._tuned(progress)
 
     def _tuned(self, progress: OnProgress) -> Generator[Row, None, None]:
-        """The rows of `todo` as they come. Other sweeps may work on the same: each has one workload at a time."""
-        s = self._session
-        claims = Claims(s.store, owner(), ended)
-        left = list(self.todo)
+        s, left = self._session, list(self.todo)
         with CompilePool(s.info.renderer, s.settings.workers) as pool:
-            work = _Work(self, claims, pool, progress)
+            work = _Work(self, pool, progress)
             while left:
                 others = []
                 for mw in left:
-                    with alone(s.choice.device, lambda mw=mw: progress(mw, Progress(waiting=BUSY_DEVICE))):
-                        row = work.row(mw)
-                    if row is None:
-                        others.append(mw)
-                    else:
+                    if row := work.row(mw):
                         yield row
+                    else:
+                        others.append(mw)
                 if len(others) == len(left):
-                    progress(left[0], Progress(waiting="the sweeps that work on the rest"))
+                    progress(left[0], Progress(waiting="another sweep of the same store"))
                     time.sleep(POLL_SECONDS)
                 left = others
 
@@ -104,8 +109,65 @@ class Sweep:
         found = {mw: served.get((mw.workload, kernel_digest(mw.workload))) for mw in known}
         return {mw: _row_of(mw, winner) for mw, winner in found.items() if winner}
 
+    def _is_known(self, w: Workload) -> bool:
+        s = self._session.settings
+        target, digest = self._session.info.target, kernel_digest(w)
+        return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds) is not None
+
+    @cached_property
     def _copy_bandwidth(self) -> float | None:
         try:
             return self._session.runner.copy_bandwidth()
         except RunnerError:  # a figure to compare with is no reason to give up
             return None
+
+
+class _Work:
+    """Tunes one workload after another for a sweep: each under a claim, with the device to itself."""
+
+    def __init__(self, sweep: Sweep, pool: CompilePool, progress: OnProgress) -> None:
+        self._sweep, self._pool, self._progress = sweep, pool, progress
+        self._session = sweep._session
+        self._claims = Claims(self._session.store, owner(), ended)
+        self._run: Run | None = None
+        self._renewed = 0.0
+
+    def row(self, mw: ModelWorkload) -> Row | None:
+        """None while another sweep works on it."""
+        key = mw.workload, self._session.info.target, kernel_digest(mw.workload)
+        with alone(self._session.choice.device, lambda: self._progress(mw, Progress(waiting="the device"))):
+            if self._claims.take(*key):
+                return None
+            self._renewed = time.monotonic()
+            try:
+                # another sweep may have ended it since this one began
+                return self._sweep._known([mw]).get(mw) or self._tuned(mw)
+            finally:
+                self._claims.release(*key)
+
+    def _tuned(self, mw: ModelWorkload) -> Row:
+        try:
+            result = self._tuner(mw).tune(mw.workload)
+        except RunnerError as e:  # no room for the inputs, say; the next workload gets a new child
+            result = Result(mw.workload, "failed", reason=str(e))
+        return Row(mw, result, nbytes_moved(mw.workload), self._sweep._copy_bandwidth)
+
+    def _tuner(self, mw: ModelWorkload) -> Tuner:
+        """Of the run that goes on, or of another one once what else the machine does has changed."""
+        s, sweep = self._session, self._sweep
+        if self._run is None or dict(self._run.versions).get(LOAD, "") != s.load.note():
+            self._run = s.run(sweep._command, s.settings.beam_width, s.settings.budget_seconds)
+            s.store.start_run(self._run)
+        return Tuner(s.store, s.runner, self._pool, self._run, lambda p: self._told(mw, p), started=True)
+
+    def _told(self, mw: ModelWorkload, p: Progress) -> None:
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            self._claims.take(mw.workload, self._session.info.target, kernel_digest(mw.workload))
+        self._progress(mw, p)
+
+
+def _row_of(mw: ModelWorkload, winner: Winner) -> Row:
+    m, gains = winner.row.measurement, Gains.of(winner)
+    times = gains.seconds, gains.heuristic_seconds, gains.default_seconds
+    return Row(mw, Result(mw.workload, "known", m.schedule, *times, error=m.error), m.nbytes)

@@ -36,8 +36,7 @@ RESUMED = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands. `best_seconds` is the fastest probe so far; `waiting`: for what, while it does not search.
-    """
+    """Where a search stands. best_seconds: the fastest probe so far. waiting: for what, while nothing is searched."""
 
     elapsed_seconds: float = 0.0
     tried: int = 0
@@ -74,7 +73,8 @@ class Result:
 class Tuner:
     """Tunes workloads one after another on one device, into one store.
 
-    strategy: makes the strategy that proposes schedules; by default a beam search of the run's width.
+    strategy: makes the strategy that proposes schedules; by default a beam search of the run's width. started: the run
+    is stored already.
     """
 
     def __init__(
@@ -85,11 +85,13 @@ class Tuner:
         run: Run,
         progress: Callable[[Progress], None] = lambda p: None,
         strategy: Callable[[Task], Strategy] | None = None,
+        *,
+        started: bool = False,
     ) -> None:
         self._store, self._runner, self._pool, self._run, self._progress = store, runner, pool, run, progress
         self._strategy = strategy or (lambda task: BeamSearch(task, run.beam_width))
         self._info = runner.describe()
-        self._started = False
+        self._started = started
 
     @property
     def target(self) -> Target:

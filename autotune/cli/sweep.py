@@ -144,12 +144,15 @@ def _sweep(plan: ModelPlan, chosen: Settings, command: str, as_json: bool) -> in
         from autotune.render import heading
         from autotune.sweep import Sweep
 
+        target = s.info.target
+        busy = s.load.note()
+        notes = [*plan.notes, *([f"{busy}: timings are noisy, and are marked with it"] if busy else [])]
         if as_json:
-            about = {"notes": plan.notes, "target": str(s.info.target), "store": s.store.where}
+            about = {"notes": notes, "target": str(target), "store": s.store.where}
             say_line("start", **jsonable.choice(s.choice), **about)
         else:
-            notes = [f"note: {note}" for note in plan.notes]
-            echo("\n".join([reports.choice(s.choice), f"target {s.info.target}", *notes]))
+            lines = [f"note: {note}" for note in notes]
+            echo("\n".join([reports.choice(s.choice), f"target {target}", *lines]))
             echo(heading(reports.SWEEP))
         rows = _swept(Sweep(s, plan, command), chosen.budget_seconds, as_json)
         seconds = time.monotonic() - start
