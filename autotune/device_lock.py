@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-import platformdirs
 
 from db.errors import file_errors
 from kernels import backends
@@ -28,12 +27,13 @@ def lock_name(device: str, environ: Mapping[str, str] = os.environ) -> str:
 def alone(device: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds the device. `waiting` is called now and then while another process of this user has it.
 
-    Those that wait get it in turn: who waits holds a second lock, which the next has to take first. Raises StoreError
-    where the user's runtime folder cannot be written.
+    Those that wait get it in turn: who waits holds a second lock, which the next has to take first. Raises FileError
+    where there is no folder for it that can be written.
     """
-    folder = Path(platformdirs.user_runtime_dir("tinygrad-autotune", appauthor=False))
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    folder = (runtime if runtime.is_dir() else Path(tempfile.gettempdir())) / f"tinygrad-autotune-{os.getuid()}"
     with file_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
     name = folder / lock_name(device)
     with _locked(Path(f"{name}.next"), waiting) as turn, _locked(Path(f"{name}.lock"), waiting):
         fcntl.flock(turn, fcntl.LOCK_UN)
@@ -44,7 +44,7 @@ def alone(device: str, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
     """Ends with the process, however that ends; children do not inherit it."""
     with file_errors(path):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         while not _try(file):
             waiting()

@@ -22,7 +22,7 @@ from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.claims import LEASE_SECONDS, Claims
-from db.records import Run
+from db.records import Run, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
 

@@ -7,74 +7,26 @@ from dataclasses import replace
 
 import pytest
 from support.cpu_device import cpu
-from support.fake_tuning import TARGET, FakeClock, FakePool, FakeRunner, Fate, by_name
-from support.renderers import CL
+from support.fake_tuning import TARGET, FakeClock, Fate
 from support.store_rows import RUN
+from support.tuning import DEFAULTS, HEURISTIC, QUICK, Bench, First, W, has, world
 
 from autotune import tune
-from autotune.search.space import Limits, Space
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import BASELINE_UOPS
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
-from db.codec import workload_digest
 from db.records import Outcome, Stage, Workload
 from db.store import Store
 from kernels.ops.registry import kernel_digest
-from kernels.serve.defaults import defaults, heuristic
 
-W = Workload("linear", "Q8_0", 48, 64)
-HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")
 DIGEST = kernel_digest(W)
-QUICK = replace(RUN, budget_seconds=12.0, beam_width=2)  # 24 candidates
-
-
-def world(fates=None, tuned=0.5e-3):
-    """Schedules with opts are twice as fast as the baselines, unless `fates`, a function, says otherwise."""
-
-    def fate(schedule):
-        special = fates(schedule) if fates else None
-        return special or Fate(tuned if schedule.opts and by_name(schedule) not in DEFAULTS else 1e-3)
-
-    return fate
-
-
-class Bench:
-    """A tuner over fakes and a real store; a second one over the same store is a later run."""
-
-    def __init__(self, path, clock, world, run=QUICK, **runner):
-        self.store, self.pool, self.runner = Store.open(path), FakePool(world, clock), FakeRunner(world, **runner)
-        self.seen = []
-        self.tuner = Tuner(self.store, self.runner, self.pool, run, self.seen.append)
-
-    def tune(self, w=W):
-        return self.tuner.tune(w)
-
-    def rows(self, *stages, w=W):
-        found = [r.measurement for r in self.store.measurements(workload_digest(w)) if r.run.id == self.tuner._run.id]
-        return [m for m in found if not stages or m.stage in stages]
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "time", clock := FakeClock())
     return lambda world, run=QUICK, **runner: Bench(tmp_path / "store", clock, world, run, **runner)
-
-
-class First:
-    """Gives `fate` to the first schedule tried that is `chosen`, by default one with an UPCAST, and to no other."""
-
-    def __init__(self, fate, chosen=lambda schedule: has(schedule, "UPCAST")):
-        self.fate, self.chosen, self.schedule = fate, chosen, None
-
-    def __call__(self, schedule):
-        if self.schedule is None and self.chosen(schedule):
-            self.schedule = schedule
-        return self.fate if schedule == self.schedule else None
-
-
-def has(schedule, op):
-    return any(o.op == op for o in schedule.opts or ())
 
 
 def test_the_fastest_is_accepted_and_served(bench):
@@ -217,34 +169,6 @@ def test_a_workload_without_inputs_failed_and_the_next_goes_on(bench):
     assert b.tune().reason == "made up: no inputs"
     b.runner.refuses = False
     assert b.tune().status == "tuned"
-
-
-def test_a_later_run_starts_from_what_an_earlier_one_learnt(bench):
-    fates = world(fast := First(Fate(0.1e-3)))
-    bench(fates).tune()
-    later = bench(fates, replace(QUICK, id="later"))
-    later.tune()
-    assert fast.schedule in later.pool.schedules[len(HEURISTIC) + 1 :][: 4 * later.pool.workers]
-
-
-def test_a_neighbouring_shapes_winner_is_a_seed(bench):
-    here = Space(W, CL, Limits.of(CL, W))
-    b = bench(world(fast := First(Fate(0.1e-3), lambda s: has(s, "UPCAST") and here.candidate(s))))
-    assert b.tune(replace(W, k=128)).schedule == fast.schedule
-    start = len(b.pool.compiled)
-    b.tune(W)
-    assert fast.schedule in b.pool.schedules[start:][: len(HEURISTIC) + 1 + 4 * b.pool.workers]
-
-
-def test_an_interrupted_run_leaves_what_it_measured(bench):
-    b = bench(world())
-    b.pool.interrupt = 12
-    with pytest.raises(KeyboardInterrupt):
-        b.tune()
-    probes = b.rows(Stage.PROBE)
-    assert len(probes) >= len(HEURISTIC) + 1
-    assert b.store.finals() == ()
-    assert bench(world(), replace(QUICK, id="again")).tune().status == "tuned"
 
 
 def test_progress_only_goes_forward(bench):

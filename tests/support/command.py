@@ -20,7 +20,7 @@ AUTOTUNE = (sys.executable, "-m", "autotune.cli")
 
 
 def environment(db: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "AUTOTUNE_DB": str(db), **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "AUTOTUNE_DB": str(db), "XDG_RUNTIME_DIR": str(db.parent), **more}
 
 
 def autotune(*arguments: str, db: Path, status: int = 0) -> str:

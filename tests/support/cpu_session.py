@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 from tinygrad import helpers
 
@@ -13,6 +15,7 @@ def use_cpu(patch: pytest.MonkeyPatch) -> str:
     """Makes a CPU device tinygrad's and DEV's until `patch` is undone; its name as DEV spells it."""
     choice = cpu()
     patch.setenv("DEV", choice.device)
+    patch.setenv("XDG_RUNTIME_DIR", tempfile.mkdtemp())  # other tests' sweeps are none of its business
     patch.setattr(helpers.DEV, "value", helpers.DEV.value)
     if choice.cc is not None:
         patch.setenv("CC", choice.cc)

@@ -136,5 +136,8 @@ class FakeRunner:
             return (Timing(outcome, (), "made up"),) * len(programs)
         return tuple(Timing(Outcome.OK, tuple(self._sample(p) for _ in range(rounds))) for p in programs)
 
+    def copy_bandwidth(self) -> float:
+        return 1e10
+
     def _sample(self, program: FakeProgram) -> float:
         return self.world(program.schedule).seconds * self.random.uniform(1 - self.noise, 1 + self.noise)

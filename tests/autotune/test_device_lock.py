@@ -1,0 +1,89 @@
+"""One process at a time measures on a device. A lock belongs to an open file: here threads stand for processes."""
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from autotune.device_lock import alone, lock_name
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def test_who_comes_second_waits_and_is_told():
+    told = []
+    with contextlib.ExitStack() as first:
+        first.enter_context(alone("CPU"))
+
+        def waiting():
+            told.append("waiting")
+            first.close()
+
+        with alone("CPU", waiting):
+            assert told == ["waiting"]
+    with alone("CPU", waiting):
+        assert told == ["waiting"]
+
+
+def test_other_devices_are_free():
+    with alone("CPU"), alone("CUDA"), alone("METAL"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (("CPU", {}), ("CPU:X86", {}), True),
+        (("AMD", {}), ("KFD+AMD:LLVM", {}), True),
+        (("CUDA", {}), ("CPU", {}), False),
+        (("CUDA", {"CUDA_VISIBLE_DEVICES": "0"}), ("CUDA", {"CUDA_VISIBLE_DEVICES": "1"}), False),
+        (("CUDA", {"CUDA_VISIBLE_DEVICES": "0", "HOME": "/"}), ("CUDA", {"CUDA_VISIBLE_DEVICES": "0"}), True),
+    ],
+)
+def test_a_device_is_what_runs_kernels_however_it_is_spelled(a, b, same):
+    assert (lock_name(*a) == lock_name(*b)) is same
+
+
+def test_those_that_wait_get_their_turn(monkeypatch):
+    """The one that has the device and wants it again at once must not be the one that gets it."""
+    monkeypatch.setattr("autotune.device_lock.POLL_SECONDS", 0.01)
+    turns, waits = [], threading.Event()
+
+    def other():
+        with alone("CPU", waits.set):
+            turns.append("other")
+
+    with alone("CPU"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        waits.wait(10)
+        turns.append("first")
+    with alone("CPU"):
+        turns.append("first again")
+    thread.join()
+    assert turns == ["first", "other", "first again"]
+
+
+def test_a_process_that_is_killed_gives_the_device_back():
+    program = """
+import time
+from autotune.device_lock import alone
+with alone("CPU"):
+    print("there", flush=True)
+    time.sleep(100)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"there\n"
+        process.kill()
+    start = time.monotonic()
+    with alone("CPU"):
+        assert time.monotonic() - start < 5
