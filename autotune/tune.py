@@ -131,6 +131,12 @@ class _Search:
         # where nothing works yet, a search that was cut off has used nothing up
         spent = self._journal.spent_seconds(of_baselines) if self._timed else 0.0
         deadline = time.monotonic() + self._t._run.budget_seconds - spent
+        if time.monotonic() < deadline:
+            self._search(deadline)
+        return self._decide(baselines)
+
+    def _search(self, deadline: float) -> None:
+        """Tries what the strategy proposes, up to `deadline` (of time.monotonic)."""
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
         strategy = self._t._strategy(Task(space, known, self._seeds(), self._starts(space, known)))
@@ -139,7 +145,6 @@ class _Search:
             seconds = self._evaluate([c.schedule for c in batch], deadline)
             for candidate in batch:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
-        return self._decide(baselines)
 
     def _baselines(self) -> dict[str, list[Schedule]]:
         """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
