@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from autotune.accept import accept
 from autotune.journal import Journal
+from autotune.result import Progress, Result
 from autotune.search.space import Limits, Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
@@ -27,47 +28,13 @@ from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import default
 
+__all__ = ["Progress", "Result", "Tuner"]
+
 # a probe is cut short when its first launch takes this many times the fastest so far
 PROBE_SLACK = 1.3
 CONTENDERS = 4
 NEIGHBOURS = 3
 RESUMED = 8
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search stands. best_seconds: the fastest probe so far. waiting: for what, while nothing is searched."""
-
-    elapsed_seconds: float = 0.0
-    tried: int = 0
-    best_seconds: float | None = None
-    waiting: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a workload.
-
-    status: "tuned", "baseline wins" or "failed" (reason says why); a sweep adds "known" and "skipped".
-    heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our hand-chosen
-    schedule; seconds: the accepted one; all medians of samples taken in turn.
-    """
-
-    workload: Workload
-    status: str
-    schedule: Schedule | None = None
-    seconds: float | None = None
-    heuristic_seconds: float | None = None
-    default_seconds: float | None = None
-    error: float | None = None
-    tried: int = 0
-    elapsed_seconds: float = 0.0
-    reason: str = ""
-
-    @property
-    def gain(self) -> float | None:
-        """How many times faster than tinygrad's heuristic."""
-        return self.heuristic_seconds / self.seconds if self.heuristic_seconds and self.seconds else None
 
 
 class Tuner:

@@ -246,3 +246,11 @@ def test_ctrl_c_while_a_connection_is_closed_logs_no_traceback(
     with pytest.raises(KeyboardInterrupt), engine.connect():
         pass
     assert caplog.records == []
+
+
+def test_a_durable_transaction_is_on_the_disk_when_it_is_done(tmp_path: Path) -> None:
+    """SQLite's synchronous is 1 (NORMAL: a power cut may cost the last rows) or 2 (FULL)."""
+    engine = open_engine(tmp_path / "store.sqlite")
+    for durable, level in ((True, 2), (False, 1)):
+        with writing(engine, durable=durable) as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
