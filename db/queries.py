@@ -75,6 +75,19 @@ BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_S
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
+SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
+    SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id
+    WHERE {_SUBJECT} AND f.stage = 'final' AND r.origin = 'local') ORDER BY f.id"""
+"""What searches here that were cut off have stored, oldest first: all after the last that accepted a schedule."""
+
+_OF_KERNEL = "workload = :workload AND target = :target AND kernel_digest = :kernel_digest"
+
+ATTEMPT = """INSERT INTO attempts (workload, target, kernel_digest, schedule, count)
+    VALUES (:workload, :target, :kernel_digest, :schedule, 1)
+    ON CONFLICT (workload, target, kernel_digest, schedule) DO UPDATE SET count = attempts.count + 1"""
+ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL}"
+END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
+
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
     AND r.budget_seconds >= :budget_seconds ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
 
@@ -85,18 +98,6 @@ _LATEST = """f.id = (SELECT max(b.id) FROM measurements b
 KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     WHERE {_SUBJECT} AND f.outcome NOT IN {_FAULT} AND {_LATEST}"""
 """Schedules whose latest measurement failed."""
-
-SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
-    SELECT coalesce(max(f.id), 0) FROM measurements f WHERE {_SUBJECT} AND f.stage = 'final') ORDER BY f.id"""
-"""What searches that were cut off have stored, oldest first: all after the last that accepted a schedule."""
-
-_OF_KERNEL = "workload = :workload AND target = :target AND kernel_digest = :kernel_digest"
-
-ATTEMPT = """INSERT INTO attempts (workload, target, kernel_digest, schedule, count)
-    VALUES (:workload, :target, :kernel_digest, :schedule, 1)
-    ON CONFLICT (workload, target, kernel_digest, schedule) DO UPDATE SET count = attempts.count + 1"""
-ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL}"
-END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 FASTEST = f"""{_ROW} WHERE {_SUBJECT} AND f.outcome = 'ok' AND f.simulated = 0 AND f.median_seconds IS NOT NULL
     AND {_LATEST} ORDER BY f.median_seconds, f.id LIMIT :limit"""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import codec
+from db import codec, queries
 from db.engine import seal
 from db.exchange import export_payload, import_payload, load_json
 from db.lookup import Lookup
@@ -85,7 +85,7 @@ def test_a_migrated_store_has_each_workload_once_as_its_spec_makes_it(old: Path)
             continue
         assert OPS[w.op].spec.from_workload(w).workload(w.m, w.x_dtype, w.out_dtype) == w
     assert sorted(unread) == ["moe", "rmsnorm"]
-    assert store.stats().schema == "0004"
+    assert store.stats().schema == queries.REVISIONS[-1]
 
 
 @pytest.mark.parametrize(("spec", "m", "spellings"), MERGED, ids=lambda value: getattr(value, "op", None))
