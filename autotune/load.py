@@ -1,4 +1,4 @@
-"""What other programs take of this machine's processors, which makes timings noisy."""
+"""What other programs take of this machine's processors and of its GPU, which makes timings noisy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import psutil
 
 LOAD = "load"  # of a run's versions: what else kept the machine busy
 QUIET = 0.5  # processors that others may take and be no matter
+QUIET_GPU = 0.1  # and the share of a GPU's time
 _SHORTEST_SECONDS = 1.0
 
 
 class Load:
-    """Looks at the processors from time to time; says what others took of them since the look before."""
+    """Looks at the processors from time to time; says what others took of them since the look before.
+
+    gpu: the share of its time that the GPU worked before this process used it, None where that is not known.
+    """
 
     def __init__(self) -> None:
+        self.gpu: float | None = None
         self._count = psutil.cpu_count() or 1
         self._seen = _busy_seconds()
         self._others = 0.0
@@ -30,8 +35,12 @@ class Load:
 
     def note(self) -> str:
         """In words for people and for a run's versions; "" while the others are quiet."""
-        others = self.others()
-        return f"other programs keep about {others:.0f} of {self._count} processors busy" if others > QUIET else ""
+        found = []
+        if (others := self.others()) > QUIET:
+            found.append(f"other programs keep about {others:.0f} of {self._count} processors busy")
+        if self.gpu is not None and self.gpu > QUIET_GPU:
+            found.append(f"the GPU was at work {self.gpu:.0%} of the time before the start")
+        return ", ".join(found)
 
 
 def _busy_seconds() -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from autotune import __version__
 from autotune.load import LOAD, Load
 from autotune.settings import Settings
 from db.records import Run, Workload
-from kernels import devices
+from kernels import backends, devices
 
 if TYPE_CHECKING:  # imported while the device is tried, see `session`
     from autotune.trial.messages import DeviceInfo
@@ -69,6 +69,7 @@ def session(settings: Settings) -> Iterator[Session]:
 
         store = Store.open(settings.db)
         choice = choosing.result()
+    load.gpu = backends.find(choice.device).busy()
     devices.activate(choice)
     with Runner(choice) as runner:
         yield Session(settings, choice, store, runner, load)

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kernels import drivers
+from kernels import drivers, gpu_load
 from kernels.tinygrad import facts
 
 HOST_CLOCK = "perf_counter around the call"
@@ -63,6 +63,7 @@ class Backend:
 
     What its device is:
     facts               reads what an open device tells about itself
+    busy                tells how busy it is with the work of others
     clock               where the seconds of a launch come from
     automatic           chosen without being asked for, if it works; the order of rows is the order of preference
     missing             why it cannot be on this machine, judged without opening it
@@ -87,6 +88,7 @@ class Backend:
     fitted: bool = False
     prepare: Callable[[], None] = _nothing
     facts: facts.Reader = facts.arch_only
+    busy: gpu_load.Busy = gpu_load.unknown
     clock: str = HOST_CLOCK
     automatic: bool = False
     missing: drivers.Missing = drivers.nothing
@@ -159,6 +161,7 @@ _AMD = Backend(
     threads=_THREADS,
     local_memory_nbytes=64 * KiB,
     facts=facts.amd,
+    busy=gpu_load.amd,
     clock="GPU timestamps",
     automatic=True,
     missing=drivers.files("/dev/kfd"),
@@ -174,6 +177,7 @@ _CUDA = Backend(
     denormals=True,
     fitted=True,
     facts=facts.cuda,
+    busy=gpu_load.nvidia,
     clock="CUDA events",
     automatic=True,
     missing=drivers.files("/dev/nvidiactl", "/dev/dxg"),
