@@ -13,6 +13,7 @@ from autotune.load import LOAD
 from autotune.trial.trial import Subject, Trial
 from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage
+from db.rows import clean
 from db.store import Recorded, Store
 
 # a candidate during which this many sweeps ended is not tried again
@@ -29,7 +30,7 @@ class Journal:
     def __init__(self, store: Store, run: Run, subject: Subject) -> None:
         self._store, self._run, self._subject = store, run, subject
         self._key = subject.workload, subject.target, subject.kernel_digest
-        self._earlier = [r for r in store.since_final(*self._key) if _versions(r.run) == _versions(run)]
+        self._earlier = [r for r in store.since_final(*self._key) if _versions(r.run) == _versions(clean(run))]
         self._attempts = store.attempts(*self._key)
         self.bad = frozenset(store.known_bad(*self._key))
         probes = {r.measurement.schedule: r.measurement for r in self._earlier if r.measurement.stage is Stage.PROBE}
