@@ -104,7 +104,7 @@ class Server:
         here = self.device(device)
         key = compiler.program_key(kernel, here.renderer)
         if key not in self._programs:
-            self._find(key, here)
+            self._find(key, kernel, here)
         return self._programs.get(key, kernel)
 
     def compile(self, workloads: Iterable[Workload], device: str) -> None:
@@ -123,15 +123,12 @@ class Server:
             for key in list(self._awaited):
                 self._take(key)
 
-    def _find(self, key: compiler.Key, here: Device) -> None:
+    def _find(self, key: compiler.Key, kernel: UOp, here: Device) -> None:
         """Remembers a program that there is by now: compiled by this process, or kept by an earlier one."""
         with self._guard.lock:
             if key not in self._awaited and key not in self._programs:
-                kept = (
-                    None
-                    if compiler.in_memory(key) is not None
-                    else programs.load(key, here.target, here.renderer.target)
-                )
+                there = compiler.in_memory(key) is not None
+                kept = None if there else programs.load(key, kernel, here.target, here.renderer)
                 if kept is None:
                     self._awaited[key] = here.target
                 else:

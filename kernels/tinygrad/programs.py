@@ -1,59 +1,84 @@
 """Compiled programs on disk: a model that ran once starts without its kernels being lowered and compiled again.
 
-One JSON file a program in the user's cache folder, named by all that it was compiled from: the kernel as UOps, the
-device, tinygrad's version and settings. Every file may be deleted at any time. tinygrad's CCACHE=0 turns this off.
+One file a program, found by all that it was compiled from: the kernel as UOps, the device, tinygrad's version and
+settings. `kernels.cache` checks that a file is whole; here its program is compared with the kernel that is asked for.
+Every file may be deleted at any time. tinygrad's CCACHE=0 turns this off.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from contextlib import suppress
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from tinygrad import UOp, dtypes
 from tinygrad.dtype import AddrSpace
 from tinygrad.helpers import getenv
-from tinygrad.renderer import Estimates
+from tinygrad.renderer import Estimates, Renderer
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from db.records import Target
-from kernels.cache import cache_folder, write_whole
+from kernels.cache import PROGRAMS
 
-_LAYOUT = 1  # of the files
+_LAYOUT = 2  # of the files
+_DIMENSIONS, _MOST_THREADS = 3, 1024  # of a workgroup, on any device
 
 
-def load(key: tuple[object, ...], target: Target, tinygrad_target: Any) -> UOp | None:
-    """The PROGRAM that was kept for tinygrad's key of a kernel on `target`; None if there is none that can be read."""
-    if not _enabled():
+def load(key: tuple[object, ...], kernel: UOp, target: Target, ren: Renderer) -> UOp | None:
+    """The PROGRAM that was kept for tinygrad's key of `kernel`, a SINK, on `target`; None if there is none."""
+    kept = PROGRAMS.read(_key(key, target)) if _enabled() else None
+    if kept is None:
         return None
     try:
-        return _rebuilt(json.loads(_path(key, target).read_text()), tinygrad_target)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        program = _rebuilt(json.loads(kept), ren.target)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
+    return program if _fits(program, kernel) else None
 
 
 def keep(key: tuple[object, ...], target: Target, program: UOp) -> None:
     """Keeps a compiled PROGRAM, whose code as UOps is its parameters alone, if a file can say all of it and can be
     written."""
     described = _described(program)
-    if not _enabled() or described is None or _rebuilt(described, program.arg.target).arg != program.arg:
-        return
-    with suppress(OSError):
-        write_whole(_path(key, target), json.dumps(described))
+    if _enabled() and described is not None and _rebuilt(described, program.arg.target).arg == program.arg:
+        PROGRAMS.write(_key(key, target), json.dumps(described).encode())
 
 
 def _enabled() -> bool:
     return bool(getenv("CCACHE", 1))
 
 
-def _path(key: tuple[object, ...], target: Target) -> Path:
-    said = f"{_LAYOUT} {version('tinygrad')} {sorted(asdict(target).items())} {key!r}"
-    return cache_folder() / "programs" / f"{hashlib.sha256(said.encode()).hexdigest()}.json"
+def _key(key: tuple[object, ...], target: Target) -> str:
+    return f"{_LAYOUT} {version('tinygrad')} {sorted(asdict(target).items())} {key!r}"
+
+
+def _fits(program: UOp, kernel: UOp) -> bool:
+    """Whether a PROGRAM can be that of `kernel`: its name, arguments and Variables, and sizes that a device takes."""
+    info: ProgramInfo = program.arg
+    found, asked = set(_arguments(program.src[1].src)), set(_arguments(kernel.toposort()))
+    sizes, local = info.global_size, info.local_size or ()
+    return (
+        info.name == kernel.arg.name
+        and found <= asked
+        and {*info.globals, *info.outs, *info.ins} <= {argument for argument, _ in found}
+        and len(sizes) <= _DIMENSIONS
+        and len(local) <= _DIMENSIONS
+        and all(size > 0 for size in (*sizes, *local))
+        and math.prod(local) <= _MOST_THREADS
+    )
+
+
+def _arguments(uops: Iterable[UOp]) -> Iterator[tuple[object, object]]:
+    """Of each buffer (slot, bytes), of each Variable (name, limits), but for the number of a CPU's thread."""
+    for p in uops:
+        if p.op is Ops.PARAM and p.addrspace is not AddrSpace.ALU:
+            yield p.arg.slot, math.prod(p.shape) * p.dtype.itemsize
+        elif p.op is Ops.PARAM and p.arg.name != "core_id":
+            yield p.arg.name, p.arg.vmin_vmax
 
 
 def _described(program: UOp) -> dict[str, Any] | None:
