@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -27,10 +26,6 @@ _NO_ROOM = (MemoryError, RuntimeError, OSError)
 
 class ModelMemoryError(AutotuneError, ValueError):
     """The device's memory is too small for the model. The message has the sizes and the remedy."""
-
-
-class CacheError(AutotuneError):
-    """tinygrad's cache of compiled kernels on disk cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +54,7 @@ class LoadedModel:
         return sum(self.steps.values())
 
     def running(self) -> AbstractContextManager[None]:
-        """A context in which the model is run. Raises ModelMemoryError if memory is exhausted, and CacheError if
-        tinygrad's cache on disk fails."""
+        """A context in which the model is run. Raises ModelMemoryError if memory is exhausted."""
         return _running(self.path, self.choice.device, self.sizes)
 
 
@@ -73,7 +67,7 @@ def plan_model(header: Header, choice: devices.Choice, context: int | None = Non
 def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> LoadedModel:
     """Loads a planned model on the device of `choice`. Schedules come from the store in the settings.
 
-    Raises HeaderError, DeviceError, ModelMemoryError, CacheError.
+    Raises HeaderError, DeviceError, ModelMemoryError.
     """
     devices.activate(choice)
     device = choice.device
@@ -106,8 +100,6 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
 def _running(path: str, device: str, needed: llm.Sizes) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as e:  # our stores raise StoreError, so this comes from tinygrad's own cache
-        raise CacheError(devices.cache_problem(e)) from e
     except _NO_ROOM as e:
         if not isinstance(e, MemoryError) and "memory" not in str(e).lower():
             raise

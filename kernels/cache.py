@@ -1,4 +1,4 @@
-"""Files in the user's cache folder that hold compiled code: read only when they are whole, in folders of the user alone.
+"""Compiled code in the user's cache folder: files that are read only when they are whole, in folders of the user alone.
 
 Each file carries a digest of its key and its content, so that chance damage is noticed before anything is run. The
 digest is no signature: whoever can write in a folder of mode 0700 is the user. Whatever cannot be used is done without,
@@ -19,19 +19,31 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from db.errors import AutotuneError
+
 _MAGIC = b"tinygrad-autotune 1 "  # then the digest in hexadecimal digits, a newline, and the content
 _HEADER_NBYTES = len(_MAGIC) + 64 + 1
 _LARGEST_NBYTES = 64 << 20  # of a file that is read at all
 _TEMPORARY = ".writing-"
 _DAY_SECONDS = 86400
-_REMEDY = "remove it, or set XDG_CACHE_HOME to a folder of your own"
+_REMEDY = "set XDG_CACHE_HOME to a folder of your own"
 
-_told: set[tuple[str, str]] = set()  # (folder, kind of warning), of this process
+# of this process
+_told: set[str] = set()  # what was warned of
+_failed: set[str] = set()  # folders that could not be written
 _trimmed: set[str] = set()
 
 
-class UnusableError(OSError):
-    """A folder or a file is not as this module leaves it; the message says how it differs."""
+class CacheWarning(UserWarning):
+    """Something on disk is done without."""
+
+
+class UnusableError(AutotuneError, OSError):
+    """A folder is not as this module makes it; the message says how it differs."""
+
+
+class DamagedError(UnusableError):
+    """A file is not as this module writes it; the message says how it differs."""
 
 
 def cache_folder() -> Path:
@@ -70,16 +82,14 @@ class Folder:
                 return _read(folder, key)
         except FileNotFoundError:
             return None
-        except UnusableError as e:
-            _tell(path, "read", str(e))
         except OSError as e:
-            _tell(path, "read", f"{e.strerror or e}")
-        return None
+            _tell(path, e)
+            return None
 
     def write(self, key: str, content: bytes) -> None:
         """Keeps `content` for `key`, whole or not at all. After a failure, this process writes no more."""
         path = self.path
-        if (str(path), "write") in _told:
+        if str(path) in _failed:
             return
         try:
             make(path)
@@ -88,21 +98,19 @@ class Folder:
                 if str(path) not in _trimmed:
                     _trimmed.add(str(path))
                     _trim(folder, self.limit_nbytes)
-        except UnusableError as e:
-            _tell(path, "write", str(e))
         except OSError as e:
-            _tell(path, "write", f"{e.strerror or e}")
+            _failed.add(str(path))
+            _tell(path, e)
 
     def state(self) -> State:
-        """What is there now; makes nothing."""
+        """What is there now. Makes the folder, to see whether it can be."""
         path = self.path
         try:
+            make(path)
             with opened(path) as folder:
                 sizes = [size for _, size, _ in _files(folder)]
-        except FileNotFoundError:
-            return State(path, 0, 0, "")
         except OSError as e:
-            return State(path, 0, 0, e.strerror or str(e))
+            return State(path, 0, 0, _reason(e))
         return State(path, len(sizes), sum(sizes), "")
 
 
@@ -131,24 +139,29 @@ def opened(path: Path) -> Iterator[int]:
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise UnusableError(f"it is no folder: {_REMEDY}") from None
+        raise UnusableError(f"it is no folder: remove it, or {_REMEDY}") from None
     try:
         found = os.fstat(folder)
         if found.st_uid != os.geteuid():
-            raise UnusableError(f"it belongs to user {found.st_uid}, not to {os.geteuid()}: {_REMEDY}")
+            raise UnusableError(f"it belongs to user {found.st_uid}, not to {os.geteuid()}: remove it, or {_REMEDY}")
         if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
-            raise UnusableError(f"its mode {mode:o} lets others in: chmod 700 it, {_REMEDY}")
+            raise UnusableError(f"its mode {mode:o} lets others in: chmod 700 it, or {_REMEDY}")
         yield folder
     finally:
         os.close(folder)
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Writes a file of a folder of the user alone, which is made if there is none. Who reads at the same time finds
-    nothing, or all of it. Raises UnusableError, OSError."""
+def script(path: Path, text: str) -> None:
+    """Makes an executable file with `text` in a folder of the user alone, if it is not there as it must be. Raises
+    UnusableError, OSError."""
     make(path.parent)
     with opened(path.parent) as folder:
-        _write(folder, path.name, content, mode)
+        try:
+            there = _content(folder, path.name) == text.encode() and os.access(path, os.X_OK)
+        except (FileNotFoundError, DamagedError):
+            there = False
+        if not there:
+            _write(folder, path.name, text.encode(), 0o700)
 
 
 def _name(key: str) -> str:
@@ -161,24 +174,29 @@ def _digest(key: str, content: bytes) -> bytes:
 
 def _read(folder: int, key: str) -> bytes:
     name = _name(key)
+    data = _content(folder, name)
+    content = data[_HEADER_NBYTES:]
+    if data[:_HEADER_NBYTES] != _MAGIC + _digest(key, content) + b"\n":
+        raise DamagedError(f"{name} is damaged")
+    return content
+
+
+def _content(folder: int, name: str) -> bytes:
+    """Of a plain file of the user's; that it is in use is noted once a day."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as e:
-        raise UnusableError(f"{name} in it cannot be read ({e.strerror}) and is made again") from e
+        raise DamagedError(f"{name} cannot be read ({e.strerror})") from e
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _LARGEST_NBYTES:
-            raise UnusableError(f"{name} in it is no file of this program and is made again")
-        data = _all(file, found.st_size)
-        content = data[_HEADER_NBYTES:]
-        if data[:_HEADER_NBYTES] != _MAGIC + _digest(key, content) + b"\n":
-            raise UnusableError(f"{name} in it is damaged and is made again")
+            raise DamagedError(f"{name} is no file that this program wrote")
         if time.time() - found.st_mtime > _DAY_SECONDS:
             with suppress(OSError):
-                os.utime(file)  # it is in use
-        return content
+                os.utime(file)
+        return _all(file, found.st_size)
     finally:
         os.close(file)
 
@@ -231,9 +249,16 @@ def _trim(folder: int, limit_nbytes: int) -> None:
             total -= size
 
 
-def _tell(path: Path, kind: str, why: str) -> None:
-    """Warns once a process of each folder and kind."""
-    if (str(path), kind) not in _told:
-        _told.add((str(path), kind))
-        what = "not used" if kind == "read" else "not written"
-        warnings.warn(f"the cache of compiled kernels {path} is {what}: {why}", stacklevel=4)
+def _tell(path: Path, error: OSError) -> None:
+    """Warns once a process of a folder, and once of what the system refuses in any."""
+    what = str(path) if isinstance(error, UnusableError) else "system"
+    if what not in _told:
+        _told.add(what)
+        damaged = isinstance(error, DamagedError)
+        said = f"{path}/{error}, and is made again" if damaged else f"{path} is not used: {_reason(error)}"
+        warnings.warn(f"the cache of compiled kernels {said}", CacheWarning, stacklevel=4)
+
+
+def _reason(error: OSError) -> str:
+    """Why, and the remedy."""
+    return str(error) if isinstance(error, UnusableError) else f"{error.strerror or error}: {_REMEDY}, or CCACHE=0"

@@ -21,7 +21,6 @@ from kernels.lifeline import LIFELINE, lifeline
 from kernels.tinygrad import hostcc, settings
 from kernels.tinygrad.hardware import (
     DeviceError,
-    cache_problem,
     describe_target,
     driver_version,
     last_level_cache_nbytes,
@@ -34,7 +33,6 @@ __all__ = [
     "DeviceError",
     "Finding",
     "activate",
-    "cache_problem",
     "choose_device",
     "describe_target",
     "driver_version",
@@ -89,7 +87,7 @@ def probe_device(device: str, environ: Mapping[str, str] = os.environ) -> Findin
         return Finding(False, why)
     # An interface of the kernel's driver, where there is one: tinygrad would go on to seize the bare PCI device.
     dev = f"{row.interface}+{device}" if row.interface else device
-    env = {**environ, "DEV": dev, "CCACHE": "0", "DEBUG": "0"}
+    env = {**environ, "DEV": dev, "CCACHE": "0", "CACHELEVEL": "0", "DEBUG": "0"}
     how = "thorough" if device in environ.get("DEV", "").upper() else "quick"
     command = [sys.executable, "-P", "-c", LIFELINE + PROBE.replace("# on_cpu", row.on_cpu), how]
     try:

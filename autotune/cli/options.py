@@ -7,6 +7,7 @@ import io
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,7 @@ class Program(click.Group):
         run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
+        warnings.formatwarning = lambda message, *_, **__: f"autotune: warning: {' '.join(str(message).split())}\n"
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is not
                 signal.signal(number, _end)

@@ -7,15 +7,15 @@ The C++ part is in runtime/, and README.md explains what is modelled.
 from __future__ import annotations
 
 import ctypes
+import functools
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from autotune.metalsim.limits import refused
 from autotune.metalsim.memory import SharedMemory
-from autotune.metalsim.toolchain import compile_metal, library_path
+from autotune.metalsim.toolchain import compile_metal, library_file
 from autotune.metalsim.translate import translate
 from autotune.metalsim.verdict import MetalFault, Verdict
 
@@ -96,8 +96,7 @@ class Kernel:
     """One kernel of a library that `compile_metal` made. Raises ValueError if the library has none of that name."""
 
     def __init__(self, library: bytes, name: str) -> None:
-        self.name, self._path = name, library_path(library)
-        self._library = ctypes.CDLL(str(self._path))
+        self.name, self._code, self._library = name, library, _loaded(library)
         try:
             self._enter = ctypes.cast(getattr(self._library, f"metalsim_enter_{name}"), ctypes.c_void_p).value
         except AttributeError:
@@ -127,8 +126,8 @@ class Kernel:
             raise OSError("no process could be started for a simulated launch")
         kind, message, suspicion = (getattr(report, name).decode() for name in ("kind", "message", "suspicion"))
         if suspicion:
-            suspicion += f" ({_place(self._path, 0, report.suspicion_offset)})"
-        return Verdict(kind, message, "" if kind == "ok" else _place(self._path, report.line, report.offset), suspicion)
+            suspicion += f" ({_place(self._code, 0, report.suspicion_offset)})"
+        return Verdict(kind, message, "" if kind == "ok" else _place(self._code, report.line, report.offset), suspicion)
 
 
 def _three(size: Size) -> tuple[int, int, int]:
@@ -136,14 +135,21 @@ def _three(size: Size) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _place(library: Path, line: int, offset: int) -> str:
+@functools.lru_cache(maxsize=256)
+def _loaded(library: bytes) -> ctypes.CDLL:
+    with library_file(library) as path:
+        return ctypes.CDLL(str(path))
+
+
+def _place(library: bytes, line: int, offset: int) -> str:
     """The line of the Metal source, either from the runtime or from binutils for an instruction's address."""
     if line:
         return f"line {line}"
     if not offset or (tool := shutil.which("addr2line") or shutil.which("llvm-addr2line")) is None:
         return ""
     # the address is the one after the call
-    found = subprocess.run([tool, "-e", str(library), hex(offset - 1)], capture_output=True, text=True, check=False)
+    with library_file(library) as path:
+        found = subprocess.run([tool, "-e", str(path), hex(offset - 1)], capture_output=True, text=True, check=False)
     name, _, number = found.stdout.strip().split(" ")[0].rpartition(":")
     return f"line {number}" if name.endswith("kernel.metal") and number.isdigit() else ""
 

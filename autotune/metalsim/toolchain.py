@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinygrad.helpers import cache_dir
-
 from autotune.metalsim.translate import TranslationError, translate
 from autotune.metalsim.verdict import MetalFault, Verdict
+from kernels.cache import SIMULATED
 
 OLDEST = 15  # the first version whose _Float16 arithmetic on x86 rounds each operation
 _HERE = Path(__file__).parent
@@ -85,56 +84,53 @@ def compile_metal(source: str, compiler: str | None = None) -> bytes:
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """Turns OSError of the cache folder into ToolchainError."""
+    """Turns OSError of the temporary folder into ToolchainError."""
     try:
         yield
     except OSError as e:
-        raise ToolchainError(f"simulating Metal needs a cache folder ({e}). Remedy: XDG_CACHE_HOME") from e
+        raise ToolchainError(f"simulating Metal needs a temporary folder ({e}). Remedy: TMPDIR") from e
 
 
 def _compiled(tools: Toolchain, text: str) -> bytes:
-    path = _cached(_key(tools, "kernel", text), ".so")
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder, "kernel.so")
-            Path(folder, "kernel.metal").write_text(text)
-            flags = (*_flags(tools), *_KERNEL, "-I", str(_HERE / "include"), "-include", "metal_stdlib")
-            _run(tools, [*flags, "-c", "kernel.metal", "-o", "kernel.o"], folder)
-            link = [
-                "-shared",
-                "-Wl,--build-id=none,-Bsymbolic",
-                "kernel.o",
-                *map(str, _runtime(tools)),
-                "-o",
-                "kernel.so",
-                "-lm",
-            ]
-            _run(tools, link, folder)
-            made.replace(path)
-    return path.read_bytes()
+    key = _key(tools, "kernel", text)
+    if (kept := SIMULATED.read(key)) is not None:
+        return kept
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "kernel.metal").write_text(text)
+        flags = (*_flags(tools), *_KERNEL, "-I", str(_HERE / "include"), "-include", "metal_stdlib")
+        _run(tools, [*flags, "-c", "kernel.metal", "-o", "kernel.o"], folder)
+        objects = _runtime(tools)
+        for name, code in objects.items():
+            Path(folder, name).write_bytes(code)
+        link = ["-shared", "-Wl,--build-id=none,-Bsymbolic", "kernel.o", *objects, "-o", "kernel.so", "-lm"]
+        _run(tools, link, folder)
+        made = Path(folder, "kernel.so").read_bytes()
+    SIMULATED.write(key, made)
+    return made
 
 
-def library_path(library: bytes) -> Path:
-    """A file that contains a library from `compile_metal`, possibly made by another process."""
-    with _room():
-        path = _cached(hashlib.sha256(library).hexdigest(), ".loaded.so")
-        if not path.exists():
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(library)
-            os.replace(file.name, path)
-    return path
+@contextmanager
+def library_file(library: bytes) -> Iterator[Path]:
+    """A file with what `compile_metal` returned, for as long as the context lasts."""
+    with _room(), tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(library)
+        file.flush()
+        yield Path(file.name)
 
 
-def _runtime(tools: Toolchain) -> list[Path]:
-    """The runtime's object files, which are linked into every library."""
-    objects = []
+@functools.cache
+def _runtime(tools: Toolchain) -> dict[str, bytes]:
+    """The runtime's object files by name, which every library contains."""
+    objects = {}
     for source in sorted((_HERE / "runtime").glob("*.cc")):
-        path = _cached(_key(tools, source.name, ""), ".o")
-        if not path.exists():
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        key = _key(tools, source.name, "")
+        code = SIMULATED.read(key)
+        if code is None:
+            with tempfile.TemporaryDirectory() as folder:
                 _run(tools, [*_flags(tools), "-O2", "-c", str(source), "-o", "runtime.o"], folder)
-                Path(folder, "runtime.o").replace(path)
-        objects.append(path)
+                code = Path(folder, "runtime.o").read_bytes()
+            SIMULATED.write(key, code)
+        objects[f"{source.stem}.runtime.o"] = code
     return objects
 
 
@@ -166,9 +162,3 @@ def _shim() -> bytes:
 def _key(tools: Toolchain, name: str, text: str) -> str:
     parts = (tools.version, repr((_flags(tools), _KERNEL)), name, text)
     return hashlib.sha256("\0".join(parts).encode() + _shim()).hexdigest()
-
-
-def _cached(name: str, suffix: str) -> Path:
-    folder = Path(cache_dir) / "metalsim"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / (name + suffix)

@@ -19,6 +19,7 @@ from tinygrad.uop.ops import Ops, UOp
 from autotune.tinygrad_api.lower import Program, one_line
 from db.errors import AutotuneError
 from kernels import backends
+from kernels.tinygrad import compiler_cache
 
 __all__ = ["Buffer", "Graph", "Kernel", "LaunchError", "LoadError", "OpenDevice"]
 
@@ -59,6 +60,7 @@ class OpenDevice:
     on it."""
 
     def __init__(self) -> None:
+        compiler_cache.mend()
         self.name: str = Device.DEFAULT
         self._device: Any = Device[self.name]
         if getattr(self._device, "simulated", False):

@@ -25,6 +25,7 @@ from tinygrad.uop.ops import Ops, ProgramInfo, UOp, graph_rewrite
 
 from db.errors import AutotuneError
 from db.records import Outcome
+from kernels.tinygrad import compiler_cache
 
 MAX_UOPS = 3000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -79,6 +80,7 @@ def codegen_context() -> dict[str, object]:
 
 def worker_context(settings: dict[str, object]) -> Context:
     """What a compile worker runs under: the parent's codegen settings, and no device may be opened."""
+    compiler_cache.mend()
     return Context(**{**settings, "ALLOW_DEVICE_USAGE": 0, "VIZ": 0, "TRACK_MATCH_STATS": 0, "DEBUG": 0})
 
 

@@ -5,7 +5,6 @@ Opens the device that it is asked about, in this process, through tinygrad. Choo
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 from contextlib import nullcontext
 from functools import lru_cache
@@ -24,7 +23,6 @@ _OPEN_FAILURES = (
     LookupError,
     MemoryError,
     subprocess.SubprocessError,
-    sqlite3.Error,  # tinygrad's cache of compiled kernels, on a full disk
     ExceptionGroup,
 )
 
@@ -57,11 +55,6 @@ def memory_nbytes(device: str) -> int:
     return _read(device)[1].memory_nbytes
 
 
-def cache_problem(error: sqlite3.Error) -> str:
-    """What failed where tinygrad compiles a kernel and cannot keep it on disk, and the remedy."""
-    return f"tinygrad's cache of compiled kernels on disk: {error}; free disk space, or set CACHELEVEL=0"
-
-
 def printable(text: str) -> str:
     """`text` as one printable line of 1..200 characters, fit for a Target."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -80,6 +73,9 @@ def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
     from tinygrad import Device
     from tinygrad.helpers import Context
 
+    from kernels.tinygrad import compiler_cache
+
+    compiler_cache.mend()
     base, _, rest = device.split(";")[0].split("+")[-1].partition(":")
     numbered = rest.isdigit()
     try:
@@ -90,8 +86,6 @@ def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
         facts = backends.find(name).facts(opened, renderer)
     except _OPEN_FAILURES as error:
         reason = "; ".join(map(str, error.exceptions)) if isinstance(error, ExceptionGroup) else str(error)
-        if isinstance(error, sqlite3.Error):
-            reason = cache_problem(error)
         raise DeviceError(f"device {device!r} does not open: {printable(reason or repr(error))}") from error
     default = type(renderer) is opened.renderers[0]
     backend = name if default else f"{name}:{opened._renderer_name(type(renderer))}"

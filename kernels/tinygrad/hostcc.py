@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from db.errors import AutotuneError
-from kernels.cache import cache_folder, write_whole
+from kernels.cache import cache_folder, script
 
 TINYGRAD = "0.14"  # the patch was written for this layout of tinygrad/runtime/ops_cpu.py
 INSTALL = "install clang (Debian: apt-get install clang; macOS: xcode-select --install), or: pip install ziglang"
@@ -87,11 +87,12 @@ def find_clang(environ: Mapping[str, str] = os.environ) -> HostCompiler | None:
 
 
 def find_zig(cache: Path | None = None) -> HostCompiler | None:
-    """The ziglang wheel behind a wrapper script, written to `cache` (default: the user's cache folder)."""
+    """The ziglang wheel behind a wrapper script, written to `cache` (default: in the user's cache folder, or where that
+    cannot be used a temporary one)."""
     spec = importlib.util.find_spec("ziglang")
     for folder in spec.submodule_search_locations or () if spec else ():
         if (zig := Path(folder) / "zig").is_file():
-            wrapper = str(_write_wrapper(zig.resolve(), cache or cache_folder()))
+            wrapper = str(_write_wrapper(zig.resolve(), cache))
             return HostCompiler(wrapper, "zig") if refusal(wrapper) is None else None
     return None
 
@@ -175,12 +176,28 @@ def _trapping_helper(ast: Any, renderer: Any) -> Any:
     return Helper()
 
 
-def _write_wrapper(zig: Path, cache: Path) -> Path:
-    """Write the script, named by its content: versions may coexist."""
+def _write_wrapper(zig: Path, cache: Path | None) -> Path:
+    if cache is not None:
+        return _wrapper(zig, cache)
+    try:
+        return _wrapper(zig, cache_folder() / "zig")
+    except OSError:
+        return _wrapper(zig, Path(_temporary().name))
+
+
+@lru_cache
+def _temporary() -> Any:
+    """A folder that is there until the process ends."""
+    import tempfile
+
+    return tempfile.TemporaryDirectory(prefix="autotune-zig-")
+
+
+def _wrapper(zig: Path, cache: Path) -> Path:
+    """Write the script, named by its content: versions may coexist. Raises PatchError, OSError."""
     if "'" in f"{zig}{cache}":
         raise PatchError(f"zig cannot be wrapped: there is a quote in its path {zig} or in the cache folder {cache}")
-    text = _ZIG_WRAPPER.format(zig=zig, cache=cache / "zig")
+    text = _ZIG_WRAPPER.format(zig=zig, cache=cache / "cache")
     wrapper = cache / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if not os.access(wrapper, os.X_OK):
-        write_whole(wrapper, text, 0o755)
+    script(wrapper, text)
     return wrapper

@@ -6,11 +6,14 @@ from tinygrad import Device
 from tinygrad.renderer import Renderer
 from tinygrad.renderer.cstyle import CStyleLanguage
 
+from kernels.tinygrad import compiler_cache
+
 __all__ = ["Renderer", "device_renderer", "writes_c"]
 
 
 def device_renderer(device: str) -> Renderer:
     """The renderer of a device, which this opens."""
+    compiler_cache.mend()
     return Device[device].renderer
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 
+import platformdirs
 import pytest
 
 from autotune.metalsim import ToolchainError, compile_metal, find_toolchain
 from autotune.metalsim import toolchain as module
+from kernels import cache
+from kernels.cache import CacheWarning
 
 SOURCE = "kernel void k(device float *a) {{ a[0] = {}; }}"
+
+
+def cached_in(monkeypatch, folder):
+    """Nothing is remembered but in `folder`, and nothing has been warned of."""
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(cache, "_told", set())
+    module._runtime.cache_clear()
 
 
 def fake(folder, name, version):
@@ -54,33 +65,53 @@ def test_an_older_one_is_passed_over(monkeypatch, tmp_path):
 
 
 def test_what_was_compiled_is_remembered(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "cache_dir", str(tmp_path))
+    cached_in(monkeypatch, tmp_path)
     first = compile_metal(SOURCE.format(1))
     with monkeypatch.context() as m:
         m.setattr(module, "_run", None)
         assert compile_metal(SOURCE.format(1)) == first
     assert compile_metal(SOURCE.format(2)) != first
-    assert not [p for p in (tmp_path / "metalsim").iterdir() if p.is_dir()]
+
+
+def test_what_is_damaged_is_compiled_again(monkeypatch, tmp_path):
+    cached_in(monkeypatch, tmp_path)
+    first = compile_metal(SOURCE.format(1))
+    for path in (tmp_path / "metalsim").iterdir():
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.warns(CacheWarning, match="is damaged, and is made again"):
+        assert compile_metal(SOURCE.format(1)) == first
+    with monkeypatch.context() as m:
+        m.setattr(module, "_run", None)
+        assert compile_metal(SOURCE.format(1)) == first
 
 
 def test_the_same_source_makes_the_same_library(monkeypatch, tmp_path):
     """A program's key is a hash of it."""
     made = []
     for name in ("a", "longer"):
-        monkeypatch.setattr(module, "cache_dir", str(tmp_path / name))
+        cached_in(monkeypatch, tmp_path / name)
         made.append(compile_metal(SOURCE.format(1)))
     assert made[0] == made[1]
 
 
-def test_a_cache_folder_that_cannot_be_is_no_fault_of_the_source(monkeypatch, tmp_path):
+def test_a_cache_folder_that_cannot_be_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(module, "cache_dir", str(tmp_path / "file"))
-    with pytest.raises(ToolchainError, match=r"Not a directory.*Remedy: XDG_CACHE_HOME"):
+    cached_in(monkeypatch, tmp_path / "file")
+    with pytest.warns(CacheWarning, match=r"Not a directory.*XDG_CACHE_HOME"):
+        assert compile_metal(SOURCE.format(1)).startswith(b"\x7fELF")
+
+
+def test_a_temporary_folder_that_cannot_be_is_no_fault_of_the_source(monkeypatch, tmp_path):
+    cached_in(monkeypatch, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(ToolchainError, match=r"No such file.*Remedy: TMPDIR"):
         compile_metal(SOURCE.format(1))
 
 
 def test_a_full_disk_is_no_fault_of_the_source(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "cache_dir", str(tmp_path / "cache"))
+    cached_in(monkeypatch, tmp_path / "cache")
     clang = fake(tmp_path, "cc", "clang version 15.0.0")
     with open(clang, "a") as file:
         file.write("case $* in *--version*) exit 0 ;; esac\n")
