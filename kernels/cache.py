@@ -129,7 +129,7 @@ def states() -> tuple[State, ...]:
 
 def make(path: Path) -> None:
     """Makes a folder for the user alone, where there is nothing yet. Raises OSError."""
-    with suppress(FileExistsError):  # `opened` says what it is
+    with suppress(FileExistsError, NotADirectoryError):  # `opened` says what there is
         os.makedirs(path, 0o700, exist_ok=True)
 
 
@@ -139,7 +139,7 @@ def opened(path: Path) -> Iterator[int]:
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise UnusableError(f"it is no folder: remove it, or {_REMEDY}") from None
+        raise UnusableError(f"it or what it is in is no folder: remove that, or {_REMEDY}") from None
     try:
         found = os.fstat(folder)
         if found.st_uid != os.geteuid():
@@ -250,8 +250,8 @@ def _trim(folder: int, limit_nbytes: int) -> None:
 
 
 def _tell(path: Path, error: OSError) -> None:
-    """Warns once a process of a folder, and once of what the system refuses in any."""
-    what = str(path) if isinstance(error, UnusableError) else "system"
+    """Warns once a process of a folder, and once of what the system refuses in any of them."""
+    what = str(path if isinstance(error, UnusableError) else path.parent)
     if what not in _told:
         _told.add(what)
         damaged = isinstance(error, DamagedError)
