@@ -31,23 +31,33 @@ def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
     FileError if the folder is too small or cannot be written."""
     with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
         _remove_abandoned()
-        folder = tempfile.TemporaryDirectory(prefix=_FOLDER)
-    with folder as name, _locked(Path(name)):
+        made = Path(tempfile.mkdtemp(prefix=f".{_FOLDER}"))
+    with _locked(made), _found(made) as name:
         needed, free = twin_nbytes(files), shutil.disk_usage(name).free
         if needed > free:
             room = f"the weights in F32 take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
             raise FileError(f"{name}: {room}: set TMPDIR to a folder on a larger disk")
-        twin = Path(name) / "twin.gguf"
+        twin = name / "twin.gguf"
         with file_errors(twin):
             write_float_twin(files, twin)
         yield twin
 
 
 @contextmanager
+def _found(made: Path) -> Iterator[Path]:
+    """The folder under a name that `_remove_abandoned` finds: only now that it is locked. It is gone afterwards."""
+    folder = made.rename(made.with_name(made.name.removeprefix(".")))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Holds a lock on a folder. The lock also ends when this process is killed. Raises BlockingIOError if it is
     held."""
-    opened = os.open(folder, os.O_RDONLY)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -136,3 +137,35 @@ def test_a_float_twin_of_a_killed_process_is_removed_and_one_in_use_is_not(
         with temporary_twin([model]) as twin:
             assert list(tmp_path.iterdir()) == [twin.parent]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_float_twin_is_not_removed_in_the_moment_that_it_is_made(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make = tempfile.mkdtemp
+
+    def interrupted(*args: Any, **kwargs: Any) -> str:
+        made = make(*args, **kwargs)
+        with monkeypatch.context() as m:
+            m.setattr(tempfile, "mkdtemp", make)
+            with temporary_twin([model]):  # of another verify, which begins just now
+                pass
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with temporary_twin([model]) as twin:
+        assert twin.stat().st_size > 1000
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_folder_of_a_float_twin_is_left_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    os.mkfifo(tmp_path / "autotune-twin-fifo")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "autotune-twin-link").symlink_to(tmp_path / "mine")
+    with temporary_twin([model]):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"autotune-twin-fifo", "autotune-twin-link", "mine"}
