@@ -24,9 +24,13 @@ def _error_classes() -> list[type[Exception]]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.startswith("db.migrations"):  # Alembic runs those
                 values = vars(importlib.import_module(module.name)).values()
-                found |= {v: None for v in values if inspect.isclass(v) and issubclass(v, Exception) and _ours(v)}
+                found |= {v: None for v in values if inspect.isclass(v) and issubclass(v, Exception) and _raised(v)}
     silent = {ReaderGoneError}  # it ends a command without a word
     return [error for error in found if error not in silent and error.__name__ not in FAULTS]
+
+
+def _raised(error: type) -> bool:
+    return _ours(error) and not issubclass(error, Warning)
 
 
 def _ours(error: type) -> bool:

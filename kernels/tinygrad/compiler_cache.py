@@ -23,7 +23,7 @@ from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
 
-_BUSY_SECONDS = 5
+BUSY_SECONDS = 5
 # what a damaged pickle raises
 _DAMAGED = (pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError)
 _init_worker = worker._init_worker
@@ -91,7 +91,7 @@ def _usable() -> bool:
             if os.path.exists(path) and (problem := _shared(path)):
                 _give_up(f"{path} {problem}")
                 return False
-        connection = sqlite3.connect(helpers.CACHEDB, timeout=_BUSY_SECONDS, isolation_level="IMMEDIATE")
+        connection = sqlite3.connect(helpers.CACHEDB, timeout=BUSY_SECONDS, isolation_level="IMMEDIATE")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         helpers._db_connection = connection

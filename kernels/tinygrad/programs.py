@@ -35,9 +35,9 @@ def load(key: tuple[object, ...], kernel: UOp, target: Target, ren: Renderer) ->
         return None
     try:
         program = _rebuilt(json.loads(kept), ren.target)
+        return program if _fits(program, kernel) else None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
-    return program if _fits(program, kernel) else None
 
 
 def keep(key: tuple[object, ...], target: Target, program: UOp) -> None:
@@ -132,7 +132,10 @@ def _rebuilt(described: dict[str, Any], tinygrad_target: Any) -> UOp:
     )
     estimates = None if described["estimates"] is None else Estimates(*described["estimates"])
     sink = UOp(Ops.SINK, src=parameters, arg=KernelInfo(name=described["name"], estimates=estimates))
-    code = UOp(Ops.SOURCE, arg=described["source"]), UOp(Ops.BINARY, arg=base64.b64decode(described["binary"]))
+    code = (
+        UOp(Ops.SOURCE, arg=described["source"]),
+        UOp(Ops.BINARY, arg=base64.b64decode(described["binary"], validate=True)),
+    )
     return UOp(Ops.PROGRAM, src=(sink, UOp(Ops.LINEAR, src=parameters), *code), arg=info)
 
 

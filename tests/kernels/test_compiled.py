@@ -1,5 +1,6 @@
 """Kernels compiled ahead: graphs take them as they are, and give and count the same as with kernels compiled later."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from support.attention_workloads import flash, mla_store, rope_store
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit
-from tinygrad.codegen import to_program_cache
+from tinygrad.codegen import to_program, to_program_cache
 from tinygrad.helpers import GlobalCounters
 from tinygrad.uop.ops import Ops
 
@@ -19,10 +20,12 @@ import kernels
 from db.lookup import Lookup
 from db.records import Served, Workload
 from kernels.api import small
+from kernels.cache import CacheWarning, Folder
 from kernels.formats import reference
 from kernels.serve import defaults
 from kernels.serve.server import Server, serving, shared, use
 from kernels.tinygrad import compile as compiler
+from kernels.tinygrad import programs as stored
 
 EPS = 1e-6
 
@@ -34,7 +37,7 @@ def programs(monkeypatch, tmp_path):
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
     with serving(None):
         forget()
-        yield tmp_path / "programs"
+        yield tmp_path / "kernels"
 
 
 def forget():
@@ -96,7 +99,7 @@ def test_another_process_does_not_compile_again(programs, monkeypatch):
     launched = norm(n), largest(n), flash(), rope_store(), mla_store()
     shared().compile(launched, name)
     before, first = [shared().program(w, name).arg for w in launched], counted(x, [weights[0]])
-    assert len(list(programs.glob("*.json"))) == len(launched)
+    assert len(list(programs.iterdir())) == len(launched)
     forget()
     monkeypatch.setattr(compiler, "lower_and_compile", nothing_compiles)
     shared().compile(launched, name)
@@ -112,7 +115,7 @@ def test_what_a_launch_compiled_is_kept_for_the_next_process(programs):
     first = kernels.linear(x, weight).numpy()
     assert not programs.exists()
     shared().keep()
-    assert len(list(programs.glob("*.json"))) == 1
+    assert len(list(programs.iterdir())) == 1
     assert is_compiled(w)
     forget()
     assert is_compiled(w)
@@ -129,24 +132,70 @@ def test_a_process_keeps_what_it_compiled_when_it_ends(tmp_path):
         """
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": device().name, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, check=True)
-    assert len(list(tmp_path.glob("*/programs/*.json"))) == 1
+    assert len(list(tmp_path.glob("*/kernels/*"))) == 1
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"parameters": [{"slot": 0}]}'])
-def test_a_file_that_cannot_be_read_is_made_again(programs, content):
+def test_a_damaged_program_is_not_run_but_made_again(programs):
     shared().compile([norm(96)], device().name)
-    [path] = programs.glob("*.json")
-    whole = path.read_text()
-    path.write_text(content)
+    [path] = programs.iterdir()
+    whole = bytearray(path.read_bytes())
+    whole[-99] ^= 4  # of the code
+    path.write_bytes(whole)
     forget()
-    shared().compile([norm(96)], device().name)
+    with pytest.warns(CacheWarning, match="is damaged, and is made again"):
+        shared().compile([norm(96)], device().name)
     assert is_compiled(norm(96))
-    assert path.read_text() == whole
+    forget()
+    shared().program(norm(96), device().name)  # no warning
+    assert is_compiled(norm(96))
+
+
+def small_kernel(n=48):
+    return shared().serve(largest(n), device().name).sink
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another"},
+        {"global_size": [0, 1, 1]},
+        {"global_size": [1, 1, 1, 1]},
+        {"local_size": [2048, 1, 1]},
+        {"global_size": ["x", 1, 1]},
+        {"globals": [0, 1, 77]},
+        {"outs": [77]},
+        {"parameters": []},
+        {"vars": [99]},
+        {"binary": [1]},
+        {"binary": "!!"},
+    ],
+    ids=str,
+)
+def test_a_program_that_is_not_that_of_the_kernel_is_not_taken(changes, monkeypatch):
+    asked, here = small_kernel(), shared().device(device().name)
+    key, program = compiler.program_key(asked, here.renderer), compiler.launchable(to_program(asked, here.renderer))
+    kept = {}
+    monkeypatch.setattr(Folder, "write", lambda _, name, content: kept.update({name: content}))
+    monkeypatch.setattr(Folder, "read", lambda _, name: kept[name])
+    stored.keep(key, here.target, program)
+    assert stored.load(key, asked, here.target, here.renderer) is not None
+    [(name, content)] = kept.items()
+    kept[name] = json.dumps({**json.loads(content), **changes}).encode()
+    assert stored.load(key, asked, here.target, here.renderer) is None
+
+
+def test_the_program_of_another_kernel_is_not_taken():
+    asked, other, here = small_kernel(), small_kernel(n=50), shared().device(device().name)
+    key = compiler.program_key(asked, here.renderer)
+    stored.keep(key, here.target, compiler.launchable(to_program(other, here.renderer)))
+    assert stored.load(key, asked, here.target, here.renderer) is None
+    assert stored.load(key, other, here.target, here.renderer) is not None
 
 
 def test_a_cache_folder_that_cannot_be_written_is_done_without(programs):
     programs.write_text("no folder")
-    shared().compile([norm(160)], device().name)
+    with pytest.warns(CacheWarning, match="no folder"):
+        shared().compile([norm(160)], device().name)
     assert is_compiled(norm(160))
 
 

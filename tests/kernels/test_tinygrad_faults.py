@@ -4,6 +4,7 @@ A test here fails once tinygrad is fixed: the workaround that docs/upgrading-tin
 """
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_the_wheel_lacks_the_kernels_of_its_own_models():
     folder = Path(found.origin).parent  # not by import: what stands in for the module may be there already
     assert not (folder / "kernels").exists()
     assert not (folder / "kernels.py").exists()
+
+
+def test_a_device_does_not_open_where_nothing_can_be_kept(tmp_path):
+    device()
+    (tmp_path / "file").write_text("")
+    env = {**os.environ, "CACHEDB": str(tmp_path / "file" / "cache.db")}
+    program = "from tinygrad import Tensor; (Tensor([1.0]) + 1).item()"
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert "FileExistsError" in done.stderr
 
 
 def test_a_function_is_not_captured_in_its_first_call():
