@@ -3,7 +3,6 @@
 import copy
 import json
 import signal
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ def test_bad_input_is_one_clear_line_and_status_2(arguments: list[str], said: st
     done = run(*(files.get(a, a) for a in arguments))
     assert done.exit_code == 2, done.output
     assert isinstance(done.exception, SystemExit)
-    assert said in done.stderr.splitlines()[-1]
+    assert "does not fit on CPU" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.output
     assert done.stdout == ""
 
@@ -246,18 +245,12 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
 
 
 @pytest.mark.parametrize("verb", few_of(["run", "bench", "profile"], lambda verb: verb == "run"))
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [(MemoryError(), "does not fit on CPU"), (sqlite3.OperationalError("disk I/O error"), "disk I/O error; free disk")],
-)
-def test_memory_or_disk_that_runs_out_later_is_one_line(
-    model: str, monkeypatch: pytest.MonkeyPatch, verb: str, error: Exception, said: str
-) -> None:
+def test_memory_that_runs_out_later_is_one_line(model: str, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     real = llm.load_planned
 
     def load(*arguments: Any) -> Any:
         def generate(*_: object, **__: object) -> Any:
-            raise error
+            raise MemoryError
 
         loaded = real(*arguments)
         loaded.generate = generate
@@ -267,7 +260,7 @@ def test_memory_or_disk_that_runs_out_later_is_one_line(
     arguments = {"run": ("hello",), "bench": ("--prompt-tokens", "3"), "profile": ()}
     done = run(verb, model, *arguments[verb])
     assert done.exit_code == 2
-    assert said in done.stderr.splitlines()[-1]
+    assert "does not fit on CPU" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.output
 
 
