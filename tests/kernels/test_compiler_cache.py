@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.kernel_runs import device
 
+from kernels.tinygrad import hostcc
+
 OPS = """
 import json, os, resource, sys, warnings
 told = []
@@ -31,6 +33,8 @@ print(json.dumps([((x * 2).sum() + 1).item(), told]))
 
 def answered(home: Path, *how: str, before: str = "", **environ: str) -> list[str]:
     """What a process that computes with kernels of tinygrad's own warns of; its answer is right."""
+    if hostcc.find() is None:
+        pytest.skip("tinygrad's assembler compiles nothing that could be kept")
     env = {**os.environ, "DEV": device().name, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(home)}
     command = [sys.executable, "-c", OPS.format(before=before), *how]
     done = subprocess.run(command, env={**env, **environ}, capture_output=True, text=True, timeout=100)
