@@ -89,7 +89,7 @@ class Folder:
     def write(self, key: str, content: bytes) -> None:
         """Keeps `content` for `key`, whole or not at all. After a failure, this process writes no more."""
         path = self.path
-        if str(path) in _failed:
+        if str(path) in _failed or len(content) > _LARGEST_NBYTES - _HEADER_NBYTES:
             return
         try:
             make(path)

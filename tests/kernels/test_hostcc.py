@@ -5,6 +5,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import platformdirs
 import pytest
 from support.bare_machine import fake_compiler, run_bare
 
@@ -74,6 +75,17 @@ def test_zig_wrapper_translates_what_tinygrad_passes(tmp_path, monkeypatch, fold
     assert Path(found.path).stat().st_mode & stat.S_IXUSR
     assert hostcc.find_zig(tmp_path / folder) == found
     assert [f.name for f in (tmp_path / folder).iterdir()] == [Path(found.path).name]
+
+
+def test_zig_is_found_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    zig = fake_compiler(tmp_path / "site" / "ziglang" / "zig")
+    (zig.parent / "__init__.py").touch()
+    (tmp_path / "file").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "file"))
+    found = hostcc.find_zig()
+    assert found is not None
+    assert Path(found.path).is_file()
 
 
 def test_a_quote_in_the_path_of_zig_is_refused(tmp_path, monkeypatch):
