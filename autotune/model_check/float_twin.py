@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import gguf
@@ -29,10 +29,10 @@ _FOLDER = "autotune-twin-"
 def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
     """The twin of a model in the system's temporary folder, which is removed at the end of the context. Raises
     FileError if the folder is too small or cannot be written."""
-    with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
-        _remove_abandoned()
-        made = Path(tempfile.mkdtemp(prefix=f".{_FOLDER}"))
-    with _locked(made), _found(made) as name:
+    with ExitStack() as stack:
+        with file_errors("a temporary folder for the weights in F32 (TMPDIR)"):
+            _remove_abandoned()
+            name = stack.enter_context(_locked_folder())
         needed, free = twin_nbytes(files), shutil.disk_usage(name).free
         if needed > free:
             room = f"the weights in F32 take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
@@ -44,13 +44,16 @@ def temporary_twin(files: Sequence[Path]) -> Iterator[Path]:
 
 
 @contextmanager
-def _found(made: Path) -> Iterator[Path]:
-    """The folder under a name that `_remove_abandoned` finds: only now that it is locked. It is gone afterwards."""
-    folder = made.rename(made.with_name(made.name.removeprefix(".")))
+def _locked_folder() -> Iterator[Path]:
+    """A temporary folder, which is gone afterwards. It gets the name that `_remove_abandoned` looks for only when it is
+    locked. Raises OSError."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{_FOLDER}"))
     try:
-        yield folder
+        with _locked(folder):
+            folder = folder.rename(folder.with_name(folder.name.removeprefix(".")))
+            yield folder
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
