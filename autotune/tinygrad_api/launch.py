@@ -60,7 +60,7 @@ class OpenDevice:
     on it."""
 
     def __init__(self) -> None:
-        compiler_cache.mend()
+        compiler_cache.patch_tinygrad()
         self.name: str = Device.DEFAULT
         self._device: Any = Device[self.name]
         if getattr(self._device, "simulated", False):

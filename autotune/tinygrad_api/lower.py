@@ -80,7 +80,7 @@ def codegen_context() -> dict[str, object]:
 
 def worker_context(settings: dict[str, object]) -> Context:
     """What a compile worker runs under: the parent's codegen settings, and no device may be opened."""
-    compiler_cache.mend()
+    compiler_cache.patch_tinygrad()
     return Context(**{**settings, "ALLOW_DEVICE_USAGE": 0, "VIZ": 0, "TRACK_MATCH_STATS": 0, "DEBUG": 0})
 
 

@@ -30,7 +30,7 @@ _init_worker = worker._init_worker
 _gave_up = False
 
 
-def mend() -> None:
+def patch_tinygrad() -> None:
     """To be called before a device is opened or a kernel compiled. Idempotent."""
     device.diskcache_get, device.diskcache_put = _compiled, _keep_compiled
     search.diskcache_get, search.diskcache_put = _found, _keep_found
@@ -41,7 +41,7 @@ def start_worker() -> None:
     """What a compile worker of tinygrad begins with. The process that started it warns of the same."""
     warnings.simplefilter("ignore", CacheWarning)
     _init_worker()
-    mend()
+    patch_tinygrad()
 
 
 @functools.cache

@@ -75,7 +75,7 @@ def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
 
     from kernels.tinygrad import compiler_cache
 
-    compiler_cache.mend()
+    compiler_cache.patch_tinygrad()
     base, _, rest = device.split(";")[0].split("+")[-1].partition(":")
     numbered = rest.isdigit()
     try:

@@ -13,7 +13,7 @@ __all__ = ["Renderer", "device_renderer", "writes_c"]
 
 def device_renderer(device: str) -> Renderer:
     """The renderer of a device, which this opens."""
-    compiler_cache.mend()
+    compiler_cache.patch_tinygrad()
     return Device[device].renderer
 
 

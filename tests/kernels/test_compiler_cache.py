@@ -103,7 +103,7 @@ warnings.simplefilter("always")
 warnings.showwarning = lambda message, *_: told.append(str(message))
 from kernels.tinygrad import compiler_cache
 compiler_cache.BUSY_SECONDS = 0.2
-compiler_cache.mend()
+compiler_cache.patch_tinygrad()
 from tinygrad.codegen.opt import search
 key = {"ast": "a", "amt": 1}
 first = search.diskcache_get("beam_search", key)
