@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import stat
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.errors import AutotuneError
+from kernels import private_files
+from kernels.private_files import LARGEST_NBYTES, REMEDY, TEMPORARY, DamagedError, UnusableError
 
 _MAGIC = b"tinygrad-autotune 1 "  # then the digest in hexadecimal digits, a newline, and the content
 _HEADER_NBYTES = len(_MAGIC) + 64 + 1
-_LARGEST_NBYTES = 64 << 20  # of a file that is read at all
-_TEMPORARY = ".writing-"
-_DAY_SECONDS = 86400
-_REMEDY = "set XDG_CACHE_HOME to a folder of your own"
 
 # of this process
 _told: set[str] = set()  # what was warned of
@@ -36,14 +29,6 @@ _trimmed: set[str] = set()
 
 class CacheWarning(UserWarning):
     """Something on disk is done without."""
-
-
-class UnusableError(AutotuneError, OSError):
-    """A folder is not as this module makes it; the message says how it differs."""
-
-
-class DamagedError(UnusableError):
-    """A file is not as this module writes it; the message says how it differs."""
 
 
 def cache_folder() -> Path:
@@ -78,7 +63,7 @@ class Folder:
         """What was written for `key`; None where there is nothing, or nothing that can be trusted."""
         path = self.path
         try:
-            with opened(path) as folder:
+            with private_files.opened(path) as folder:
                 return _read(folder, key)
         except FileNotFoundError:
             return None
@@ -89,12 +74,12 @@ class Folder:
     def write(self, key: str, content: bytes) -> None:
         """Keeps `content` for `key`, whole or not at all. After a failure, this process writes no more."""
         path = self.path
-        if str(path) in _failed or len(content) > _LARGEST_NBYTES - _HEADER_NBYTES:
+        if str(path) in _failed or len(content) > LARGEST_NBYTES - _HEADER_NBYTES:
             return
         try:
-            make(path)
-            with opened(path) as folder:
-                _write(folder, _name(key), _MAGIC + _digest(key, content) + b"\n" + content)
+            private_files.make(path)
+            with private_files.opened(path) as folder:
+                private_files.write(folder, _name(key), _MAGIC + _digest(key, content) + b"\n" + content)
                 if str(path) not in _trimmed:
                     _trimmed.add(str(path))
                     _trim(folder, self.limit_nbytes)
@@ -106,9 +91,9 @@ class Folder:
         """What is there now. Makes the folder, to see whether it can be."""
         path = self.path
         try:
-            make(path)
-            with opened(path) as folder:
-                sizes = [size for _, size, _ in _files(folder)]
+            private_files.make(path)
+            with private_files.opened(path) as folder:
+                sizes = [size for _, size, _ in private_files.files(folder)]
         except OSError as e:
             return State(path, 0, 0, _reason(e))
         return State(path, len(sizes), sum(sizes), "")
@@ -127,43 +112,6 @@ def states() -> tuple[State, ...]:
     return tuple(folder.state() for folder in (PROGRAMS, OBJECTS, SIMULATED))
 
 
-def make(path: Path) -> None:
-    """Makes a folder for the user alone, where there is nothing yet. Raises OSError."""
-    with suppress(FileExistsError, NotADirectoryError):  # `opened` says what there is
-        os.makedirs(path, 0o700, exist_ok=True)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A descriptor of a folder that belongs to the user alone. Raises UnusableError for another, and OSError."""
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except NotADirectoryError:
-        raise UnusableError(f"it or what it is in is no folder: remove that, or {_REMEDY}") from None
-    try:
-        found = os.fstat(folder)
-        if found.st_uid != os.geteuid():
-            raise UnusableError(f"it belongs to user {found.st_uid}, not to {os.geteuid()}: remove it, or {_REMEDY}")
-        if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
-            raise UnusableError(f"its mode {mode:o} lets others in: chmod 700 it, or {_REMEDY}")
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def script(path: Path, text: str) -> None:
-    """Makes an executable file with `text` in a folder of the user alone, if it is not there as it must be. Raises
-    UnusableError, OSError."""
-    make(path.parent)
-    with opened(path.parent) as folder:
-        try:
-            there = _content(folder, path.name) == text.encode() and os.access(path, os.X_OK)
-        except (FileNotFoundError, DamagedError):
-            there = False
-        if not there:
-            _write(folder, path.name, text.encode(), 0o700)
-
-
 def _name(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -174,75 +122,20 @@ def _digest(key: str, content: bytes) -> bytes:
 
 def _read(folder: int, key: str) -> bytes:
     name = _name(key)
-    data = _content(folder, name)
+    data = private_files.content(folder, name)
     content = data[_HEADER_NBYTES:]
     if data[:_HEADER_NBYTES] != _MAGIC + _digest(key, content) + b"\n":
         raise DamagedError(f"{name} is damaged")
     return content
 
 
-def _content(folder: int, name: str) -> bytes:
-    """Of a plain file of the user's; that it is in use is noted once a day."""
-    try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        raise
-    except OSError as e:
-        raise DamagedError(f"{name} cannot be read ({e.strerror})") from e
-    try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _LARGEST_NBYTES:
-            raise DamagedError(f"{name} is no file that this program wrote")
-        if time.time() - found.st_mtime > _DAY_SECONDS:
-            with suppress(OSError):
-                os.utime(file)
-        return _all(file, found.st_size)
-    finally:
-        os.close(file)
-
-
-def _all(file: int, nbytes: int) -> bytes:
-    parts = []
-    while nbytes > 0 and (part := os.read(file, nbytes)):
-        parts.append(part)
-        nbytes -= len(part)
-    return b"".join(parts)
-
-
-def _write(folder: int, name: str, content: bytes, mode: int = 0o600) -> None:
-    temporary = f"{_TEMPORARY}{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
-    try:
-        with open(file, "wb") as writer:
-            writer.write(content)
-        try:
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except IsADirectoryError:
-            shutil.rmtree(name, dir_fd=folder)
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
-def _files(folder: int) -> Iterator[tuple[float, int, str]]:
-    """(seconds of its last use, size in bytes, name) of each file."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(OSError):  # another process deletes too
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    yield found.st_mtime, found.st_size, entry.name
-
-
 def _trim(folder: int, limit_nbytes: int) -> None:
     """Deletes what a killed process left half written, and above the limit the oldest down to three quarters of it."""
-    files, an_hour_ago = sorted(_files(folder)), time.time() - 3600
+    files, an_hour_ago = sorted(private_files.files(folder)), time.time() - 3600
     total = sum(size for _, size, _ in files)
     enough = limit_nbytes * 3 // 4 if total > limit_nbytes else total
     for used, size, name in files:
-        abandoned = name.startswith(_TEMPORARY) and used < an_hour_ago
+        abandoned = name.startswith(TEMPORARY) and used < an_hour_ago
         if abandoned or total > enough:
             with suppress(OSError):
                 os.unlink(name, dir_fd=folder)
@@ -261,4 +154,4 @@ def _tell(path: Path, error: OSError) -> None:
 
 def _reason(error: OSError) -> str:
     """Why, and the remedy."""
-    return str(error) if isinstance(error, UnusableError) else f"{error.strerror or error}: {_REMEDY}, or CCACHE=0"
+    return str(error) if isinstance(error, UnusableError) else f"{error.strerror or error}: {REMEDY}, or CCACHE=0"

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from db.errors import AutotuneError
-from kernels.cache import cache_folder, script
+from kernels.cache import cache_folder
+from kernels.private_files import script
 
 TINYGRAD = "0.14"  # the patch was written for this layout of tinygrad/runtime/ops_cpu.py
 INSTALL = "install clang (Debian: apt-get install clang; macOS: xcode-select --install), or: pip install ziglang"

@@ -8,7 +8,8 @@ import time
 import platformdirs
 import pytest
 
-from kernels.cache import CacheWarning, Folder, UnusableError, opened, script
+from kernels.cache import CacheWarning, Folder
+from kernels.private_files import UnusableError, opened, script
 
 FOLDER = Folder("kept", limit_nbytes=4000)
 KEY, CONTENT = "a kernel", bytes(range(256)) * 3
