@@ -1,32 +1,38 @@
-"""Opens a store for writing: inspects before it touches, creates, migrates. What is written is `store`'s business."""
+"""Opens a store: inspects before it touches, creates, migrates; or only reads. What is in it is `store`'s business."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
+from db.sqlite_files import alias, connect, is_locked, look, open_read_only, reason
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_SECONDS = 60.0  # how long one process waits for another's transaction; ours last milliseconds
-_ATTEMPTS = 5
-_MAGIC = b"SQLite format 3\0"
+OPEN_SECONDS = 5.0  # the same, before there is anything that would be lost
+READ_SECONDS = 1.0  # readers wait only while the last writer closes the file
+_READ_STEPS = 1_000_000_000  # of SQLite's virtual machine for a command, some ten seconds
+_PAGE_NBYTES = 512  # at least; SQLite takes a smaller file for an empty one
 _NEEDS_RECOVERY = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
 }  # a killed writer's journal: only a writer may mend
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 T = TypeVar("T")
 
@@ -42,26 +48,78 @@ def open_engine(where: str | Path) -> Engine:
         return _open_server(str(where))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not path.exists() or path.stat().st_size == 0
+        fresh = not os.path.lexists(path) or look(str(path)).nbytes == 0
+        if not fresh and (other := alias(os.path.realpath(path))):
+            raise StoreError(f"store {path}: {other}. SQLite would lose what is written through different names")
         found = None if fresh else _inspect(path)
-    except OSError as e:
-        raise StoreError(f"store {path}: {e.strerror}; choose another place with --db or AUTOTUNE_DB") from e
-    engine = _sqlite_engine(path)
+    except (OSError, UnicodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else e
+        raise StoreError(f"store {path}: {why}; choose another place with --db or AUTOTUNE_DB") from e
+    engine = _sqlite_engine(path, OPEN_SECONDS)
     with reported(path):
-        _retry(lambda: _use_wal(engine))
-        with writing(engine) as connection:  # even without work to do: it says now that the file is read-only
+        _retry(lambda: _use_wal(engine), OPEN_SECONDS)
+        with writing(engine, seconds=OPEN_SECONDS) as connection:  # even without work to do: it says now that it is read-only
             if found != REVISIONS[-1]:
                 _upgrade(connection, str(path))
+    return _sqlite_engine(path, LOCK_SECONDS)
+
+
+def open_engine_read_only(where: str | Path) -> Engine:
+    """An engine that reads the store at a path or an SQLAlchemy URL, and waits for nobody. One of an older schema is
+    copied, and the copy brought up to date.
+
+    Raises StoreError for what is not there, no store, corrupt, locked, or written by a newer version.
+    """
+    path = sqlite_path(where)
+    if path is None:
+        return _read_server(str(where))
+    name = os.path.abspath(path)
+    with reported(path):
+        try:
+            with closing(_reading(name)) as connection:
+                revision, objects = _revision(connection)
+                _check_revision(path, revision, objects)
+                if revision is None:
+                    raise StoreError(f"store {path}: an empty file")
+                if revision != REVISIONS[-1]:
+                    return _migrated_copy(connection)
+        except (OSError, UnicodeError) as e:
+            raise StoreError(f"store {path}: {reason(e)}") from e
+    engine = create_engine("sqlite://", creator=lambda: _reading(name), poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")  # one state of the store for all that is read
+
+    return engine
+
+
+def _reading(name: str) -> sqlite3.Connection:
+    return open_read_only(name, prefer_still=False, seconds=READ_SECONDS, steps=_READ_STEPS).connection
+
+
+def _migrated_copy(source: sqlite3.Connection) -> Engine:
+    """An engine on a copy, which is deleted with it."""
+    folder = tempfile.mkdtemp(prefix="tinygrad-autotune-")
+    try:
+        copy = Path(folder, "copy.sqlite")
+        with closing(sqlite3.connect(copy)) as sink:
+            source.backup(sink)
+        engine = open_engine(copy)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(engine, shutil.rmtree, folder, ignore_errors=True)
     return engine
 
 
 @contextmanager
-def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
-    """One write transaction: all of it is stored, or nothing. Waits for other writers, LOCK_SECONDS at most.
+def writing(engine: Engine, *, durable: bool = False, seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
+    """One write transaction: all of it is stored, or nothing. Waits for other writers, `seconds` at most.
 
     durable: once it is done, a crash of the machine does not undo it either; on a server it never does."""
     with engine.connect().execution_options(writes=True, durable=durable) as connection:
-        _retry(connection.begin)
+        _retry(connection.begin, seconds)
         with connection.get_transaction():  # type: ignore[union-attr]
             yield connection
 
@@ -72,9 +130,9 @@ def reported(where: object) -> Iterator[None]:
     try:
         yield
     except DBAPIError as e:
-        raise StoreError(f"store {where}: {e.orig}") from e
-    except sqlite3.Error as e:
-        raise StoreError(f"store {where}: {e}") from e
+        raise StoreError(f"store {where}: {reason(e.orig) if isinstance(e.orig, Exception) else e}") from e
+    except (sqlite3.Error, SQLAlchemyError) as e:
+        raise StoreError(f"store {where}: {reason(e)}") from e
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
@@ -97,55 +155,63 @@ def seal(engine: Engine) -> None:
 
 def _upgrade(connection: Connection, where: str) -> None:
     # Asked again under the write lock: another process may have migrated in the meantime.
-    tables = set(inspect(connection).get_table_names())
-    found = connection.execute(text(REVISION)).scalar() if "alembic_version" in tables else None
-    _check_revision(where, found, tables)
+    objects = dict.fromkeys(inspect(connection).get_table_names(), "table")
+    found = connection.execute(text(REVISION)).scalar() if "alembic_version" in objects else None
+    _check_revision(where, found, objects)
     if found != REVISIONS[-1]:
         upgrade(connection)
 
 
-def _check_revision(where: object, found: str | None, tables: set[str]) -> None:
-    if found is None and tables - {"alembic_version"}:
+def _check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:
+    """objects: name -> type."""
+    if found is None and objects.keys() - {"alembic_version"}:
         raise StoreError(
-            f"store {where}: a database of something else (tables {sorted(tables)!r:.100}); left untouched"
+            f"store {where}: a database of something else (tables {sorted(objects)!r:.100}); left untouched"
         )
     if found is not None and found not in REVISIONS:
         raise StoreError(
-            f"store {where}: schema {found!r} is newer than this version's {REVISIONS[-1]!r}; "
+            f"store {where}: schema {found!r:.80} is newer than this version's {REVISIONS[-1]!r}; "
             "upgrade tinygrad-autotune, or choose another store with --db or AUTOTUNE_DB"
         )
+    if foreign := sorted(f"{kind} {name}" for name, kind in objects.items() if kind in ("view", "trigger")):
+        raise StoreError(f"store {where}: no version of ours made its {', '.join(foreign):.200}; left untouched")
 
 
 def _inspect(path: Path) -> str | None:
     """The schema revision of an existing file, read without write access; None for a database without tables."""
-    with path.open("rb") as file:
-        magic = file.read(len(_MAGIC))
-    if magic != _MAGIC:
-        raise StoreError(f"store {path}: not an SQLite database (begins with {magic!r}); left untouched")
+    if look(str(path)).nbytes < _PAGE_NBYTES:
+        raise StoreError(f"store {path}: not an SQLite database; left untouched")
     try:
         try:
-            found, tables = _read_revision(path, "ro")
+            found, objects = _read_revision(path, "ro")
         except sqlite3.OperationalError as e:
             if e.sqlite_errorcode & 0xFF not in _NEEDS_RECOVERY:
                 raise
-            found, tables = _read_revision(path, "rw")
-    except sqlite3.DatabaseError as e:
-        raise StoreError(f"store {path}: {e}; left untouched. Move the file away to start a new store") from e
-    _check_revision(path, found, tables)
+            found, objects = _read_revision(path, "rw")
+    except sqlite3.Error as e:
+        remedy = "" if is_locked(e) else "; left untouched. Move the file away to start a new store"
+        raise StoreError(f"store {path}: {reason(e)}{remedy}") from e
+    _check_revision(path, found, objects)
     return found
 
 
-def _read_revision(path: Path, mode: str) -> tuple[str | None, set[str]]:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=LOCK_SECONDS)) as db:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        row = db.execute(REVISION).fetchone() if "alembic_version" in tables else None
-    return (row[0] if row else None), tables - {"sqlite_sequence"}
+def _read_revision(path: Path, mode: str) -> tuple[str | None, dict[str, str]]:
+    with closing(connect(os.path.realpath(path), f"mode={mode}", OPEN_SECONDS, lambda: False)) as connection:
+        return _revision(connection)
 
 
-def _sqlite_engine(path: Path) -> Engine:
+def _revision(connection: sqlite3.Connection) -> tuple[str | None, dict[str, str]]:
+    """The schema's revision, and the type of each of its tables, views and triggers."""
+    kinds = "SELECT name, type FROM sqlite_master WHERE type <> 'index' AND name <> 'sqlite_sequence'"
+    objects = {str(name): str(kind) for name, kind in connection.execute(kinds)}
+    row = connection.execute(REVISION).fetchone() if objects.get("alembic_version") == "table" else None
+    return (str(row[0]) if row else None), objects
+
+
+def _sqlite_engine(path: Path, seconds: float) -> Engine:
     # No pool: a connection costs a fraction of a millisecond, and none is left to be carried across a fork or thread.
     url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS})
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": seconds})
     logging.getLogger(f"{NullPool.__module__}.{NullPool.__name__}").addFilter(_no_ctrl_c)
 
     @event.listens_for(engine, "connect")
@@ -179,13 +245,26 @@ def _use_wal(engine: Engine) -> None:
         connection.cursor().execute("PRAGMA journal_mode = WAL")
 
 
-def _open_server(url: str) -> Engine:
+def server_engine(url: str) -> Engine:
+    """An engine on a database server, which is given up for unreachable within seconds. Raises StoreError, without the
+    URL, which may hold a password."""
     try:
-        engine = create_engine(url)
-    except (ArgumentError, NoSuchModuleError, ImportError) as e:
-        raise StoreError(
-            f"store URL cannot be used: {e}; give a path, or a URL as in postgresql+psycopg://host/name"
-        ) from e  # not the URL itself: it may hold a password
+        parsed = make_url(url)
+        waits = {_WAITS[parsed.get_driver_name()]: 3} if parsed.get_driver_name() in _WAITS else {}
+        # no pool: questions are few, and nothing is left to be carried across a fork
+        return create_engine(parsed, poolclass=NullPool, connect_args=waits)
+    except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:
+        seen = type(e).__name__ if isinstance(e, ValueError) else " ".join(str(e).split())
+        raise StoreError(f"store URL cannot be used: {seen}; give a path, or {_EXAMPLE}") from e
+
+
+_EXAMPLE = "a URL as in postgresql+psycopg://host/name"
+_WAITS = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pg8000": "timeout"}
+"""Driver -> its argument for how many seconds to wait for a server."""
+
+
+def _open_server(url: str) -> Engine:
+    engine = server_engine(url)
     shown = engine.url.render_as_string()
     with reported(shown), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -194,14 +273,26 @@ def _open_server(url: str) -> Engine:
     return engine
 
 
-def _retry(action: Callable[[], T]) -> T:
+def _read_server(url: str) -> Engine:
+    engine = server_engine(url)
+    shown = engine.url.render_as_string()
+    with reported(shown), engine.connect() as connection:
+        found = connection.execute(text(REVISION)).scalar()
+    _check_revision(shown, found, {})
+    if found != REVISIONS[-1]:
+        raise StoreError(f"store {shown}: schema {found!r}, not {REVISIONS[-1]!r}; a sweep migrates it")
+    return engine
+
+
+def _retry(action: Callable[[], T], seconds: float) -> T:
     """SQLite's busy timeout covers waiting for a lock, but not every state (recovery, a change of journal mode)."""
-    for attempt in range(1, _ATTEMPTS + 1):
+    start, pause = time.monotonic(), 0.05
+    while True:
         try:
             return action()
         except (DBAPIError, sqlite3.OperationalError) as e:
-            code = getattr(e.orig if isinstance(e, DBAPIError) else e, "sqlite_errorcode", None)
-            if code is None or code & 0xFF not in _BUSY or attempt == _ATTEMPTS:
+            error = e.orig if isinstance(e, DBAPIError) else e
+            if not isinstance(error, Exception) or not is_locked(error) or time.monotonic() - start >= seconds:
                 raise
-            time.sleep(0.05 * 2**attempt)
-    raise AssertionError("unreachable")
+            time.sleep(pause)
+            pause *= 2

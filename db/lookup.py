@@ -20,8 +20,8 @@ from db.records import Served, Target, Workload
 class Lookup:
     """The user's store, then the packaged one. Threads may share it; nothing is opened before the first question.
 
-    A store that is missing, corrupt, locked, or of another schema has no rows, and `problems` says why. A file that
-    appears later is seen by a new Lookup.
+    A store that is missing, corrupt, locked, or of another schema has no rows, and `problems` says why. What was wrong
+    with a file is forgotten when it changes.
     """
 
     def __init__(self, user: str | Path | None = None, packaged: str | Path | None = None) -> None:
@@ -41,7 +41,7 @@ class Lookup:
         asked = queries.asked(workload, target, kernel_digest)
 
         def served(row: tuple[Any, ...], origin: str) -> Served:
-            return Served(workload, target, rows.schedule(row[0]), row[1], origin)
+            return rows.exact(row, asked["workload"], workload, target, origin)
 
         return next(self._answers(queries.EXACT, asked, served), None)
 

@@ -37,4 +37,7 @@ def sqlite_path(where: str | Path) -> Path | None:
         name = rest.partition("?")[0].removeprefix("/")
     if not name or ":memory:" in name or "\0" in name:
         raise StoreError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
-    return Path(name).expanduser() if name[0] == "~" else Path(name)
+    try:
+        return Path(name).expanduser() if name[0] == "~" else Path(name)
+    except RuntimeError as e:  # a user who is not known here
+        raise StoreError(f"store {str(where)!r}: {e}") from e

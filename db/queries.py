@@ -37,11 +37,13 @@ _SERVABLE = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
 
-EXACT = f"""SELECT s.json, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+EXACT = f"""SELECT w.json, s.json, s.digest, f.median_seconds, f.error, f.tolerance FROM measurements f
+    JOIN schedules s ON s.id = f.schedule_id JOIN workloads w ON w.id = f.workload_id
     WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
 """The served schedule of (workload, target, kernel_digest), all three digests."""
 
-_NEAR = f"""SELECT w.json, t.backend, t.arch, t.device, t.compute_units, s.json, best.median_seconds
+_NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
+    best.median_seconds, best.error, best.tolerance
     FROM workloads w CROSS JOIN targets t JOIN measurements best ON best.id = (
         SELECT f.id FROM measurements f
         WHERE f.workload_id = w.id AND f.target_id = t.id AND f.kernel_digest = :kernel_digest AND {_SERVABLE}
@@ -61,8 +63,9 @@ OTHER_SHAPES = f"{_NEAR} {_OTHER_SHAPE} AND t.digest = :target"
 
 OTHER_SHAPES_AND_DEVICES = f"{_NEAR} {_OTHER_SHAPE} AND {_OTHER_DEVICE}"
 
-SUBJECT = slice(0, 6)  # the columns of a whole measurement that say which kernel it is of
-_ROW = """SELECT w.json, t.backend, t.arch, t.device, t.compute_units, f.kernel_digest, s.json, f.id, f.created_at,
+SUBJECT = slice(0, 3)  # the columns of a whole measurement that say which kernel it is of
+_ROW = """SELECT w.digest, t.digest, f.kernel_digest, w.json, t.backend, t.arch, t.device, t.compute_units, s.json,
+    s.digest, f.id, f.created_at,
     f.stage, f.outcome, f.samples, f.nbytes, f.error, f.tolerance, f.reason, f.clock, f.simulated,
     r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin
     FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id
@@ -128,20 +131,22 @@ SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedu
 
 
 def distance(a: Workload, b: Workload) -> float:
-    """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`,
-    where one that is left out counts as 0.
+    """How far apart two shapes are: |log(n/n')| + |log(k/k')| + |log(m/m')|, and so on for the integers of `extra`.
 
-    Infinite where they differ by more than size: op, format, dtypes, epilogue, anything else in `extra`, or m where
-    one has MANY tokens: those are bound by arithmetic, few are bound by the bytes of the weights.
+    Infinite where they differ by more than size: op, format, dtypes, epilogue, anything else in `extra`, what one of
+    them leaves out (its default, which only its spec knows), or m where one has MANY tokens: those are bound by
+    arithmetic, few are bound by the bytes of the weights.
     """
     if a.m != b.m and max(a.m, b.m) >= MANY:
         return inf
     if (a.op, a.format, a.x_dtype, a.out_dtype, a.epilogue) != (b.op, b.format, b.x_dtype, b.out_dtype, b.epilogue):
         return inf
     extra, other = dict(a.extra), dict(b.extra)
+    if extra.keys() != other.keys():
+        return inf
     total = sum(abs(log(i / j)) for i, j in ((a.n, b.n), (a.k, b.k), (a.m, b.m)))
-    for key in extra.keys() | other.keys():
-        i, j = extra.get(key, 0), other.get(key, 0)
+    for key, i in extra.items():
+        j = other[key]
         if type(i) is type(j) is int and min(i, j) >= 0:
             total += abs(log((i + 1) / (j + 1)))  # + 1: a size may be zero
         elif i != j or type(i) is not type(j):

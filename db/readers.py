@@ -6,22 +6,21 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
+from db.sqlite_files import STEPS, Look, Opened, is_locked, look, open_read_only, reason
 
 Rows = list[tuple[Any, ...]]
 
-BUSY_SECONDS = 0.25  # writers hold readers up only while the last of them closes the file
-_SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a later change has another date
-_NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-_INHERITED: list[sqlite3.Connection] = []  # of a parent process: SQLite forbids to use or close them in a child
-_Stamp = tuple[int, int, int]  # date in nanoseconds, bytes, inode
+_ATTEMPTS = 5
+_LOCKED_SECONDS, _FAILED_SECONDS = 5.0, 60.0  # until what could not be read is tried again
+_INHERITED: list[Opened] = []  # of a parent process: SQLite forbids to use or close them in a child
 
 
 class Reader:
@@ -42,10 +41,11 @@ class Reader:
 class SqliteReader(Reader):
     """One connection, opened by the first question and shared by threads under a lock; a forked child opens its own.
 
-    Joining the journal of a WAL database costs a third of a first lookup, and makes files beside the store. A store
-    that nobody is writing (no journal, unchanged for a while) is opened without: SQLite calls that immutable, and does
-    not notice if it proves wrong. So every answer is followed by a look at the file, and if that has changed, or a
-    journal has appeared, the answer is dropped and the question asked again through the journal, for good.
+    Every answer is followed by a look at the file. If that has changed, or the name has come to mean another file, the
+    answer is dropped and the question asked again through a new connection. So a store that nobody is writing may be
+    opened as SQLite's immutable, which is faster and makes no files beside it.
+
+    A file that could not be read is not tried again before it changes; a locked one is, but seldom.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,90 +53,74 @@ class SqliteReader(Reader):
         self.path = path
         self._name = os.fspath(path)
         self._guard = Guard()
-        self._connection: sqlite3.Connection | None = None
+        self._opened: Opened | None = None
         self._opened_by: int | None = None
-        self._still: _Stamp | None = None  # the file as it was when it was taken for immutable
+        self._unreadable: Look | None = None
+        self._locked_at = -inf  # seconds of time.monotonic
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
         with self._guard.lock:
-            try:
-                if self._opened_by != os.getpid():
-                    self._open()
-                return self._rows(sql, asked)
-            except sqlite3.Error as e:
-                self.note(f"store {self.path}: {e}")
-                return []
+            for _ in range(_ATTEMPTS):
+                try:
+                    if (opened := self._open()) is None:
+                        return []
+                    opened.allowance.steps = STEPS
+                    answer = opened.connection.execute(sql, asked).fetchall()
+                    if opened.unchanged():
+                        return answer
+                except (sqlite3.Error, OSError, StoreError) as e:
+                    if self._opened is None or self._opened.unchanged():
+                        self._give_up(e)
+                        return []
+                self._close()
+            self.note(f"store {self.path}: it changes faster than it can be read")
+            return []
 
     def __del__(self) -> None:
         # A connection is part of a reference cycle with its own statement cache, so it would be closed late and warn.
-        if self._connection is not None and self._opened_by == os.getpid():
-            self._connection.close()
+        self._close()
 
-    def _rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
-        if self._still is not None:
-            try:
-                answer = self._ask(sql, asked)
-                if _stamp(self._name) == self._still:
-                    return answer
-            except sqlite3.Error:
-                if _stamp(self._name) == self._still:
-                    raise
-            self._still = None
-            self._connect("mode=ro")
-        return self._ask(sql, asked)
+    def _open(self) -> Opened | None:
+        """The connection, made if need be; None where that is known to fail."""
+        if self._opened is not None and self._opened_by == os.getpid():
+            return self._opened
+        self._close()
+        if self._unreadable is not None and self._unreadable == look(self._name):
+            return None
+        if time.monotonic() - self._locked_at < _LOCKED_SECONDS:
+            return None
+        self._opened_by = os.getpid()
+        self._opened = open_read_only(self._name, prefer_still=True)
+        row = self._opened.connection.execute(REVISION).fetchone()
+        if row != (REVISIONS[-1],):
+            raise StoreError(_wrong_schema(self.path, row and row[0]))
+        return self._opened
 
-    def _ask(self, sql: str, asked: Mapping[str, Any]) -> Rows:
-        return [] if self._connection is None else self._connection.execute(sql, asked).fetchall()
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None and self._opened_by == os.getpid():
+            opened.connection.close()
+        elif opened is not None:
+            _INHERITED.append(opened)
 
-    def _open(self) -> None:
-        if self._connection is not None:
-            _INHERITED.append(self._connection)
-        self._opened_by, self._connection, self._still = os.getpid(), None, None
-        stamp = _stamp(self._name)
-        if stamp is None and not os.path.exists(self._name):
-            return self.note(f"store {self.path}: no such file")
-        if stamp is None or time.time_ns() - stamp[0] < _SETTLED_NS:
-            try:
-                return self._connect("mode=ro")
-            except sqlite3.OperationalError as e:  # a folder that forbids the files of WAL mode, to writers as well
-                if stamp is None or e.sqlite_errorcode & 0xFF not in _NO_JOURNAL:
-                    raise
-        self._still = stamp
-        return self._connect("mode=ro&immutable=1")
-
-    def _connect(self, options: str) -> None:
-        """Sets the connection, or none if the schema is not the one that the queries know."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        uri = f"file:{quote(os.fsencode(os.path.abspath(self._name)))}?{options}"
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            row = connection.execute(REVISION).fetchone()
-        except sqlite3.Error:
-            connection.close()
-            raise
-        if row == (REVISIONS[-1],):
-            self._connection = connection
+    def _give_up(self, e: Exception) -> None:
+        if is_locked(e):
+            self._locked_at = time.monotonic()
         else:
-            connection.close()
-            self.note(_wrong_schema(self.path, row and row[0]))
+            self._unreadable = self._look()
+        self._close()
+        self.note(str(e) if isinstance(e, StoreError) else f"store {self.path}: {reason(e)}")
 
-
-def _stamp(name: str) -> _Stamp | None:
-    """What changes when the file does; None while a journal holds some of the truth."""
-    try:
-        for journal in (f"{name}-wal", f"{name}-journal"):
-            if os.access(journal, os.F_OK) and os.path.getsize(journal):  # access: a third of what exists() takes
-                return None
-        found = os.stat(name)
-    except OSError:  # gone in between
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    def _look(self) -> Look | None:
+        try:
+            return look(self._name) if self._opened is None else self._opened.look
+        except (OSError, StoreError):
+            return None  # what is no file is found to be none each time, soon
 
 
 class ServerReader(Reader):
-    """A store that is no SQLite file. SQLAlchemy is imported only if there is one, by the first question."""
+    """A store that is no SQLite file. SQLAlchemy is imported only if there is one, by the first question. A server that
+    could not be asked is left alone for a while."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -144,38 +128,37 @@ class ServerReader(Reader):
         self._guard = Guard()
         self._engine: Any = None
         self._opened_by: int | None = None
+        self._failed_at = -inf  # seconds of time.monotonic
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
-        try:
-            from sqlalchemy.exc import SQLAlchemyError
-        except ImportError as e:
-            self.note(f"a store URL needs SQLAlchemy: {e}")
-            return []
         with self._guard.lock:
+            if time.monotonic() - self._failed_at < _FAILED_SECONDS:
+                return []
             try:
                 if self._opened_by != os.getpid():
-                    self._opened_by, self._engine = os.getpid(), self._open()
-                return [] if self._engine is None else self._ask(sql, asked)
-            except (SQLAlchemyError, ImportError) as e:
-                self.note(f"store URL cannot be read: {e}")
-                return []
+                    self._opened_by, self._engine = os.getpid(), None
+                    self._engine = self._open()
+                return self._ask(self._engine, sql, asked)
+            except StoreError as e:
+                self.note(str(e))
+            except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
+                self.note(f"store URL cannot be read: {type(e).__name__}: {' '.join(str(e).split()):.200}")
+            self._opened_by, self._failed_at = None, time.monotonic()
+            return []
 
     def _open(self) -> Any:
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import NullPool
+        from db.engine import server_engine
 
-        # a reader has no end at which pooled connections would be closed, and asks seldom
-        self._engine = create_engine(self._url, poolclass=NullPool)
-        found = self._ask(REVISION, {})
-        if found == [(REVISIONS[-1],)]:
-            return self._engine
-        self.note(_wrong_schema(self._engine.url.render_as_string(), found[0][0] if found else None))
-        return None
+        engine = server_engine(self._url)
+        found = self._ask(engine, REVISION, {})
+        if found != [(REVISIONS[-1],)]:
+            raise StoreError(_wrong_schema(engine.url.render_as_string(), found[0][0] if found else None))
+        return engine
 
-    def _ask(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+    def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> Rows:
         from sqlalchemy import text
 
-        with self._engine.connect() as connection:
+        with engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(sql), asked)]
 
 

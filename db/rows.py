@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from math import inf, isfinite, isnan
 from typing import Any
 
 from db import codec
-from db.records import Measurement, Outcome, Run, Schedule, Served, Stage, Target
+from db.records import Measurement, Outcome, Run, Schedule, Served, Stage, Target, Workload
 
 NAME = re.compile(r"[A-Za-z0-9_.:+-]{1,128}")  # what run ids and kernel digests may be
 TEXT_LENGTH = 1000  # of a command or a version
@@ -99,37 +100,101 @@ def to_columns(m: Measurement) -> dict[str, Any]:
 
 
 def recorded(row: Sequence[Any]) -> Recorded:
-    """A row of the queries that return whole measurements."""
-    workload, backend, arch, device, units, kernel_digest, schedule, id_, created_at, *fact = row
-    stage, outcome, samples, nbytes, error, tolerance, reason, clock, simulated, *run, started_at, origin = fact
-    run_id, command, beam_width, budget_seconds, versions = run
+    """A row of the queries that return whole measurements. Raises ValueError for one that no version of ours wrote."""
+    workload_digest, target_digest, kernel_digest, workload, *target, schedule_, schedule_digest, id_ = row[:11]
+    created_at, stage, outcome, samples, nbytes, error, tolerance, reason, clock, simulated, *run = row[11:]
+    run_id, command, beam_width, budget_seconds, versions, started_at, origin = run
+    _all(str, kernel_digest, created_at, reason, clock, run_id, command, started_at, origin)
+    _all(int, id_, nbytes, beam_width, simulated)
     measurement = Measurement(
-        codec.workload_from_json(json.loads(workload)),
-        Target(backend, arch, device, units),
-        codec.schedule_from_json(json.loads(schedule)),
+        _workload(workload, workload_digest),
+        _target(*target, target_digest),
+        schedule(schedule_, schedule_digest),
         kernel_digest,
         Stage(stage),
         Outcome(outcome),
-        samples=tuple(json.loads(samples)),
+        samples=tuple(number(s) for s in _parsed(samples, list)),
         nbytes=nbytes,
-        error=error,
-        tolerance=tolerance,
+        error=error if error is None or error == inf else number(error),
+        tolerance=None if tolerance is None else number(tolerance),
         reason=reason,
         clock=clock,
         simulated=bool(simulated),
     )
-    pairs = tuple(sorted(json.loads(versions).items()))
-    return Recorded(
-        id_, created_at, measurement, Run(run_id, command, beam_width, budget_seconds, pairs), started_at, origin
-    )
+    check(measurement)
+    pairs = tuple(sorted(_parsed(versions, dict).items()))
+    _all(str, *(value for _, value in pairs))
+    asked = Run(run_id, command, beam_width, number(budget_seconds), pairs)
+    return Recorded(id_, created_at, measurement, asked, started_at, origin)
 
 
-def schedule(text: str) -> Schedule:
-    return codec.schedule_from_json(json.loads(text))
+def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Served:
+    """A row of the query for a workload, whose digest was `asked`, on a target. Raises ValueError for one that must not
+    be served, as where a damaged index led to another workload's."""
+    text, *fact = row
+    if not isinstance(text, str) or codec.digest(text) != asked:
+        raise ValueError(f"{text!r:.100} is not the workload that was asked for")
+    return _served(fact, workload, target, origin)
 
 
 def near(row: Sequence[Any], origin: str) -> Served:
-    """A row of the queries for other devices and other shapes."""
-    workload, backend, arch, device, units, text, seconds = row
-    target = Target(backend, arch, device, units)
-    return Served(codec.workload_from_json(json.loads(workload)), target, schedule(text), seconds, origin)
+    """A row of the queries for other devices and other shapes. Raises ValueError for one that must not be served."""
+    workload, workload_digest, *target, target_digest = row[:7]
+    return _served(row[7:], _workload(workload, workload_digest), _target(*target, target_digest), origin)
+
+
+def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Served:
+    text, digest, seconds, error, tolerance = fact
+    if not number(error) <= number(tolerance):
+        raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
+    return Served(workload, target, schedule(text, digest), number(seconds), origin)
+
+
+def schedule(text: object, digest: object) -> Schedule:
+    """Raises ValueError, as for a text that is not what its digest says."""
+    return codec.schedule_from_json(_hashed(text, digest))
+
+
+def number(value: object) -> float:
+    """Raises ValueError for what is no finite number: a column of SQLite holds anything."""
+    if type(value) not in (int, float) or not isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{value!r:.100} where a number belongs")
+    return value  # type: ignore[return-value]
+
+
+def _workload(text: object, digest: object) -> Workload:
+    return codec.workload_from_json(_hashed(text, digest))
+
+
+@functools.lru_cache(maxsize=64)  # of a few devices, in row after row
+def _target(backend: object, arch: object, device: object, compute_units: object, digest: object) -> Target:
+    names = {"backend": backend, "arch": arch, "device": device, "compute_units": compute_units}
+    found = codec.target_from_json(names)
+    if codec.target_digest(found) != digest:
+        raise ValueError(f"the target {found} is not what its digest says")
+    return found
+
+
+def _hashed(text: object, digest: object) -> Any:
+    """The value of JSON that has this digest."""
+    if not isinstance(text, str) or codec.digest(text) != digest:
+        raise ValueError(f"{text!r:.100} is not what its digest says")
+    return _parsed(text, dict)
+
+
+def _parsed(text: object, kind: type) -> Any:
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r:.100} where JSON belongs")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{text!r:.100}… is nested too deeply") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{text!r:.100} where a JSON {kind.__name__} belongs")
+    return value
+
+
+def _all(kind: type, *values: object) -> None:
+    for value in values:
+        if type(value) is not kind:
+            raise ValueError(f"{value!r:.100} where {'a text' if kind is str else 'a whole number'} belongs")

@@ -1,23 +1,24 @@
 """The only writer of a store, and the tuner's questions to it. Kernels never import this: they read through `lookup`.
 
 Measurements are only ever added. A method raises StoreError when the database refuses, and then has stored nothing.
+Rows that no version of ours wrote are left out of every answer, and `problems` says which.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, select, text
 
 from db import codec, queries, rows, schema
-from db.engine import open_engine, reported, writing
+from db.engine import open_engine, open_engine_read_only, reported, writing
 from db.errors import StoreError
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, sqlite_path
@@ -25,6 +26,8 @@ from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Work
 from db.rows import Recorded, Winner
 
 __all__ = ["Recorded", "Stats", "Store", "StoreError", "Winner"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Stats:
 
 @dataclass(frozen=True)
 class Store:
-    """A store open for writing. Holds no connection between calls, so threads and child processes may share it."""
+    """A store, open for writing or for reading. Holds no connection between calls, so threads and child processes may
+    share it."""
 
     where: str
     engine: Engine
+    problems: list[str] = field(default_factory=list)
 
     @classmethod
     def open(cls, where: str | Path | None = None) -> Self:
@@ -55,6 +60,18 @@ class Store:
         engine = open_engine(where)
         path = sqlite_path(where)
         return cls(engine.url.render_as_string() if path is None else str(path), engine)  # a URL without its password
+
+    @classmethod
+    def read(cls, where: str | Path | None = None) -> Self:
+        """Opens a store that is there, for reading: nothing is written to it, and nobody waited for. An older schema is
+        brought up to date in a copy.
+
+        Raises StoreError, as for a store that is not there.
+        """
+        where = default_store() if where is None else where
+        engine = open_engine_read_only(where)
+        path = sqlite_path(where)
+        return cls(engine.url.render_as_string() if path is None else str(path), engine)
 
     # writing
 
@@ -103,9 +120,9 @@ class Store:
         with reported(self.where), self.engine.connect() as connection:
             for row in connection.execute(text(queries.FINALS)):
                 newest[tuple(row[queries.SUBJECT])] = tuple(row)
-            served = [rows.recorded(row) for row in newest.values()]
+            served = self._timed(newest.values())
             winners = [
-                Winner(row, _baselines(connection, row))
+                Winner(row, self._baselines(connection, row))
                 for row, m in ((row, row.measurement) for row in served)
                 if target in (None, m.target) and op in (None, m.workload.op) and format in (None, m.workload.format)
             ]
@@ -129,9 +146,10 @@ class Store:
                     else "none begins with it; `autotune list --all-targets` shows all"
                 )
                 raise StoreError(f"no one workload of digest {prefix!r}: {seen}")
-            return tuple(
-                rows.recorded(tuple(r)) for r in connection.execute(text(queries.HISTORY), {"workload": found[0]})
-            )
+            history = self._recorded(connection.execute(text(queries.HISTORY), {"workload": found[0]}))
+        if not history:
+            raise StoreError(self.problems[-1] if self.problems else f"nothing was measured of {found[0]}")
+        return tuple(history)
 
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
@@ -139,12 +157,13 @@ class Store:
         """A final that may be served, of a run that was given at least this effort: more effort subsumes less."""
         effort = {"beam_width": beam_width, "budget_seconds": budget_seconds}
         found = self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
-        return rows.recorded(found[0]).measurement if found else None
+        return next((row.measurement for row in self._timed(found)), None)
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
         """Schedule digest -> how it failed and why, for those whose latest measurement failed. `slow` is no failure."""
         found = self._rows(queries.KNOWN_BAD, queries.asked(workload, target, kernel_digest))
-        return {digest: (Outcome(outcome), reason) for digest, outcome, reason in found}
+        outcomes = {outcome.value for outcome in Outcome}
+        return {digest: (Outcome(outcome), str(reason)) for digest, outcome, reason in found if outcome in outcomes}
 
     def attempts(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, int]:
         """Schedule digest -> how many times it was started, for those that have not ended since."""
@@ -153,22 +172,22 @@ class Store:
 
     def since_final(self, workload: Workload, target: Target, kernel_digest: str) -> tuple[Recorded, ...]:
         """What was measured here since a schedule was last accepted, oldest first: where a search was cut off."""
-        found = self._rows(queries.SINCE_FINAL, queries.asked(workload, target, kernel_digest))
-        return tuple(rows.recorded(row) for row in found)
+        return tuple(self._recorded(self._rows(queries.SINCE_FINAL, queries.asked(workload, target, kernel_digest))))
 
     def best_probes(
         self, workload: Workload, target: Target, kernel_digest: str, limit: int
     ) -> tuple[Measurement, ...]:
         """The fastest working schedules, each by its latest measurement of any stage: where to resume."""
         found = self._rows(queries.FASTEST, queries.asked(workload, target, kernel_digest) | {"limit": limit})
-        return tuple(rows.recorded(row).measurement for row in found)
+        return tuple(row.measurement for row in self._timed(found))
 
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""
         found = self._rows(queries.OTHER_SHAPES, queries.asked(workload, target, kernel_digest))
-        near = [(queries.distance(s.workload, workload), s) for s in (rows.near(row, "user") for row in found)]
+        served = self._decoded(lambda row: rows.near(row, "user"), found)
+        near = [(queries.distance(s.workload, workload), s) for s in served]
         near.sort(key=lambda n: (n[0], codec.workload_digest(n[1].workload)))
-        return tuple(served for far, served in near[:limit] if far < inf)
+        return tuple(s for far, s in near[:limit] if far < inf)
 
     def stats(self) -> Stats:
         counts = {t: int(self._rows(f"SELECT count(*) FROM {t}", {})[0][0]) for t in queries.TABLES}
@@ -177,6 +196,36 @@ class Store:
         nbytes = sum(os.path.getsize(f) for f in files if f.exists()) if files else None
         revision = str(self._rows(queries.REVISION, {})[0][0])
         return Stats(self.where if path is None else str(path), revision, nbytes, counts, len(self.finals()))
+
+    def _baselines(self, connection: Connection, row: Recorded) -> tuple[Recorded, ...]:
+        m = row.measurement
+        asked = queries.asked(m.workload, m.target, m.kernel_digest) | {"run_id": row.run.id}
+        return tuple(self._recorded(connection.execute(text(queries.BASELINES), asked)))
+
+    def _timed(self, found: Iterable[Sequence[Any]]) -> list[Recorded]:
+        """Those rows that have the times that their medians are of."""
+        read = self._recorded(found)
+        for row in read:
+            if not row.measurement.samples:
+                self._note(f"store {self.where}: measurement {row.id} was served without a time")
+        return [row for row in read if row.measurement.samples]
+
+    def _recorded(self, found: Iterable[Sequence[Any]]) -> list[Recorded]:
+        return self._decoded(rows.recorded, found)
+
+    def _decoded(self, decode: Callable[[Sequence[Any]], R], found: Iterable[Sequence[Any]]) -> list[R]:
+        """The rows that can be read; of the others `problems` tells."""
+        read = []
+        for row in found:
+            try:
+                read.append(decode(tuple(row)))
+            except ValueError as e:
+                self._note(f"store {self.where}: a row cannot be read and is left out: {' '.join(str(e).split())}")
+        return read
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _rows(self, sql: str, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with reported(self.where), self.engine.connect() as connection:
@@ -190,9 +239,3 @@ def _attempted(workload: Workload, target: Target, kernel_digest: str, schedule:
 def _order(m: Measurement) -> tuple[Any, ...]:
     w = m.workload
     return str(m.target), w.op, w.format, w.m, w.n, w.k, codec.workload_digest(w), m.kernel_digest
-
-
-def _baselines(connection: Connection, row: Recorded) -> tuple[Recorded, ...]:
-    m = row.measurement
-    asked = queries.asked(m.workload, m.target, m.kernel_digest) | {"run_id": row.run.id}
-    return tuple(rows.recorded(tuple(r)) for r in connection.execute(text(queries.BASELINES), asked))
