@@ -48,8 +48,9 @@ def open_engine(where: str | Path) -> Engine:
         return _open_server(str(where))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not os.path.lexists(path) or look(str(path)).nbytes == 0
-        if not fresh and (other := alias(os.path.realpath(path))):
+        here = look(str(path)) if path.exists() else None
+        fresh = here is None or here.nbytes == 0
+        if here is not None and (other := alias(os.path.realpath(path), here.names)):
             raise StoreError(f"store {path}: {other}. SQLite would lose what is written through different names")
         found = None if fresh else _inspect(path)
     except (OSError, UnicodeError) as e:

@@ -31,10 +31,12 @@ _PRAGMAS = {"journal_mode", "read_uncommitted"}  # the second is SQLAlchemy's
 
 
 class Look(NamedTuple):
-    """What changes when a file does: device, inode, dates of content and of status in nanoseconds, bytes."""
+    """What changes when a file does: device, inode, names (hard links), dates of content and of status in nanoseconds,
+    bytes."""
 
     device: int
     inode: int
+    names: int
     modified_ns: int
     changed_ns: int
     nbytes: int
@@ -77,7 +79,7 @@ def look(name: str) -> Look:
     found = os.stat(name)
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"store {name}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'not a regular file'}")
-    return Look(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+    return Look(found.st_dev, found.st_ino, found.st_nlink, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 def has_journal(path: str) -> bool:
@@ -102,31 +104,30 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
         connection = connect(path, "mode=ro&immutable=1" if still else "mode=ro", seconds, allowance.spent)
         return Opened(name, path, seen, connection, allowance, still)
 
-    if why := alias(path):
+    if why := alias(path, seen.names):
         found = opened(still=False)
-        try:
-            (mode,) = found.connection.execute("PRAGMA journal_mode").fetchone()
-        except sqlite3.Error:
-            found.connection.close()
-            raise
-        if mode == "wal":
+        if _is_wal(found.connection):
             found.connection.close()
             raise StoreError(f"store {name}: {why}. Its newest rows may be in a journal beside another of its names")
         return found
     if prefer_still and not journal and time.time_ns() - seen.modified_ns >= _SETTLED_NS:
         return opened(still=True)
-    found = opened(still=False)
     try:
-        found.connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        found = opened(still=False)
+        _is_wal(found.connection)  # SQLite opens files at the first question
+        return found
     except sqlite3.OperationalError as e:
-        found.connection.close()
         if journal or e.sqlite_errorcode & 0xFF not in _NO_JOURNAL:
             raise
         return opened(still=True)
+
+
+def _is_wal(connection: sqlite3.Connection) -> bool:
+    try:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
     except sqlite3.Error:
-        found.connection.close()
+        connection.close()
         raise
-    return found
 
 
 def connect(path: str, options: str, seconds: float, spent: Callable[[], bool]) -> sqlite3.Connection:
@@ -179,10 +180,10 @@ def _authorized(action: int, first: str | None, second: str | None, _: str | Non
     return sqlite3.SQLITE_OK if action in (_SELECT, _FUNCTION, _TRANSACTION) else sqlite3.SQLITE_DENY
 
 
-def alias(path: str) -> str | None:
+def alias(path: str, names: int) -> str | None:
     """That a file has other names, where journals may be that are not seen from here, and the remedy."""
-    if (links := os.stat(path).st_nlink) > 1:
-        return f"one file with {links} names (hard links): cp it and mv the copy over it"
+    if names > 1:
+        return f"one file with {names} names (hard links): cp it and mv the copy over it"
     if _mount(path) != _mount(os.path.dirname(path)):
         return "a file mounted by itself: mount its folder"
     return None

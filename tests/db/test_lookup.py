@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.store_files import age, newer
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
-from db import queries
 from db.lookup import Lookup
 from db.paths import PACKAGED
 from db.readers import ServerReader
@@ -23,7 +20,6 @@ from db.store import Store
 ASKED = (WORKLOAD, TARGET, KERNEL)
 A, B = schedule("a", 4), schedule("b")
 SMALLER, SAME, LARGER = (replace(TARGET, device=f"M3 {n}", compute_units=n) for n in (10, 40, 76))
-("a", 4), schedule("b")
 
 
 @pytest.fixture
@@ -67,11 +63,6 @@ def test_the_packaged_store_of_the_wheel_is_readable(user: Path) -> None:
     assert lookup.problems == ()
     assert PACKAGED.read_bytes() == content
     assert not list(PACKAGED.parent.glob("packaged.sqlite-*"))
-
-
-def age(path: Path) -> None:
-    """Makes a store look long unchanged: it is then read without its journal."""
-    os.utime(path, (1e9, 1e9))
 
 
 @pytest.mark.parametrize("settled", [False, True])
@@ -151,122 +142,6 @@ def test_nearest_within_a_distance(user: Path) -> None:
     )
 
 
-def newer(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE alembic_version SET version_num = '0099'")
-
-
-def older(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE alembic_version SET version_num = '0001'")
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(b"not a database " * 500)
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:9000])
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def foreign_json(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("""UPDATE schedules SET json = '{"variant": "a", "opts": [{"op": "__import__"}]}'""")
-
-
-def undecodable(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE schedules SET json = CAST(x'ff00ff' AS TEXT)")
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, newer, older, garbage, truncated, folder, foreign_json, undecodable])
-def test_a_store_that_cannot_be_read_is_a_miss_with_a_reason(
-    user: Path, packaged: Path, damage: Callable[[Path], None]
-) -> None:
-    opened(user, fact(schedule=A))
-    opened(packaged, fact(schedule=B))
-    damage(user)
-    lookup = Lookup(user, packaged)
-    for _ in range(2):
-        found = lookup.exact(*ASKED)
-        assert found is not None
-        assert found.origin == "packaged"
-        assert lookup.nearest(*ASKED) is None
-    assert len(lookup.problems) == 1
-    assert "user" in lookup.problems[0]
-
-
-def test_a_settled_store_is_read_without_a_file_beside_it(user: Path) -> None:
-    opened(user, fact(schedule=A))
-    age(user)
-    lookup = Lookup(user)
-    for _ in range(2):
-        assert lookup.exact(*ASKED) is not None
-        assert list(user.parent.iterdir()) == [user]
-
-
-def test_a_settled_store_that_a_writer_holds_open_is_seen_to_move(user: Path) -> None:
-    opened(user, fact(schedule=A))
-    age(user)
-    lookup = Lookup(user)
-    assert lookup.exact(*ASKED) is not None
-    with closing(sqlite3.connect(user)):  # keeps the journal alive, so the file itself stays as it was
-        before = user.stat().st_mtime_ns
-        with closing(sqlite3.connect(user)) as db:
-            db.execute("SELECT * FROM runs").fetchall()
-            Store.open(user).record(RUN.id, [fact(schedule=B)])
-            assert user.stat().st_mtime_ns == before
-            found = lookup.exact(*ASKED)
-    assert found is not None
-    assert found.schedule == B
-    assert lookup.problems == ()
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, garbage, newer])
-def test_a_settled_store_that_is_spoilt_later_is_a_miss(user: Path, damage: Callable[[Path], None]) -> None:
-    opened(user, fact())
-    age(user)
-    lookup = Lookup(user)
-    assert lookup.exact(*ASKED) is not None
-    damage(user)
-    assert lookup.exact(*ASKED) is None
-    assert len(lookup.problems) == 1
-
-
-def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
-    opened(user, fact())
-    older(user)
-    age(user)
-    lookup = Lookup(user)
-    assert lookup.exact(*ASKED) is None
-    with closing(sqlite3.connect(user)) as db, db:
-        db.execute(f"UPDATE alembic_version SET version_num = '{queries.REVISIONS[-1]}'")
-    assert lookup.exact(*ASKED) is not None
-
-
-def test_a_locked_store_is_a_miss_soon(user: Path) -> None:
-    opened(user, fact())
-    with closing(sqlite3.connect(user, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("BEGIN EXCLUSIVE")
-        lookup = Lookup(user)
-        assert lookup.exact(*ASKED) is None
-        assert "locked" in lookup.problems[0]
-
-
-def test_a_file_that_appears_later_is_seen_by_a_new_lookup(user: Path) -> None:
-    early = Lookup(user)
-    assert early.exact(*ASKED) is None
-    assert "no such file" in early.problems[0]
-    opened(user, fact())
-    assert Lookup(user).exact(*ASKED) is not None
-
-
 def test_threads_share_a_lookup(user: Path) -> None:
     shapes = [replace(WORKLOAD, n=n) for n in range(1, 50)]
     opened(user)
@@ -303,10 +178,3 @@ def test_a_store_behind_a_url_answers_alike(user: Path) -> None:
     stale = ServerReader(f"sqlite:///{user}")
     assert stale.rows("SELECT 1", {}) == []
     assert "upgrade" in stale.problems[0]
-
-
-@pytest.mark.parametrize("where", ["nosuchdb://h/x", "postgresql+nodriver://h/x", "sqlite://", ":memory:"])
-def test_a_place_that_is_no_store_is_a_miss(where: str) -> None:
-    lookup = Lookup(where)
-    assert lookup.exact(*ASKED) is None
-    assert lookup.problems

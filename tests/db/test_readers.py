@@ -1,11 +1,480 @@
-"""Opening a store for reading."""
+"""A store's file as readers find it: under other names, replaced, damaged, locked. What was withdrawn is not served."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+from support.store_files import age, change, garbage, killed_while_withdrawing, newer, older, withdraw
+from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
+
+from db import queries, sqlite_files
+from db.engine import seal
+from db.lookup import Lookup
 from db.readers import reader
+from db.store import Store, StoreError
+
+ASKED = (WORKLOAD, TARGET, KERNEL)
+A, B = schedule("a", 4), schedule("b")
 
 
-def test_a_reader_opens_nothing_until_asked(tmp_path: Path) -> None:
-    assert reader(tmp_path / "none").problems == []
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    return tmp_path / "user.sqlite"
+
+
+@pytest.fixture
+def packaged(tmp_path: Path) -> Path:
+    return tmp_path / "packaged.sqlite"
+
+
+def served(path: Path | str) -> bool:
+    return Lookup(path).exact(*ASKED) is not None
+
+
+def symlink(real: Path, folder: Path) -> Path:
+    (folder / "link.sqlite").symlink_to(real)
+    return folder / "link.sqlite"
+
+
+def chain(real: Path, folder: Path) -> Path:
+    (folder / "middle").symlink_to(symlink(real, folder))
+    return folder / "middle"
+
+
+def folder_symlink(real: Path, folder: Path) -> Path:
+    (folder / "link").symlink_to(real.parent)
+    return folder / "link" / real.name
+
+
+def dotted(real: Path, folder: Path) -> Path:
+    return folder / "." / ".." / folder.name / real.relative_to(folder)
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    (tmp_path / "real").mkdir()
+    path = tmp_path / "real" / "store.sqlite"
+    opened(path, fact())
+    age(path)
+    return path
+
+
+NAMES = [symlink, chain, folder_symlink, dotted]
+
+
+@pytest.mark.parametrize("shm", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_killed_writer_withdrew_is_served_under_no_name(
+    real: Path, tmp_path: Path, name: Callable[[Path, Path], Path], shm: bool
+) -> None:
+    other = name(real, tmp_path)
+    assert served(other)
+    killed_while_withdrawing(real, shm)
+    assert not served(other)
+    assert not served(real)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_withdrawal_through_another_name_is_seen_by_an_open_lookup(
+    real: Path, tmp_path: Path, name: Callable[[Path, Path], Path]
+) -> None:
+    other = name(real, tmp_path)
+    for mine, theirs in ((other, real), (real, other)):
+        Store.open(real).record(RUN.id, [fact()])
+        age(real)
+        lookup = Lookup(mine)
+        assert lookup.exact(*ASKED) is not None
+        with closing(sqlite3.connect(real)) as db:  # the journal stays
+            db.execute("SELECT count(*) FROM runs").fetchone()
+            withdraw(theirs)
+            assert lookup.exact(*ASKED) is None
+
+
+def test_a_store_with_hard_links_is_neither_read_nor_written(real: Path, tmp_path: Path) -> None:
+    lookup = Lookup(real)
+    assert lookup.exact(*ASKED) is not None
+    other = tmp_path / "other.sqlite"
+    other.hardlink_to(real)
+    assert lookup.exact(*ASKED) is None
+    assert "2 names (hard links)" in lookup.problems[0]
+    for name in (real, other):
+        with pytest.raises(StoreError, match="hard links"):
+            Store.open(name)
+        with pytest.raises(StoreError, match="hard links"):
+            Store.read(name)
+    other.unlink()
+    assert lookup.exact(*ASKED) is not None
+
+
+def test_a_sealed_store_may_have_hard_links(real: Path, tmp_path: Path) -> None:
+    seal(Store.open(real).engine)  # as the packaged store is, which installers link
+    other = tmp_path / "other.sqlite"
+    other.hardlink_to(real)
+    assert served(real)
+    assert served(other)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="mounts are told apart on Linux")
+def test_a_file_that_is_mounted_by_itself_is_not_read(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = {str(real): b"mnt_id: 7"}
+    monkeypatch.setattr(sqlite_files, "_mount", lambda path: mounts.get(path, b"mnt_id: 1"))
+    lookup = Lookup(real)
+    assert lookup.exact(*ASKED) is None
+    assert "mount its folder" in lookup.problems[0]
+    with pytest.raises(StoreError, match="mount its folder"):
+        Store.open(real)
+
+
+MOUNTED = """
+import os, sys
+from support.store_rows import KERNEL, TARGET, WORKLOAD
+from db.lookup import Lookup
+lookup = Lookup(sys.argv[1])
+print(lookup.exact(WORKLOAD, TARGET, KERNEL) is not None, *lookup.problems)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0,
+    reason="needs the right to mount",
+)
+@pytest.mark.parametrize(
+    ("mount", "expected"),
+    [
+        ("mount --bind {real} {folder}/bound.sqlite", "False"),
+        ("mount --bind {real.parent} {folder}/bound && ln -s bound/store.sqlite {folder}/there", "True"),
+        ("mount --bind {real.parent} {real.parent} && mount -o remount,bind,ro {real.parent}", "True"),
+    ],
+)
+def test_real_mounts(real: Path, tmp_path: Path, mount: str, expected: str) -> None:
+    (tmp_path / "bound.sqlite").touch()
+    (tmp_path / "bound").mkdir()
+    name = real if "remount" in mount else tmp_path / ("there" if "there" in mount else "bound.sqlite")
+    tests = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "CODE": MOUNTED, "STORE": str(name)}
+    script = f'{mount.format(real=real, folder=tmp_path)} && exec {sys.executable} -c "$CODE" "$STORE"'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(expected), done.stdout + done.stderr
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.sqlite")
+    opened(other)
+    os.replace(other, path)
+
+
+def recreated(path: Path) -> None:
+    path.unlink()
+    opened(path)
+
+
+def overwritten(path: Path) -> None:
+    """In place, and the date kept, as `rsync --inplace -t` does."""
+    other = path.with_name("other.sqlite")
+    opened(other)
+    path.write_bytes(other.read_bytes())
+    age(path)
+
+
+@pytest.mark.parametrize("aged", [False, True])
+@pytest.mark.parametrize("how", [replaced, recreated, overwritten])
+def test_an_open_lookup_follows_the_name(user: Path, how: Callable[[Path], None], aged: bool) -> None:
+    opened(user, fact())
+    if aged:
+        age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is not None
+    how(user)
+    assert lookup.exact(*ASKED) is None
+    assert lookup.problems == ()
+    Store.open(user).record(RUN.id, [fact(schedule=B)])
+    found = lookup.exact(*ASKED)
+    assert found is not None
+    assert found.schedule == B
+
+
+def test_an_open_lookup_follows_a_symlink_that_is_turned(real: Path, tmp_path: Path) -> None:
+    link = symlink(real, tmp_path)
+    lookup = Lookup(link)
+    assert lookup.exact(*ASKED) is not None
+    opened(tmp_path / "new.sqlite")
+    (tmp_path / "new").symlink_to(tmp_path / "new.sqlite")
+    os.replace(tmp_path / "new", link)
+    assert lookup.exact(*ASKED) is None
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_store_copied_while_its_journal_is_live(real: Path, tmp_path: Path, journal: bool) -> None:
+    copy = tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(real)) as db:
+        db.execute("SELECT count(*) FROM runs").fetchone()
+        withdraw(real)
+        shutil.copy(real, copy)
+        if journal:
+            shutil.copy(f"{real}-wal", f"{copy}-wal")
+    age(copy)
+    lookup = Lookup(copy)
+    assert (lookup.exact(*ASKED) is None) == journal  # what is not in a copy, no reader of it can know
+    assert lookup.problems == ()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def journal_that_is_a_fifo(path: Path) -> None:
+    os.mkfifo(f"{path}-journal")
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    change(path, "CREATE TABLE bookmarks (url TEXT)")
+
+
+def foreign_json(path: Path) -> None:
+    change(path, """UPDATE schedules SET json = '{"variant": "a", "opts": [{"op": "__import__"}]}'""")
+
+
+def other_json(path: Path) -> None:
+    """A schedule that is well formed, but not the one whose digest it has."""
+    change(path, "UPDATE schedules SET json = replace(json, '4', '8')")
+
+
+def undecodable(path: Path) -> None:
+    change(path, "UPDATE schedules SET json = CAST(x'ff00ff' AS TEXT)")
+
+
+def deep(path: Path) -> None:
+    change(path, f"UPDATE schedules SET json = '{'[' * 100_000}'")
+
+
+def blob(path: Path) -> None:
+    change(path, "UPDATE schedules SET json = x'7b7d'")
+
+
+def huge(path: Path) -> None:
+    change(path, "UPDATE schedules SET json = hex(zeroblob(2000000))")
+
+
+def text_for_seconds(path: Path) -> None:
+    change(path, "UPDATE measurements SET median_seconds = 'soon'")
+
+
+def text_for_tolerance(path: Path) -> None:
+    """SQLite orders any text above all numbers."""
+    change(path, "UPDATE measurements SET error = 0.9, tolerance = 'any'")
+
+
+def another_workload(path: Path) -> None:
+    change(path, "UPDATE workloads SET json = replace(json, '4096', '8192')")
+
+
+def endless_view(path: Path) -> None:
+    change(
+        path,
+        "ALTER TABLE schedules RENAME TO s; CREATE VIEW schedules AS WITH RECURSIVE r(i) AS "
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT s.id, s.digest, s.json FROM r, s WHERE r.i < 0",
+    )
+
+
+def endless_revision(path: Path) -> None:
+    change(
+        path,
+        "DROP TABLE alembic_version; CREATE VIEW alembic_version AS WITH RECURSIVE r(i) AS "
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT i AS version_num FROM r WHERE i < 0",
+    )
+
+
+DAMAGES = [Path.unlink, newer, older, garbage, truncated, folder, fifo, device, loop, journal_that_is_a_fifo, foreign,
+           foreign_json, other_json, undecodable, deep, blob, huge, text_for_seconds, text_for_tolerance,
+           another_workload, endless_view, endless_revision]  # fmt: skip
+
+
+@pytest.mark.parametrize("aged", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_store_that_cannot_be_read_is_a_miss_with_a_reason(
+    user: Path, packaged: Path, damage: Callable[[Path], None], aged: bool
+) -> None:
+    opened(user, fact(schedule=A))
+    opened(packaged, fact(schedule=B))
+    damage(user)
+    if aged and user.is_file():
+        age(user)
+    lookup = Lookup(user, packaged)
+    start = time.monotonic()
+    for _ in range(2):
+        found = lookup.exact(*ASKED)
+        assert found is not None
+        assert found.origin == "packaged"
+        assert lookup.nearest(*ASKED) is None
+    assert time.monotonic() - start < 2
+    assert len(lookup.problems) == 1
+    assert "user" in lookup.problems[0]
+
+
+def test_an_endless_question_is_given_up_once(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.readers.STEPS", 200_000)
+    opened(user, fact())
+    endless = reader(user)
+    many = "SELECT count(*) FROM " + ", ".join(f"sqlite_master t{i}" for i in range(9))
+    assert endless.rows(many, {}) == []
+    assert "too long" in endless.problems[0]
+    assert endless.rows("SELECT 1", {}) == []  # the file is as it was
+
+
+def test_a_settled_store_is_read_without_a_file_beside_it(user: Path) -> None:
+    opened(user, fact(schedule=A))
+    age(user)
+    lookup = Lookup(user)
+    for _ in range(2):
+        assert lookup.exact(*ASKED) is not None
+        assert list(user.parent.iterdir()) == [user]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, garbage, newer, folder])
+def test_a_settled_store_that_is_spoilt_later_is_a_miss(user: Path, damage: Callable[[Path], None]) -> None:
+    opened(user, fact())
+    age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is not None
+    damage(user)
+    assert lookup.exact(*ASKED) is None
+    assert len(lookup.problems) == 1
+
+
+def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
+    opened(user, fact())
+    older(user)
+    age(user)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is None
+    change(user, f"UPDATE alembic_version SET version_num = '{queries.REVISIONS[-1]}'")
+    assert lookup.exact(*ASKED) is not None
+
+
+def test_a_locked_store_is_a_miss_soon_and_is_read_again_later(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(user, fact())
+    with closing(sqlite3.connect(user, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("BEGIN EXCLUSIVE")
+        lookup = Lookup(user)
+        start = time.monotonic()
+        assert [lookup.exact(*ASKED) for _ in range(100)] == [None] * 100
+        assert time.monotonic() - start < 2
+        assert "locked" in lookup.problems[0]
+    monkeypatch.setattr("db.readers._LOCKED_SECONDS", 0)
+    assert lookup.exact(*ASKED) is not None
+
+
+def test_a_file_that_appears_later_is_seen(user: Path) -> None:
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is None
+    assert "no such file" in lookup.problems[0]
+    opened(user, fact())
+    assert lookup.exact(*ASKED) is not None
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN])
+def test_a_file_system_without_locks_serves(user: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    opened(user, fact())
+    connect = sqlite_files.connect
+
+    def without_locks(path: str, options: str, *rest: float) -> sqlite3.Connection:
+        if "immutable" not in options:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = code
+            raise error
+        return connect(path, options, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite_files, "connect", without_locks)
+    lookup = Lookup(user)
+    assert lookup.exact(*ASKED) is not None, lookup.problems
+    assert len(Store.read(user).finals()) == 1
+
+
+def test_a_place_that_is_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.sqlite")
+    opened(Path(name), fact())
+    assert served(name)
+    assert len(Store.read(name).finals()) == 1
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["nosuchdb://h/x", "postgresql+nodriver://h/x", "sqlite://", ":memory:", "~nosuchuser/store.sqlite", "a\0b",
+     "postgresql://h:port/x", "postgresql://[::1/x", "://", "postgresql://", "x" * 5000, "mysql://?" * 9],
+)  # fmt: skip
+def test_a_place_that_is_no_store_is_a_miss(where: str) -> None:
+    lookup = Lookup(where)
+    assert lookup.exact(*ASKED) is None
+    assert lookup.problems
+    for opening in (Store.open, Store.read):
+        with pytest.raises(StoreError):
+            opening(where)
+
+
+def test_a_folder_that_is_gone_is_a_miss(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        from db.lookup import Lookup
+        from support.store_rows import KERNEL, TARGET, WORKLOAD
+        os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
+        lookup = Lookup("store.sqlite")
+        assert lookup.exact(WORKLOAD, TARGET, KERNEL) is None
+        print(lookup.problems)
+    """
+    tests = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+    command = [sys.executable, "-c", code, str(tmp_path / "gone")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "no such file" in done.stdout
+
+
+def test_a_lookup_during_writes_never_misses_what_stays(user: Path) -> None:
+    store = opened(user, fact())
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            store.record(RUN.id, [fact(schedule=B)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        lookup = Lookup(user)
+        assert all(lookup.exact(*ASKED) for _ in range(300)), lookup.problems
+    finally:
+        stop.set()
+        writer.join()
