@@ -12,7 +12,6 @@ from typing import Any
 
 from db.errors import StoreError
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
-from db.paths import default_store, sqlite_path
 from db.store import Store, Winner
 
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -42,9 +41,7 @@ def served(store: Store, target: str | None = None) -> tuple[Winner, ...]:
 
 def served_if_any(place: str | None) -> tuple[Winner, ...]:
     """What the store at `place` serves; a store that is not there is not created and serves nothing."""
-    where = place or default_store()
-    file = sqlite_path(where)
-    return () if file is not None and not file.exists() else Store.open(where).finals()
+    return Store.read(place, missing_ok=True).finals()
 
 
 def export(store: Store, target: str | None, op: str | None, format: str | None) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
+from db import schema
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
-from db.sqlite_files import alias, connect, is_locked, look, open_read_only, reason
+from db.sqlite_files import alias, connect, is_locked, look, open_read_only, reason, tolerant_text
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_SECONDS = 60.0  # how long one process waits for another's transaction; ours last milliseconds
@@ -75,23 +76,26 @@ def open_engine_read_only(where: str | Path) -> Engine:
     if path is None:
         return _read_server(str(where))
     name = os.path.abspath(path)
-    with reported(path):
-        try:
-            with closing(_reading(name)) as connection:
-                revision, objects = _revision(connection)
-                _check_revision(path, revision, objects)
-                if revision is None:
-                    raise StoreError(f"store {path}: an empty file")
-                if revision != REVISIONS[-1]:
-                    return _migrated_copy(connection)
-        except (OSError, UnicodeError) as e:
-            raise StoreError(f"store {path}: {reason(e)}") from e
+    with reported(path), closing(_reading(name)) as connection:
+        revision, objects = _revision(connection)
+        _check_revision(path, revision, objects)
+        if revision is None:
+            raise StoreError(f"store {path}: an empty file")
+        if revision != REVISIONS[-1]:
+            return _migrated_copy(connection)
     engine = create_engine("sqlite://", creator=lambda: _reading(name), poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")  # one state of the store for all that is read
 
+    return engine
+
+
+def empty_engine() -> Engine:
+    """An engine on a store without rows, in memory."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    schema.metadata.create_all(engine)
     return engine
 
 
@@ -132,7 +136,7 @@ def reported(where: object) -> Iterator[None]:
         yield
     except DBAPIError as e:
         raise StoreError(f"store {where}: {reason(e.orig) if isinstance(e.orig, Exception) else e}") from e
-    except (sqlite3.Error, SQLAlchemyError) as e:
+    except (sqlite3.Error, SQLAlchemyError, OSError) as e:
         raise StoreError(f"store {where}: {reason(e)}") from e
 
 
@@ -218,6 +222,7 @@ def _sqlite_engine(path: Path, seconds: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _(connection: Any, _: object) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
+        connection.text_factory = tolerant_text
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(
             "PRAGMA synchronous = NORMAL"

@@ -41,3 +41,9 @@ def sqlite_path(where: str | Path) -> Path | None:
         return Path(name).expanduser() if name[0] == "~" else Path(name)
     except RuntimeError as e:  # a user who is not known here
         raise StoreError(f"store {str(where)!r}: {e}") from e
+
+
+def is_missing(where: str | Path) -> bool:
+    """Whether a store is a file that is not there. Raises StoreError as `sqlite_path` does."""
+    path = sqlite_path(where)
+    return path is not None and not os.path.lexists(path)

@@ -37,13 +37,13 @@ _SERVABLE = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
 
-EXACT = f"""SELECT w.json, s.json, s.digest, f.median_seconds, f.error, f.tolerance FROM measurements f
+EXACT = f"""SELECT w.json, s.json, s.digest, f.median_seconds, f.tolerance, f.error FROM measurements f
     JOIN schedules s ON s.id = f.schedule_id JOIN workloads w ON w.id = f.workload_id
     WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
 """The served schedule of (workload, target, kernel_digest), all three digests."""
 
 _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
-    best.median_seconds, best.error, best.tolerance
+    best.median_seconds, best.tolerance, best.error
     FROM workloads w CROSS JOIN targets t JOIN measurements best ON best.id = (
         SELECT f.id FROM measurements f
         WHERE f.workload_id = w.id AND f.target_id = t.id AND f.kernel_digest = :kernel_digest AND {_SERVABLE}

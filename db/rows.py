@@ -144,7 +144,7 @@ def near(row: Sequence[Any], origin: str) -> Served:
 
 
 def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Served:
-    text, digest, seconds, error, tolerance = fact
+    text, digest, seconds, tolerance, error = fact
     if not number(error) <= number(tolerance):
         raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
     return Served(workload, target, schedule(text, digest), number(seconds), origin)

@@ -134,7 +134,7 @@ def connect(path: str, options: str, seconds: float, spent: Callable[[], bool]) 
     """Only tables are read, nothing is written, and SQLite gives up where `spent` says so."""
     uri = f"file:{quote(os.fsencode(path))}?{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
-    connection.text_factory = _text
+    connection.text_factory = tolerant_text
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LENGTH)
     connection.set_progress_handler(spent, _EVERY)
     connection.set_authorizer(_authorized)
@@ -165,7 +165,7 @@ def reason(e: Exception) -> str:
     return getattr(e, "strerror", None) or str(e)
 
 
-def _text(data: bytes) -> str:
+def tolerant_text(data: bytes) -> str:
     return data.decode(errors="replace")  # what is not UTF-8 does not fit its digest
 
 

@@ -18,10 +18,10 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Engine, select, text
 
 from db import codec, queries, rows, schema
-from db.engine import open_engine, open_engine_read_only, reported, writing
+from db.engine import empty_engine, open_engine, open_engine_read_only, reported, writing
 from db.errors import StoreError
 from db.inserts import insert_measurements, insert_run
-from db.paths import default_store, sqlite_path
+from db.paths import default_store, is_missing, sqlite_path
 from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Workload
 from db.rows import Recorded, Winner
 
@@ -62,14 +62,14 @@ class Store:
         return cls(engine.url.render_as_string() if path is None else str(path), engine)  # a URL without its password
 
     @classmethod
-    def read(cls, where: str | Path | None = None) -> Self:
-        """Opens a store that is there, for reading: nothing is written to it, and nobody waited for. An older schema is
-        brought up to date in a copy.
+    def read(cls, where: str | Path | None = None, missing_ok: bool = False) -> Self:
+        """Opens a store for reading: nothing is written to it, and nobody waited for. An older schema is brought up to
+        date in a copy. missing_ok: one that is not there is an empty one, and still not made.
 
-        Raises StoreError, as for a store that is not there.
+        Raises StoreError.
         """
         where = default_store() if where is None else where
-        engine = open_engine_read_only(where)
+        engine = empty_engine() if missing_ok and is_missing(where) else open_engine_read_only(where)
         path = sqlite_path(where)
         return cls(engine.url.render_as_string() if path is None else str(path), engine)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import options, plan_of, settings, this_target
+from autotune.cli.options import options, plan_of, settings, settings_to_read, this_target
 from autotune.cli.text import echo, say, tell
 
 
@@ -28,7 +28,7 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     from autotune.transfer import served_if_any
     from db.lookup import Lookup
 
-    chosen = settings(db=db, device=device)
+    chosen = settings_to_read(db=db, device=device)
     plan = plan_of(model, choose(chosen).device, m, ctx)
     lookup = Lookup(chosen.db)
     rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))

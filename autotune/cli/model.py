@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import options, settings
+from autotune.cli.options import options, settings_to_read
 from autotune.cli.prompt import PromptVerb, prompt_text
 from autotune.cli.text import echo, say, tell
 
@@ -80,7 +80,7 @@ def run(
     from autotune.turns import advice
     from kernels.models.header import read_header
 
-    chosen = settings(db=db, device=device)
+    chosen = settings_to_read(db=db, device=device)
     choice, header = choose(chosen), read_header(model, keep=ARRAYS)
     plan = plan_model(header, choice, ctx)
     tokenizer = _tokenizer(header, needed=ids is None)

@@ -16,7 +16,7 @@ import click
 
 from autotune.cli.text import ReaderGoneError, tell, telling, writing
 from autotune.settings import Settings
-from db.errors import AutotuneError
+from db.errors import AutotuneError, SettingError
 
 if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
@@ -162,6 +162,19 @@ def settings(**given: Any) -> Settings:
     """The environment's settings with what the command line gives. Raises SettingError naming the bad value."""
     changes: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(Settings.from_environment(), **changes)
+
+
+def settings_to_read(**given: Any) -> Settings:
+    """`settings` of a command that only reads its store. Raises SettingError for a --db that is not there, which the
+    command would find empty, and StoreError for a store that cannot be read, before anything else is done."""
+    from db.paths import is_missing
+    from db.store import Store
+
+    if (named := given.get("db")) is not None and is_missing(named):
+        raise SettingError(f"--db {named}: there is no such store; `autotune sweep` and `autotune import` make one")
+    chosen = settings(**given)
+    Store.read(chosen.db, missing_ok=True)
+    return chosen
 
 
 def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:

@@ -9,7 +9,7 @@ import click
 
 from autotune.cli import options as opt
 from autotune.cli.model import ctx, loaded
-from autotune.cli.options import options, settings
+from autotune.cli.options import options, settings_to_read
 from autotune.cli.text import echo, say, tell
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def bench(
     from autotune.speed import Asked, launches, speed
     from kernels.models.header import read_header
 
-    chosen = settings(db=db, device=device)
+    chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
     plan = plan_model(read_header(model), choice, ctx)
     asked = Asked(prompt_tokens, tokens, position, plan.context, plan.vocabulary)
@@ -109,7 +109,7 @@ def profile(
     from autotune.session import choose
     from kernels.models.header import read_header
 
-    chosen = settings(db=db, device=device)
+    chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
     ready = loaded(plan_model(read_header(model), choice, ctx), chosen, choice)
     with ready.running():

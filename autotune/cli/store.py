@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import options, settings, this_target
-from autotune.cli.text import UTF8, echo, read_stdin, say
+from autotune.cli.options import options, settings, settings_to_read, this_target
+from autotune.cli.text import UTF8, echo, read_stdin, say, tell
+
+if TYPE_CHECKING:
+    from db.store import Store
 
 
 @click.command("list", cls=opt.Verb, short_help="List what is served, with its gains.")
@@ -30,8 +35,8 @@ def list_(
     from autotune import jsonable, reports, transfer
     from db.store import Store
 
-    chosen = settings(db=db, device=device)
-    store = Store.open(chosen.db)
+    chosen = settings_to_read(db=db, device=device)
+    store = Store.read(chosen.db, missing_ok=True)
     here = None if all_targets or target is not None else this_target(chosen)
     every = [w for w in transfer.served(store, target) if not formats or w.row.measurement.workload.format in formats]
     found = [w for w in every if here in (None, w.row.measurement.target)]
@@ -42,7 +47,7 @@ def list_(
     else:
         others = f"; {len(every)} for other targets (--all-targets)" if every else ""
         echo(f"nothing is stored{f' for {here}' if here else ''} in {store.where}{others}")
-    return 0
+    return _status(store)
 
 
 @click.command(cls=opt.Verb)
@@ -60,7 +65,7 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
     from autotune import jsonable, reports
     from db.store import Store
 
-    store = Store.open(settings(db=db).db)
+    store = Store.read(settings_to_read(db=db).db, missing_ok=True)
     rows = store.measurements(digest.lower())
     w = rows[0].measurement.workload
     served = [x for x in store.finals(op=w.op, format=w.format) if x.row.measurement.workload == w]
@@ -68,7 +73,7 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
         say({"served": [jsonable.winner(x) for x in served], "history": [jsonable.recorded(r) for r in rows]})
     else:
         echo(reports.history(rows, served))
-    return 0
+    return _status(store)
 
 
 @click.command(cls=opt.Verb)
@@ -97,18 +102,26 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
         get_op(op)
     if as_json and output == "-":
         raise click.UsageError("stdout has the export itself: --json reports on one that goes to a file (-o)")
-    store = Store.open(settings(db=db).db)
+    store = Store.read(settings_to_read(db=db).db, missing_ok=True)
     payload = transfer.export(store, target, op, format_)
     if output == "-":
         say(payload)
-        return 0
+        return _status(store)
     transfer.write(payload, output)
     count = len(payload["finals"])
     if as_json:
         say({"file": output, "finals": count, "runs": len(payload["runs"])})
     else:
         echo(f"{count} schedules written to {output}")
-    return 0
+    return _status(store)
+
+
+def _status(store: Store) -> int:
+    """Tells of rows that could not be read: the command did what it could without them."""
+    if store.problems:
+        more = f" (and {len(store.problems) - 1} more)" if store.problems[1:] else ""
+        tell(f"autotune: {store.problems[0]}{more}")
+    return 1 if store.problems else 0
 
 
 @click.command("import", cls=opt.Verb, short_help="Add the results in FILE to the store.")
