@@ -1,7 +1,7 @@
 """What this machine has for tuning, what is missing, and its remedy. Returns data; the CLI prints it.
 
-Devices are tried in processes of their own, so nothing is left open here. An existing store is opened (which brings
-an old schema up to date); a missing one is not created.
+Devices are tried in processes of their own, so nothing is left open here. A store is only read, a missing one is not
+created, and whether it and the caches can be written is tried out beside them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.caches import Cache, caches, why_unwritable
 from autotune.tinygrad_api.nvrtc import nvrtc_library
 from db import paths
 from db.errors import StoreError
@@ -47,7 +48,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class StoreState:
-    """`nbytes` is None for a database without a file; `error` says why the store could not be read."""
+    """`nbytes` is None for a database without a file; `error` says why the store could not be read, `unwritable` why it
+    cannot be written or made."""
 
     place: str
     exists: bool
@@ -56,6 +58,7 @@ class StoreState:
     rows: tuple[tuple[str, int], ...] = ()
     served: int = 0
     error: str = ""
+    unwritable: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Report:
     compilers: tuple[Tool, ...]
     versions: tuple[tuple[str, str], ...]
     store: StoreState
+    caches: tuple[Cache, ...]
     problems: tuple[Problem, ...]
 
 
@@ -99,8 +103,13 @@ def examine(
     compilers = _compilers(environ)
     findings |= _cpu_findings(environ, probe)
     state = _store(store)
-    if state.error:
-        problems.append(Problem(state.error, "choose another place with --db or AUTOTUNE_DB", fatal=True))
+    if state.error or state.unwritable:
+        what = state.error or f"the store {state.place} can be read, not written: {state.unwritable}"
+        problems.append(Problem(what, "choose another place with --db or AUTOTUNE_DB", fatal=True))
+    found_caches = caches()
+    for cache in found_caches:
+        if cache.problem:
+            problems.append(Problem(f"the cache {cache.place} cannot be used: {cache.problem}", cache.remedy))
     versions, missing = _versions()
     problems += missing + _advice(choice, compilers)
     chosen = None if choice is None else _spelled(choice.device)
@@ -115,6 +124,7 @@ def examine(
         compilers=compilers,
         versions=versions,
         store=state,
+        caches=found_caches,
         problems=tuple(problems),
     )
 
@@ -210,9 +220,12 @@ def _store(where: str | Path | None) -> StoreState:
     shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)  # reports are pasted into bug trackers
     try:
         file = paths.sqlite_path(place)
-        if file is not None and not file.exists():
-            return StoreState(shown, exists=False)
-        stats = Store.open(place).stats()
+        unwritable = "" if file is None else why_unwritable(file)
+        if paths.is_missing(place):
+            return StoreState(shown, exists=False, unwritable=unwritable)
+        store = Store.read(place)
+        stats = store.stats()
     except StoreError as error:
         return StoreState(shown, exists=True, error=str(error))
-    return StoreState(stats.where, True, stats.nbytes, stats.schema, tuple(stats.rows.items()), stats.served)
+    rows, damaged = tuple(stats.rows.items()), "; ".join(store.problems[:1])
+    return StoreState(stats.where, True, stats.nbytes, stats.schema, rows, stats.served, damaged, unwritable)

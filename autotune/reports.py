@@ -213,12 +213,14 @@ def doctor(r: Report) -> str:
     size = f", {place.nbytes / 1e6:.1f} MB" if place.nbytes is not None else ""
     rows = ", ".join(f"{n} {name}" for name, n in place.rows)
     state = f"schema {place.schema}{size}; {rows}; {place.served} served" if place.exists else "not there yet"
+    state += f"; cannot be written: {place.unwritable}" if place.unwritable else ""
     sections = {
         f"device: {r.device or 'none'}": [r.reason, *([f"how to get faster: {r.faster}"] if r.faster else [])],
         "devices": [f"{'*' if d.chosen else ' '} {d.name:8} {'ok' if d.ok else '--'}  {d.detail}" for d in r.devices],
         "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
         "versions": [f"{name:24} {version}" for name, version in r.versions],
         f"store: {place.place}": [place.error or state],
+        "caches": [f"{c.name:17} {c.problem or 'ok'}  {c.place}" for c in r.caches],
         "problems" if r.problems else "no problems": [
             f"{'!' if p.fatal else '-'} {p.what}: {p.remedy}" for p in r.problems
         ],

@@ -1,4 +1,4 @@
-"""The store's commands: list, show, export, import. Whatever a store is, each ends soon, and in one line if not well."""
+"""The commands of the store: list, show, export, import. Each ends soon, and in one line where it cannot go on."""
 
 from __future__ import annotations
 
