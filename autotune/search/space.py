@@ -13,46 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from autotune.tinygrad_api.actions import actions
-from autotune.tinygrad_api.loops import loop_sizes
 from db.records import Schedule, Workload
-from kernels import backends
-from kernels.ops.registry import KernelError, backend, body, get_op, variants
+from kernels.ops.registry import KernelError, backend, body, variants
+from kernels.serve.limits import MAX_THREADS, Limits, Shape, shape_of
 from kernels.serve.sink import complete, placeholders
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
-MAX_THREADS = 1024
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest sizes of a candidate. body: products in the body of the innermost loop. Each is about 10 uops, and
-    tinygrad lowers a body of 250 in about a second."""
-
-    body: int = 256
-    threads: int = MAX_THREADS
-    shared_nbytes: int = 32768
-
-    @staticmethod
-    def of(ren: Renderer, w: Workload) -> Limits:
-        """The limits on a device. With several tokens, which share the unpacking of a weight, larger bodies are
-        useful."""
-        threads = max(1, backends.find(backend(ren)).threads)
-        return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a scheduled kernel, computed from its loops."""
-
-    body: int
-    threads: int
-    groups: int
-    grid: int
-    upcast: int
-    unroll: int
-    shared_nbytes: int
-
+__all__ = ["MAX_THREADS", "Candidate", "Limits", "Shape", "Space"]
 
 _FIXED = Shape(1, 1, 1, 1, 1, 1, 0)
 
@@ -166,11 +134,9 @@ class Space:
             self._plain[key] = apply_opts(sink, self.ren, ())
         return self._plain[key]
 
-    def _body(self, schedule: Schedule) -> int:
-        """The number of products in the body of the innermost loop before any opt."""
-        return -(
-            -get_op(self.workload.op).products(self.workload) // math.prod(a.size for a in self._bare(schedule).axes)
-        )
+    def _trips(self, schedule: Schedule) -> int:
+        """Of all loops before any opt."""
+        return math.prod(a.size for a in self._bare(schedule).axes)
 
     def _apply(self, schedule: Schedule) -> ScheduledKernel:
         kernel = self._bare(schedule).copy()
@@ -182,21 +148,8 @@ class Space:
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         if not self._complete(schedule):
             return None
-        loops = loop_sizes(kernel)
-        lanes = dict(origin.params).get("lanes", 1)
-        body = self._body(origin) * loops.upcast * loops.unroll
-        shape = Shape(
-            body=body if loops.core_body is None else loops.core_body,
-            threads=loops.threads,
-            groups=loops.groups,
-            grid=loops.grid,
-            upcast=loops.upcast,
-            unroll=loops.unroll,
-            # every accumulator has a float32 slot for each thread of a group
-            shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
-        )
-        limits = self.limits
-        if shape.body > limits.body or shape.threads > limits.threads or shape.shared_nbytes > limits.shared_nbytes:
+        shape = shape_of(self.workload, origin, kernel, self._trips(origin))
+        if self.limits.exceeded(shape):
             return None
         # only the axis of a tensor core matters; its selection and the permission to pad do not change the kernel
         special = tuple((o.op, o.axis) for o in kernel.opts if o.op == "TC")

@@ -6,6 +6,7 @@ raises then; what is served falls back (`kernels.serve.server`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tinygrad import Device, UOp
@@ -15,6 +16,7 @@ from kernels import backends
 from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
+from kernels.serve.limits import Limits, shape_of
 from kernels.tinygrad.renderers import Renderer, device_renderer
 from kernels.tinygrad.schedule import ScheduleError, apply_opts
 
@@ -37,11 +39,12 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
 
     With a renderer, opts are put on the loops they name and checked; without one (no device to ask) that of the
     default device is used. Raises KernelError for an unknown op, variant or parameters, ScheduleError for opts that do
-    not apply, or without the one that the variant must have.
+    not apply, make the kernel larger than a search would (`kernels.serve.limits`), or lack the one that the variant
+    must have.
     """
     ren = device_renderer(Device.DEFAULT) if ren is None else ren
     backends.find(device := registry.backend(ren)).prepare()
-    return _scheduled(_body(w, schedule, device), schedule, ren)
+    return _scheduled(w, _body(w, schedule, device), schedule, ren)
 
 
 def _body(w: Workload, schedule: Schedule, device: str) -> UOp:
@@ -51,11 +54,18 @@ def _body(w: Workload, schedule: Schedule, device: str) -> UOp:
     return sink
 
 
-def _scheduled(sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
+def _scheduled(w: Workload, sink: UOp, schedule: Schedule, ren: Renderer) -> UOp:
     if not schedule.opts:
         return sink
-    opts = apply_opts(sink, ren, schedule.opts).tinygrad_opts
-    return sink.replace(arg=replace(sink.arg, opts_to_apply=opts))
+    device = registry.backend(ren)
+    if not registry.variants(w, device)[schedule.variant].schedulable:
+        raise ScheduleError(f"{schedule.variant} fixes its own structure and takes no opts")
+    trips = math.prod(axis.size for axis in apply_opts(sink, ren, ()).axes)
+    kernel = apply_opts(sink, ren, schedule.opts)
+    too_large = Limits.of(ren, w).exceeded(shape_of(w, schedule, kernel, trips))
+    if too_large and schedule not in defaults.defaults(w, device):  # ours may be as large as they were made
+        raise ScheduleError(f"too large a kernel: {too_large}")
+    return sink.replace(arg=replace(sink.arg, opts_to_apply=kernel.tinygrad_opts))
 
 
 def applies(w: Workload, schedule: Schedule, device: str, ren: Renderer | None = None) -> bool:

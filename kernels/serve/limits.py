@@ -1,0 +1,71 @@
+"""How large a kernel may be, told from its loops before it is lowered: for what a search proposes, and for what a store
+serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from db.records import Schedule, Workload
+from kernels import backends
+from kernels.ops.registry import backend, get_op
+from kernels.tinygrad.loops import loop_sizes
+from kernels.tinygrad.renderers import Renderer
+from kernels.tinygrad.schedule import ScheduledKernel
+
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a scheduled kernel, computed from its loops."""
+
+    body: int
+    threads: int
+    groups: int
+    grid: int
+    upcast: int
+    unroll: int
+    shared_nbytes: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest sizes of a kernel. body: products in the body of the innermost loop. Each is about 10 uops, and
+    tinygrad lowers a body of 250 in about a second, one of a few thousand in minutes."""
+
+    body: int = 256
+    threads: int = MAX_THREADS
+    shared_nbytes: int = 32768
+
+    @staticmethod
+    def of(ren: Renderer, w: Workload) -> Limits:
+        """The limits on a device. With several tokens, which share the unpacking of a weight, larger bodies are
+        useful."""
+        threads = max(1, backends.find(backend(ren)).threads)
+        return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
+
+    def exceeded(self, shape: Shape) -> str | None:
+        """What of a kernel is over the limits, if anything is."""
+        for name, most in (("body", self.body), ("threads", self.threads), ("shared_nbytes", self.shared_nbytes)):
+            if (seen := getattr(shape, name)) > most:
+                return f"{name} {seen}, the limit is {most}"
+        return None
+
+
+def shape_of(w: Workload, schedule: Schedule, kernel: ScheduledKernel, trips: int) -> Shape:
+    """The shape of `kernel`, whose loops made `trips` in all before the opts of `schedule` were applied."""
+    loops = loop_sizes(kernel)
+    body = -(-get_op(w.op).products(w) // trips) * loops.upcast * loops.unroll
+    lanes = dict(schedule.params).get("lanes", 1)
+    return Shape(
+        body=body if loops.core_body is None else loops.core_body,
+        threads=loops.threads,
+        groups=loops.groups,
+        grid=loops.grid,
+        upcast=loops.upcast,
+        unroll=loops.unroll,
+        # every accumulator has a slot for each thread of a group
+        shared_nbytes=4 * dict(schedule.params).get("lanes", 1) * loops.upcast * loops.threads
+        if loops.groups > 1
+        else 0,
+    )
