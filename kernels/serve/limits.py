@@ -65,7 +65,5 @@ def shape_of(w: Workload, schedule: Schedule, kernel: ScheduledKernel, trips: in
         upcast=loops.upcast,
         unroll=loops.unroll,
         # every accumulator has a slot for each thread of a group
-        shared_nbytes=4 * dict(schedule.params).get("lanes", 1) * loops.upcast * loops.threads
-        if loops.groups > 1
-        else 0,
+        shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
     )

@@ -26,6 +26,9 @@ STALE = {
     "parameters that are not allowed": schedule("dequant", {"words": 3, "lanes": 1}),
     "parameters of another variant": schedule("factored", {"rows": 1}),
     "no parameters": Schedule("dequant", (), ()),
+    "a kernel larger than a search would make": schedule(
+        "dequant", NARROW, (Opt("UPCAST", None, 16, "1"), Opt("UPCAST", None, 4, "1"), Opt("UNROLL", 0, 0))
+    ),
     "an opt of no use": schedule("dequant", NARROW, (Opt("PADTO", None, 0, "1"),)),
 }
 
