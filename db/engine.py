@@ -22,7 +22,7 @@ from db import schema
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
-from db.sqlite_files import alias, connect, is_locked, look, open_read_only, reason, tolerant_text
+from db.sqlite_files import FAILURES, alias, connect, is_locked, look, open_read_only, reason, tolerant_text
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_SECONDS = 60.0  # how long one process waits for another's transaction; ours last milliseconds
@@ -136,7 +136,7 @@ def reported(where: object) -> Iterator[None]:
         yield
     except DBAPIError as e:
         raise StoreError(f"store {where}: {reason(e.orig) if isinstance(e.orig, Exception) else e}") from e
-    except (sqlite3.Error, SQLAlchemyError, OSError) as e:
+    except (*FAILURES, SQLAlchemyError, OSError) as e:
         raise StoreError(f"store {where}: {reason(e)}") from e
 
 
@@ -193,7 +193,7 @@ def _inspect(path: Path) -> str | None:
             if e.sqlite_errorcode & 0xFF not in _NEEDS_RECOVERY:
                 raise
             found, objects = _read_revision(path, "rw")
-    except sqlite3.Error as e:
+    except FAILURES as e:
         remedy = "" if is_locked(e) else "; left untouched. Move the file away to start a new store"
         raise StoreError(f"store {path}: {reason(e)}{remedy}") from e
     _check_revision(path, found, objects)

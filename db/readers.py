@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Mapping
 from math import inf
@@ -14,7 +13,7 @@ from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
-from db.sqlite_files import STEPS, Look, Opened, is_locked, look, open_read_only, reason
+from db.sqlite_files import FAILURES, STEPS, Look, Opened, is_locked, look, open_read_only, reason
 
 Rows = list[tuple[Any, ...]]
 
@@ -68,7 +67,7 @@ class SqliteReader(Reader):
                     answer = opened.connection.execute(sql, asked).fetchall()
                     if opened.unchanged():
                         return answer
-                except (sqlite3.Error, OSError, StoreError) as e:
+                except (*FAILURES, OSError, StoreError) as e:
                     if self._opened is None or self._opened.unchanged():
                         self._give_up(e)
                         return []

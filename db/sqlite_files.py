@@ -25,6 +25,7 @@ _LENGTH = 1 << 20  # bytes of a value; ours have a few thousand
 _SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a later change has another date
 # a folder that forbids the files of WAL mode, to writers as well, or a file system without locks
 _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
+FAILURES = (sqlite3.Error, UnicodeError)  # the second where SQLite's message quotes what is no text
 _READABLE = {*TABLES, "alembic_version", "sqlite_master"}
 _READ, _SELECT, _FUNCTION, _PRAGMA, _TRANSACTION = 20, 21, 31, 19, 22  # SQLite's action codes
 _PRAGMAS = {"journal_mode", "read_uncommitted"}  # the second is SQLAlchemy's
@@ -125,7 +126,7 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
 def _is_wal(connection: sqlite3.Connection) -> bool:
     try:
         return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
-    except sqlite3.Error:
+    except FAILURES:
         connection.close()
         raise
 
@@ -149,6 +150,8 @@ def reason(e: Exception) -> str:
     """What is wrong with a store, out of an error of a connection to it."""
     if isinstance(e, FileNotFoundError):
         return "no such file"
+    if isinstance(e, UnicodeError):
+        return "database disk image is malformed"
     code = getattr(e, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_AUTH:
         return f"a view or function where only tables are read ({e})"

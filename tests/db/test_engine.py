@@ -14,31 +14,18 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
 from support import store_writer
+from support.store_files import old_store
 from support.store_rows import RUN, fact, opened, schedule
 
 from db import queries, schema
-from db.engine import MIGRATIONS, open_engine, upgrade, writing
-from db.inserts import insert_measurements
+from db.engine import MIGRATIONS, open_engine, writing
 from db.store import Store, StoreError
 
 
 def query(path: Path, sql: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as db:
         return db.execute(sql).fetchall()
-
-
-def old_store(path: Path) -> None:
-    """A store of revision 0001 with a run and a final."""
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        upgrade(connection, "0001")
-        connection.exec_driver_sql(
-            "INSERT INTO runs VALUES ('run1', '2025-01-01T00:00:00.000000+00:00', 'x', 4, 60, '{}')"
-        )
-        insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
-    engine.dispose()
 
 
 def test_migrations_build_the_tables_that_the_code_uses(tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import create_engine
+
+from db.engine import upgrade
+from db.inserts import insert_measurements
 from db.records import Measurement, Outcome, Stage
 from db.store import Store
 from support.store_rows import RUN, fact
@@ -57,3 +61,15 @@ def killed_while_withdrawing(path: Path, shm: bool) -> None:
     for file in path.parent.glob("live.sqlite*"):
         file.unlink()
     age(path)
+
+
+def old_store(path: Path) -> None:
+    """A store of revision 0001 with a run and a final."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO runs VALUES ('run1', '2025-01-01T00:00:00.000000+00:00', 'x', 4, 60, '{}')"
+        )
+        insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
+    engine.dispose()
