@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
@@ -86,8 +87,12 @@ def look(name: str) -> Look:
 def has_journal(path: str) -> bool:
     """Whether some of the truth is in a journal beside a file. Raises OSError, and StoreError for a journal that is no
     file."""
-    # access takes a third of what exists() does
-    return any(os.access(journal, os.F_OK) and look(journal).nbytes for journal in (f"{path}-wal", f"{path}-journal"))
+    for journal in (f"{path}-wal", f"{path}-journal"):
+        with suppress(FileNotFoundError):  # a writer may have ended since
+            # access takes a third of what exists() does
+            if os.access(journal, os.F_OK) and look(journal).nbytes:
+                return True
+    return False
 
 
 def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS, steps: int = STEPS) -> Opened:
