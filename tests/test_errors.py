@@ -48,10 +48,10 @@ def test_every_error_class_is_an_autotune_error() -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_each_of_them_is_one_line_and_status_2(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error.__new__(error, "the first line,\nand\tthe second")
 
-    monkeypatch.setattr(Store, "open", fails)
+    monkeypatch.setattr(Store, "read", fails)
     done = call("list", "--all-targets")
     assert (done.status, done.out) == (2, b"")
     assert done.err == "autotune: the first line, and the second\n"
@@ -61,10 +61,10 @@ def test_each_of_them_is_one_line_and_status_2(error: type[Exception], monkeypat
     "fault", [RuntimeError("a"), ValueError("b"), OSError(28, "c"), BrokenPipeError(32, "d"), KeyError("e")], ids=repr
 )
 def test_a_fault_of_the_program_is_not_swallowed(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(Store, "open", fails)
+    monkeypatch.setattr(Store, "read", fails)
     with pytest.raises((type(fault), RuntimeError)) as caught:
         call("list", "--all-targets")
     assert fault in (caught.value, caught.value.__cause__)
