@@ -60,7 +60,9 @@ def open_engine(where: str | Path) -> Engine:
     engine = _sqlite_engine(path, OPEN_SECONDS)
     with reported(path):
         _retry(lambda: _use_wal(engine), OPEN_SECONDS)
-        with writing(engine, seconds=OPEN_SECONDS) as connection:  # even without work to do: it says now that it is read-only
+        with writing(
+            engine, seconds=OPEN_SECONDS
+        ) as connection:  # without work to do, too: it may be read-only
             if found != REVISIONS[-1]:
                 _upgrade(connection, str(path))
     return _sqlite_engine(path, LOCK_SECONDS)
