@@ -16,7 +16,7 @@ def default_store() -> str:
 
     The only reader of that variable, so that kernels find the store that the tuner wrote.
     """
-    if where := os.environ.get("AUTOTUNE_DB"):
+    if where := os.environ.get("AUTOTUNE_DB", "").strip():  # blank is unset, as for all of our variables
         return where
     from platformdirs import user_data_dir  # not needed, so not imported, when the place is given
 

@@ -18,6 +18,7 @@ from support import store_writer
 from support.store_files import old_store
 from support.store_rows import RUN, fact, opened, schedule
 
+from db import engine as engine_module
 from db import queries, schema
 from db.engine import MIGRATIONS, open_engine, writing
 from db.store import Store, StoreError
@@ -132,6 +133,23 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     for where in (tmp_path / "file" / "store.sqlite", tmp_path, Path("/proc/nowhere/store.sqlite")):
         with pytest.raises(StoreError, match=str(where)):
             Store.open(where)
+
+
+@pytest.mark.parametrize(("mode", "begin"), [("WAL", "BEGIN IMMEDIATE"), ("DELETE", "BEGIN EXCLUSIVE")])
+def test_a_store_that_is_locked_for_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, begin: str
+) -> None:
+    path = tmp_path / "store.sqlite"
+    opened(path, fact())
+    monkeypatch.setattr(engine_module, "OPEN_SECONDS", 0.2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"PRAGMA journal_mode = {mode}")
+        db.execute(begin)
+        start = time.monotonic()
+        with pytest.raises(StoreError, match="locked: another program"):
+            Store.open(path)
+        assert time.monotonic() - start < 3
+    assert len(Store.open(path).finals()) == 1
 
 
 def test_processes_that_open_and_write_at_once_lose_nothing(tmp_path: Path) -> None:
