@@ -37,8 +37,8 @@ _SERVABLE = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
 
-EXACT = f"""SELECT w.json, s.json, s.digest, f.median_seconds, f.tolerance, f.error FROM measurements f
-    JOIN schedules s ON s.id = f.schedule_id JOIN workloads w ON w.id = f.workload_id
+EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id), s.json, s.digest, f.median_seconds,
+    f.tolerance, f.error FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
 """The served schedule of (workload, target, kernel_digest), all three digests."""
 

@@ -101,7 +101,7 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
 
     Raises sqlite3.Error, OSError, StoreError.
     """
-    path = os.path.realpath(name)  # SQLite's journals are beside the file, not beside a symlink to it
+    path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
     seen = look(name)
     journal = has_journal(path)
     allowance = Allowance(steps)
@@ -205,7 +205,7 @@ def _mount(path: str) -> bytes | None:
     try:
         told = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY)
         try:
-            return next((line for line in os.read(told, 4096).splitlines() if line.startswith(b"mnt_id")), None)
+            return os.read(told, 4096).partition(b"mnt_id:")[2].partition(b"\n")[0]
         finally:
             os.close(told)
     except OSError:
