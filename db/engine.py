@@ -77,7 +77,8 @@ def open_engine_read_only(where: str | Path) -> Engine:
     path = sqlite_path(where)
     if path is None:
         return _read_server(str(where))
-    name = os.path.abspath(path)
+    with reported(path):
+        name = os.path.abspath(path)
     with reported(path), closing(_reading(name)) as connection:
         revision, objects = _revision(connection)
         _check_revision(path, revision, objects)

@@ -449,17 +449,26 @@ def test_a_folder_that_is_gone_is_a_miss(tmp_path: Path) -> None:
     code = """if True:
         import os, sys
         from db.lookup import Lookup
+        from db.store import Store, StoreError
         from support.store_rows import KERNEL, TARGET, WORKLOAD
         os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
         lookup = Lookup("store.sqlite")
         assert lookup.exact(WORKLOAD, TARGET, KERNEL) is None
         print(lookup.problems)
+        for opening in (Store.open, Store.read):
+            try:
+                opening("store.sqlite")
+            except StoreError as e:
+                print(e)
     """
     tests = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
     command = [sys.executable, "-c", code, str(tmp_path / "gone")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    assert "no such file" in done.stdout
+    missed, written, read = done.stdout.splitlines()
+    assert "no such file" in missed
+    assert "choose another place" in written
+    assert "no such file" in read
 
 
 def test_a_lookup_during_writes_never_misses_what_stays(user: Path) -> None:
