@@ -57,15 +57,13 @@ def open_engine(where: str | Path) -> Engine:
     except (OSError, UnicodeError) as e:
         why = e.strerror if isinstance(e, OSError) else e
         raise StoreError(f"store {path}: {why}; choose another place with --db or AUTOTUNE_DB") from e
-    engine = _sqlite_engine(path, OPEN_SECONDS)
     with reported(path):
+        engine = _sqlite_engine(path, OPEN_SECONDS)
         _retry(lambda: _use_wal(engine), OPEN_SECONDS)
-        with writing(
-            engine, seconds=OPEN_SECONDS
-        ) as connection:  # without work to do, too: it may be read-only
+        with writing(engine, seconds=OPEN_SECONDS) as connection:  # without work to do, too: it may be read-only
             if found != REVISIONS[-1]:
                 _upgrade(connection, str(path))
-    return _sqlite_engine(path, LOCK_SECONDS)
+        return _sqlite_engine(path, LOCK_SECONDS)
 
 
 def open_engine_read_only(where: str | Path) -> Engine:

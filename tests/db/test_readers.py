@@ -465,10 +465,7 @@ def test_a_folder_that_is_gone_is_a_miss(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
     command = [sys.executable, "-c", code, str(tmp_path / "gone")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    missed, written, read = done.stdout.splitlines()
-    assert "no such file" in missed
-    assert "choose another place" in written
-    assert "no such file" in read
+    assert done.stdout.count("no such file") == 3
 
 
 def test_a_lookup_during_writes_never_misses_what_stays(user: Path) -> None:
