@@ -12,7 +12,8 @@ from pathlib import Path
 from autotune.tinygrad_api.disk_cache import database
 from db.errors import StoreError
 from db.sqlite_files import look, reason
-from kernels.cache import cache_folder
+from kernels.cache import cache_folder, states
+from kernels.private_files import REMEDY
 
 _NBYTES = 1 << 16  # what must fit
 
@@ -54,7 +55,8 @@ def _ours() -> Cache:
     except (OSError, UnicodeError) as e:
         why = e.strerror or str(e) if isinstance(e, OSError) else str(e)
         return Cache(name, str(folder), why, "make room there, or set XDG_CACHE_HOME to a folder that can be written")
-    return Cache(name, str(folder))
+    unusable = next((state for state in states() if state.problem), None)
+    return Cache(name, str(unusable.path), unusable.problem, REMEDY) if unusable else Cache(name, str(folder))
 
 
 def _tinygrads() -> Cache:

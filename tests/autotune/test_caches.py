@@ -13,7 +13,9 @@ from support.store_rows import fact, opened
 from tinygrad import helpers
 
 from autotune import caches, doctor, reports
+from kernels.cache import PROGRAMS
 from kernels.devices import Finding
+from kernels.private_files import REMEDY
 
 
 def a_file(path: Path) -> None:
@@ -55,6 +57,17 @@ def test_our_cache_in_no_folder_is_told_with_a_remedy(
     assert found.ok  # slower, and no more
     assert any(ours.place in p.what and p.remedy == ours.remedy for p in found.problems)
     assert f"{said}  {ours.place}" in reports.doctor(found)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_folder_of_ours_that_others_may_enter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = PROGRAMS.path
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    ours, _ = caches.caches()
+    assert (ours.place, ours.remedy) == (str(folder), REMEDY)
+    assert "755" in ours.problem
 
 
 @pytest.mark.parametrize(
