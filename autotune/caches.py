@@ -1,4 +1,4 @@
-"""Whether the places that this program writes to can be written: tried out, and left as they were."""
+"""Whether the places that this program writes to can be written: tried out. Only empty folders of our cache stay."""
 
 from __future__ import annotations
 

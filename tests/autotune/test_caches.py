@@ -30,7 +30,7 @@ def report(store: Path) -> doctor.Report:
     return doctor.examine(store, {"PATH": ""}, lambda device, _: Finding(device == "CUDA", device))
 
 
-def test_what_can_be_written_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_be_written_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a" / "cache"))
     monkeypatch.setattr(helpers, "CACHEDB", str(tmp_path / "b" / "cache.db"))
     assert [c.problem for c in caches.caches()] == ["", ""]
