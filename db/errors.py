@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 80, 80, 40
 
 
 class AutotuneError(Exception):
@@ -33,3 +37,8 @@ def file_errors(what: object) -> Iterator[None]:
         yield
     except OSError as e:
         raise FileError(f"{what}: {e.strerror or e}") from e
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: at most some 100 characters, at no cost for one that is large or deep."""
+    return f"{_REPR.repr(value):.120}"

@@ -130,6 +130,6 @@ def schedule(text: str) -> Schedule:
 
 def near(row: Sequence[Any], origin: str) -> Served:
     """A row of the queries for other devices and other shapes."""
-    workload, backend, arch, device, units, text, seconds = row
+    workload, backend, arch, device, units, text, seconds, *_ = row
     target = Target(backend, arch, device, units)
     return Served(codec.workload_from_json(json.loads(workload)), target, schedule(text), seconds, origin)

@@ -90,6 +90,12 @@ class Store:
             ]
         return tuple(sorted(winners, key=lambda w: _order(w.row.measurement)))
 
+    def claims(self, target: Target | None = None) -> tuple[Winner, ...]:
+        """What was imported and has not been checked on its target yet, which is not served; in the order of import."""
+        with reported(self.where), self.engine.connect() as connection:
+            found = [rows.recorded(tuple(row)) for row in connection.execute(text(queries.CLAIMS))]
+            return tuple(Winner(r, _baselines(connection, r)) for r in found if target in (None, r.measurement.target))
+
     def measurements(self, prefix: str) -> tuple[Recorded, ...]:
         """The history of the one workload whose digest begins with `prefix` (hex), oldest first.
 
