@@ -13,8 +13,6 @@ Version 1, whose workloads have texts for numbers, is imported too.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from sqlalchemy import Connection, select, text
 from db import codec, payload, queries, rows, schema
 from db.engine import reported, seal, writing
 from db.errors import StoreError, shown
+from db.files import replacing
 from db.inserts import insert_measurements, insert_run
 from db.payload import ExchangeError, Fact, load_json
 from db.records import Run, Target
@@ -92,25 +91,18 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
 
     An existing file is replaced, in one step and only by a finished one.
 
-    Raises ExchangeError like `import_payload`, and StoreError where the file cannot be written.
+    Raises ExchangeError like `import_payload`, and StoreError or FileError where the file cannot be written.
     """
-    path = Path(path)
     payload.parse(value)  # before anything is written
     if Path(f"{path}-wal").exists():  # its journal would be taken for the new file's
         raise StoreError(f"{path}: a store in use; choose another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    if Path(path).is_dir():
+        raise StoreError(f"{path}: Is a directory")
+    with replacing(path) as draft:
         store = Store.open(draft)
         counts = import_payload(store, value, "packaged")
         with reported(draft):
             seal(store.engine)
-        draft.replace(path)
-    except OSError as e:
-        raise StoreError(f"{path}: {e.strerror}") from e
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{draft}{suffix}").unlink()
     return counts
 
 
