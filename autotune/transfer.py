@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
 from db.files import read_file, replacing
-from db.foreign import copy_store
+from db.foreign import read_store
 from db.paths import default_store, sqlite_path
 from db.payload import MAX_TEXT, parse
 from db.store import Store, Winner
@@ -20,12 +19,6 @@ SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
 def is_sqlite(path: str) -> bool:
     return Path(path).suffix.lower() in SQLITE_SUFFIXES
-
-
-def read_sqlite(path: str | Path) -> dict[str, Any]:
-    """What the store at `path` serves or would serve; the file is only read. Raises StoreError or FileError."""
-    with tempfile.TemporaryDirectory() as folder:
-        return export_payload(copy_store(path, folder), claims=True)
 
 
 def served(store: Store, target: str | None = None) -> tuple[Winner, ...]:
@@ -69,7 +62,7 @@ def read(path: str, stdin: Callable[[int], str]) -> object:
     Raises ExchangeError, StoreError, FileError, and what `stdin` raises. Nothing of it is checked yet.
     """
     if is_sqlite(path):
-        return read_sqlite(path)
+        return read_store(path)
     try:
         return load_json(stdin(MAX_TEXT) if path == "-" else read_file(path, MAX_TEXT).decode())
     except UnicodeDecodeError as e:

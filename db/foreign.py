@@ -7,16 +7,19 @@ file is ever evaluated.
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from db.engine import upgrade
 from db.errors import StoreError, shown
+from db.exchange import export_payload
 from db.files import regular_size
 from db.queries import REVISIONS, TABLES
 from db.store import Store
@@ -33,15 +36,15 @@ _READS = {
 }
 
 
-def copy_store(path: str | Path, folder: str | Path) -> Store:
-    """A store of this version in `folder` (empty) with the rows of the one at `path`, which is only read.
+def read_store(path: str | Path) -> dict[str, Any]:
+    """The payload of what the store at `path` serves, or would serve if its imports were right; it is only read.
 
     Raises StoreError or FileError for a file that is no store, damaged, newer, or larger than MAX_NBYTES.
     """
     path = Path(path).expanduser()
     regular_size(path, MAX_NBYTES)
-    snapshot, draft = Path(folder, "snapshot.sqlite"), Path(folder, "copy.sqlite")
-    with _reported(path):
+    with _reported(path), tempfile.TemporaryDirectory() as folder:
+        snapshot, draft = Path(folder, "snapshot.sqlite"), Path(folder, "copy.sqlite")
         with (
             closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(snapshot)) as sink,
@@ -50,11 +53,14 @@ def copy_store(path: str | Path, folder: str | Path) -> Store:
         with closing(_guarded(snapshot)) as theirs:
             revision = _revision(theirs)
         _make(draft, revision)
+        columns = {table: _columns(draft, table) for table in TABLES}
+        if odd := [name for table in TABLES for name, hidden in _columns(snapshot, table).items() if hidden]:
+            raise StoreError(f"it has a computed column {shown(odd[0])}, which no store has")
         with closing(_guarded(draft, snapshot)) as ours, ours:
-            for table in ("runs", *(t for t in TABLES if t != "runs")):
-                names = ", ".join(_columns(draft, table))
+            for table in TABLES:
+                names = ", ".join(columns[table])
                 ours.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM theirs.{table}")
-        return Store.open(draft)
+        return export_payload(Store.open(draft), claims=True)
 
 
 @contextmanager
@@ -107,6 +113,7 @@ def _make(draft: Path, revision: str) -> None:
         upgrade(connection, revision)
 
 
-def _columns(draft: Path, table: str) -> list[str]:
-    with closing(sqlite3.connect(draft)) as db:
-        return [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+def _columns(path: Path, table: str) -> dict[str, int]:
+    """The names of a table's columns, and which are computed (not 0)."""
+    with closing(sqlite3.connect(path)) as db:
+        return {name: hidden for _, name, *_, hidden in db.execute(f"PRAGMA table_xinfo({table})")}
