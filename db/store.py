@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, select, text
 
 from db import codec, queries, rows, schema
 from db.engine import open_engine, reported, writing
-from db.errors import StoreError
+from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, sqlite_path
 from db.records import Measurement, Outcome, Run, Served, Target, Workload
@@ -53,7 +53,7 @@ class Store:
         where = default_store() if where is None else where
         engine = open_engine(where)
         path = sqlite_path(where)
-        return cls(engine.url.render_as_string() if path is None else str(path), engine)  # a URL without its password
+        return cls(without_secrets(str(where)) if path is None else str(path), engine)
 
     # writing
 

@@ -15,7 +15,7 @@ import click
 
 from autotune.cli.text import ReaderGoneError, tell, telling, writing
 from autotune.settings import Settings
-from db.errors import AutotuneError
+from db.errors import AutotuneError, without_secrets
 
 if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
@@ -56,6 +56,7 @@ class Program(click.Group):
         try:
             status: Any = run()
         except click.ClickException as e:
+            vars(e)["message"] = without_secrets(e.message)  # an argument may be a URL
             with telling():
                 e.show(sys.stderr or io.StringIO())  # click would show it on stdout where stderr is closed
             status = 2

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from db.errors import AutotuneError
+from db.errors import AutotuneError, without_secrets
 
 UTF8 = "utf-8"
 MAX_STDIN_NBYTES = 1 << 26
@@ -40,11 +40,11 @@ def echo(text: str = "", *, nl: bool = True) -> None:
 
 
 def tell(text: str) -> None:
-    """Writes a line to stderr; nothing happens where that fails, since nobody can be told."""
+    """Writes a line to stderr, without the secrets of URLs; where that fails, nobody can be told."""
     if sys.stderr is None:
         return
     with telling():
-        sys.stderr.write(_encodable(f"{text}\n", sys.stderr))
+        sys.stderr.write(_encodable(f"{without_secrets(text)}\n", sys.stderr))
         sys.stderr.flush()
 
 

@@ -1,26 +1,34 @@
-"""GGUF headers over http(s):// and hf://. Ranges of a remote file are requested, so that only the header is
-transferred.
+"""GGUF headers over http(s):// and hf://: ranges of a remote file, so that only the header travels.
 
-Both schemes use fsspec; hf:// is huggingface_hub's file system, with its tokens, endpoint and retries. The module needs
-the extra `remote`, which is imported on first use. Nothing is cached.
+Both go through fsspec; hf:// is huggingface_hub's own file system, with its tokens, endpoint and retries. Needs the
+extra `remote`, which is imported on the first use only. It caches nothing.
+
+A server is not trusted to keep to what was asked: no answer is read beyond that, none is decompressed, and the whole
+takes PATIENCE times the limit of one wait at most.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from kernels.models.header_bytes import HeaderError
 
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
 STREAM_CHUNK_NBYTES = 1 << 16
+PATIENCE = 10
+
+T = TypeVar("T")
 
 
 class RemoteFile:
-    """A `Source` on a server. If the server ignores ranges, the file is read as a stream from its start."""
+    """A `Source` on a server. One that ignores ranges is read as a stream from its start, no further than asked."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Requests the file's size. Raises HeaderError if the request fails or the extra is not installed."""
+        """Asks the server for the file's size. Raises HeaderError if that fails or the extra is not installed."""
         self.name = url
         scheme = url.partition("://")[0].lower()
         if scheme not in SCHEMES:
@@ -31,45 +39,70 @@ class RemoteFile:
             raise HeaderError(url, f"remote files need {error.name}, which is not installed: {EXTRA}") from error
         self._file: Any = None
         self._streamed = False
+        self._limit_seconds = PATIENCE * timeout_seconds
+        self._end = time.monotonic() + self._limit_seconds
         try:
-            info = self._fs.info(url)
+            info = self._within(lambda: self._fs.info(url))
             size = info.get("size")
             if info["type"] != "file" or not size:
                 raise HeaderError(url, f"is not a file of known size (saw {info['type']}, {size}): download it first")
             self.size: int = size
-            self._open(ranged=info.get("partial", True))
+            ranged = info.get("partial", True)
+            self._within(lambda: self._open(ranged))
         except self._failures as error:
             raise self._error(error) from error
 
     def _open(self, ranged: bool) -> None:
         self.close()
         self._streamed = not ranged
-        # the cursor's windows serve as the cache; block_size=0 opens a stream
+        # the cursor's windows are the cache; block_size=0 makes it a stream
         self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
 
     def read(self, offset: int, nbytes: int) -> bytes:
+        read = self._read_stream if self._streamed else self._read_range
         try:
-            data = self._read_stream(offset, nbytes) if self._streamed else self._read_range(offset, nbytes)
+            data = self._within(lambda: read(offset, nbytes))
         except self._failures as error:
             raise self._error(error, offset) from error
         if len(data) != nbytes:
             raise HeaderError(self.name, f"the server sent {len(data)} bytes of {nbytes}: try again", offset)
         return data
 
+    def _within(self, action: Callable[[], T]) -> T:
+        """What `action` returns or raises. Raises HeaderError when the time of the whole is over; a server that keeps
+        dripping is then left alone, in a thread that does not hold up the end of the process."""
+        answer: list[T] = []
+        failure: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                answer.append(action())
+            except BaseException as error:  # noqa: BLE001  raised again below
+                failure.append(error)
+
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        thread.join(max(0.0, self._end - time.monotonic()))
+        if failure:
+            raise failure[0]
+        if not answer:
+            raise HeaderError(self.name, f"was not read within {self._limit_seconds:.0f} s: download it first")
+        return answer[0]
+
     def _read_range(self, offset: int, nbytes: int) -> bytes:
-        self._file.seek(offset)
-        try:
-            data: bytes = self._file.read(nbytes)
-        except ValueError as error:
-            if "range requests" not in str(error):
-                raise
-            # the server sent the whole file in answer to a range, and fsspec closed the connection
+        if self.name.partition("://")[0].lower() == "hf":
+            self._file.seek(offset)
+            return bytes(self._file.read(nbytes))
+        from fsspec.asyn import sync
+
+        data: bytes | None = sync(self._fs.loop, _fetch, self._fs, self.name, offset, nbytes)
+        if data is None:  # it sends the whole file
             self._open(ranged=False)
             return self._read_stream(offset, nbytes)
         return data
 
     def _read_stream(self, offset: int, nbytes: int) -> bytes:
-        """Reads from a stream. Bytes before offset were read earlier or are skipped."""
+        """What lies before offset was asked for earlier, or is a skipped part of the header."""
         while (gap := offset - self._file.loc) > 0:
             if not self._file.read(min(gap, STREAM_CHUNK_NBYTES)):
                 return b""
@@ -85,8 +118,7 @@ class RemoteFile:
             self._file = None
 
     def _error(self, error: BaseException, offset: int | None = None) -> HeaderError:
-        """The error to raise. fsspec reports every failure as FileNotFoundError, whose cause has the status or
-        timeout."""
+        """fsspec turns what happened into FileNotFoundError; its cause has the status or the timeout."""
         if isinstance(error, HeaderError):
             return error
         cause = error.__cause__ or error
@@ -94,23 +126,41 @@ class RemoteFile:
         return HeaderError(self.name, f"cannot be fetched ({reason}): check the URL and the connection", offset)
 
 
+async def _fetch(fs: Any, url: str, offset: int, nbytes: int) -> bytes | None:
+    """A range of a file over HTTP, or what there is of it; None where the server does not send ranges."""
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes={offset}-{offset + nbytes - 1}"}
+    async with session.get(fs.encode_url(url), headers=headers) as answer:
+        answer.raise_for_status()
+        first = answer.headers.get("Content-Range", "").partition("-")[0]
+        if answer.status != 206 or first != f"bytes {offset}":
+            return None
+        parts, left = [], nbytes
+        while left and (part := await answer.content.read(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+
+# what a file system may raise for a bad name or a bad connection; a programming error is not among them
 Failures = tuple[type[BaseException], ...]
-"""The exceptions that a file system raises for a bad name or connection."""
 
 
 def _web(timeout_seconds: float) -> tuple[Any, Failures]:
     import aiohttp
     import fsspec
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
-    # offsets refer to the uncompressed file
+    limits = {"sock_connect": timeout_seconds, "sock_read": timeout_seconds}
+    timeout = aiohttp.ClientTimeout(total=PATIENCE * timeout_seconds, **limits)
+    # a compressed answer would have other offsets
     headers = {"Accept-Encoding": "identity"}
-    fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs={"timeout": timeout}, headers=headers)
+    client = {"timeout": timeout, "auto_decompress": False}
+    fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs=client, headers=headers)
     return fs, (OSError, ValueError, aiohttp.ClientError)
 
 
 def _hub() -> tuple[Any, Failures]:
     import fsspec
-    from huggingface_hub.errors import HTTPError  # the error of the HTTP client that the installed version uses
+    from huggingface_hub.errors import HTTPError  # of whichever client that version of it uses
 
     return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, HTTPError)
