@@ -29,11 +29,12 @@ class AutotuneError(Exception):
 
     The message is for the user: it names the value that was seen, and the limit or the remedy. The command line prints
     it as one line and ends with status 2. Whatever is no AutotuneError is a fault of this program. The secrets of URLs
-    are not in it.
+    are not in it, and what a terminal could take for a command is escaped.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(without_secrets(message))
+        said = (c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(without_secrets("".join(said)))
 
 
 class SettingError(AutotuneError, ValueError):
