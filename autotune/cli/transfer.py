@@ -100,8 +100,8 @@ def import_(file: str, verify: bool, workers: int | None, device: str | None, db
     except KeyboardInterrupt:
         tell("stopped; what was checked stays so, and the same command goes on from there")
         return INTERRUPTED
-    return _told(found, +unserved, {"new": counts.measurements, "known": counts.known, "runs": counts.runs,
-                                    "store": store.where} if as_json else None)  # fmt: skip
+    about = {"new": counts.measurements, "known": counts.known, "runs": counts.runs, "store": store.where}
+    return _told(found, +unserved, about if as_json else None)
 
 
 def _checks(chosen: Settings, claims: Sequence[Winner], quiet: bool) -> tuple[list[Checked], Counter[str]]:

@@ -1,10 +1,11 @@
-"""GGUF headers over http(s):// and hf://: ranges of a remote file, so that only the header travels.
+"""GGUF headers over http(s):// and hf://. Ranges of a remote file are requested, so that only the header is
+transferred.
 
-Both go through fsspec; hf:// is huggingface_hub's own file system, with its tokens, endpoint and retries. Needs the
-extra `remote`, which is imported on the first use only. It caches nothing.
+Both schemes use fsspec; hf:// is huggingface_hub's file system, with its tokens, endpoint and retries. The module needs
+the extra `remote`, which is imported on first use. Nothing is cached.
 
-A server is not trusted to keep to what was asked: no answer is read beyond that, none is decompressed, and one that
-sends slower than SLOWEST for long is given up.
+A server is not trusted to send what was requested. No answer is read beyond the requested bytes, none is decompressed,
+and a server that sends less than SLOWEST for long is abandoned.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from kernels.models.header_bytes import HeaderError
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
 STREAM_CHUNK_NBYTES = 1 << 16
-PATIENCE = 3  # limits of one wait, which all of a file may take beside its bytes
+PATIENCE = 3  # a file may take this many limits of one wait, and the time of its bytes at SLOWEST
 SLOWEST = 1 << 15  # bytes a second
 
 T = TypeVar("T")
 
 
 class RemoteFile:
-    """A `Source` on a server. One that ignores ranges is read as a stream from its start, no further than asked."""
+    """A `Source` on a server. If the server ignores ranges, the file is read as a stream from its start."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Asks the server for the file's size. Raises HeaderError if that fails or the extra is not installed."""
+        """Requests the file's size. Raises HeaderError if the request fails or the extra is not installed."""
         self.name = url
         scheme = url.partition("://")[0].lower()
         if scheme not in SCHEMES:
@@ -55,7 +56,7 @@ class RemoteFile:
     def _open(self, ranged: bool) -> None:
         self.close()
         self._streamed = not ranged
-        # the cursor's windows are the cache; block_size=0 makes it a stream
+        # the cursor's windows serve as the cache; block_size=0 opens a stream
         self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
 
     def read(self, offset: int, nbytes: int) -> bytes:
@@ -70,8 +71,8 @@ class RemoteFile:
         return data
 
     def _within(self, action: Callable[[], T]) -> T:
-        """What `action` returns or raises. Raises HeaderError when the time of the whole is over; a server that drips
-        is then left alone, in a thread that does not hold up the end of the process."""
+        """Runs `action` in a thread: its result, or what it raised. Raises HeaderError when the time limit of the whole
+        file is reached; the thread is then abandoned, and does not delay the end of the process."""
         answer: list[T] = []
         failure: list[BaseException] = []
 
@@ -97,13 +98,13 @@ class RemoteFile:
         from fsspec.asyn import sync
 
         data: bytes | None = sync(self._fs.loop, _fetch, self._fs, self.name, offset, nbytes)
-        if data is None:  # it sends the whole file
+        if data is None:  # the server sends the whole file
             self._open(ranged=False)
             return self._read_stream(offset, nbytes)
         return data
 
     def _read_stream(self, offset: int, nbytes: int) -> bytes:
-        """What lies before offset was asked for earlier, or is a skipped part of the header."""
+        """Reads from a stream. Bytes before offset were read earlier or are skipped."""
         while (gap := offset - self._file.loc) > 0:
             if not self._file.read(min(gap, STREAM_CHUNK_NBYTES)):
                 return b""
@@ -119,7 +120,8 @@ class RemoteFile:
             self._file = None
 
     def _error(self, error: BaseException, offset: int | None = None) -> HeaderError:
-        """fsspec turns what happened into FileNotFoundError; its cause has the status or the timeout."""
+        """The error to raise. fsspec reports every failure as FileNotFoundError, whose cause has the status or
+        timeout."""
         if isinstance(error, HeaderError):
             return error
         cause = error.__cause__ or error
@@ -128,7 +130,7 @@ class RemoteFile:
 
 
 async def _fetch(fs: Any, url: str, offset: int, nbytes: int) -> bytes | None:
-    """A range of a file over HTTP, or what there is of it; None where the server does not send ranges."""
+    """A range of a file over HTTP, or the part of it that the server has. None if the server sent no range."""
     session = await fs.set_session()
     headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes={offset}-{offset + nbytes - 1}"}
     async with session.get(fs.encode_url(url), headers=headers) as answer:
@@ -143,8 +145,8 @@ async def _fetch(fs: Any, url: str, offset: int, nbytes: int) -> bytes | None:
         return b"".join(parts)
 
 
-# what a file system may raise for a bad name or a bad connection; a programming error is not among them
 Failures = tuple[type[BaseException], ...]
+"""The exceptions that a file system raises for a bad name or connection."""
 
 
 def _web(timeout_seconds: float) -> tuple[Any, Failures]:
@@ -152,7 +154,7 @@ def _web(timeout_seconds: float) -> tuple[Any, Failures]:
     import fsspec
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
-    # a compressed answer would have other offsets
+    # offsets refer to the uncompressed file
     headers = {"Accept-Encoding": "identity"}
     client = {"timeout": timeout, "auto_decompress": False}
     fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs=client, headers=headers)
@@ -161,6 +163,6 @@ def _web(timeout_seconds: float) -> tuple[Any, Failures]:
 
 def _hub() -> tuple[Any, Failures]:
     import fsspec
-    from huggingface_hub.errors import HTTPError  # of whichever client that version of it uses
+    from huggingface_hub.errors import HTTPError  # the error of the HTTP client that the installed version uses
 
     return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, NotImplementedError, HTTPError)
