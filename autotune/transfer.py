@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from db.codec import schedule_digest
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
 from db.files import read_file, replacing
 from db.foreign import read_store
 from db.paths import default_store, sqlite_path
 from db.payload import MAX_TEXT, parse
+from db.records import Stage
 from db.store import Store, Winner
 
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -75,3 +77,9 @@ def claims_of(store: Store, payload: object) -> tuple[Winner, ...]:
     """Those of a payload's finals, which the store has, that are not served because nobody has checked them here."""
     facts = {(f.run_id, f.created_at, f.measurement) for f in parse(payload).facts}
     return tuple(c for c in store.claims() if (c.row.run.id, c.row.created_at, c.row.measurement) in facts)
+
+
+def found_wrong(store: Store, payload: object) -> int:
+    """How many of a payload's finals this machine found wrong before: they are never served."""
+    finals = [f.measurement for f in parse(payload).facts if f.measurement.stage is Stage.FINAL]
+    return sum(schedule_digest(m.schedule) in store.known_bad(m.workload, m.target, m.kernel_digest) for m in finals)

@@ -94,12 +94,13 @@ def import_(file: str, verify: bool, workers: int | None, device: str | None, db
     counts = import_payload(store, payload)
     if not as_json:
         echo(f"{counts.measurements} rows are new, {counts.known} were known; stored in {store.where}")
-    claims = transfer.claims_of(store, payload)
+    claims, wrong = transfer.claims_of(store, payload), transfer.found_wrong(store, payload)
     try:
         found, unserved = _checks(chosen, claims, as_json) if verify else ([], Counter({"not checked": len(claims)}))
     except KeyboardInterrupt:
         tell("stopped; what was checked stays so, and the same command goes on from there")
         return INTERRUPTED
+    unserved["found wrong here before"] += wrong
     about = {"new": counts.measurements, "known": counts.known, "runs": counts.runs, "store": store.where}
     return _told(found, +unserved, about if as_json else None)
 
