@@ -10,7 +10,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from autotune.caches import Cache, caches, why_unwritable
 from autotune.tinygrad_api.nvrtc import nvrtc_library
 from db import paths
-from db.errors import StoreError
+from db.errors import StoreError, without_secrets
 from db.store import Store
 from kernels import backends, clash, devices
 from kernels.tinygrad import hostcc
@@ -217,7 +216,7 @@ def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[
 
 def _store(where: str | Path | None) -> StoreState:
     place = str(where or paths.default_store())
-    shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)  # reports are pasted into bug trackers
+    shown = without_secrets(place)  # reports are pasted into bug trackers
     try:
         file = paths.sqlite_path(place)
         unwritable = "" if file is None else why_unwritable(file)

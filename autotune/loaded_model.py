@@ -17,6 +17,7 @@ from db.records import Target
 from kernels import backends, devices, llm
 from kernels.models.header import Header
 from kernels.models.passes import CONTEXT
+from kernels.ops.tolerance import tolerance
 from kernels.serve import server
 from kernels.serve.resolution import STEPS
 
@@ -74,7 +75,7 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
     target = devices.describe_target(device)
     if not backends.find(target.backend).computes:
         raise devices.DeviceError(f"DEV={device!r} computes nothing: choose another device with DEV or --device")
-    server.use(server.Server(Lookup(settings.db), settings.lookup))
+    server.use(server.Server(Lookup(settings.db, limit=tolerance), settings.lookup))
     room = devices.memory_nbytes(device)
     total = plan.sizes.weights_nbytes + plan.sizes.cache_nbytes
     if room and total > room:

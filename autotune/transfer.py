@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import tempfile
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from db.errors import StoreError
+from db.codec import schedule_digest
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
+from db.files import read_file, replacing
+from db.foreign import read_store
+from db.payload import MAX_TEXT, parse
+from db.records import Stage
 from db.store import Store, Winner
 
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -19,19 +20,6 @@ SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
 def is_sqlite(path: str) -> bool:
     return Path(path).suffix.lower() in SQLITE_SUFFIXES
-
-
-def read_sqlite(path: str | Path) -> dict[str, Any]:
-    """What the store at `path` serves; the file is only read. Raises StoreError if it is no store or cannot be read."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "copy.sqlite")  # opening a store migrates it, and this one is somebody else's
-        uri = f"{Path(path).expanduser().absolute().as_uri()}?mode=ro"
-        try:
-            with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as sink:
-                source.backup(sink)
-        except sqlite3.Error as e:
-            raise StoreError(f"store {path}: {e}") from e
-        return export_payload(Store.open(copy))
 
 
 def served(store: Store, target: str | None = None) -> tuple[Winner, ...]:
@@ -56,26 +44,39 @@ def export(store: Store, target: str | None, op: str | None, format: str | None)
 
 
 def write(payload: dict[str, Any], path: str) -> None:
-    """Writes a payload to a file, as a store if the suffix says so. Raises StoreError if it cannot be written."""
+    """Writes a payload to a file, as a store if the suffix says so; until it is whole, an earlier file stays as it was.
+
+    Raises StoreError or FileError if it cannot be written.
+    """
     if is_sqlite(path):
         write_sqlite(path, payload)
         return
-    try:
-        Path(path).write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as e:
-        raise StoreError(f"{path}: {e.strerror}") from e
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read(path: str, stdin: Callable[[], str]) -> object:
-    """The payload in a file; of "-" that in the text that `stdin` returns. Raises ExchangeError, StoreError, and what
-    `stdin` raises. Nothing of it is checked yet."""
+def read(path: str, stdin: Callable[[int], str]) -> object:
+    """The payload in a file; of "-" that in the text that `stdin` returns, given how many bytes are read at most.
+
+    Raises ExchangeError, StoreError, FileError, and what `stdin` raises. Nothing of it is checked yet.
+    """
     if is_sqlite(path):
-        return read_sqlite(path)
+        return read_store(path)
     try:
-        return load_json(stdin() if path == "-" else Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ExchangeError(f"{path}: {e.strerror}") from e
+        return load_json(stdin(MAX_TEXT) if path == "-" else read_file(path, MAX_TEXT).decode())
     except UnicodeDecodeError as e:
         raise ExchangeError(f"{path}: not JSON, not even UTF-8 text (byte {e.start})") from e
     except ExchangeError as e:
         raise ExchangeError(f"{path}: {e}") from e
+
+
+def claims_of(store: Store, payload: object) -> tuple[Winner, ...]:
+    """Those of a payload's finals, which the store has, that are not served because nobody has checked them here."""
+    facts = {(f.run_id, f.created_at, f.measurement) for f in parse(payload).facts}
+    return tuple(c for c in store.claims() if (c.row.run.id, c.row.created_at, c.row.measurement) in facts)
+
+
+def found_wrong(store: Store, payload: object) -> int:
+    """How many of a payload's finals this machine found wrong before: they are never served."""
+    finals = [f.measurement for f in parse(payload).facts if f.measurement.stage is Stage.FINAL]
+    return sum(schedule_digest(m.schedule) in store.known_bad(m.workload, m.target, m.kernel_digest) for m in finals)

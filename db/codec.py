@@ -11,7 +11,7 @@ import re
 from math import isfinite
 from typing import Any
 
-from db.errors import AutotuneError
+from db.errors import AutotuneError, shown
 from db.records import Arg, Extra, Opt, Schedule, Target, Workload
 
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
@@ -38,16 +38,16 @@ def digest(text: str) -> str:
 
 def _check(ok: bool, field: str, value: object) -> None:
     if not ok:
-        raise CodecError(f"{field}: {value!r:.200} is not allowed")
+        raise CodecError(f"{field}: {shown(value)} is not allowed")
 
 
 def _keys(value: object, where: str, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
     if not isinstance(value, dict):
-        raise CodecError(f"{where}: expected an object, saw {value!r:.200}")
+        raise CodecError(f"{where}: expected an object, saw {shown(value)}")
     if missing := required - value.keys():
         raise CodecError(f"{where}: missing {', '.join(sorted(missing))}")
     if unknown := value.keys() - required - optional:
-        raise CodecError(f"{where}: unknown field {', '.join(sorted(map(repr, unknown)))}")
+        raise CodecError(f"{where}: unknown field {', '.join(sorted(map(shown, unknown))):.200}")
     return value
 
 
@@ -144,7 +144,7 @@ def _extra_from_json(value: object, field: str, depth: int = 0) -> Extra:
             return value
         case list() if depth < MAX_DEPTH and len(value) <= MAX_LIST:
             return tuple(_extra_from_json(item, field, depth + 1) for item in value)
-    raise CodecError(f"{field}: {value!r:.200} is not allowed")
+    raise CodecError(f"{field}: {shown(value)} is not allowed")
 
 
 def workload_from_json(value: object) -> Workload:

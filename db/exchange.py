@@ -13,8 +13,6 @@ Version 1, whose workloads have texts for numbers, is imported too.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,8 @@ from sqlalchemy import Connection, select, text
 
 from db import codec, payload, queries, rows, schema
 from db.engine import reported, seal, writing
-from db.errors import StoreError
+from db.errors import StoreError, shown
+from db.files import replacing
 from db.inserts import insert_measurements, insert_run
 from db.payload import ExchangeError, Fact, load_json
 from db.records import Run, Target
@@ -42,10 +41,17 @@ class Counts:
 
 
 def export_payload(
-    store: Store, target: Target | None = None, op: str | None = None, format: str | None = None
+    store: Store, target: Target | None = None, op: str | None = None, format: str | None = None, claims: bool = False
 ) -> dict[str, Any]:
-    """What the store serves (of one target, op or format), with baselines and runs. Equal stores, equal JSON."""
-    winners = store.finals(target, op, format)
+    """What the store serves (of one target, op or format), with baselines and runs. Equal stores, equal JSON.
+
+    claims: also what it would serve if all that was imported were right.
+    """
+    winners = [w for w in store.finals(target, op, format) if payload.is_sound(w.row.measurement)]
+    if claims:
+        unserved = {_subject(w): w for w in store.claims(target)}
+        winners += [unserved[key] for key in unserved.keys() - {_subject(w) for w in winners}]
+        winners.sort(key=lambda w: w.row.id)
     runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
     return {
         "format": payload.FORMAT,
@@ -55,10 +61,10 @@ def export_payload(
     }
 
 
-def import_payload(store: Store, value: object) -> Counts:
-    """Adds a payload's rows, as measured elsewhere (origin "imported"); all of them, or none. Twice adds nothing more.
+def import_payload(store: Store, value: object, origin: str = "imported") -> Counts:
+    """Adds a payload's rows, all of them or none, as claims: none is served before its schedule has been found right on
+    its target (`Store.claims`). Twice adds nothing more. `origin` "packaged": the file was checked already.
 
-    They keep their dates, so that they don't displace what was tuned here later, nor what was found wrong here later.
     Raises ExchangeError, naming the field, for anything that `export_payload` would not have written.
     """
     parsed = payload.parse(value)
@@ -67,12 +73,15 @@ def import_payload(store: Store, value: object) -> Counts:
         new = []
         for fact in parsed.facts:
             if not _is_known(connection, fact):
-                if ours[fact.run_id] == "local":  # else a file could pass its rows off as this machine's own
+                if ours[fact.run_id] not in (
+                    None,
+                    "imported",
+                ):  # else a file could pass its rows off as this machine's own
                     raise ExchangeError(f"{fact.path}: of a run of this very store, which never recorded it")
                 new.append((fact.run_id, fact.created_at, fact.measurement))
         added = [(run, at) for run, at in parsed.runs if ours[run.id] is None]
         for run, at in added:
-            insert_run(connection, run, at, "imported")
+            insert_run(connection, run, at, origin)
         insert_measurements(connection, new)
     return Counts(len(added), len(new), len(parsed.facts) - len(new))
 
@@ -82,26 +91,24 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
 
     An existing file is replaced, in one step and only by a finished one.
 
-    Raises ExchangeError like `import_payload`, and StoreError where the file cannot be written.
+    Raises ExchangeError like `import_payload`, and StoreError or FileError where the file cannot be written.
     """
-    path = Path(path)
     payload.parse(value)  # before anything is written
     if Path(f"{path}-wal").exists():  # its journal would be taken for the new file's
         raise StoreError(f"{path}: a store in use; choose another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    if Path(path).is_dir():
+        raise StoreError(f"{path}: Is a directory")
+    with replacing(path) as draft:
         store = Store.open(draft)
-        counts = import_payload(store, value)
+        counts = import_payload(store, value, "packaged")
         with reported(draft):
             seal(store.engine)
-        draft.replace(path)
-    except OSError as e:
-        raise StoreError(f"{path}: {e.strerror}") from e
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{draft}{suffix}").unlink()
     return counts
+
+
+def _subject(winner: Winner) -> tuple[object, ...]:
+    m = winner.row.measurement
+    return m.workload, m.target, m.kernel_digest
 
 
 def _final(winner: Winner) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _is_ours(connection: Connection, index: int, run: Run, started_at: str) -> s
     for name, value in same.items():
         if found[name] != value:
             raise ExchangeError(
-                f"runs[{index}].{name}: {value!r:.100}, but the run {run.id!r} known here has {found[name]!r:.100}"
+                f"runs[{index}].{name}: {shown(value)}, but the run {run.id!r} known here has {shown(found[name])}"
             )
     return str(found["origin"])
 

@@ -16,6 +16,9 @@ from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
 from db.records import Served, Target, Workload
 
+Limit = Callable[[Workload, str], float]
+"""(workload, variant) -> the largest relative error that its result may have."""
+
 
 class Lookup:
     """The user's store, then the packaged one. Threads may share it; nothing is opened before the first question.
@@ -24,8 +27,14 @@ class Lookup:
     with a file is forgotten when it changes.
     """
 
-    def __init__(self, user: str | Path | None = None, packaged: str | Path | None = None) -> None:
-        """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel."""
+    def __init__(
+        self, user: str | Path | None = None, packaged: str | Path | None = None, limit: Limit | None = None
+    ) -> None:
+        """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel.
+
+        limit: rows with a larger error are not served, whatever tolerance they were stored with.
+        """
+        self._limit = limit
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
             ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
@@ -73,7 +82,10 @@ class Lookup:
         for origin, store in self._stores:
             for row in store.rows(sql, asked):
                 try:
-                    yield decode(row, origin)
+                    served = decode(row, origin)
+                    limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
+                    if row[-1] <= limit:  # the error
+                        yield served
                 except ValueError as e:  # JSON that no version of ours wrote
                     store.note(f"{origin} store: a row cannot be read: {e}")
 

@@ -11,17 +11,19 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from db import codec
-from db.errors import AutotuneError
+from db.errors import AutotuneError, shown
 from db.migrations.text_extras import respelled
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.rows import NAME, TEXT_LENGTH, Recorded
 
 FORMAT, VERSION = "tinygrad-autotune", 2
 TEXT_EXTRAS = 1  # the version whose workloads `db.migrations.text_extras` respells
-MAX_TEXT = 64 * 2**20  # characters of a file
+MAX_TEXT = 64 * 2**20  # bytes of a file
+MAX_PARTS = 2_000_000  # lists and objects of a file, which take much more memory than their two brackets
+MAX_DEPTH = 16  # of lists and objects within each other; an export has 8
 MAX_ITEMS = 100_000  # runs, finals
 MAX_SAMPLES = 10_000
-MAX_SECONDS = 86_400.0  # of one launch
+MIN_SECONDS, MAX_SECONDS = 1e-9, 86_400.0  # of one launch
 MAX_BUDGET_SECONDS = 1e9
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _CLOCK_SKEW = timedelta(days=1)
@@ -56,6 +58,8 @@ def load_json(source: str) -> object:
     """Strict JSON: no NaN, no key twice, no size or nesting that could hurt. Raises ExchangeError."""
     if len(source) > MAX_TEXT:
         raise ExchangeError(f"{len(source)} characters are more than the {MAX_TEXT} that are allowed")
+    if (parts := source.count("[") + source.count("{")) > MAX_PARTS:
+        raise ExchangeError(f"{parts} lists and objects are more than the {MAX_PARTS} that are allowed")
     try:
         return json.loads(source, parse_constant=_no_constant, object_pairs_hook=_no_twins)
     except RecursionError as e:
@@ -69,7 +73,8 @@ def load_json(source: str) -> object:
 def is_sound(m: Measurement) -> bool:
     """Whether a measurement may travel: it worked, was timed on the device, and is as exact as it must be."""
     timed = m.outcome is Outcome.OK and not m.simulated and 0 < len(m.samples) <= MAX_SAMPLES
-    return timed and m.error is not None and m.tolerance is not None and m.error <= m.tolerance
+    possible = all(MIN_SECONDS <= s <= MAX_SECONDS for s in m.samples)
+    return timed and possible and m.error is not None and m.tolerance is not None and m.error <= m.tolerance
 
 
 def run_to_json(run: Run, started_at: str) -> dict[str, Any]:
@@ -92,6 +97,7 @@ def fact_to_json(row: Recorded) -> dict[str, Any]:
 
 def parse(value: object) -> Payload:
     """Raises ExchangeError for the first field that is not as `exchange` describes."""
+    _check_depth(value)
     top = _object(value, "payload", {"format", "version", "runs", "finals"})
     _check(top["format"] == FORMAT, "format", top["format"])
     version = top["version"]
@@ -102,8 +108,15 @@ def parse(value: object) -> Payload:
         _check(run.id not in known, f"runs[{i}].id", run.id, "is given twice")
         known.add(run.id)
     facts: dict[Fact, None] = {}
+    subjects: set[tuple[Workload, Target, str]] = set()
     for i, v in enumerate(_list(top["finals"], "finals", MAX_ITEMS)):
-        facts |= dict.fromkeys(_final(v, f"finals[{i}]", known, version))
+        final, *baselines = _final(v, f"finals[{i}]", known, version)
+        m = final.measurement
+        subject = m.workload, m.target, m.kernel_digest
+        if subject in subjects and version != TEXT_EXTRAS:  # which had two spellings of one workload
+            raise ExchangeError(f"finals[{i}]: {m.workload.op} {m.workload.format} on {m.target} is given twice")
+        subjects.add(subject)
+        facts |= dict.fromkeys((final, *baselines))
     return Payload(runs, tuple(facts))
 
 
@@ -149,7 +162,7 @@ def _fact(
         kernel_digest,
         stage,
         Outcome.OK,
-        samples=tuple(_number(s, f"{path}.samples[{i}]", MAX_SECONDS) for i, s in enumerate(samples)),
+        samples=tuple(_number(s, f"{path}.samples[{i}]", MAX_SECONDS, MIN_SECONDS) for i, s in enumerate(samples)),
         nbytes=_int(d["nbytes"], f"{path}.nbytes", codec.MAX_INT),
         error=_number(d["error"], f"{path}.error", tolerance),
         tolerance=tolerance,
@@ -180,14 +193,30 @@ def _decoded(decode: Callable[[object], T], value: object, path: str, kind: str,
         raise ExchangeError(f"{path}.{name or kind}{'.' if inner else ''}{inner}:{rest}") from e
 
 
+def _check_depth(value: object) -> None:
+    """So that whatever follows may walk or print a part of it."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer if isinstance(outer, list) else outer.values())
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return
+    raise ExchangeError(f"payload: lists and objects are nested deeper than the {MAX_DEPTH} that are allowed")
+
+
 def _check(ok: bool, path: str, value: object, why: str = "is not allowed") -> None:
     if not ok:
-        raise ExchangeError(f"{path}: {value!r:.100} {why}")
+        raise ExchangeError(f"{path}: {shown(value)} {why}")
 
 
 def _object(value: object, path: str, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ExchangeError(f"{path}: expected an object, saw {value!r:.100}")
+        raise ExchangeError(f"{path}: expected an object, saw {shown(value)}")
     for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys)):
         if names:
             raise ExchangeError(
@@ -197,14 +226,16 @@ def _object(value: object, path: str, keys: set[str]) -> dict[str, Any]:
 
 
 def _list(value: object, path: str, most: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) > most:
-        raise ExchangeError(f"{path}: expected a list of at most {most}, saw {value!r:.100}")
+    if not isinstance(value, list):
+        raise ExchangeError(f"{path}: expected a list of at most {most}, saw {shown(value)}")
+    _check(len(value) <= most, path, len(value), f"are more than the {most} that a list may have here")
     return value
 
 
-def _number(value: object, path: str, most: float) -> float:
+def _number(value: object, path: str, most: float, least: float = 0.0) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    _check(number and 0 <= value <= most and isfinite(value), path, value, f"is not a number from 0 to {most}")  # type: ignore[operator, arg-type]
+    ok = number and least <= value <= most and isfinite(value)  # type: ignore[operator, arg-type]
+    _check(ok, path, value, f"is not a number from {least:g} to {most:g}")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -231,7 +262,9 @@ def _date(value: object, path: str) -> str:
         date = datetime.fromisoformat(value)  # type: ignore[arg-type]
     except ValueError as e:
         raise ExchangeError(f"{path}: {value!r}: {e}") from e
-    _check(date <= datetime.now(UTC) + _CLOCK_SKEW, path, value, "is in the future")  # it would outlive all that follow
+    _check(
+        date <= datetime.now(UTC) + _CLOCK_SKEW, path, value, "is in the future, by more than the day that is allowed"
+    )
     return value  # type: ignore[return-value]
 
 
@@ -242,5 +275,5 @@ def _no_constant(name: str) -> None:
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ExchangeError(f"not JSON: a name twice among {[name for name, _ in pairs]!r:.100}")
+        raise ExchangeError(f"not JSON: a name twice among {shown([name for name, _ in pairs])}")
     return found

@@ -23,31 +23,45 @@ MANY = 32  # tokens
 
 _FAULT = "('ok', 'slow')"  # outcomes that say nothing against a schedule's result
 
+_SAME = """{0}.workload_id = f.workload_id AND {0}.target_id = f.target_id
+      AND {0}.kernel_digest = f.kernel_digest AND {0}.schedule_id = f.schedule_id"""
+
+_IMPORTED = "(SELECT r.origin FROM runs r WHERE r.id = f.run_id) = 'imported'"
+
 _WITHDRAWN = f"""EXISTS (
     SELECT 1 FROM measurements b
-    WHERE b.workload_id = f.workload_id AND b.target_id = f.target_id AND b.kernel_digest = f.kernel_digest
-      AND b.schedule_id = f.schedule_id AND b.outcome NOT IN {_FAULT}
-      AND (b.id > f.id OR b.created_at > f.created_at))"""
-# Newer by either order: an imported row gets a high id but keeps its old date, and a clock may step back. Both ways
-# a fault that was seen later must win.
+    WHERE {_SAME.format("b")} AND b.outcome NOT IN {_FAULT} AND (b.id > f.id OR {_IMPORTED}))"""
+# Faults are this machine's own, since imports hold none. A result of this machine is withdrawn by a fault that was
+# stored after it, an imported one by any. Ids order rows by when the store got them; dates are claims, and clocks step.
 
-_SERVABLE = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f.error <= f.tolerance
-    AND f.median_seconds IS NOT NULL AND NOT {_WITHDRAWN}"""
+_CHECKED = f"""EXISTS (
+    SELECT 1 FROM measurements v
+    WHERE {_SAME.format("v")} AND v.stage = 'verify' AND v.outcome = 'ok' AND v.simulated = 0
+      AND v.error <= v.tolerance)"""
+# Rows of the stage VERIFY are this machine's own too.
+
+_SOUND = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f.error <= f.tolerance
+    AND f.median_seconds > 0 AND NOT {_WITHDRAWN}"""
+
+_SERVABLE = f"{_SOUND} AND (NOT {_IMPORTED} OR {_CHECKED})"
+
+_BEST_FIRST = f"CASE WHEN {_IMPORTED} THEN 1 ELSE 0 END, f.id DESC"
+"""A result of this machine outranks an imported one, then the one that was stored last counts."""
 
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
 
 EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id), s.json, s.digest, f.median_seconds,
     f.tolerance, f.error FROM measurements f JOIN schedules s ON s.id = f.schedule_id
-    WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
-"""The served schedule of (workload, target, kernel_digest), all three digests."""
+    WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY {_BEST_FIRST} LIMIT 8"""
+"""What may serve (workload, target, kernel_digest), all three digests, best first."""
 
 _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
     best.median_seconds, best.tolerance, best.error
     FROM workloads w CROSS JOIN targets t JOIN measurements best ON best.id = (
         SELECT f.id FROM measurements f
         WHERE f.workload_id = w.id AND f.target_id = t.id AND f.kernel_digest = :kernel_digest AND {_SERVABLE}
-        ORDER BY f.created_at DESC, f.id DESC LIMIT 1)
+        ORDER BY {_BEST_FIRST} LIMIT 1)
     JOIN schedules s ON s.id = best.schedule_id
     WHERE"""
 
@@ -71,8 +85,11 @@ _ROW = """SELECT w.digest, t.digest, f.kernel_digest, w.json, t.backend, t.arch,
     FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id
     JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id"""
 
-FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY f.created_at, f.id"
+FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY CASE WHEN {_IMPORTED} THEN 0 ELSE 1 END, f.id"
 """All that may be served; of equal (workload, target, kernel_digest) the last row is the one that is."""
+
+CLAIMS = f"{_ROW} WHERE {_SOUND} AND {_IMPORTED} AND NOT {_CHECKED} ORDER BY f.id"
+"""What was imported and not checked on its target yet."""
 
 BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_SUBJECT} ORDER BY f.id"""
 
@@ -92,19 +109,21 @@ ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL}"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
-    AND r.budget_seconds >= :budget_seconds ORDER BY f.created_at DESC, f.id DESC LIMIT 1"""
+    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST} LIMIT 1"""
 
-_LATEST = """f.id = (SELECT max(b.id) FROM measurements b
-    WHERE b.workload_id = f.workload_id AND b.target_id = f.target_id AND b.kernel_digest = f.kernel_digest
-      AND b.schedule_id = f.schedule_id)"""
+_LATEST = f"""NOT {_IMPORTED} AND NOT EXISTS (
+    SELECT 1 FROM measurements b JOIN runs o ON o.id = b.run_id
+    WHERE {_SAME.format("b")} AND b.id > f.id AND o.origin <> 'imported')"""
+# Of this machine's own rows: an import hides none of them.
 
 KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     WHERE {_SUBJECT} AND f.outcome NOT IN {_FAULT} AND {_LATEST}"""
 """Schedules whose latest measurement failed."""
 
-FASTEST = f"""{_ROW} WHERE {_SUBJECT} AND f.outcome = 'ok' AND f.simulated = 0 AND f.median_seconds IS NOT NULL
-    AND {_LATEST} ORDER BY f.median_seconds, f.id LIMIT :limit"""
-"""Schedules by their latest measurement, those that failed left out, fastest first."""
+FASTEST = f"""{_ROW} WHERE {_SUBJECT} AND f.outcome = 'ok' AND f.simulated = 0 AND f.median_seconds > 0
+    AND ({_LATEST} OR {_IMPORTED} AND {_SERVABLE}) ORDER BY f.median_seconds, f.id LIMIT :limit"""
+"""Schedules by their latest measurement, those that failed left out, and what of an import is served; fastest
+first."""
 
 
 def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, Any]:

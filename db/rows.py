@@ -12,6 +12,7 @@ from math import inf, isfinite, isnan
 from typing import Any
 
 from db import codec
+from db.errors import without_secrets
 from db.records import Measurement, Outcome, Run, Schedule, Served, Stage, Target, Workload
 
 NAME = re.compile(r"[A-Za-z0-9_.:+-]{1,128}")  # what run ids and kernel digests may be
@@ -72,7 +73,7 @@ def clean(run: Run) -> Run:
     if run.beam_width < 0 or not 0 <= run.budget_seconds < inf:
         raise ValueError(f"need a beam width and finite seconds >= 0, saw {run.beam_width!r}, {run.budget_seconds!r}")
     versions = tuple(sorted((_printable(k), _printable(v)) for k, v in run.versions))
-    return replace(run, command=_printable(run.command), versions=versions)
+    return replace(run, command=_printable(without_secrets(run.command)), versions=versions)
 
 
 def _printable(text: str) -> str:

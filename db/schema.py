@@ -21,7 +21,9 @@ runs = Table(
     Column("beam_width", Integer, nullable=False),
     Column("budget_seconds", Float, nullable=False),
     Column("versions", Text, nullable=False),  # JSON object: what -> version
-    Column("origin", Text, nullable=False, server_default="local"),  # local, or imported from another machine's file
+    Column(
+        "origin", Text, nullable=False, server_default="local"
+    ),  # or imported: claims; or packaged: checked before they were packed
 )
 
 workloads = Table(

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, select, text
 
 from db import codec, queries, rows, schema
 from db.engine import empty_engine, open_engine, open_engine_read_only, reported, writing
-from db.errors import StoreError
+from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, is_missing, sqlite_path
 from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Workload
@@ -59,7 +59,7 @@ class Store:
         where = default_store() if where is None else where
         engine = open_engine(where)
         path = sqlite_path(where)
-        return cls(engine.url.render_as_string() if path is None else str(path), engine)  # a URL without its password
+        return cls(without_secrets(str(where)) if path is None else str(path), engine)
 
     @classmethod
     def read(cls, where: str | Path | None = None, missing_ok: bool = False) -> Self:
@@ -71,7 +71,7 @@ class Store:
         where = default_store() if where is None else where
         engine = empty_engine() if missing_ok and is_missing(where) else open_engine_read_only(where)
         path = sqlite_path(where)
-        return cls(engine.url.render_as_string() if path is None else str(path), engine)
+        return cls(without_secrets(str(where)) if path is None else str(path), engine)
 
     # writing
 
@@ -127,6 +127,13 @@ class Store:
                 if target in (None, m.target) and op in (None, m.workload.op) and format in (None, m.workload.format)
             ]
         return tuple(sorted(winners, key=lambda w: _order(w.row.measurement)))
+
+    def claims(self, target: Target | None = None) -> tuple[Winner, ...]:
+        """What was imported and has not been checked on its target yet, which is not served; in the order of import."""
+        with reported(self.where), self.engine.connect() as connection:
+            found = self._timed(connection.execute(text(queries.CLAIMS)))
+            mine = [row for row in found if target in (None, row.measurement.target)]
+            return tuple(Winner(row, self._baselines(connection, row)) for row in mine)
 
     def measurements(self, prefix: str) -> tuple[Recorded, ...]:
         """The history of the one workload whose digest begins with `prefix` (hex), oldest first.

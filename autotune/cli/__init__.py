@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from autotune import __version__
-from autotune.cli import check, model, speed, store, sweep, verify
+from autotune.cli import check, model, speed, store, sweep, transfer, verify
 from autotune.cli.options import Program
 
 
@@ -34,8 +34,8 @@ for _command in (
     store.list_,
     store.show,
     check.explain,
-    store.export,
-    store.import_,
+    transfer.export,
+    transfer.import_,
     verify.verify,
     check.doctor,
     model.run,

@@ -27,10 +27,11 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     from autotune.session import choose
     from autotune.transfer import served_if_any
     from db.lookup import Lookup
+    from kernels.ops.tolerance import tolerance
 
     chosen = settings_to_read(db=db, device=device)
     plan = plan_of(model, choose(chosen).device, m, ctx)
-    lookup = Lookup(chosen.db)
+    lookup = Lookup(chosen.db, limit=tolerance)
     rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))
     for problem in lookup.problems:
         tell(f"note: {problem}")

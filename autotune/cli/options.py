@@ -16,11 +16,12 @@ import click
 
 from autotune.cli.text import ReaderGoneError, tell, telling, writing
 from autotune.settings import Settings
-from db.errors import AutotuneError, SettingError
+from db.errors import AutotuneError, SettingError, without_secrets
 
 if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
     from db.records import Target
+    from db.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -58,6 +59,7 @@ class Program(click.Group):
         try:
             status: Any = run()
         except click.ClickException as e:
+            vars(e)["message"] = without_secrets(e.message)  # an argument may be a URL
             with telling():
                 e.show(sys.stderr or io.StringIO())  # click would show it on stdout where stderr is closed
             status = 2
@@ -175,6 +177,14 @@ def settings_to_read(**given: Any) -> Settings:
     chosen = settings(**given)
     Store.read(chosen.db, missing_ok=True)
     return chosen
+
+
+def status_of(store: Store) -> int:
+    """The status of a command that did what it could without the rows of a store that cannot be read; tells of them."""
+    if store.problems:
+        more = f" (and {len(store.problems) - 1} more)" if store.problems[1:] else ""
+        tell(f"autotune: {store.problems[0]}{more}")
+    return 1 if store.problems else 0
 
 
 def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:

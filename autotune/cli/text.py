@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from db.errors import AutotuneError
+from db.errors import AutotuneError, without_secrets
 
 UTF8 = "utf-8"
+MAX_STDIN_NBYTES = 1 << 26
 _REMEDY = "iconv converts text to UTF-8"
 
 
@@ -39,11 +40,11 @@ def echo(text: str = "", *, nl: bool = True) -> None:
 
 
 def tell(text: str) -> None:
-    """Writes a line to stderr; nothing happens where that fails, since nobody can be told."""
+    """Writes a line to stderr, without the secrets of URLs; where that fails, nobody can be told."""
     if sys.stderr is None:
         return
     with telling():
-        sys.stderr.write(_encodable(f"{text}\n", sys.stderr))
+        sys.stderr.write(_encodable(f"{without_secrets(text)}\n", sys.stderr))
         sys.stderr.flush()
 
 
@@ -78,20 +79,22 @@ def telling() -> Iterator[None]:
         _abandon(sys.stderr)
 
 
-def read_stdin(what: str, encoding: str | None = None) -> str:
+def read_stdin(what: str, encoding: str | None = None, most: int = MAX_STDIN_NBYTES) -> str:
     """All of stdin, in this encoding, by default its own, but UTF-8 where that is ASCII. `what` is read, as the user
     knows it.
 
-    Raises TextError where stdin is closed, cannot be read, or holds no text.
+    Raises TextError where stdin is closed, cannot be read, holds no text, or more than `most` bytes.
     """
     if sys.stdin is None:
         raise TextError(f"stdin is closed: {what} was to be read from it")
     if sys.stdin.isatty():
         tell(f"{what} is read from this terminal: Ctrl-D on a line of its own ends it")
     try:
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(most + 1)
     except OSError as e:
         raise TextError(f"stdin cannot be read: {e.strerror or e}") from e
+    if len(data) > most:
+        raise TextError(f"stdin has more than the {most} bytes that are read of {what}")
     encoding = codecs.lookup(encoding or sys.stdin.encoding or UTF8).name
     return _text(data, UTF8 if encoding == "ascii" else encoding, "stdin")
 

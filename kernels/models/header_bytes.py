@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Protocol
 
-from db.errors import AutotuneError
+from db.errors import AutotuneError, without_secrets
 
 FIRST_WINDOW_NBYTES = 1 << 16
 LAST_WINDOW_NBYTES = 1 << 21
@@ -28,7 +28,7 @@ class HeaderError(AutotuneError, ValueError):
 
     def __init__(self, source: str, message: str, offset: int | None = None) -> None:
         super().__init__(f"{source}: {message}" if offset is None else f"{source}: byte {offset}: {message}")
-        self.source, self.offset = source, offset
+        self.source, self.offset = without_secrets(source), offset
 
 
 class Source(Protocol):

@@ -3,17 +3,27 @@ transferred.
 
 Both schemes use fsspec; hf:// is huggingface_hub's file system, with its tokens, endpoint and retries. The module needs
 the extra `remote`, which is imported on first use. Nothing is cached.
+
+A server is not trusted to send what was requested. No answer is read beyond the requested bytes, none is decompressed,
+and a server that sends less than SLOWEST for long is abandoned.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from kernels.models.header_bytes import HeaderError
 
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
 STREAM_CHUNK_NBYTES = 1 << 16
+PATIENCE = 3  # a file may take this many limits of one wait, and the time of its bytes at SLOWEST
+SLOWEST = 1 << 15  # bytes a second
+
+T = TypeVar("T")
 
 
 class RemoteFile:
@@ -31,13 +41,15 @@ class RemoteFile:
             raise HeaderError(url, f"remote files need {error.name}, which is not installed: {EXTRA}") from error
         self._file: Any = None
         self._streamed = False
+        self._start, self._limit_seconds = time.monotonic(), PATIENCE * timeout_seconds
         try:
-            info = self._fs.info(url)
+            info = self._within(lambda: self._fs.info(url))
             size = info.get("size")
             if info["type"] != "file" or not size:
                 raise HeaderError(url, f"is not a file of known size (saw {info['type']}, {size}): download it first")
             self.size: int = size
-            self._open(ranged=info.get("partial", True))
+            ranged = info.get("partial", True)
+            self._within(lambda: self._open(ranged))
         except self._failures as error:
             raise self._error(error) from error
 
@@ -48,22 +60,45 @@ class RemoteFile:
         self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
 
     def read(self, offset: int, nbytes: int) -> bytes:
+        read = self._read_stream if self._streamed else self._read_range
+        self._limit_seconds += nbytes / SLOWEST
         try:
-            data = self._read_stream(offset, nbytes) if self._streamed else self._read_range(offset, nbytes)
+            data = self._within(lambda: read(offset, nbytes))
         except self._failures as error:
             raise self._error(error, offset) from error
         if len(data) != nbytes:
             raise HeaderError(self.name, f"the server sent {len(data)} bytes of {nbytes}: try again", offset)
         return data
 
+    def _within(self, action: Callable[[], T]) -> T:
+        """Runs `action` in a thread: its result, or what it raised. Raises HeaderError when the time limit of the whole
+        file is reached; the thread is then abandoned, and does not delay the end of the process."""
+        answer: list[T] = []
+        failure: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                answer.append(action())
+            except BaseException as error:  # noqa: BLE001  raised again below
+                failure.append(error)
+
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        thread.join(max(0.0, self._start + self._limit_seconds - time.monotonic()))
+        if failure:
+            raise failure[0]
+        if not answer:
+            raise HeaderError(self.name, f"sent too little in {self._limit_seconds:.0f} s: download it first")
+        return answer[0]
+
     def _read_range(self, offset: int, nbytes: int) -> bytes:
-        self._file.seek(offset)
-        try:
-            data: bytes = self._file.read(nbytes)
-        except ValueError as error:
-            if "range requests" not in str(error):
-                raise
-            # the server sent the whole file in answer to a range, and fsspec closed the connection
+        if self.name.partition("://")[0].lower() == "hf":
+            self._file.seek(offset)
+            return bytes(self._file.read(nbytes))
+        from fsspec.asyn import sync
+
+        data: bytes | None = sync(self._fs.loop, _fetch, self._fs, self.name, offset, nbytes)
+        if data is None:  # the server sends the whole file
             self._open(ranged=False)
             return self._read_stream(offset, nbytes)
         return data
@@ -94,6 +129,22 @@ class RemoteFile:
         return HeaderError(self.name, f"cannot be fetched ({reason}): check the URL and the connection", offset)
 
 
+async def _fetch(fs: Any, url: str, offset: int, nbytes: int) -> bytes | None:
+    """A range of a file over HTTP, or the part of it that the server has. None if the server sent no range."""
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes={offset}-{offset + nbytes - 1}"}
+    async with session.get(fs.encode_url(url), headers=headers) as answer:
+        answer.raise_for_status()
+        first = answer.headers.get("Content-Range", "").partition("-")[0]
+        if answer.status != 206 or first != f"bytes {offset}":
+            return None
+        parts, left = [], nbytes
+        while left and (part := await answer.content.read(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+
 Failures = tuple[type[BaseException], ...]
 """The exceptions that a file system raises for a bad name or connection."""
 
@@ -105,7 +156,8 @@ def _web(timeout_seconds: float) -> tuple[Any, Failures]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
     # offsets refer to the uncompressed file
     headers = {"Accept-Encoding": "identity"}
-    fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs={"timeout": timeout}, headers=headers)
+    client = {"timeout": timeout, "auto_decompress": False}
+    fs = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs=client, headers=headers)
     return fs, (OSError, ValueError, aiohttp.ClientError)
 
 
@@ -113,4 +165,4 @@ def _hub() -> tuple[Any, Failures]:
     import fsspec
     from huggingface_hub.errors import HTTPError  # the error of the HTTP client that the installed version uses
 
-    return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, HTTPError)
+    return fsspec.filesystem("hf", skip_instance_cache=True), (OSError, ValueError, NotImplementedError, HTTPError)

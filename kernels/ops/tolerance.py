@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db.records import Workload
-from kernels.ops.registry import get_op
+from kernels.ops.registry import KernelError, get_op
 
 # relative error ||out - ref|| / ||ref||: float32 sums of a few thousand products stay near 1e-6, and a float16 output
 # is rounded to 11 bits once
@@ -11,5 +11,8 @@ _LIMITS = {"float32": 1e-5, "float16": 1e-3}
 
 
 def tolerance(w: Workload, variant: str) -> float:
-    """The relative error that a variant's result may have."""
-    return get_op(w.op).tolerances.get((variant, w.out_dtype), _LIMITS[w.out_dtype])
+    """The relative error that a variant's result may have. Raises KernelError for an op or dtype without kernels."""
+    found = get_op(w.op).tolerances.get((variant, w.out_dtype), _LIMITS.get(w.out_dtype))
+    if found is None:
+        raise KernelError(f"no kernels for results of {w.out_dtype!r}; there are {', '.join(_LIMITS)}")
+    return found

@@ -20,6 +20,7 @@ from db.records import Schedule, Target, Workload
 from kernels import devices
 from kernels.formats.unpack import tables
 from kernels.ops import registry
+from kernels.ops.tolerance import tolerance
 from kernels.serve import defaults, sink
 from kernels.serve.memo import Memo
 from kernels.serve.modes import lookup_mode
@@ -63,7 +64,7 @@ class Server:
 
     def __init__(self, lookup: Lookup | None = None, mode: str | None = None) -> None:
         """lookup: by default the user's store and the packaged one. mode: by default that of the environment."""
-        self._lookup = Lookup() if lookup is None else lookup
+        self._lookup = Lookup(limit=tolerance) if lookup is None else lookup
         self._mode = lookup_mode() if mode is None else mode
         self._guard = guard = Guard()
         self._devices = Memo(guard, _open)

@@ -122,6 +122,13 @@ def test_stdin_that_cannot_be_read_is_one_line(model: str, tmp_path: Path) -> No
     refused(call("import", "-", stdin=stream(b'{"a": "\xff"}')), "stdin is not UTF-8 text", "0xff at offset 7")
 
 
+def test_stdin_without_end_is_read_no_further_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.transfer.MAX_TEXT", 20)
+    refused(
+        call("import", "-", stdin=stream(b" " * 21)), "stdin has more than the 20 bytes that are read of the export"
+    )
+
+
 def test_an_import_is_utf8_whatever_the_encoding_of_stdin() -> None:
     payload = call("export").out
     assert call("import", "-", stdin=stream(payload, "latin-1")).status == 0

@@ -91,7 +91,7 @@ def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, environ):
 
 def test_a_password_is_not_shown():
     state = doctor._store("nosuchdatabase://user:secret@host/db")
-    assert state.place == "nosuchdatabase://user:***@host/db"
+    assert state.place == "nosuchdatabase://***@host/db"
     assert "secret" not in state.error
     assert state.error
 

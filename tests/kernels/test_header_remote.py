@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_shards_at_a_url(tmp_path: Path) -> None:
         urls = tuple(server.url(f"{name}?a=b") for name in names)
         assert read_header(urls[1]).files == urls
         (tmp_path / names[0]).unlink()
-        with pytest.raises(HeaderError, match=r"shard 1 of 2, .*00001-of-00002\.gguf\?a=b: cannot be fetched \(404"):
+        with pytest.raises(HeaderError, match=r"shard 1 of 2, .*00001-of-00002\.gguf\?a=\S+: cannot be fetched \(404"):
             read_header(urls[1])
 
 
@@ -83,13 +84,44 @@ def test_shards_at_a_url(tmp_path: Path) -> None:
         ({"status": 500}, r"cannot be fetched \(500"),
         ({"cut": 100}, "cannot be fetched"),
         ({"size_known": False, "ranges": False}, "of known size"),
-        ({"silent": True}, r"cannot be fetched \(timed out\)"),
+        ({"silent": True}, r"cannot be fetched \(timed out\)|sent too little"),
     ],
     ids=str,
 )
 def test_a_failing_server_is_one_clear_error(model: Path, behaviour: dict[str, int], message: str) -> None:
     with serve(model.parent, **behaviour) as server, pytest.raises(HeaderError, match=message):
         read_header(server.url("model.gguf"), timeout_seconds=0.3 if "silent" in behaviour else 60)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_drips_is_given_up(model: Path, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels.models.remote.SLOWEST", 1 << 20)
+    with serve(model.parent, drip=True, ranges=ranges) as server:
+        start = time.monotonic()
+        with pytest.raises(HeaderError, match="sent too little in"):
+            read_header(server.url("model.gguf"), timeout_seconds=0.3)
+        assert time.monotonic() - start < 10  # not the minutes that the header would take
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_body_without_end_is_read_no_further_than_asked(model: Path, header_nbytes: int, ranges: bool) -> None:
+    with serve(model.parent, endless=True, ranges=ranges) as server:
+        assert len(read_header(server.url("model.gguf")).tensors) == len(TENSORS)
+        assert server.served < 2 * header_nbytes + 4 * SOCKET_BUFFERS
+
+
+def test_a_compressed_body_is_not_unpacked(model: Path) -> None:
+    with serve(model.parent, gzip=True) as server, pytest.raises(HeaderError, match=r"not a GGUF file: .*x1f.x8b"):
+        read_header(server.url("model.gguf"))
+
+
+def test_secrets_of_a_url_are_not_shown(model: Path) -> None:
+    with serve(model.parent, status=403) as server:
+        url = server.url("model.gguf?token=s3cret&X-Amz-Signature=s3cret").replace("http://", "http://me:s3cret@")
+        with pytest.raises(HeaderError) as caught:
+            read_header(url)
+    assert "s3cret" not in f"{caught.value} {caught.value.source}"
+    assert "403" in str(caught.value)
 
 
 def test_nobody_listens(model: Path) -> None:

@@ -20,7 +20,7 @@ RANGES = st.none() | st.sampled_from(["1", "-1", "3.0.1", "opt2"])
 OPTS = st.builds(Opt, st.sampled_from(sorted(codec.OPT_OPS)), st.none() | st.integers(0, 64), ARGS, RANGES)
 SCHEDULES = st.builds(Schedule, NAMES, INTS, st.none() | st.lists(OPTS, max_size=4).map(tuple))
 WORKLOADS = st.builds(Workload, NAMES, NAMES, SIZES, SIZES, SIZES, NAMES, NAMES, NAMES, PAIRS)
-SAMPLES = st.lists(st.floats(0, 86400), min_size=1, max_size=5).map(tuple)
+SAMPLES = st.lists(st.floats(1e-9, 86400), min_size=1, max_size=5).map(tuple)
 FINALS = st.builds(
     Measurement,
     WORKLOADS,

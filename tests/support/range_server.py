@@ -5,11 +5,12 @@ It serves the files of one folder at /NAME, and the same files as a model hub se
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,9 @@ class RangeServer:
     cut: int | None = None  # hang up after so many bytes of each body
     status: int = 200
     silent: bool = False  # accept and never answer
+    drip: bool = False  # each body a byte at a time, 50 a second
+    endless: bool = False  # each body goes on with zeros for ever
+    gzip: bool = False  # each body compressed, though nobody asked for it
     served: int = 0
     requests: list[str] = field(default_factory=list)
     port: int = 0
@@ -99,11 +103,33 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if state.announce:
             self.send_header("Accept-Ranges", "bytes" if state.ranges else "none")
-        if state.size_known:
+        if state.gzip and body:
+            self.send_header("Content-Encoding", "gzip")
+        elif state.size_known and not (state.endless and body):
             self.send_header("Content-Length", str(end - start))
         self.end_headers()
-        if body:
+        if body and (state.drip or state.endless or state.gzip):
+            with suppress(ConnectionResetError, BrokenPipeError):
+                self._misbehave(file, start, end)
+        elif body:
             self._stream(file, start, end if state.cut is None else min(end, start + state.cut))
+
+    def _misbehave(self, file: Path, start: int, end: int) -> None:
+        state = self.server.state
+        with file.open("rb") as opened:
+            opened.seek(start)
+            data = opened.read(min(end - start, 1 << 22))
+        if state.gzip:
+            data = gzip.compress(bytes(1 << 26) + data)
+        for i in range(0, len(data), 1 if state.drip else CHUNK_NBYTES):
+            part = data[i : i + (1 if state.drip else CHUNK_NBYTES)]
+            state.served += len(part)
+            self.wfile.write(part)
+            if state.drip and state.done.wait(0.02):
+                return
+        while state.endless and not state.done.is_set():
+            state.served += CHUNK_NBYTES
+            self.wfile.write(bytes(CHUNK_NBYTES))
 
     def _stream(self, file: Path, start: int, end: int) -> None:
         state = self.server.state
