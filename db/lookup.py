@@ -76,6 +76,11 @@ class Lookup:
                 return min(near)[3]  # ties: the user's before the packaged
         return None
 
+    def found_wrong(self, workload: Workload, target: Target, kernel_digest: str) -> frozenset[str]:
+        """Digests of the schedules that failed for this workload on this very target when they were last tried."""
+        asked = queries.asked(workload, target, kernel_digest)
+        return frozenset(row[0] for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
+
     def _answers(
         self, sql: str, asked: dict[str, Any], decode: Callable[[tuple[Any, ...], str], Served]
     ) -> Iterator[Served]:

@@ -1,4 +1,4 @@
-"""Workload -> Schedule: the lookup order. A miss never searches and never raises.
+"""Workload -> Schedule: the lookup order. A miss never searches. No step serves what was found wrong on this target.
 
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from db.codec import schedule_digest
 from db.lookup import Lookup
 from db.records import Schedule, Served, Target, Workload
-from kernels.ops.registry import kernel_digest
+from kernels.ops.registry import KernelError, kernel_digest
 from kernels.serve import defaults
 
 STEPS = ("user", "packaged", "same_arch", "nearest", "default", "untuned")
@@ -38,29 +39,45 @@ def look_up(w: Workload, target: Target, lookup: Lookup, mode: str, applies: App
     """The first step that has an answer, in a mode of AUTOTUNE_LOOKUP. What was tuned for this very workload and
     target is not checked with `applies` here.
 
-    Raises KernelError or FormatError for a workload that these kernels do not have.
+    Raises KernelError or FormatError for a workload that these kernels do not have, and KernelError where every
+    schedule that there is was found wrong on the target.
     """
-    return _stored(w, target, lookup, mode, applies) or _default(w, target, applies)
+    if found := _stored(w, target, lookup, mode, applies):
+        return found
+    for found in fallbacks(w, target, lookup, mode):
+        if found.step == "untuned" or applies(w, found.schedule):
+            return found
+    raise KernelError(f"no schedule of {w} computes rightly on {target}; `autotune sweep` searches for one")
+
+
+def fallbacks(w: Workload, target: Target, lookup: Lookup, mode: str) -> Iterator[Resolution]:
+    """What may serve a workload without a stored schedule, best first: nothing that was found wrong on the target."""
+    wrong = _found_wrong(w, target, lookup, mode)
+    untuned = (defaults.untuned(w), *defaults.heuristic(w, target.backend))
+    for step, schedules in (("default", defaults.defaults(w, target.backend)), ("untuned", untuned)):
+        yield from (Resolution(s, step) for s in schedules if schedule_digest(s) not in wrong)
+
+
+def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Collection[str]:
+    """Digests of schedules."""
+    return () if mode == "off" else lookup.found_wrong(w, target, kernel_digest(w))
 
 
 def _stored(w: Workload, target: Target, lookup: Lookup, mode: str, applies: Applies) -> Resolution | None:
     if mode == "off":
         return None
     digest = kernel_digest(w)
-    if served := lookup.exact(w, target, digest):
+    served = lookup.exact(w, target, digest)
+    if served and served.origin == "user":  # the store itself leaves out what it knows to be wrong
+        return Resolution(served.schedule, served.origin, served)
+    wrong = lookup.found_wrong(w, target, digest)
+    if served and schedule_digest(served.schedule) not in wrong:
         return Resolution(served.schedule, served.origin, served)
     if mode == "exact":
         return None
     near = functools.partial(lookup.nearest, within=defaults.near_enough(target.backend))
     for step, ask in (("same_arch", lookup.same_arch), ("nearest", near)):
         served = ask(w, target, digest)
-        if served and applies(w, served.schedule):
+        if served and schedule_digest(served.schedule) not in wrong and applies(w, served.schedule):
             return Resolution(served.schedule, step, served)
     return None
-
-
-def _default(w: Workload, target: Target, applies: Applies) -> Resolution:
-    for schedule in defaults.defaults(w, target.backend):
-        if applies(w, schedule):
-            return Resolution(schedule, "default")
-    return Resolution(defaults.untuned(w), "untuned")

@@ -21,10 +21,10 @@ from kernels import devices
 from kernels.formats.unpack import tables
 from kernels.ops import registry
 from kernels.ops.tolerance import tolerance
-from kernels.serve import defaults, sink
+from kernels.serve import sink
 from kernels.serve.memo import Memo
 from kernels.serve.modes import lookup_mode
-from kernels.serve.resolution import Resolution, look_up
+from kernels.serve.resolution import Resolution, fallbacks, look_up
 from kernels.tinygrad import compile as compiler
 from kernels.tinygrad import programs
 from kernels.tinygrad.garbage import rare_collections
@@ -159,22 +159,21 @@ class Server:
 
     def _build(self, w: Workload, device: str) -> Kernel:
         here = self.device(device)
-        found = self.resolve(w, here.target)
         problem: ValueError | None = None
-        for schedule, step in (
-            (found.schedule, found.step),
-            *((s, "default") for s in defaults.defaults(w, registry.backend(here.renderer))),
-            (defaults.untuned(w), "untuned"),
-        ):
+        for found in self._candidates(w, here.target):
             try:
-                kernel = Kernel(schedule, step, sink.build(w, schedule, here.renderer))
+                kernel = Kernel(found.schedule, found.step, sink.build(w, found.schedule, here.renderer))
             except (ScheduleError, registry.KernelError) as e:
                 problem = problem or e
                 continue
             if problem is not None:
                 warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
             return kernel
-        raise AssertionError(f"the untuned schedule of {w} must build") from problem
+        raise registry.KernelError(f"no schedule of {w} can be built for {here.name}: {problem}")
+
+    def _candidates(self, w: Workload, target: Target) -> Iterator[Resolution]:
+        yield self.resolve(w, target)
+        yield from fallbacks(w, target, self._lookup, self._mode)
 
 
 def _open(name: str) -> Device:
