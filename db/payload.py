@@ -20,6 +20,7 @@ FORMAT, VERSION = "tinygrad-autotune", 2
 TEXT_EXTRAS = 1  # the version whose workloads `db.migrations.text_extras` respells
 MAX_TEXT = 64 * 2**20  # bytes of a file
 MAX_PARTS = 2_000_000  # lists and objects of a file, which take much more memory than their two brackets
+MAX_VALUES = 8_000_000  # others of a file; 64 MiB of samples have half as many
 MAX_DEPTH = 16  # of lists and objects within each other; an export has 8
 MAX_ITEMS = 100_000  # runs, finals
 MAX_SAMPLES = 10_000
@@ -60,6 +61,8 @@ def load_json(source: str) -> object:
         raise ExchangeError(f"{len(source)} characters are more than the {MAX_TEXT} that are allowed")
     if (parts := source.count("[") + source.count("{")) > MAX_PARTS:
         raise ExchangeError(f"{parts} lists and objects are more than the {MAX_PARTS} that are allowed")
+    if (values := source.count(",")) > MAX_VALUES:
+        raise ExchangeError(f"{values} values are more than the {MAX_VALUES} that are allowed")
     try:
         return json.loads(source, parse_constant=_no_constant, object_pairs_hook=_no_twins)
     except RecursionError as e:

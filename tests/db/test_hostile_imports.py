@@ -112,6 +112,9 @@ def test_lists_and_objects_are_counted_before_memory_is_spent(monkeypatch: pytes
     monkeypatch.setattr("db.payload.MAX_PARTS", 9)
     with pytest.raises(ExchangeError, match="12 lists and objects are more than the 9"):
         load_json("[" + "{}," * 10 + "[]]")
+    monkeypatch.setattr("db.payload.MAX_VALUES", 9)
+    with pytest.raises(ExchangeError, match="10 values are more than the 9"):
+        load_json("[" + "0," * 10 + "0]")
 
 
 def test_one_kernel_has_one_final(payload: dict[str, Any], tmp_path: Path) -> None:
