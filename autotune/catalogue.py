@@ -1,4 +1,4 @@
-"""Small workloads of every op and every format, to check schedules on where no model is at hand. Data only."""
+"""Small workloads of every op and every format, for checking schedules without a model. Data only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOKENS = (1, 4, 32)
 
 
 def catalogue() -> tuple[Workload, ...]:
-    """Every op in every format that it takes."""
+    """Every op in every format that it supports."""
     found = [w for number, format in enumerate(FORMATS) for w in _of_format(format, number)]
     return (*found, *_plain(), *_attention())
 
 
 def _of_format(format: str, number: int) -> Iterator[Workload]:
-    """The ops over weights; act, epilogue and the like by turns."""
+    """The ops over weights. Activation functions, epilogues and other options alternate between formats."""
     k = max(256, 2 * get_format(format).block)
     act, other = ACTS[number % 2], list(FORMATS)[number - 1]
     other = other if k % get_format(other).block == 0 else format
@@ -53,7 +53,7 @@ def _of_format(format: str, number: int) -> Iterator[Workload]:
 
 
 def _plain() -> Iterator[Workload]:
-    """The ops over activations alone."""
+    """The ops that read activations only."""
     for m in (1, 4):
         yield RmsNorm(192, 1e-6).workload(m)
         yield RmsNorm(192, 1e-6, heads=3).workload(m)
@@ -75,7 +75,7 @@ def _plain() -> Iterator[Workload]:
 
 
 def _attention() -> Iterator[Workload]:
-    """Attention, what comes before it and what comes after."""
+    """Attention, and the ops before and after it."""
     layers: tuple[tuple[int, int, int, int, int, int, bool, float | None], ...] = (
         # heads, kv_heads, head_dim, ctx, splits, window, sinks, softcap
         (4, 2, 64, 100, 1, 0, False, None),

@@ -1,4 +1,4 @@
-"""What `autotune verify MODEL` says of its checks: a line each, for people. JSON is the business of `jsonable`."""
+"""The checks of `autotune verify MODEL` as text, a line for each. `jsonable` makes JSON of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECKS: Columns = (("check", -14), ("what", -46), ("tokens", 6), ("count", 5), (
 
 
 def by_kernel(checks: Sequence[LaunchCheck]) -> list[str]:
-    """A line for each kernel of a pass, with the worst of its launches."""
+    """A line for each kernel of a pass, with the worst result of its launches."""
     groups: dict[Workload, list[LaunchCheck]] = {}
     for check in checks:
         groups.setdefault(check.workload, []).append(check)
@@ -30,7 +30,7 @@ def _kernel(w: Workload, group: Sequence[LaunchCheck]) -> str:
 
 
 def where(check: LaunchCheck) -> str:
-    """Layer, launch and reason of a launch that is wrong."""
+    """The layer, launch and reason of a failed check."""
     layer = "outside of all layers" if check.launch.layer is None else f"layer {check.launch.layer}"
     found = f"{check.schedule.variant}, {check.step}"
     return f"{layer}, {check.launch} ({found}), position {check.position}: {check.verdict.reason}"
@@ -41,8 +41,8 @@ def path(check: PathCheck) -> str:
     result = "right" if check.ok else f"wrong: {check.reason}"
     if check.ok and check.parted is not None:
         p = check.parted
-        said = f"{p.rerouted} near-ties of experts and {p.rerounded} roundings in the cache were decided otherwise"
-        result = f"right: {said}; decided alike, no value differs by more than {exponent(p.difference)}"
+        said = f"{p.rerouted} near-ties of experts and {p.rerounded} roundings in the cache were decided differently"
+        result = f"right: {said}; with equal decisions, no value differs by more than {exponent(p.difference)}"
     return line(CHECKS, ("prompt", check.path, str(check.length), "", off, result))
 
 
@@ -54,7 +54,7 @@ def against(check: LlamaCheck) -> str:
 
 
 def first(check: Check) -> str:
-    """The first check that is wrong, in a few words."""
+    """A short description of the first failed check."""
     if isinstance(check, LaunchCheck):
         return where(check)
     if isinstance(check, PathCheck):

@@ -1,7 +1,7 @@
-"""What this machine has for tuning, what is missing, and its remedy. Returns data; the CLI prints it.
+"""Examines what this machine has for tuning, what is missing, and the remedy. Returns data, which the CLI prints.
 
-Devices are tried in processes of their own, so nothing is left open here. A store is only read, a missing one is not
-created, and whether it and the caches can be written is tried out beside them.
+Devices are probed in child processes, so that this process opens none. A store is only read, and a missing one is not
+created. Whether the store and the caches can be written is tried with files beside them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ OPTIONAL_PACKAGES = ("fsspec", "aiohttp", "huggingface-hub", "ziglang", "nvidia-
 
 @dataclass(frozen=True)
 class Device:
-    """`detail`: the device's name when it is ok, else why it cannot be used and what to do."""
+    """The result of probing one device. detail: its name if it is ok, else the reason why it cannot be used, and the
+    remedy."""
 
     name: str
     ok: bool
@@ -38,7 +39,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Tool:
-    """A compiler: where it is and which, or "" when it is not there."""
+    """A compiler. path and version are "" if it is missing."""
 
     name: str
     path: str
@@ -47,8 +48,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class StoreState:
-    """`nbytes` is None for a database without a file; `error` says why the store could not be read, `unwritable` why it
-    cannot be written or made."""
+    """The state of a store. nbytes: None for a database without a file. error: why the store could not be read.
+    unwritable: why it cannot be written or made."""
 
     place: str
     exists: bool
@@ -62,7 +63,7 @@ class StoreState:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something missing. A fatal one stops the tuner; the others cost speed or a feature."""
+    """Something that is missing. A fatal problem stops the tuner, other problems cost speed or a feature."""
 
     what: str
     remedy: str
@@ -71,7 +72,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `autotune doctor` says. `ok` is its exit status: no problem is fatal."""
+    """The results of `autotune doctor`. ok: no problem is fatal, which decides the exit status."""
 
     ok: bool
     device: str | None
@@ -90,7 +91,7 @@ def examine(
     environ: Mapping[str, str] | None = None,
     probe: devices.Probe = devices.probe_device,
 ) -> Report:
-    """Examine this machine, and the store at `store` (default: db.paths.default_store()). Takes some seconds."""
+    """Examines this machine, and the store at `store` (default: db.paths.default_store()). Takes some seconds."""
     environ = os.environ if environ is None else environ
     problems: list[Problem] = []
     findings = {name: probe(name, environ) for name in _apart_from_the_host()}
@@ -112,7 +113,7 @@ def examine(
     versions, missing = _versions()
     problems += missing + _advice(choice, compilers)
     chosen = None if choice is None else _spelled(choice.device)
-    if chosen in findings and not findings[chosen].ok:  # only DEV can choose such a one
+    if chosen in findings and not findings[chosen].ok:  # only DEV can choose a device that does not work
         problems.append(Problem(f"{chosen}: {findings[chosen].detail}", "unset DEV to use what works", fatal=True))
     return Report(
         ok=not any(p.fatal for p in problems),
@@ -129,12 +130,12 @@ def examine(
 
 
 def _apart_from_the_host() -> list[str]:
-    """Real devices that a probe can open."""
+    """The hardware devices other than the host's CPU."""
     return [row.name for row in backends.devices() if row.hardware and not row.host]
 
 
 def _spelled(device: str) -> str:
-    """The line of the device list that DEV=`device` is about: CPU:X86 has one of its own."""
+    """The name in the device list for DEV=`device`. CPU:X86 has its own entry."""
     row = backends.find(device)
     return row.name if row.name == backends.ASSEMBLED else row.device
 
@@ -168,7 +169,7 @@ def _nvrtc() -> Tool:
 
 
 def _nvrtc_remedy() -> str:
-    """NVIDIA's wheel puts the library where nobody looks for it."""
+    """How to make nvrtc available. NVIDIA's wheel installs the library in a folder that is not searched."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
         for library in sorted(Path(folder).glob("cuda_nvrtc/lib/libnvrtc.so.*")):
@@ -187,7 +188,7 @@ def _versions() -> tuple[tuple[tuple[str, str], ...], list[Problem]]:
     seen = {name: _version(name) for name in (*PACKAGES, *OPTIONAL_PACKAGES)}
     problems = [
         Problem(f"{name} is not installed", "pip install tinygrad-autotune", fatal=True)
-        for name in PACKAGES[1:]  # we ourselves may run from a checkout
+        for name in PACKAGES[1:]  # the first one, this package, may run from a checkout
         if not seen[name]
     ]
     if not all(seen[name] for name in ("fsspec", "aiohttp", "huggingface-hub")):
@@ -204,7 +205,7 @@ def _versions() -> tuple[tuple[tuple[str, str], ...], list[Problem]]:
 
 
 def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[Problem]:
-    """What the chosen device could use: none of it stops the tuner."""
+    """Problems that make the chosen device slower. None of them is fatal."""
     problems = []
     if choice is not None and choice.patch_tinygrad and choice.faster is not None:
         problems.append(Problem("no C compiler for the CPU device", choice.faster))
@@ -216,7 +217,7 @@ def _advice(choice: devices.Choice | None, compilers: tuple[Tool, ...]) -> list[
 
 def _store(where: str | Path | None) -> StoreState:
     place = str(where or paths.default_store())
-    shown = without_secrets(place)  # reports are pasted into bug trackers
+    shown = without_secrets(place)  # because users publish reports
     try:
         file = paths.sqlite_path(place)
         unwritable = "" if file is None else why_unwritable(file)

@@ -1,4 +1,4 @@
-"""Which lookup step serves each kernel of a model on a target, as `kernels.resolve` would have it. Reads only."""
+"""Finds the lookup step that serves each kernel of a model on a target, in the same way as `kernels.resolve`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NO_KERNEL = "no kernel"
 
 @dataclass(frozen=True)
 class Explained:
-    """One kernel: what serves it, or why there is none (`reason`). `stale`: the store has a schedule that was accepted
-    for another version of the kernel's source; `autotune verify` replays it."""
+    """How one kernel is served. reason: why there is no such kernel, if resolution is None. stale: the store has only
+    schedules that were accepted for other versions of the kernel's source; `autotune verify` replays them."""
 
     model: ModelWorkload
     resolution: Resolution | None
@@ -42,7 +42,7 @@ class Stored:
                 self._digests.setdefault(m.workload, set()).add(m.kernel_digest)
 
     def is_stale(self, w: Workload) -> bool:
-        """True if what was accepted for a workload was so for other versions of its kernel's source only."""
+        """Whether all stored schedules of a workload were accepted for other versions of its kernel's source."""
         digests = self._digests.get(w, set())
         return bool(digests) and kernel_digest(w) not in digests
 
@@ -50,7 +50,9 @@ class Stored:
 def explain(
     plan: ModelPlan, target: Target, lookup: Lookup, mode: str, winners: Sequence[Winner] = ()
 ) -> tuple[Explained, ...]:
-    """In the plan's order. `mode` is AUTOTUNE_LOOKUP's; `winners` are the user store's, to find stale ones among."""
+    """Explains each kernel, in the plan's order. mode: of AUTOTUNE_LOOKUP. winners: of the user store, to find stale
+    ones.
+    """
     server = Server(lookup, mode)
     stored = Stored(winners, target)
     found = []
@@ -64,7 +66,8 @@ def explain(
 
 
 def coverage(rows: Sequence[Explained], m: int) -> dict[str, float]:
-    """Step -> its share of the weight bytes that one pass over m tokens reads, for the steps that serve any."""
+    """Lookup step -> the share of the weight bytes of a pass over m tokens that it serves. Empty shares are left
+    out."""
     nbytes: dict[str, int] = dict.fromkeys((*STEPS, NO_KERNEL), 0)
     for row in rows:
         if row.model.workload.m == m:

@@ -1,4 +1,5 @@
-"""Results as JSON values, for `--json`: the spelling of records is `db.codec`'s, figures keep their units in names."""
+"""Converts results to JSON values for `--json`. `db.codec` converts records; the names of figures contain their
+units."""
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def run(r: Run) -> dict[str, Any]:
 
 
 def check(c: Check) -> tuple[str, dict[str, Any]]:
-    """The event and the value of a check of a whole model."""
+    """The event and the value of one check of a whole model."""
     from autotune.model_check import LaunchCheck, PathCheck
 
     if isinstance(c, LaunchCheck):

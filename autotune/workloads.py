@@ -1,7 +1,6 @@
-"""From a header to the distinct kernels that its model launches, with how often a pass launches each.
+"""Lists the distinct kernels that the model of a header launches, and how often a pass launches each.
 
-Reads names, shapes, formats and hyper-parameters only. Which of these kernels exist, and how fast they are, is for
-others to say.
+It uses names, shapes, formats and hyper-parameters only. A listed kernel may not exist.
 """
 
 from __future__ import annotations
@@ -23,11 +22,14 @@ X_DTYPES = ("float32", "float16")
 
 @dataclass(frozen=True)
 class ModelWorkload:
-    """One kernel of a model. `count` is its launches in one pass over the model (a token, where m = 1).
+    """One kernel of a model.
 
-    Of one launch: `nbytes`, the weights that it reads (of experts those that are used, of an embedding the rows that
-    are picked); `flops`, two a multiplication of a product; `cache_nbytes`, what it reads or writes of the key-value
-    cache. `tensors` are all that its launches take from the file.
+    count          launches in one pass over the model (for m = 1, a token)
+    tensors        the tensors of the file that its launches read
+    nbytes         bytes of weights that one launch reads: of experts only those that are used, of an embedding only the
+                   looked-up rows
+    flops          floating-point operations of one launch, two for each multiplication
+    cache_nbytes   bytes of the key-value cache that one launch reads or writes
     """
 
     workload: Workload
@@ -40,13 +42,13 @@ class ModelWorkload:
 
 @dataclass(frozen=True)
 class Roof:
-    """What a device cannot exceed: bytes a second, and floating-point operations a second where they count."""
+    """The limits of a device. flops_per_second: None if only the memory bandwidth counts."""
 
     bytes_per_second: float
     flops_per_second: float | None = None
 
     def seconds(self, w: ModelWorkload) -> float:
-        """What one launch takes at least. Activations are left out: they are small, and in some cache."""
+        """The least time of one launch. Activations are not counted, because they are small and in a cache."""
         moved = (w.nbytes + w.cache_nbytes) / self.bytes_per_second
         return max(moved, w.flops / self.flops_per_second) if self.flops_per_second else moved
 
@@ -57,8 +59,8 @@ class Roof:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model's distinct workloads, those that read most bytes in a pass first; `notes` say what was left out or
-    guessed, for a person to read."""
+    """A model's distinct workloads, sorted by the bytes that they read in a pass, the largest first. notes: for the
+    user, on what was left out or guessed."""
 
     architecture: str
     workloads: tuple[ModelWorkload, ...]
@@ -73,16 +75,19 @@ def workloads(
     linears: bool = False,
     device: str = "",
 ) -> ModelPlan:
-    """Every launch of a pass over the model for each token bucket in m, equal ones taken together.
+    """The distinct launches of a pass over the model, for each token bucket in m.
 
-    Activations and results are of x_dtype. Of PROMPT_TOKENS or more the launches are those of a prompt; of fewer, those
-    of a decode step, of which attention and what else belongs to one token only is listed for m = 1. `context` is the
-    number of positions that attention is tuned at, at most the model's context_length. With `linears` each 2-D weight
-    that is multiplied also comes as the plain linear that `kernels.linear` runs, count 0 where a pass does not launch
-    it. device: tinygrad's name of what will run them; "" is any GPU.
+    m         For PROMPT_TOKENS or more, the launches are those of a prompt. For fewer, they are those of a decode step,
+              without attention and other launches of one token unless m = 1
+    x_dtype   of activations and results
+    context   the number of positions that attention is tuned for, limited to the model's context_length
+    linears   also list each multiplied 2-D weight as the plain linear that `kernels.linear` runs, with count 0 if a
+              pass does not launch it
+    device    tinygrad's name of the device that will run them; "" stands for any GPU
 
-    Raises SettingError for an m that is no bucket, an unknown x_dtype or a context below 1, HeaderError for a header
-    that contradicts itself. An unknown architecture is no error: its weights are taken for linears, and a note says so.
+    Raises SettingError for an m that is not a bucket, an unknown x_dtype or a context below 1, HeaderError for a header
+    that contradicts itself. An unknown architecture is not an error: its weights are treated as linears, and a note
+    says so.
     """
     if not m or (unknown := [value for value in m if value not in M_BUCKETS]):
         buckets = ", ".join(map(str, M_BUCKETS))
@@ -110,8 +115,8 @@ def workloads(
 
 
 def plan_to_json(plan: ModelPlan) -> list[dict[str, Any]]:
-    """One object a workload, in the plan's order: the workload's own fields and its digest, how often a pass launches
-    it and with which tensors, and the weight bytes, cache bytes and floating-point operations of one launch."""
+    """One object for each workload, in the plan's order: the workload's fields and digest, the number of launches in a
+    pass and their tensors, and the weight bytes, cache bytes and floating-point operations of one launch."""
     return [
         {
             "extra": {},
@@ -130,7 +135,7 @@ def plan_to_json(plan: ModelPlan) -> list[dict[str, Any]]:
 def _plain_linears(
     launches: Sequence[PlannedLaunch], buckets: Sequence[int], x_dtype: str, launched: Container[Workload]
 ) -> list[ModelWorkload]:
-    """Those that a pass does not launch, for every 2-D weight that one of its launches multiplies."""
+    """The plain linears that a pass does not launch, for every 2-D weight that one of its launches multiplies."""
     reads = [read.tensor for launch in launches if launch.op != "embed" for read in launch.reads]
     groups: dict[Workload, dict[str, TensorInfo]] = {}
     for bucket in buckets:

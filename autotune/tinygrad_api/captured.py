@@ -1,7 +1,7 @@
-"""What captured functions (TinyJit) launch while somebody watches: the names, and the time of each launch by itself.
+"""Records the launches of captured functions (TinyJit): their names, and the time of each launch alone.
 
-It stands in for `tinygrad.engine.jit.run_linear`, the one place where a captured function is replayed, so it sees
-whatever model is run: ours, or tinygrad.llm's.
+It replaces `tinygrad.engine.jit.run_linear`, the one function that replays captured functions, so it works for every
+model: ours and tinygrad.llm's.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ COPY = "copy"
 
 @dataclass(frozen=True)
 class RecordedLaunch:
-    """A launch, or a copy between buffers. seconds: on the device's clock (`kernels.backends`), 0 where not timed."""
+    """A launch, or a copy between buffers. seconds: on the device's clock (`kernels.backends`), 0 if not timed."""
 
     name: str
     seconds: float = 0.0
 
 
 def one_at_a_time() -> AbstractContextManager[Any]:
-    """Functions captured inside have their launches one by one instead of in a graph."""
+    """A context in which captured functions launch their kernels one by one instead of in a graph."""
     context: AbstractContextManager[Any] = Context(JIT=2)
     return context
 
 
 @contextmanager
 def recorded_launches(timed: bool = False) -> Iterator[list[RecordedLaunch]]:
-    """The launches of captured functions inside, in order, as they come. timed: each is waited for."""
+    """Records the launches of captured functions in the context, in order. timed: wait for each launch and time it."""
     found: list[RecordedLaunch] = []
     replay = jit.run_linear
 
@@ -57,7 +57,7 @@ def recorded_launches(timed: bool = False) -> Iterator[list[RecordedLaunch]]:
 
 
 def _names(call: UOp) -> list[str]:
-    """Of the kernels in a call: a graph has many."""
+    """The names of the kernels in a call. A graph contains many kernels."""
     what = call.src[0]
     if what.op is Ops.PROGRAM:
         return [ansistrip(what.arg.name)]

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from tinygrad import Tensor, dtypes
 
 from db.errors import AutotuneError
+from kernels.ops.op import DTYPES
 from kernels.tinygrad.uops import DType
 
-FLOATS: dict[DType, str] = {dtypes.float32: "float32", dtypes.float16: "float16"}
+FLOATS: dict[DType, str] = {DTYPES[name]: name for name in ("float32", "float16")}
 FLOAT, SINGLE, HALF, INT = tuple(FLOATS), (dtypes.float32,), (dtypes.float16,), (dtypes.int32,)
 
 
@@ -94,7 +95,7 @@ def _is_packed(value: object) -> bool:
 
 def _dtype(dtype: DType) -> str:
     """The dtype's name in tinygrad's `dtypes`, "int32". Its own name is the one in C."""
-    return {**FLOATS, dtypes.int32: "int32"}.get(dtype) or str(dtype).removeprefix("dtypes.")
+    return {known: name for name, known in DTYPES.items()}.get(dtype) or str(dtype).removeprefix("dtypes.")
 
 
 def kind(value: object) -> str:

@@ -45,8 +45,9 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     plan         the plan that the model was loaded from
     sizes        bytes on the device
     vocabulary   the number of token ids, which begin at 0
-    lookahead    at most so many tokens, a power of two, are decoded before the first of them is read back, which saves
-                 a wait for each. Fewer, if they would take longer than LOOKAHEAD_SECONDS; 1 waits for every token
+    lookahead    the largest number of tokens, a power of two, that are decoded before the first of them is read back.
+                 A larger number saves waits, but tokens of more than LOOKAHEAD_SECONDS are not decoded ahead. 1 waits
+                 for every token
     """
 
     lookahead = LOOKAHEAD

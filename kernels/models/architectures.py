@@ -77,6 +77,7 @@ class Architecture:
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 _AFTER_ONLY = Architecture(attn_norm="", ffn_norm="", post_norms=_POST_NORMS)
 _LLAMA = Architecture(INTERLEAVED, normalised=True)
+_GEMMA = Architecture(act="gelu", post_norms=_POST_NORMS, sqrt_embedding=True)
 
 ARCHITECTURES = {
     "llama": _LLAMA,  # with experts: mixtral
@@ -92,25 +93,8 @@ ARCHITECTURES = {
     "deepseek2": Architecture(INTERLEAVED, mla=True, sigmoid_models=((47, 154880), (48, 154880))),
     "glm4": Architecture(INTERLEAVED, sections=True, post_norms=_POST_NORMS),
     "glm4moe": Architecture(sections=True, ffn_norm="post_attention_norm", gating="sigmoid"),
-    "gemma2": Architecture(
-        act="gelu",
-        post_norms=_POST_NORMS,
-        sqrt_embedding=True,
-        window_period=2,
-        window=4096,
-        softcap=50.0,
-        final_softcap=30.0,
-        wide_scale_layers=46,
-    ),
-    "gemma3": Architecture(
-        act="gelu",
-        post_norms=_POST_NORMS,
-        sqrt_embedding=True,
-        window_period=6,
-        local_rope_base=1e4,
-        local_scaling=False,
-        wide_scale_layers=62,
-    ),
+    "gemma2": replace(_GEMMA, window_period=2, window=4096, softcap=50.0, final_softcap=30.0, wide_scale_layers=46),
+    "gemma3": replace(_GEMMA, window_period=6, local_rope_base=1e4, local_scaling=False, wide_scale_layers=62),
     "phi3": Architecture(),
     "olmoe": Architecture(),
     "smollm3": Architecture(INTERLEAVED, still_period=4),

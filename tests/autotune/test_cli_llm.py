@@ -192,7 +192,7 @@ def test_a_profile_by_op_is_a_table_with_its_clock(model: str) -> None:
         (["run", "MODEL", "hello", "--max-tokens", "0"], "--max-tokens"),
         (["run", "MODEL", "hello", "--temperature", "nan"], "--temperature"),
         (["run", "MODEL", "hello", "--ctx", "0"], "context of 0"),
-        (["run", "MODEL", "hello", "--ctx", "1"], "context of 1 tokens: at least 2"),
+        (["run", "MODEL", "hello", "--ctx", "1"], "context of 1 tokens, expected at least 2"),
         (["run", "MODEL", "a long prompt", "--ctx", "3"], "do not fit the context of 3"),
         (["run", "MODEL", "hello", "--device", "TOASTER"], "TOASTER"),
         (["run", "MODEL", "hello", "--device", "NULL"], "DEV='NULL' computes nothing"),

@@ -167,7 +167,7 @@ def test_an_architecture_that_was_not_tried_is_refused_by_name(architecture: str
     keys = {key.replace("llama", architecture): value for key, value in header.metadata.items()}
     tensors = [(t.name, t.shape, t.format) for t in header.tensors]
     gguf_files.write_sparse_gguf(tmp_path / "a.gguf", {"general.architecture": architecture, **keys}, tensors)
-    with pytest.raises(ModelError, match=f"'{architecture}' is not among .*: {', '.join(TESTED)}$"):
+    with pytest.raises(ModelError, match=f"'{architecture}' is not supported, .*: {', '.join(TESTED)}$"):
         load(tmp_path / "a.gguf", CONTEXT)
 
 

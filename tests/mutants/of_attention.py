@@ -88,7 +88,7 @@ MUTANTS = (
         "arch.softcap",
         told("gemma2"),
     ),
-    Mutant("gemma2's default cap of q.k is none", ARCHITECTURES, "softcap=50.0,\n        f", "f", said("gemma2")),
+    Mutant("gemma2's default cap of q.k is none", ARCHITECTURES, " softcap=50.0,", "", said("gemma2")),
     Mutant(
         "sinks are not found",
         ATTENTION,

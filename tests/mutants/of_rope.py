@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "gemma3's default local base is that of all layers",
         ARCHITECTURES,
-        "        local_rope_base=1e4,\n",
-        "        local_rope_base=0.0,\n",
+        "local_rope_base=1e4",
+        "local_rope_base=0.0",
         told("gemma3"),
     ),
     Mutant(

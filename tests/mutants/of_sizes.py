@@ -39,9 +39,7 @@ MUTANTS = (
         "arch.final_softcap",
         said("gemma3-local"),
     ),
-    Mutant(
-        "gemma2's default cap of logits is none", ARCHITECTURES, "        final_softcap=30.0,\n", "", said("gemma2")
-    ),
+    Mutant("gemma2's default cap of logits is none", ARCHITECTURES, " final_softcap=30.0,", "", said("gemma2")),
     Mutant(
         "there are no post-norms", MODEL, "        if not self.arch.post_norms:\n", "        if True:\n", said("glm4")
     ),

@@ -1,4 +1,4 @@
-// Runs a launch in a process of its own, threadgroup after threadgroup, and says how it ended.
+// Runs a launch in its own process, one threadgroup after the other, and reports how it ended.
 #include "state.h"
 #include <signal.h>
 #include <stdarg.h>
@@ -71,7 +71,7 @@ void catch_signals() {
   setitimer(ITIMER_PROF, &limit, nullptr);
 }
 
-// float results and operands below the least normal number are zero, as on an Apple GPU; halves keep theirs
+// As on an Apple GPU, denormal floats are flushed to zero in operands and results. Denormal halves are kept.
 void flush_denormals() {
 #if defined(__x86_64__)
   __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
@@ -132,7 +132,7 @@ void run_grid() {
 }
 }  // namespace
 
-// 0, or -1 where no process could be started
+// returns 0, or -1 if no process could be started
 extern "C" int metalsim_run(const Launch *given, Report *answer) {
   launch = given;
   report = (Report *)mmap(nullptr, sizeof(Report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -152,7 +152,7 @@ extern "C" int metalsim_run(const Launch *given, Report *answer) {
   return pid < 0 ? -1 : 0;
 }
 
-// --- what the compiler's undefined-behaviour checks call; each is handed where in the source it is
+// --- called by the compiler's checks for undefined behaviour, with the place in the source
 struct Place {
   const char *file;
   uint32_t line, column;

@@ -1,10 +1,11 @@
-// Every access of a kernel comes through here: the compiler's thread sanitizer calls __tsan_* before each. We are no
-// sanitizer of host threads; the names are only how its instrumentation is reached.
+// Checks every access of a kernel. The instrumentation of the compiler's thread sanitizer calls __tsan_* before each
+// access, and these functions replace the sanitizer's own.
 //
-// For each byte it is remembered which threads touched it since when. Two accesses of which one writes are a race if no
-// barrier for that memory is between them, and what is loaded or left behind then is 0xFF bytes: no run must depend on it,
-// but tinygrad loads ahead of a condition what it then does not use, and a kernel may have a place for what nobody needs.
-// Equal stores agree. Different ones to device memory end the run: that is a result.
+// For each byte, the runtime records which threads accessed it, and when. Two accesses are a race if one of them writes
+// and no barrier for that memory is between them. A racing load reads 0xFF bytes, and a racing store leaves them. This
+// does not end the run, because tinygrad may load a value before a condition and not use it, and a kernel may have one
+// place for all values that nobody needs. Equal stores are not a race. Different stores to device memory end the run,
+// because that memory is the result.
 #include "state.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -30,7 +31,7 @@ Area buffers[MAX_ARGUMENTS], arrays[ARRAYS];
 char *arena;
 uint64_t threadgroup_nbytes;
 enum { LARGEST = 64 };
-// A store that is about to be made where others were, or a load that is about to find poison: settled by what is next.
+// A store to a byte that other threads stored to, or a load that will read poison. The next access settles it.
 struct Pending {
   char *address, before[LARGEST];
   uint32_t nbytes;
@@ -49,7 +50,7 @@ template <class T> T *reserve(size_t count) {
   return (T *)found;
 }
 
-// Whether `me` and the threads of `t` may have come to this byte in either order.
+// Whether `me` and the threads of `t` may access this byte in either order.
 bool unordered(const Touch &t, Kind kind, uint32_t me) {
   if (!t.epoch || (t.low == me && t.high == me && t.group == group_number)) return false;
   if (t.group != group_number) return kind == DEVICE;
@@ -165,7 +166,7 @@ void new_group() {
   for (Area &area : arrays) memset(area.address, 0xff, area.nbytes);
 }
 
-// The place of a kernel's threadgroup array, the same for all its threads; its end meets a page that is not there.
+// The address of a kernel's threadgroup array, the same for all its threads. The array ends at a guard page.
 extern "C" void *metalsim_threadgroup(uint32_t index, uint32_t nbytes, uint32_t alignment) {
   if (index >= ARRAYS) fail("limit", 0, nullptr, "%u threadgroup arrays; at most %d are provided for", index + 1, ARRAYS);
   Area &area = arrays[index];

@@ -1,4 +1,4 @@
-// What the parts of the runtime share. One launch is one process, so all of it is global.
+// State that the parts of the runtime share. Each launch is a process, so the state is global.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -38,7 +38,7 @@ extern uint64_t group_number;
 [[noreturn]] __attribute__((format(printf, 4, 5))) void fail(const char *kind, uint32_t line, const void *pc,
                                                              const char *format, ...);
 
-// As fail where the launch is strict; else the first of these is noted and the run goes on.
+// The same as fail if the launch is strict. Otherwise the first suspicion is recorded and the run continues.
 __attribute__((format(printf, 3, 4))) void suspect(const char *kind, const void *pc, const char *format, ...);
 
 // threads.cc: fibers

@@ -1,9 +1,9 @@
-// A fiber for each thread of a threadgroup. A fiber runs until it has to wait for others; then the next runs.
+// A fiber for each thread of a threadgroup. A fiber runs until it waits for others, and then the next one runs.
 #include "state.h"
 #include <string.h>
 #include <sys/mman.h>
 
-// Saves what a call must keep on the stack, the stack's pointer to *from, and continues where `to` was left.
+// Pushes the registers that a call must preserve, stores the stack pointer in *from, and continues at `to`.
 extern "C" void metalsim_switch(void **from, void *to);
 #if defined(__x86_64__)
 enum { SAVED = 7, RETURN = 6 };
@@ -73,7 +73,7 @@ struct Fiber {
   uint32_t line, column;
 };
 Fiber fibers[MAX_THREADS];
-// Two by turns: a lane may leave its next value before the others have read its last one.
+// Two slots are used alternately, because a lane may share its next value before the others have read its last one.
 alignas(64) char slots[2][MAX_THREADS][SLOT];
 uint8_t turn[MAX_THREADS];
 char *stacks, *free_stacks[MAX_THREADS];
@@ -95,7 +95,7 @@ void body() {
   __builtin_unreachable();
 }
 
-// A finished thread's stack is warm: the next that starts takes it.
+// The next thread reuses the stack of a finished thread, which is in the cache.
 char *take_stack() {
   if (free_count) return free_stacks[--free_count];
   char *low = stacks + (size_t)made_stacks++ * STACK;
@@ -138,7 +138,7 @@ void resume(uint32_t index) {
        counts[1], lines[1], counts[2]);
 }
 
-// Lets threads from..to go on if all of them wait at one place.
+// Lets the threads from..to continue if all of them wait at one place.
 bool release(uint32_t from, uint32_t to, State state, const char *scope) {
   for (uint32_t i = from; i < to; i++)
     if (fibers[i].state != state) return false;

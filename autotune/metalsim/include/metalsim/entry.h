@@ -1,4 +1,4 @@
-// What a kernel's entry is written with: arguments by number, and where in the grid a thread is.
+// The building blocks of a kernel's entry: numbered arguments, and a thread's position in the grid.
 #pragma once
 struct metalsim_argument {
   char *address;
@@ -9,7 +9,7 @@ struct metalsim_position {
 };
 extern "C" metalsim_position metalsim_now;
 
-// A built-in as the type that the kernel declares it with: one number, or as many as it has elements.
+// A built-in in the type that the kernel declares: a scalar, or a vector.
 template <class T> T metalsim_builtin(uint x, uint y = 0, uint z = 0) {
   if constexpr (metalsim_shape<T>::size == 1) return (T)x;
   else {
@@ -19,5 +19,5 @@ template <class T> T metalsim_builtin(uint x, uint y = 0, uint z = 0) {
     return all;
   }
 }
-// the table of arguments is no memory of the kernel's
+// the table of arguments is not part of the kernel's memory
 #define METALSIM_ENTRY extern "C" __attribute__((no_sanitize("thread"))) void

@@ -1,4 +1,4 @@
-// Metal's keywords, and constructors of vectors: float4(a, b, c, d) is no C++, so a name before ( is a macro.
+// Metal's keywords and vector constructors. float4(a, b, c, d) is not valid C++, so a type's name before ( is a macro.
 #pragma once
 #define kernel static
 #define device

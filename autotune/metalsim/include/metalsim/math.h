@@ -1,4 +1,4 @@
-// Metal's math functions: the host's libm in float, rounded to half where the arguments are halves.
+// Metal's math functions: the host's libm in float, rounded to half if the arguments are halves.
 #pragma once
 
 namespace metal {
@@ -67,7 +67,7 @@ namespace precise { METALSIM_FLOATS }
 namespace fast { METALSIM_FLOATS }
 
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-// the product of two halves is exact in float, the sum of it and a third in double: one rounding
+// the product of two halves is exact in float, and its sum with a third half in double, so there is one rounding
 inline half fma(half a, half b, half c) { return (half)((double)a * (double)b + (double)c); }
 METALSIM_LIFT3(fma)
 inline bool isnan(float x) { return __builtin_isnan(x); }

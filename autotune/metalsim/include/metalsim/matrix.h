@@ -1,8 +1,8 @@
-// 8x8 matrices that a simdgroup holds, two neighbouring elements of a row in each lane.
+// 8x8 matrices of a simdgroup. Each lane holds two adjacent elements of a row.
 #pragma once
 
 namespace metal {
-// Where Apple's GPUs keep them: lane -> row, and the column of the first of its two elements.
+// The layout of Apple's GPUs: lane -> the row and the first column of its two elements.
 inline uint metalsim_row(uint lane) { return (lane / 4 & 4) + lane / 2 % 4; }
 inline uint metalsim_column(uint lane) { return (lane / 4 & 2) * 2 + lane % 2 * 2; }
 inline uint metalsim_lane_of(uint row, uint column) {
@@ -27,7 +27,7 @@ template <class T, int R, int C> simdgroup_matrix<T, R, C> make_filled_simdgroup
   return simdgroup_matrix<T, R, C>(value);
 }
 
-// d = a b + c, summed in float in the order of k and rounded once: how the hardware rounds between is not known.
+// d = a b + c, summed in float in the order of k and rounded once. It is not known how the hardware rounds in between.
 template <class D, class A, class B, class C>
 void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8> &d, simdgroup_matrix<A, 8, 8> a,
                                    simdgroup_matrix<B, 8, 8> b, simdgroup_matrix<C, 8, 8> c, METALSIM_HERE) {
@@ -52,7 +52,7 @@ void simdgroup_multiply(simdgroup_matrix<D, 8, 8> &d, simdgroup_matrix<A, 8, 8> 
   simdgroup_multiply_accumulate(d, a, b, simdgroup_matrix<D, 8, 8>((D)0.0f), line, column);
 }
 
-// `stride`: elements between rows; `origin`: (column, row) of the matrix's first element; as Metal's.
+// As in Metal, `stride` is the number of elements between rows, and `origin` the (column, row) of the first element.
 template <class T, class P>
 void simdgroup_load(simdgroup_matrix<T, 8, 8> &d, const P *from, ulong stride = 8, ulong2 origin = ulong2{0, 0},
                     bool transposed = false, METALSIM_HERE) {

@@ -1,13 +1,13 @@
-// Barriers and the operations of a simdgroup. Where threads meet, they say at which place of the source: that is how the
-// runtime tells a barrier that all threads come to from two that each get a part of them.
+// Barriers and the operations of a simdgroup. Each call passes its place in the source, so that the runtime can
+// distinguish one barrier that all threads reach from two barriers that each are reached by some of them.
 #pragma once
 
 extern "C" {
 __attribute__((convergent)) void metalsim_barrier(int simdgroup_only, int flags, uint line, uint column);
-// Leaves nbytes of a lane's and waits for every lane of its simdgroup; then lane i's are at [i * METALSIM_SLOT].
+// Shares nbytes of a lane and waits for all lanes of its simdgroup. Then those of lane i are at [i * METALSIM_SLOT].
 __attribute__((convergent)) const char *metalsim_exchange(const void *mine, uint nbytes, uint line, uint column);
 uint metalsim_lane();
-// the number of a lane that there is, else the end of the run
+// checks that a lane exists, and ends the run otherwise
 uint metalsim_present(uint lane, uint line);
 void *metalsim_threadgroup(uint index, uint nbytes, uint alignment);
 }
@@ -53,7 +53,7 @@ template <class T> T simd_broadcast(T value, ushort lane, METALSIM_HERE) {
 }
 template <class T> T simd_broadcast_first(T value, METALSIM_HERE) { return metalsim_lanes<T>(value, line, column)[0]; }
 
-// Pairs of lanes 16 apart first, then 8: the rounding of the order that Apple's adders use is not known.
+// Adds pairs of lanes at a distance of 16 first, then 8, and so on. The order of Apple's adders is not known.
 #define METALSIM_REDUCE(name, combined)                                                                        \
   template <class T> T name(T value, METALSIM_HERE) {                                                          \
     metalsim_lanes<T> lanes(value, line, column);                                                              \

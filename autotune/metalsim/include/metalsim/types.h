@@ -18,7 +18,7 @@ typedef __SIZE_TYPE__ size_t;
 typedef __PTRDIFF_TYPE__ ptrdiff_t;
 static_assert(sizeof(long) == 8, "Metal's long has 64 bits");
 
-// A float's upper half. Every operation is done in float and rounded to nearest, ties to even.
+// The upper half of a float. Every operation is computed in float and rounded to nearest, ties to even.
 struct bfloat {
   ushort bits;
   bfloat() = default;
@@ -43,7 +43,8 @@ METALSIM_BFLOAT_OPERATOR(*)
 METALSIM_BFLOAT_OPERATOR(/)
 inline bfloat operator-(bfloat a) { return bfloat(-(float)a); }
 
-// Vectors without the compiler's vector type: of classes, and the packed ones, aligned as their elements are.
+// Vectors that do not use the compiler's vector type: vectors of classes, and packed vectors, aligned like their
+// elements.
 template <class T, int N> struct metalsim_array;
 template <class T> struct metalsim_array<T, 2> {
   T x, y;
@@ -67,12 +68,12 @@ template <class T, int N> struct metalsim_vector {
 template <int N> struct metalsim_vector<bfloat, N> {
   struct alignas(2 * (N == 3 ? 4 : N)) type : metalsim_array<bfloat, N> {};
 };
-// a vector of bool has bytes, of which the constructor makes 0 or 1
+// a vector of bool consists of bytes, which the constructor sets to 0 or 1
 template <int N> struct metalsim_vector<bool, N> {
   typedef metalsim_native<uchar, N> type;
 };
 
-// What a vector's constructor accepts: elements and vectors in any order; one element for all; another vector.
+// A vector's constructor accepts elements and vectors in any order, one element for all, or another vector.
 template <class V> struct metalsim_shape {
   typedef V element;
   static constexpr int size = 1;
