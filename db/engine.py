@@ -242,9 +242,9 @@ def _sqlite_engine(path: Path, seconds: float) -> Engine:
 
 
 def _no_ctrl_c(record: logging.LogRecord) -> bool:
-    """False for the traceback that SQLAlchemy logs where Ctrl-C comes while it closes a connection. It goes on to raise
-    the KeyboardInterrupt, which the command tells of in one line."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], KeyboardInterrupt)
+    """False for the traceback that SQLAlchemy logs where Ctrl-C or SIGTERM comes while it closes a connection. It then
+    raises the KeyboardInterrupt or SystemExit, which ends the command."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], KeyboardInterrupt | SystemExit)
 
 
 def _use_wal(engine: Engine) -> None:

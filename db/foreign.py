@@ -60,7 +60,11 @@ def read_store(path: str | Path) -> dict[str, Any]:
             for table in TABLES:
                 names = ", ".join(columns[table])
                 ours.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM theirs.{table}")
-        return export_payload(Store.open(draft), claims=True)
+        store = Store.open(draft)
+        payload = export_payload(store, claims=True)
+        for problem in store.problems:
+            raise StoreError(problem.removeprefix(f"store {store.where}: "))
+        return payload
 
 
 @contextmanager

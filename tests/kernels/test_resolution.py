@@ -16,7 +16,7 @@ from support.store_rows import fact, opened
 
 import kernels
 from db.lookup import Lookup
-from db.records import Opt, Outcome, Schedule, Target, Workload
+from db.records import Opt, Outcome, Schedule, Stage, Target, Workload
 from kernels.formats import FormatError
 from kernels.ops.registry import KernelError, kernel_digest
 from kernels.serve import defaults, resolution, sink
@@ -87,6 +87,20 @@ def test_the_first_five_steps_in_their_order(resolver, here, sister):
 def test_the_last_step_is_tinygrads_heuristic(resolver, here, monkeypatch):
     monkeypatch.setattr(defaults, "defaults", lambda w, device: ())
     assert resolver()(W, here) == resolution.Resolution(defaults.untuned(W), "untuned")
+
+
+def test_what_was_found_wrong_here_is_served_by_no_step(resolver, here, sister):
+    """Whatever is found wrong next, what is served is something else, until nothing is left."""
+    others = {"schedule": C, "target": sister}, {"schedule": D, "workload": NEAR}
+    wrong = {"outcome": Outcome.WRONG_RESULT, "stage": Stage.VERIFY, "samples": (), "error": 1.0, "reason": "wrong"}
+    steps, faults, found = [], [], None
+    with pytest.raises(KernelError, match="no schedule of linear .* computes rightly on"):
+        while len(faults) < 30:
+            found = resolver((*others, *faults), ({"schedule": B},))(W, here)
+            assert found.schedule not in [fault["schedule"] for fault in faults]
+            steps.append(found.step)
+            faults.append({"schedule": found.schedule, **wrong})
+    assert list(dict.fromkeys(steps)) == ["packaged", "same_arch", "nearest", "default", "untuned"]
 
 
 @pytest.mark.parametrize(
