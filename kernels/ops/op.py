@@ -110,8 +110,10 @@ class Op:
     spec        what it computes, as the dataclass that a workload is read as
     variants    the variants that have parameters for its shape; KernelError or FormatError if there can be none
     operands    the kernel's arguments in slot order, outputs first
-    plain       each plainly written variant, opts None: what tinygrad's heuristic is judged by; untuned is the first
-    choices     the hand-chosen schedules for a backend ("CUDA", "CPU:X86"), best first; the last applies everywhere
+    heuristic_baselines  each variant that is plain loops, opts None: tinygrad's heuristic is judged by these, and a
+                workload that is not tuned has the first of them
+    default_schedules    the hand-chosen schedules for a backend ("CUDA", "CPU:X86"), best first; the last applies
+                everywhere
     module      that it is defined in: what that imports decides what is computed (`kernels.ops.digest`)
     products    multiplications of one launch
     variables   tinygrad Variables, if any
@@ -124,8 +126,8 @@ class Op:
     spec: type[Spec]
     variants: Callable[[Workload], dict[str, Variant]]
     operands: Callable[[Workload], tuple[Operand, ...]]
-    plain: Callable[[Workload], tuple[Schedule, ...]]
-    choices: Callable[[Workload, str], tuple[Schedule, ...]]
+    heuristic_baselines: Callable[[Workload], tuple[Schedule, ...]]
+    default_schedules: Callable[[Workload, str], tuple[Schedule, ...]]
     module: str
     products: Callable[[Workload], int]
     variables: Callable[[Workload], tuple[Variable, ...]] = _no_variables

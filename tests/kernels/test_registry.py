@@ -22,7 +22,7 @@ from kernels.serve.sink import placeholders
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_variants_that_the_format_allows(format):
     w = Workload("linear", format, 10, 512)
-    plain = get_format(format).layout == "plain"
+    plain = get_format(format).layout == "unquantized"
     assert set(variants(w, "CPU")) == ({"dequant"} if plain else {"dequant", "factored"})
     assert variants(w, "CL:1").keys() == variants(w, "CPU").keys()
     for variant in variants(w).values():

@@ -11,15 +11,11 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
-from kernels.ops.attention import attend
-from kernels.ops.attention.attend import reduce_add, reduce_max
+from db.records import Schedule, Workload
+from kernels.ops.attention import attend, defaults
 from kernels.ops.attention.spec import FlashCombine
-from kernels.ops.kit.workgroup import loop
+from kernels.ops.kit.loops import loop, reduce_add, reduce_max
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
-
-MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
 
 
 def _sizes(w: Workload) -> tuple[int, int, int]:
@@ -54,27 +50,13 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A thread a column on a GPU, all of whose loads are under way at once; on a CPU, columns in a vector register."""
-    found: list[tuple[Opt, ...]] = []
-    if not backends.find(device).threads:
-        found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
-    else:
-        threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]
-        if 1 < w.k <= MOST_AT_ONCE:
-            at_once = Opt("UNROLL", None, 0, "2"), Opt("UNROLL", None, 0, "3")
-            found = [(*opts, *at_once) for opts in threads]
-        found += threads
-    return (*(Schedule("plain", (), opts) for opts in found), Schedule("plain", (), ()))
-
-
 OP = Op(
     name="flash_combine",
     spec=FlashCombine,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("plain", (), None),),
-    choices=_choices,
+    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
+    default_schedules=lambda w, device: defaults.flash_combine(w.k, device),
     module=__name__,
     products=lambda w: 2 * w.n * w.k,
 )

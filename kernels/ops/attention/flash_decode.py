@@ -21,17 +21,17 @@ from kernels.formats.unpack import float32
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.op import attention_op
 from kernels.ops.attention.spec import Flash, FlashDecode, FlashPrefill
-from kernels.ops.kit.masked_element import element
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
 
 def attention(w: Workload) -> Attention:
     """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Flash`."""
     s = Flash.from_workload(w)
-    many = isinstance(s, FlashPrefill)
+    prefill = isinstance(s, FlashPrefill)
 
     def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
-        return float32(element(args["q"], (token, head, column) if many else (head, column)))
+        return float32(masked_element(args["q"], (token, head, column) if prefill else (head, column)))
 
     return Attention(
         heads=s.heads,
@@ -46,16 +46,16 @@ def attention(w: Workload) -> Attention:
         softcap=s.softcap or 0.0,
         sinks=s.sinks,
         q=q,
-        k=lambda args, head, position, column: float32(element(args["k"], (head, position, column))),
-        v=lambda args, head, position, column: float32(element(args["v"], (head, position, column))),
-        many=many,
-        tokens=w.m if many else 1,
+        k=lambda args, head, position, column: float32(masked_element(args["k"], (head, position, column))),
+        v=lambda args, head, position, column: float32(masked_element(args["v"], (head, position, column))),
+        prefill=prefill,
+        tokens=w.m if prefill else 1,
     )
 
 
 def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
     sinks = (Operand("sinks", (a.heads,), dtypes.float32, WEIGHT),) if a.sinks else ()
-    tokens = (a.tokens,) if a.many else ()
+    tokens = (a.tokens,) if a.prefill else ()
     return (
         Operand("q", (*tokens, a.heads, a.head_dim), DTYPES[w.x_dtype], INPUT),
         Operand("k", (a.kv_heads, a.max_ctx, a.head_dim), dtypes.float16, WEIGHT),

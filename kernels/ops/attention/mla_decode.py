@@ -21,24 +21,24 @@ from kernels.formats.unpack import float32
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.op import attention_op
 from kernels.ops.attention.spec import Mla, MlaDecode, MlaPrefill
-from kernels.ops.kit.masked_element import element
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
 
 def attention(w: Workload) -> Attention:
     """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Mla`."""
     s = Mla.from_workload(w)
-    many, rank = isinstance(s, MlaPrefill), s.kv_lora
+    prefill, rank = isinstance(s, MlaPrefill), s.kv_lora
 
     def q(args: Args, token: UOp, head: UOp, column: UOp) -> UOp:
         at, inside = column.get_idx(), column.get_valid()
-        row = (token, head) if many else (head,)
-        latent = element(args["q_latent"], (*row, at), inside & (at < rank))
-        rotated = element(args["q_rope"], (*row, at - rank), inside & (at >= rank))
+        row = (token, head) if prefill else (head,)
+        latent = masked_element(args["q_latent"], (*row, at), inside & (at < rank))
+        rotated = masked_element(args["q_rope"], (*row, at - rank), inside & (at >= rank))
         return (at < rank).where(float32(latent), float32(rotated))
 
     def row(args: Args, head: UOp, position: UOp, column: UOp) -> UOp:
-        return float32(element(args["cache"], (position, column)))
+        return float32(masked_element(args["cache"], (position, column)))
 
     return Attention(
         heads=s.heads,
@@ -52,13 +52,13 @@ def attention(w: Workload) -> Attention:
         q=q,
         k=row,
         v=row,
-        many=many,
-        tokens=w.m if many else 1,
+        prefill=prefill,
+        tokens=w.m if prefill else 1,
     )
 
 
 def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
-    tokens = (a.tokens,) if a.many else ()
+    tokens = (a.tokens,) if a.prefill else ()
     return (
         Operand("q_latent", (*tokens, a.heads, a.value_dim), DTYPES[w.x_dtype], INPUT),
         Operand("q_rope", (*tokens, a.heads, a.head_dim - a.value_dim), DTYPES[w.x_dtype], INPUT),

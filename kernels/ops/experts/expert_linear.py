@@ -17,7 +17,7 @@ from kernels.formats import get_format
 from kernels.formats.unpack import float32
 from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
 
@@ -38,7 +38,7 @@ def _bias(s: ExpertLinear, args: Args, name: str, index: Index, row: UOp) -> UOp
     return args[name][_matrix(args, index), row] if s.bias else None
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for a spec, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
     s = ExpertLinear.from_workload(w)
     for format in s.formats.values():
@@ -46,7 +46,7 @@ def rows(w: Workload) -> Rows:
     return _gate_up(w, s) if s.gated else _down(w, s)
 
 
-def _gate_up(w: Workload, s: ExpertLinear) -> Rows:
+def _gate_up(w: Workload, s: ExpertLinear) -> RowDot:
     epilogue.check(w, ("none",))
     act = epilogue.ACTIVATIONS[s.act]
 
@@ -56,10 +56,10 @@ def _gate_up(w: Workload, s: ExpertLinear) -> Rows:
         return args["out"][index[0], index[1], row].store(act(gate, other).cast(DTYPES[w.out_dtype]))
 
     weights = tuple(Weight(name, format) for name, format in s.formats.items())
-    return Rows(w.n, w.k, weights, (w.m, s.used), plain_x, store, _matrix)
+    return RowDot(w.n, w.k, weights, (w.m, s.used), given_x, store, _matrix)
 
 
-def _down(w: Workload, s: ExpertLinear) -> Rows:
+def _down(w: Workload, s: ExpertLinear) -> RowDot:
     epilogue.check(w, ("none", "add"))
 
     def x(args: Args, index: Index, column: UOp) -> UOp:
@@ -74,7 +74,7 @@ def _down(w: Workload, s: ExpertLinear) -> Rows:
                 value = value + args["probs"][at] * bias
         return epilogue.store(w, args, index[0], row, value)
 
-    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), x, store, _matrix, summed=s.used)
+    return RowDot(w.n, w.k, (Weight("w", w.format),), (w.m,), x, store, _matrix, summed=s.used)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -106,4 +106,4 @@ def _products(w: Workload) -> int:
     return w.m * s.used * w.n * w.k * (2 if s.gated else 1)
 
 
-OP = row_op(ExpertLinear, rows, _operands, _products, nbytes=_nbytes)
+OP = row_op(ExpertLinear, row_dot, _operands, _products, nbytes=_nbytes)

@@ -16,9 +16,9 @@ from kernels.formats import get_format
 from kernels.formats.unpack import float32
 from kernels.ops.experts.expert_tiles import Tiles
 from kernels.ops.experts.spec import ExpertProduct
-from kernels.ops.kit.masked_element import element
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.linear import epilogue, tensor_core
-from kernels.ops.linear.dot import Index, Rows, Weight, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, weight_operands
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
 
@@ -34,7 +34,7 @@ def _within(number: UOp, count: int) -> UOp:
     return number.cast(dtypes.weakint).minimum(count - 1).maximum(0)
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Loops: place in the tile, tile. Raises KernelError for a spec, a dtype or an epilogue without kernels,
     FormatError for a k that does not fit."""
     epilogue.check(w, ("none", "bias", "gate", "bias_gate"))
@@ -56,9 +56,9 @@ def rows(w: Workload) -> Rows:
         pair = pair_at(args, index[1], index[0])
         value = epilogue.finished(w, args, pair, row, sums[0], act, (expert(args, index),))
         there = args["tiles"][index[1], index[0]] >= 0
-        return element(args["out"], (pair, row), there).store(value.cast(DTYPES[w.out_dtype]))
+        return masked_element(args["out"], (pair, row), there).store(value.cast(DTYPES[w.out_dtype]))
 
-    return Rows(w.n, w.k, (Weight("w", w.format),), (t.size, t.count), x, store, expert)
+    return RowDot(w.n, w.k, (Weight("w", w.format),), (t.size, t.count), x, store, expert)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -91,10 +91,10 @@ def _products(w: Workload) -> int:
 
 OP = row_op(
     ExpertProduct,
-    rows,
+    row_dot,
     _operands,
     _products,
-    more={"tc": tensor_core.variant(rows)},
+    more={"tc": tensor_core.variant(row_dot)},
     nbytes=_nbytes,
     tolerances=tensor_core.TOLERANCES,
 )

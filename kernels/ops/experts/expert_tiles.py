@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Schedule, Workload
+from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, ExpertTiles
-from kernels.ops.kit.workgroup import loop, reduce
+from kernels.ops.kit.loops import loop, reduce_add, reduce_max
 from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
-from kernels.tinygrad.uops import Ops
 
 _MANY = 256
 
@@ -67,8 +66,8 @@ def _places(w: Workload, params: Params, args: Args, device: str) -> UOp:
     t = _sorting(w)
     pair, other = UOp.range(t.pairs, 0), loop(t.pairs, 1)
     expert, its = args["ids"][pair], args["ids"][other]
-    below = reduce(Ops.ADD, (its < expert).cast(dtypes.int32), other)
-    ahead = reduce(Ops.ADD, (its.eq(expert) & (other < pair)).cast(dtypes.int32), other)
+    below = reduce_add((its < expert).cast(dtypes.int32), other)
+    ahead = reduce_add((its.eq(expert) & (other < pair)).cast(dtypes.int32), other)
     return args["places"][pair].store((below // t.size + expert) * t.size + ahead).end(pair)
 
 
@@ -76,15 +75,8 @@ def _tiles(w: Workload, params: Params, args: Args, device: str) -> UOp:
     t = _sorting(w)
     place, pair = UOp.range(t.count * t.size, 0), loop(t.pairs, 1)
     here = args["places"][pair].eq(place.cast(dtypes.int32))
-    found = reduce(Ops.MAX, here.where(pair.cast(dtypes.int32), -1), pair)
+    found = reduce_max(here.where(pair.cast(dtypes.int32), -1), pair)
     return args["tiles"][place].store(found).end(place)
-
-
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A GPU's threads share out the pairs, in groups that have several results. No opts apply everywhere."""
-    groups = (32, 16, 8) if backends.find(device).threads else ()
-    opts = [(Opt("UPCAST", None, 4, "0"), Opt("GROUP", None, threads, "1")) for threads in groups]
-    return tuple(Schedule("plain", (), found) for found in (*opts, ()))
 
 
 def _op(
@@ -109,8 +101,8 @@ def _op(
         spec=spec,
         variants=variants,
         operands=operands,
-        plain=lambda w: (Schedule("plain", (), None),),
-        choices=_choices,
+        heuristic_baselines=lambda w: (Schedule("plain", (), None),),
+        default_schedules=lambda w, device: defaults.sorting(device),
         module=__name__,
         products=lambda w: size(t := _sorting(w)) * t.pairs,
     )

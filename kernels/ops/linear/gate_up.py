@@ -14,14 +14,14 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.norm import inverse_rms, norm_operand, normed
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import GateUp
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for a dtype, an activation or an epilogue without kernels, FormatError for a format or a k
     that does not fit."""
     epilogue.check(w, ("none",))
@@ -38,8 +38,8 @@ def rows(w: Workload) -> Rows:
         return epilogue.store(w, args, index[0], row, act(gate, other))
 
     weights = (Weight("gate", w.format), Weight("up", s.up))
-    x, squares = (plain_x, None) if s.eps is None else (normed, plain_x)
-    return Rows(w.n, w.k, weights, (w.m,), x, store, squares=squares)
+    x, squares = (given_x, None) if s.eps is None else (normed, given_x)
+    return RowDot(w.n, w.k, weights, (w.m,), x, store, squares=squares)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -54,4 +54,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = row_op(GateUp, rows, _operands, lambda w: 2 * w.m * w.n * w.k)
+OP = row_op(GateUp, row_dot, _operands, lambda w: 2 * w.m * w.n * w.k)

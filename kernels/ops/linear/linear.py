@@ -9,13 +9,13 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.linear import epilogue, tensor_core
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import Linear
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for a dtype or an epilogue without kernels, FormatError for a format or a k that does not
     fit."""
     epilogue.check(w)
@@ -25,7 +25,7 @@ def rows(w: Workload) -> Rows:
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         return epilogue.store(w, args, index[0], row, sums[0], act)
 
-    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m,), plain_x, store)
+    return RowDot(w.n, w.k, (Weight("w", w.format),), (w.m,), given_x, store)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -40,9 +40,9 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 OP = row_op(
     Linear,
-    rows,
+    row_dot,
     _operands,
     lambda w: w.m * w.n * w.k,
-    more={"tc": tensor_core.variant(rows)},
+    more={"tc": tensor_core.variant(row_dot)},
     tolerances=tensor_core.TOLERANCES,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tinygrad import UOp
 
-from kernels.ops.linear.dot import Index, plain_x
+from kernels.ops.linear.dot import Index, given_x
 from kernels.ops.op import DTYPES, WEIGHT, Args, Operand
 
 
 def normed(args: Args, index: Index, column: UOp) -> UOp:
     """x [m, k] times the norm's weight [k]."""
-    return plain_x(args, index, column) * args["norm"][column]
+    return given_x(args, index, column) * args["norm"][column]
 
 
 def inverse_rms(k: int, eps: float, squares: UOp) -> UOp:

@@ -12,8 +12,9 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.formats import get_format
+from kernels.ops.kit.loops import total
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, total, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.norm import inverse_rms, norm_operand, normed
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import RmsNormLinear
@@ -29,7 +30,7 @@ def _weights(s: RmsNormLinear) -> tuple[Weight, ...]:
     return tuple(found)
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for parts, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
     epilogue.check(w, ("none", "bias"))
     s = RmsNormLinear.from_workload(w)
@@ -38,7 +39,7 @@ def rows(w: Workload) -> Rows:
         *dots, squares = sums  # all but one of them are 0
         return epilogue.store(w, args, index[0], row, total(dots) * inverse_rms(s.k, s.eps, squares))
 
-    return Rows(w.n, w.k, _weights(s), (w.m,), normed, store, squares=plain_x)
+    return RowDot(w.n, w.k, _weights(s), (w.m,), normed, store, squares=given_x)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -54,4 +55,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = row_op(RmsNormLinear, rows, _operands, lambda w: w.m * w.n * w.k)
+OP = row_op(RmsNormLinear, row_dot, _operands, lambda w: w.m * w.n * w.k)

@@ -38,8 +38,17 @@ from db.records import Opt, Workload
 from kernels import backends
 from kernels.backends import Needs, TensorCore
 from kernels.formats import get_format
-from kernels.formats.unpack import Block, get_layout, number
-from kernels.ops.linear.dot import LOOP_NUMBERS, Rows, Weight, chunk_words, is_plain, plain_weight, reduce_add, stacked
+from kernels.formats.unpack import Block, get_layout, quant_value
+from kernels.ops.kit.loops import reduce_add
+from kernels.ops.linear.dot import (
+    RowDot,
+    Weight,
+    chunk_words,
+    is_unquantized,
+    stacked,
+    unquantized_weight,
+)
+from kernels.ops.linear.loops import LOOP_NUMBERS
 from kernels.ops.op import Args, KernelError, Params, Variant
 from kernels.tinygrad.uops import AxisType
 
@@ -52,8 +61,8 @@ PRODUCTS, COUNTS = "2", "3"
 """The summed loops."""
 
 
-def variant(build: Callable[[Workload], Rows]) -> Variant:
-    """For an op whose kernels are Rows of one weight; the first loop is that of the tokens."""
+def variant(build: Callable[[Workload], RowDot]) -> Variant:
+    """For an op whose kernels are RowDot of one weight; the first loop is that of the tokens."""
     return Variant(
         lambda w, params, args, device: tc(build(w), args, device),
         lambda w: tc_params(build(w)),
@@ -62,7 +71,7 @@ def variant(build: Callable[[Workload], Rows]) -> Variant:
     )
 
 
-def tc_params(r: Rows) -> tuple[Params, ...]:
+def tc_params(r: RowDot) -> tuple[Params, ...]:
     """No parameters; not for few tokens, which would leave most of a tensor core empty, nor for a single row, which is
     no loop for TC to take."""
     return ({},) if r.loops[0] >= _TOKENS and r.n > 1 else ()
@@ -70,7 +79,7 @@ def tc_params(r: Rows) -> tuple[Params, ...]:
 
 def runs(format: str) -> int:
     """Runs of four quants that a word yields; of a format without blocks 1."""
-    if is_plain(format):
+    if is_unquantized(format):
         return 1
     layout = get_layout(format)
     return get_format(format).block // (layout.chunks * layout.words * _RUN)
@@ -114,7 +123,7 @@ def _products(format: str, device: str) -> tuple[tuple[int, int], ...]:
     return ((0, 0), (0, 1)) if format == "BF16" else ((0, 0), (0, 1), (1, 0))
 
 
-def tc(r: Rows, args: Args, device: str) -> UOp:
+def tc(r: RowDot, args: Args, device: str) -> UOp:
     """The kernel: loops 0 (token), 1 (row) and the summed ones, each of whole tiles of a tensor core; others from 8 on.
 
     Past the last token or row the last one is read again and nothing stored. OptOps.PADTO would do as well but for
@@ -128,14 +137,14 @@ def tc(r: Rows, args: Args, device: str) -> UOp:
     products = _products(weight.format, device)
     count = _up(r.k, _RUN * _WORDS * runs(weight.format))
     which, c = UOp.range(len(products), int(PRODUCTS), AxisType.REDUCE), UOp.range(count, int(COUNTS), AxisType.REDUCE)
-    read = _plain if is_plain(weight.format) else _packed
+    read = _unquantized if is_unquantized(weight.format) else _quantized
     factors = read(r, weight, args, row, c, lambda column: r.x(args, index, column), device)
     if not _core(device).float32:
         factors = tuple(_part(v, which, [p[i] for p in products]) for i, v in enumerate(factors))
     value, x = factors
-    total = reduce_add((x * value).cast(dtypes.float32), c, *([which] if len(products) > 1 else []))
+    product = reduce_add((x * value).cast(dtypes.float32), c, *([which] if len(products) > 1 else []))
     inside = [loop.valid(loop < size) for loop, size in zip(loops, (r.loops[0], r.n), strict=True)]
-    return r.store(args, (inside[0], *others), inside[1], [total]).end(*loops, *others)
+    return r.store(args, (inside[0], *others), inside[1], [product]).end(*loops, *others)
 
 
 def _up(size: int, tile: int) -> int:
@@ -151,8 +160,8 @@ def _part(value: UOp, which: UOp, parts: Sequence[int]) -> UOp:
     return which.eq(parts.index(1)).where(low, high)
 
 
-def _plain(
-    r: Rows, weight: Weight, args: Args, row: UOp, c: UOp, x: Callable[[UOp], UOp], device: str
+def _unquantized(
+    r: RowDot, weight: Weight, args: Args, row: UOp, c: UOp, x: Callable[[UOp], UOp], device: str
 ) -> tuple[UOp, UOp]:
     """The weight and the input that the count c means, float32."""
     whole = r.k % (_RUN * _WORDS) == 0
@@ -160,7 +169,7 @@ def _plain(
 
     def weight_at(column: UOp) -> UOp:
         at = column if whole else column.minimum(r.k - 1)
-        return plain_weight(args[f"{weight.name}.w"][row, at, 0], weight.format, device)
+        return unquantized_weight(args[f"{weight.name}.w"][row, at, 0], weight.format, device)
 
     def x_at(column: UOp) -> UOp:
         return x(column) if whole else (column < r.k).where(x(column.minimum(r.k - 1)), 0.0)
@@ -169,10 +178,10 @@ def _plain(
     return value, input_
 
 
-def _packed(
-    r: Rows, weight: Weight, args: Args, row: UOp, c: UOp, x: Callable[[UOp], UOp], device: str
+def _quantized(
+    r: RowDot, weight: Weight, args: Args, row: UOp, c: UOp, x: Callable[[UOp], UOp], device: str
 ) -> tuple[UOp, UOp]:
-    """As `_plain`."""
+    """As `_unquantized`."""
     fmt, layout, words = get_format(weight.format), get_layout(weight.format), chunk_words(weight.format, r.k)
     a_word = runs(weight.format)
     word = c // (_RUN * _WORDS * a_word) * _WORDS + c // 2 % _WORDS
@@ -183,7 +192,7 @@ def _packed(
     for run in layout.runs(block, chunk, word % words):
         assert len(run.quants) % _RUN == 0, f"{weight.format}: quants come in fours of consecutive columns"
         scale, offset = groups[run.group].scale, groups[run.group].offset
-        scaled = [scale * number(quant) for quant in run.quants]
+        scaled = [scale * quant_value(quant) for quant in run.quants]
         values += scaled if offset is None else [s - offset for s in scaled]
         columns += [run.start + i for i in range(len(run.quants))]
     odd, high, which = _odd(c), c // 8 % 2, c // 16 % a_word

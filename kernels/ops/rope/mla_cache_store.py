@@ -20,13 +20,12 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Schedule, Workload
 from kernels.formats.unpack import float32
 from kernels.ops.attention import attend
-from kernels.ops.kit import masked_element
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
-from kernels.ops.rope.rope_cache_store import column_choices
+from kernels.ops.rope import defaults
 from kernels.ops.rope.rotate import Rotation, rms_scale
 from kernels.ops.rope.spec import MlaCacheStore
 
@@ -79,9 +78,9 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     latent = kv(safe) * args["kv_norm"][safe] * rms_scale(kv, s.rank, s.eps, 3)
     place = of_key.where(s.rank + column, at)
     row = of_key.where(turned, latent).cast(dtypes.float16)
-    q_rope = masked_element.element(args["q_rope"], (token, run, column), of_q).store(turned.cast(DTYPES[w.out_dtype]))
+    q_rope = masked_element(args["q_rope"], (token, run, column), of_q).store(turned.cast(DTYPES[w.out_dtype]))
     inside = (run >= s.heads) & (place < s.rank + rope) & (of_key | (at < s.rank))
-    return UOp.group(q_rope, masked_element.element(args["cache"], (position, place), inside).store(row)).end(
+    return UOp.group(q_rope, masked_element(args["cache"], (position, place), inside).store(row)).end(
         token, run, column
     )
 
@@ -104,20 +103,13 @@ def _variants(w: Workload) -> dict[str, Variant]:
     return {"plain": Variant(_build, lambda w: ({},))}
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A group of threads sums a norm's squares for a few columns; measured on an H100."""
-    group = Opt("GROUP", None, 8, "3"), Opt("LOCAL", None, 4, "2"), Opt("UPCAST", None, 4, "2")
-    found = (Schedule("plain", (), group),) if backends.find(device).local_memory_nbytes else ()
-    return (*found, *column_choices(device, True))
-
-
 OP = Op(
     name="mla_cache_store",
     spec=MlaCacheStore,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("plain", (), None),),
-    choices=_choices,
+    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
+    default_schedules=lambda w, device: defaults.mla_cache_store(device),
     module=__name__,
     products=lambda w: 2 * w.m * w.n,
     variables=lambda w: (_sizes(w).position,),

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Schedule, Workload
 from kernels.formats.unpack import float32
 from kernels.ops.attention import attend
-from kernels.ops.kit import masked_element
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, KernelError, Op, Operand, Params, Variable, Variant
+from kernels.ops.rope import defaults
 from kernels.ops.rope.rotate import Rotation, rms_scale
 from kernels.ops.rope.spec import RopeCacheStore
 
@@ -77,7 +77,7 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
         own = at.minimum(s.head_dim - 1)
         return read(at) * of_q.where(args["q_norm"][own], args["k_norm"][own])
 
-    plain = read(column)
+    unrotated = read(column)
     turned = s.turn.turned(args, position, column.minimum(s.head_dim - 1), read if s.eps is None else normed)
     if s.eps is not None:
         turned = turned * rms_scale(read, s.head_dim, s.eps, 3)
@@ -90,9 +90,9 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
             (row >= s.heads) & (row < first_v) & (column < s.head_dim),
             turned.cast(cached),
         ),
-        (args["v_cache"], (row - first_v, position, column), of_v & (column < s.value_dim), plain.cast(cached)),
+        (args["v_cache"], (row - first_v, position, column), of_v & (column < s.value_dim), unrotated.cast(cached)),
     ]
-    done = [masked_element.element(array, indices, when).store(value) for array, indices, when, value in stores]
+    done = [masked_element(array, indices, when).store(value) for array, indices, when, value in stores]
     return UOp.group(*done).end(token, row, column)
 
 
@@ -116,21 +116,13 @@ def _variants(w: Workload) -> dict[str, Variant]:
     return {"plain": Variant(_build, lambda w: ({},))}
 
 
-def column_choices(device: str, norm: bool) -> tuple[Schedule, ...]:
-    """A thread a column on a GPU, several loads of a norm's sum at a time; nothing on a CPU, where this is nothing."""
-    unroll = (Opt("UNROLL", None, 4, "3"),) if norm else ()
-    sizes = (128, 64, 32, 16) if backends.find(device).threads else ()
-    found = [Schedule("plain", (), (*more, Opt("LOCAL", None, size, "2"))) for more in (unroll, ()) for size in sizes]
-    return tuple(dict.fromkeys([*found, Schedule("plain", (), unroll), Schedule("plain", (), ())]))
-
-
 OP = Op(
     name="rope_cache_store",
     spec=RopeCacheStore,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("plain", (), None),),
-    choices=lambda w, device: column_choices(device, _sizes(w).eps is not None),
+    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
+    default_schedules=lambda w, device: defaults.rope_cache_store(device, _sizes(w).eps is not None),
     module=__name__,
     products=lambda w: 2 * w.m * w.n,
     variables=lambda w: (_sizes(w).position,),

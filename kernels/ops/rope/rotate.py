@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from kernels.ops.attention.attend import reduce_add
-from kernels.ops.kit.workgroup import loop
+from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.op import WEIGHT, Args, Operand
 
 
@@ -34,15 +33,15 @@ class Rotation:
 
     def turned(self, args: Args, position: UOp, column: UOp, read: Callable[[UOp], UOp]) -> UOp:
         """read(column), rotated for `position`."""
-        plain = read(column)
+        unrotated = read(column)
         if self.mode == "none":
-            return plain
+            return unrotated
         inside = None if int(column.vmax) < self.size else column < self.size
         at = column if inside is None else column.minimum(self.size - 1)
         other, sign, angle = self.partner(at)
         sine = sign.cast(dtypes.float32) * args["sin"][position, angle]
         value = read(at) * args["cos"][position, angle] + read(other) * sine
-        return value if inside is None else inside.where(value, plain)
+        return value if inside is None else inside.where(value, unrotated)
 
     def operands(self, max_ctx: int) -> tuple[Operand, ...]:
         if self.mode == "none":

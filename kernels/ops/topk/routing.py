@@ -1,4 +1,4 @@
-"""What a router's choice of experts is made of: scores, probabilities, who goes before whom. No loops here.
+"""How experts are compared: scores, probabilities, and the order of two experts. No loops here.
 
 Follows llama.cpp's build_moe_ffn (src/llama-graph.cpp): a NaN counts as minus infinity, so that the chosen ids are
 always `used` different experts.
@@ -36,7 +36,7 @@ class Routing:
 
     @property
     def by_logit(self) -> bool:
-        """The choice needs no probability: the larger the logit, the larger it is."""
+        """Whether experts can be chosen by their logits, in whose order their probabilities are."""
         return not self.biased and self.groups == 1
 
     @property
@@ -57,7 +57,7 @@ def exp(x: UOp) -> UOp:
 
 
 def probability(r: Routing, logit: UOp) -> UOp:
-    """That of an expert whose gating looks at no other one; with softmax_weight the logit itself."""
+    """The probability of an expert by a gating that looks at no other expert; for softmax_weight the logit itself."""
     if r.gating == "sigmoid":
         return 1.0 / (1.0 + exp(-logit))
     if r.gating == "sqrt_softplus":
@@ -66,7 +66,7 @@ def probability(r: Routing, logit: UOp) -> UOp:
 
 
 def _log_of_one_and(t: UOp) -> UOp:
-    """log(1 + t) for 0 <= t <= 1; where t is small, 1 + t would have lost it."""
+    """log(1 + t) for 0 <= t <= 1. A series is used where t is so small that 1 + t would lose its digits."""
     series = t * (1.0 - t * (0.5 - t * (1 / 3 - t * 0.25)))
     return (t < 2.0**-5).where(series, (1.0 + t).log2() * math.log(2))
 
@@ -76,5 +76,5 @@ def clean(score: UOp) -> UOp:
 
 
 def before(a: UOp, a_id: UOp, b: UOp, b_id: UOp) -> UOp:
-    """Whether a score goes before another; of equal ones that with the lower id. The order that every kernel has."""
+    """Whether expert a goes before expert b: the higher score, and of equal scores the lower id. All kernels use it."""
     return (a > b) | (a.eq(b) & (a_id < b_id))

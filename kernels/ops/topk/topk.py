@@ -6,14 +6,21 @@ As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
 
 from __future__ import annotations
 
-from db.records import Opt, Schedule, Workload
+from db.records import Schedule, Workload
 from kernels import backends
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant, fitting
+from kernels.ops.topk import defaults
 from kernels.ops.topk.pairs import pairs
 from kernels.ops.topk.routing import Routing
 from kernels.ops.topk.spec import TopK
 from kernels.ops.topk.warp import warp, warp_needs, warp_params
-from kernels.ops.topk.workgroup import solo, solo_params, team, team_needs, team_params
+from kernels.ops.topk.workgroup import (
+    single_thread,
+    single_thread_params,
+    workgroup,
+    workgroup_needs,
+    workgroup_params,
+)
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
@@ -26,12 +33,14 @@ def _variants(w: Workload) -> dict[str, Variant]:
             schedulable=r.groups == 1,
         ),
         "solo": Variant(
-            lambda w, p, args, _: solo(Routing.of(w), p, args), lambda w: solo_params(Routing.of(w)), schedulable=False
+            lambda w, p, args, _: single_thread(Routing.of(w), p, args),
+            lambda w: single_thread_params(Routing.of(w)),
+            schedulable=False,
         ),
         "team": Variant(
-            lambda w, p, args, _: team(Routing.of(w), p, args),
-            lambda w: team_params(Routing.of(w)),
-            lambda w, p: team_needs(Routing.of(w), p),
+            lambda w, p, args, _: workgroup(Routing.of(w), p, args),
+            lambda w: workgroup_params(Routing.of(w)),
+            lambda w, p: workgroup_needs(Routing.of(w), p),
             schedulable=False,
         ),
         "warp": Variant(
@@ -55,27 +64,13 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A warp agrees in a few shuffles, without a barrier; else a thread for each expert; a CPU's thread by itself. One
-    thread applies everywhere."""
-    there, found = fitting(_variants(w), w, backends.find(device)), []
-    if "warp" in there:
-        warps = max((p["warps"] for p in there["warp"].params(w) if p["warps"] <= 4), default=1)
-        found.append(Schedule("warp", (("warps", warps),), ()))
-    if "team" in there:
-        threads = max(p["threads"] for p in there["team"].params(w) if p["threads"] <= 256)
-        found.append(Schedule("team", (("threads", threads),), ()))
-        found.append(Schedule("pairs", (), (Opt("GROUPTOP", None, 0, "2"),)))
-    return (*found, Schedule("solo", (("threads", 1),), ()))
-
-
 OP = Op(
     name="topk",
     spec=TopK,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("pairs", (), None),),
-    choices=_choices,
+    heuristic_baselines=lambda w: (Schedule("pairs", (), None),),
+    default_schedules=lambda w, device: defaults.default_schedules(w, fitting(_variants(w), w, backends.find(device))),
     module=__name__,
     products=lambda w: w.m * w.n,
 )
