@@ -19,6 +19,8 @@ from db.records import Workload
 
 OWN = ("format", "n", "k", "epilogue")
 """The fields of a workload that a spec's fields, or properties, of that name are."""
+FLOATS = frozenset({"float32", "float16"})
+"""The dtypes of activations."""
 MAX_WHOLE = 1 << 53  # a larger whole number is no float
 Parts = tuple[tuple[str, int], ...]
 """(GGML format, rows) of weights whose rows follow each other."""
@@ -60,8 +62,9 @@ class Spec:
     def from_workload(cls, w: Workload) -> Self:
         """The spec that a workload was made of: of this class, or of one derived from it.
 
-        Raises KernelError for another op, for an `extra` with an unknown, missing or mistyped field, for a format, n, k
-        or epilogue that the other fields contradict, and for values without kernels (`check`).
+        Raises KernelError for another op, for dtypes without kernels, for an `extra` with an unknown, missing or
+        mistyped field, for a format, n, k or epilogue that the other fields contradict, and for values without kernels
+        (`check`).
         """
         found: Self = _remembered(cls, w, repr(w.extra))  # equal extras may differ in type: 1 == True
         return found
@@ -96,6 +99,8 @@ def _from_workload(cls: type[Spec], w: Workload, spelled: str) -> Spec:
             found[name] = _read(w.op, name, type_, given[name])
         elif default is MISSING:
             raise KernelError(f"{w.op} needs the field {name}, {_said(type_)}")
+    if not {w.x_dtype, w.out_dtype} <= FLOATS:
+        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
     spec = kind(**found)
     spec.check(w)
     for name in OWN:
@@ -159,11 +164,9 @@ _fields: Callable[[Any], dict[str, tuple[Any, object]]] = functools.cache(_typed
 
 
 class ActivationSpec(Spec):
-    """An op over activations alone, rows of n: its format is F32 and its k is n."""
+    """An op over activations alone, in rows of n: its k is n."""
 
-    @property
-    def format(self) -> str:
-        return "F32"
+    format: ClassVar[str] = "F32"
 
     @property
     def k(self) -> int:

@@ -32,10 +32,8 @@ def heuristic(w: Workload, device: str) -> tuple[Schedule, ...]:
 def defaults(w: Workload, device: str) -> tuple[Schedule, ...]:
     """The hand-chosen schedules of a workload on a backend ("CUDA", "CPU:X86"), best first, each once."""
     there, most = registry.variants(w, device), backends.find(device).threads
-    found = (
-        s for s in registry.get_op(w.op).default_schedules(w, device) if s.variant in there and _threads(s) <= most
-    )
-    return tuple(dict.fromkeys(found))
+    found = registry.get_op(w.op).default_schedules(w, there, device)
+    return tuple(dict.fromkeys(s for s in found if s.variant in there and _threads(s) <= most))
 
 
 def _threads(schedule: Schedule) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 
 from db.records import Schedule, Workload
-from kernels import backends
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.argmax import defaults
@@ -21,15 +20,9 @@ from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import index, loop, reduce_max
 from kernels.ops.kit.workgroup import PARTS, Store, Workgroup
-from kernels.ops.linear import epilogue
-from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant, fitting
+from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 from kernels.ops.topk.routing import NEVER, before, clean
 from kernels.tinygrad.uops import AxisType, Ops
-
-
-def _check(w: Workload) -> None:
-    epilogue.check(w, ("none",))
-    ArgMax.from_workload(w)
 
 
 def _logit(args: Args, row: UOp, column: UOp) -> UOp:
@@ -115,7 +108,7 @@ def _workgroup_needs(w: Workload, params: Params) -> Needs:
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    _check(w)
+    ArgMax.from_workload(w)
     return {
         "plain": Variant(_loops, _loops_params),
         "team": Variant(_workgroup, _workgroup_params, _workgroup_needs, schedulable=False),
@@ -124,7 +117,7 @@ def _variants(w: Workload) -> dict[str, Variant]:
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out [m, 1], logits [m, n]."""
-    _check(w)
+    ArgMax.from_workload(w)
     return (
         Operand("out", (w.m, 1), DTYPES["int32"], OUT),
         Operand("logits", (w.m, w.n), DTYPES[w.x_dtype], INPUT),
@@ -132,12 +125,11 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 OP = Op(
-    name="argmax",
     spec=ArgMax,
     variants=_variants,
     operands=_operands,
     heuristic_baselines=lambda w: (Schedule("plain", (("lanes", 1),), None),),
-    default_schedules=lambda w, device: defaults.default_schedules(w, fitting(_variants(w), w, backends.find(device))),
+    default_schedules=defaults.argmax,
     module=__name__,
     products=lambda w: w.m * w.n,
 )

@@ -22,11 +22,9 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.kit.loops import index
-from kernels.ops.op import DTYPES, OUT, Args, KernelError, Operand, Variable
+from kernels.ops.op import DTYPES, OUT, START, Args, Operand, Variable
 from kernels.tinygrad.uops import AxisType
 
-START = "start_pos"
-"""The Variable that is the position of the decoded token: tinygrad.llm's name for it."""
 EMPTY = -1e30
 """The score where there is no position, and log2 of the denominator of an empty run. It is finite, since fast-math does
 not preserve infinities."""
@@ -178,12 +176,6 @@ def outputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
     denominator; of many out [tokens, heads, value_dim]."""
     out = Operand("out", (a.tokens if a.prefill else a.splits, a.heads, a.value_dim), DTYPES[w.out_dtype], OUT)
     return (out,) if a.prefill else (out, Operand("lse", (a.splits, a.heads), dtypes.float32, OUT))
-
-
-def check(w: Workload) -> None:
-    """KernelError for a dtype that no kernel takes."""
-    if not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
-        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
 
 
 def divisors(n: int, most: int) -> tuple[int, ...]:

@@ -49,11 +49,8 @@ def _warp(a: Attention, params: tuple[Params, ...], fitted: bool) -> Schedule:
 
 
 def default_schedules(w: Workload, a: Attention, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
-    """The default schedules, best first. variants: those that the backend has parameters for.
-
-    Warps come first where there are shuffles, then a workgroup where there is local memory, then the threads of a CPU.
-    A single thread comes last, since it applies everywhere.
-    """
+    """Warps come first where there are shuffles, then a workgroup where there is local memory, then the threads of a
+    CPU. A single thread comes last, since it applies everywhere."""
     row = backends.find(device)
     found = []
     if "warp" in variants:
@@ -65,16 +62,15 @@ def default_schedules(w: Workload, a: Attention, variants: Mapping[str, Variant]
     return tuple(dict.fromkeys([*found, _single_thread(a, 1)]))
 
 
-def flash_combine(splits: int, device: str) -> tuple[Schedule, ...]:
-    """The default schedules, best first. On a GPU a thread computes a column, and has the loads of up to MOST_AT_ONCE
-    runs under way at once. On a CPU several columns fill a vector register. The last schedule has no opts and applies
-    everywhere."""
+def flash_combine(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
+    """On a GPU a thread computes a column, and has the loads of up to MOST_AT_ONCE runs under way at once. On a CPU
+    several columns fill a vector register. The last schedule has no opts and applies everywhere."""
     found: list[tuple[Opt, ...]] = []
     if not backends.find(device).threads:
         found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
     else:
         threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]
-        if 1 < splits <= MOST_AT_ONCE:
+        if 1 < w.k <= MOST_AT_ONCE:
             at_once = Opt("UNROLL", None, 0, "2"), Opt("UNROLL", None, 0, "3")
             found = [(*opts, *at_once) for opts in threads]
         found += threads

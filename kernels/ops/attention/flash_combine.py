@@ -12,24 +12,17 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 
 from db.records import Schedule, Workload
-from kernels.ops.attention import attend, defaults
+from kernels.ops.attention import defaults
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.kit.loops import loop, reduce_add, reduce_max
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 
-def _sizes(w: Workload) -> tuple[int, int, int]:
-    """heads, v_head_dim, splits."""
-    attend.check(w)
-    s = FlashCombine.from_workload(w)
-    return s.heads, s.v_head_dim, s.splits
-
-
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    """Loops: 0 head, 1 column; 2 the runs, for the largest, 3 the runs, for the sums."""
-    heads, dim, splits = _sizes(w)
-    head, column = UOp.range(heads, 0), UOp.range(dim, 1)
-    first, second = loop(splits, 2), loop(splits, 3)
+    """The kernel. Loops: 0 head, 1 column, 2 the runs, for the highest lse, 3 the runs, for the sums."""
+    s = FlashCombine.from_workload(w)
+    head, column = UOp.range(s.heads, 0), UOp.range(s.v_head_dim, 1)
+    first, second = loop(s.splits, 2), loop(s.splits, 3)
     top = reduce_max(args["lse"][first, head], first)
     weight = (args["lse"][second, head] - top).exp2()
     mean = reduce_add(weight * args["parts"][second, head, column], second) / reduce_add(weight, second)
@@ -37,26 +30,25 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    _sizes(w)
+    FlashCombine.from_workload(w)
     return {"plain": Variant(_build, lambda w: ({},))}
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    heads, dim, splits = _sizes(w)
+    s = FlashCombine.from_workload(w)
     return (
-        Operand("out", (heads, dim), DTYPES[w.out_dtype], OUT),
-        Operand("parts", (splits, heads, dim), dtypes.float32, INPUT),
-        Operand("lse", (splits, heads), dtypes.float32, INPUT),
+        Operand("out", (s.heads, s.v_head_dim), DTYPES[w.out_dtype], OUT),
+        Operand("parts", (s.splits, s.heads, s.v_head_dim), dtypes.float32, INPUT),
+        Operand("lse", (s.splits, s.heads), dtypes.float32, INPUT),
     )
 
 
 OP = Op(
-    name="flash_combine",
     spec=FlashCombine,
     variants=_variants,
     operands=_operands,
     heuristic_baselines=lambda w: (Schedule("plain", (), None),),
-    default_schedules=lambda w, device: defaults.flash_combine(w.k, device),
+    default_schedules=defaults.flash_combine,
     module=__name__,
     products=lambda w: 2 * w.n * w.k,
 )

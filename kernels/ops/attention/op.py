@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from db.records import Schedule, Workload
-from kernels import backends
+from db.records import Workload
 from kernels.ops.attention import attend, defaults
 from kernels.ops.attention.attend import Attention
 from kernels.ops.attention.loops import loops, loops_params
@@ -17,7 +16,7 @@ from kernels.ops.attention.workgroup import (
     workgroup_needs,
     workgroup_params,
 )
-from kernels.ops.op import Op, Operand, Variant, fitting
+from kernels.ops.op import Op, Operand, Variant
 from kernels.ops.spec import Spec
 
 
@@ -30,12 +29,8 @@ def attention_op(
     """An op from the Attention of its workloads (`build`). inputs: the operands after those that are written.
     row_nbytes: bytes of one position in the caches."""
 
-    def known(w: Workload) -> Attention:
-        attend.check(w)
-        return build(w)
-
     def variants(w: Workload) -> dict[str, Variant]:
-        known(w)
+        build(w)
         return {
             "plain": Variant(lambda w, p, args, _: loops(w, build(w), p, args), lambda w: loops_params(build(w))),
             "solo": Variant(
@@ -57,18 +52,22 @@ def attention_op(
             ),
         }
 
-    def default_schedules(w: Workload, device: str) -> tuple[Schedule, ...]:
-        return defaults.default_schedules(w, known(w), fitting(variants(w), w, backends.find(device)), device)
+    def products(w: Workload) -> int:
+        a = build(w)
+        return w.m * a.heads * a.seen * (a.head_dim + a.value_dim)
+
+    def nbytes(w: Workload) -> int:
+        a = build(w)
+        return a.seen * row_nbytes(a) + 4 * w.n * a.splits
 
     return Op(
-        name=spec.op,
         spec=spec,
         variants=variants,
-        operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
-        heuristic_baselines=lambda w: defaults.heuristic_baselines(known(w)),
-        default_schedules=default_schedules,
+        operands=lambda w: (*attend.outputs(w, build(w)), *inputs(w, build(w))),
+        heuristic_baselines=lambda w: defaults.heuristic_baselines(build(w)),
+        default_schedules=lambda w, variants, device: defaults.default_schedules(w, build(w), variants, device),
         module=build.__module__,
-        products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
-        variables=lambda w: (known(w).variable,),
-        nbytes=lambda w: known(w).seen * row_nbytes(known(w)) + 4 * w.n * known(w).splits,
+        products=products,
+        variables=lambda w: (build(w).variable,),
+        nbytes=nbytes,
     )

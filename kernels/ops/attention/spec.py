@@ -18,6 +18,8 @@ MAX_SPLITS = 256
 class Attention(Spec):
     """What all have in common."""
 
+    format: ClassVar[str] = "F16"  # that of the caches
+
     def check_sizes(self, w: Workload, heads: int, kv_heads: int, ctx: int, max_ctx: int) -> None:
         if heads % kv_heads:
             raise self.refuse("kv_heads divides heads")
@@ -49,11 +51,6 @@ class Flash(Attention):
     sinks: bool = False
     softcap: float | None = None
     scale: float = 1.0
-
-    @property
-    def format(self) -> str:
-        """The caches'."""
-        return "F16"
 
     @property
     def n(self) -> int:
@@ -113,6 +110,7 @@ class Mla(Attention):
     """Latent attention in absorbed form over a cache [max_ctx, kv_lora + rope_dim], which every head reads. scale: of
     q.k."""
 
+    kv_heads: ClassVar[int] = 1
     heads: int
     kv_lora: int
     rope_dim: int
@@ -121,21 +119,12 @@ class Mla(Attention):
     scale: float = 1.0
 
     @property
-    def format(self) -> str:
-        """The cache's."""
-        return "F16"
-
-    @property
     def n(self) -> int:
         return self.heads * self.kv_lora
 
     @property
     def k(self) -> int:
         return self.row
-
-    @property
-    def kv_heads(self) -> int:
-        return 1
 
     @property
     def v_head_dim(self) -> int:
@@ -189,14 +178,10 @@ class FlashCombine(Spec):
     """Puts together what attention found in each of `splits` runs: parts [splits, heads, v_head_dim]."""
 
     op: ClassVar[str] = "flash_combine"
+    format: ClassVar[str] = "F32"  # that of the parts
     heads: int
     v_head_dim: int
     splits: int
-
-    @property
-    def format(self) -> str:
-        """That of the parts."""
-        return "F32"
 
     @property
     def n(self) -> int:

@@ -13,13 +13,11 @@ from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, quant_value
 from kernels.ops.embed import defaults
 from kernels.ops.embed.spec import Embed
-from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import chunk_words, is_unquantized, unquantized_weight, weight_operands
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
 
 
 def _check(w: Workload) -> None:
-    epilogue.check(w, ("none",))
     Embed.from_workload(w)
     get_format(w.format).blocks(w.k)
 
@@ -81,12 +79,11 @@ def _nbytes(w: Workload) -> int:
 
 
 OP = Op(
-    name="embed",
     spec=Embed,
     variants=_variants,
     operands=_operands,
     heuristic_baselines=lambda w: (Schedule("words", (("words", 1),), None),),
-    default_schedules=lambda w, device: defaults.default_schedules(device, "1" if is_unquantized(w.format) else "3"),
+    default_schedules=defaults.embed,
     module=__name__,
     products=lambda w: w.m * w.k,
     formats=lambda w: (w.format,),

@@ -16,6 +16,7 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.formats.unpack import float32
 from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.kit.loops import index as constant
 from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.row_op import row_op
@@ -25,13 +26,13 @@ from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
 def _matrix(args: Args, index: Index) -> UOp:
     """The expert of (token, slot)."""
     if "ids" not in args:
-        return UOp.const(0, dtypes.weakint)
+        return constant(0)
     return args["ids"][_chosen(index)].cast(dtypes.weakint)
 
 
 def _chosen(index: Index) -> tuple[UOp, UOp]:
     """(token, slot); there is no loop over slots where a token uses one."""
-    return index[0], index[1] if len(index) > 1 else UOp.const(0, dtypes.weakint)
+    return index[0], index[1] if len(index) > 1 else constant(0)
 
 
 def _bias(s: ExpertLinear, args: Args, name: str, index: Index, row: UOp) -> UOp | None:
@@ -47,7 +48,7 @@ def row_dot(w: Workload) -> RowDot:
 
 
 def _gate_up(w: Workload, s: ExpertLinear) -> RowDot:
-    epilogue.check(w, ("none",))
+    epilogue.check(w, "none")
     act = epilogue.ACTIVATIONS[s.act]
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
@@ -60,7 +61,7 @@ def _gate_up(w: Workload, s: ExpertLinear) -> RowDot:
 
 
 def _down(w: Workload, s: ExpertLinear) -> RowDot:
-    epilogue.check(w, ("none", "add"))
+    epilogue.check(w, "none", "add")
 
     def x(args: Args, index: Index, column: UOp) -> UOp:
         at = _chosen(index)
@@ -69,7 +70,7 @@ def _down(w: Workload, s: ExpertLinear) -> RowDot:
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         value = sums[0]
         for slot in range(s.used):
-            at = (index[0], UOp.const(slot, dtypes.weakint))
+            at = (index[0], constant(slot))
             if (bias := _bias(s, args, "down_bias", at, row)) is not None:
                 value = value + args["probs"][at] * bias
         return epilogue.store(w, args, index[0], row, value)

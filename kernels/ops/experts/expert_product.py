@@ -37,7 +37,7 @@ def _within(number: UOp, count: int) -> UOp:
 def row_dot(w: Workload) -> RowDot:
     """Loops: place in the tile, tile. Raises KernelError for a spec, a dtype or an epilogue without kernels,
     FormatError for a k that does not fit."""
-    epilogue.check(w, ("none", "bias", "gate", "bias_gate"))
+    epilogue.check(w, "none", "bias", "gate", "bias_gate")
     t, shares, act = Tiles.of(w), _shares(w), ExpertProduct.from_workload(w).act
     get_format(w.format).blocks(w.k)
 

@@ -18,7 +18,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Varian
 
 def _used(w: Workload) -> int:
     """Raises KernelError for what there is no kernel for."""
-    epilogue.check(w, ("none", "add"))
+    epilogue.check(w, "none", "add")
     return ExpertSum.from_workload(w).used
 
 
@@ -45,12 +45,11 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 OP = Op(
-    name="expert_sum",
     spec=ExpertSum,
     variants=_variants,
     operands=_operands,
     heuristic_baselines=lambda w: (Schedule("plain", (), None),),
-    default_schedules=lambda w, device: defaults.expert_sum(device),
+    default_schedules=defaults.expert_sum,
     module=__name__,
     products=lambda w: w.m * w.n * _used(w),
 )

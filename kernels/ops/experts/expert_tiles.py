@@ -22,7 +22,6 @@ from db.records import Schedule, Workload
 from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, ExpertTiles
 from kernels.ops.kit.loops import loop, reduce_add, reduce_max
-from kernels.ops.linear import epilogue
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 _MANY = 256
@@ -56,14 +55,8 @@ class Tiles:
         return Tiles(w.m, s.experts, s.used)
 
 
-def _sorting(w: Workload) -> Tiles:
-    t = Tiles.of(w)
-    epilogue.check(w, ("none",))
-    return t
-
-
 def _places(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    t = _sorting(w)
+    t = Tiles.of(w)
     pair, other = UOp.range(t.pairs, 0), loop(t.pairs, 1)
     expert, its = args["ids"][pair], args["ids"][other]
     below = reduce_add((its < expert).cast(dtypes.int32), other)
@@ -72,7 +65,7 @@ def _places(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 
 def _tiles(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    t = _sorting(w)
+    t = Tiles.of(w)
     place, pair = UOp.range(t.count * t.size, 0), loop(t.pairs, 1)
     here = args["places"][pair].eq(place.cast(dtypes.int32))
     found = reduce_max(here.where(pair.cast(dtypes.int32), -1), pair)
@@ -89,22 +82,21 @@ def _op(
     """From an operand of the pairs to one of so many results."""
 
     def variants(w: Workload) -> dict[str, Variant]:
-        _sorting(w)
+        Tiles.of(w)
         return {"plain": Variant(build, lambda w: ({},))}
 
     def operands(w: Workload) -> tuple[Operand, ...]:
-        t, int32 = _sorting(w), DTYPES["int32"]
+        t, int32 = Tiles.of(w), DTYPES["int32"]
         return Operand(out, (size(t),), int32, OUT), Operand(given, (t.pairs,), int32, INPUT)
 
     return Op(
-        name=spec.op,
         spec=spec,
         variants=variants,
         operands=operands,
         heuristic_baselines=lambda w: (Schedule("plain", (), None),),
-        default_schedules=lambda w, device: defaults.sorting(device),
+        default_schedules=defaults.sorting,
         module=__name__,
-        products=lambda w: size(t := _sorting(w)) * t.pairs,
+        products=lambda w: size(t := Tiles.of(w)) * t.pairs,
     )
 
 

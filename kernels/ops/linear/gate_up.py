@@ -24,7 +24,6 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for a dtype, an activation or an epilogue without kernels, FormatError for a format or a k
     that does not fit."""
-    epilogue.check(w, ("none",))
     s = GateUp.from_workload(w)
     for format in (s.format, s.up):
         get_format(format).blocks(w.k)

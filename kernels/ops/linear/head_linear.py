@@ -13,7 +13,7 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.formats.unpack import float32
-from kernels.ops.linear import epilogue, tensor_core
+from kernels.ops.linear import tensor_core
 from kernels.ops.linear.dot import Index, RowDot, Weight, weight_operands
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import HeadLinear
@@ -22,9 +22,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for heads, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
-    epilogue.check(w, ("none",))
     get_format(w.format).blocks(w.k)
-
     s = HeadLinear.from_workload(w)
 
     def x(args: Args, index: Index, column: UOp) -> UOp:

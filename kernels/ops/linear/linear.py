@@ -18,7 +18,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for a dtype or an epilogue without kernels, FormatError for a format or a k that does not
     fit."""
-    epilogue.check(w)
+    epilogue.check(w, *epilogue.EPILOGUES)
     get_format(w.format).blocks(w.k)
     act = Linear.from_workload(w).act
 

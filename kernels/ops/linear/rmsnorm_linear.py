@@ -32,7 +32,7 @@ def _weights(s: RmsNormLinear) -> tuple[Weight, ...]:
 
 def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for parts, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
-    epilogue.check(w, ("none", "bias"))
+    epilogue.check(w, "none", "bias")
     s = RmsNormLinear.from_workload(w)
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from db.records import Schedule, Workload
-from kernels import backends
+from db.records import Workload
 from kernels.ops.linear import defaults, warp
 from kernels.ops.linear.defaults import Variants
 from kernels.ops.linear.dot import RowDot, is_unquantized
 from kernels.ops.linear.loops import loops, row_params
-from kernels.ops.op import Op, Operand, Params, Variant, fitting
+from kernels.ops.op import Op, Operand, Params, Variant
 from kernels.ops.spec import Spec
 
 
-def row_variants(build: Callable[[Workload], RowDot]) -> Callable[[Workload], dict[str, Variant]]:
-    """The variants of an op. `build` makes the RowDot of a workload, or raises KernelError or FormatError where there
-    is no kernel for it."""
+def row_op(
+    spec: type[Spec],
+    build: Callable[[Workload], RowDot],
+    operands: Callable[[Workload], tuple[Operand, ...]],
+    products: Callable[[Workload], int],
+    more: Variants = MappingProxyType({}),
+    nbytes: Callable[[Workload], int] | None = None,
+    tolerances: Mapping[tuple[str, str], float] = MappingProxyType({}),
+) -> Op:
+    """An op whose kernels are each described by a RowDot. `build` makes that of a workload, or raises KernelError or
+    FormatError where there is no kernel for it. more: variants besides those that every such op has."""
 
     def params(w: Workload) -> tuple[Params, ...]:
         r = build(w)
@@ -32,41 +39,19 @@ def row_variants(build: Callable[[Workload], RowDot]) -> Callable[[Workload], di
             lambda w, p: warp.warp_needs(build(w), p),
             schedulable=False,
         ),
+        **more,
     }
 
     def variants(w: Workload) -> dict[str, Variant]:
         unblocked = all(map(is_unquantized, build(w).formats))
         return {name: v for name, v in table.items() if not (unblocked and name == "factored")}
 
-    return variants
-
-
-def row_op(
-    spec: type[Spec],
-    build: Callable[[Workload], RowDot],
-    operands: Callable[[Workload], tuple[Operand, ...]],
-    products: Callable[[Workload], int],
-    more: Variants = MappingProxyType({}),
-    nbytes: Callable[[Workload], int] | None = None,
-    tolerances: Mapping[tuple[str, str], float] = MappingProxyType({}),
-) -> Op:
-    """An op from the RowDot of its workloads (`build`, see `row_variants`). more: variants beside those that every such
-    op has."""
-    shared = row_variants(build)
-
-    def found(w: Workload) -> dict[str, Variant]:
-        return shared(w) | dict(more)
-
-    def default_schedules(w: Workload, device: str) -> tuple[Schedule, ...]:
-        return defaults.default_schedules(w, build(w), fitting(found(w), w, backends.find(device)), device)
-
     return Op(
-        name=spec.op,
         spec=spec,
-        variants=found,
+        variants=variants,
         operands=operands,
-        heuristic_baselines=lambda w: defaults.heuristic_baselines(w, found(w)),
-        default_schedules=default_schedules,
+        heuristic_baselines=lambda w: defaults.heuristic_baselines(w, variants(w)),
+        default_schedules=lambda w, variants, device: defaults.default_schedules(w, build(w), variants, device),
         module=build.__module__,
         products=products,
         formats=lambda w: build(w).formats,

@@ -8,17 +8,16 @@ from db.records import Opt, Schedule, Workload
 from kernels import backends
 from kernels.ops.kit.nearest import nearest
 from kernels.ops.kit.warp import WARP
+from kernels.ops.norm.spec import RmsNorm
 from kernels.ops.op import Variant
 
 
-def default_schedules(w: Workload, width: int, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
-    """The default schedules, best first. width: columns of a norm. variants: those that the backend has parameters for.
-
-    On a GPU a workgroup normalises a row, with so many threads that each has about 8 columns: a launch this small
+def rmsnorm(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
+    """On a GPU a workgroup normalises a row, with so many threads that each has about 8 columns: a launch this small
     mostly waits. On a CPU 16 sums side by side fill the vector registers. The last schedule has no opts and applies
     everywhere.
     """
-    found = []
+    width, found = w.n // RmsNorm.from_workload(w).heads, []
     if "warp" in variants:
         params = nearest(variants["warp"].params(w), warps=max(width // (8 * WARP), 1), words=4)
         found.append(Schedule("warp", params, ()))

@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from tinygrad import UOp
 
 from db.records import Schedule, Workload
-from kernels import backends
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import loop, reduce_add, total
 from kernels.ops.kit.warp import WARP, warp_sum
 from kernels.ops.kit.workgroup import Workgroup, shared_items
-from kernels.ops.linear import epilogue
 from kernels.ops.linear.loops import ACCUMULATORS
 from kernels.ops.norm import defaults
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant, fitting
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.tinygrad.uops import AxisType, Ops
 
 _MAX_COLUMNS = 32  # columns of a row that a lane keeps in registers
@@ -44,7 +42,6 @@ class _Norm:
     @staticmethod
     def of(w: Workload) -> _Norm:
         """Raises KernelError for what there is no kernel for."""
-        epilogue.check(w, ("none",))
         s = RmsNorm.from_workload(w)
         return _Norm(w, w.m * s.heads, w.n // s.heads, s.heads, s.eps)
 
@@ -170,14 +167,11 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 def _op(spec: type[RmsNorm]) -> Op:
     return Op(
-        name=spec.op,
         spec=spec,
         variants=_variants,
         operands=_operands,
         heuristic_baselines=lambda w: (Schedule("plain", (("lanes", 1),), None),),
-        default_schedules=lambda w, device: defaults.default_schedules(
-            w, _Norm.of(w).width, fitting(_variants(w), w, backends.find(device)), device
-        ),
+        default_schedules=defaults.rmsnorm,
         module=__name__,
         products=lambda w: 2 * w.m * w.n,
     )

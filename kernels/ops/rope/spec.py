@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from db.records import Workload
 from kernels.ops.spec import Spec
@@ -13,7 +13,15 @@ MODES = ("neox", "interleaved", "none")
 
 
 class CacheStore(Spec):
-    """What both have in common."""
+    """What both have in common. `n` and `k` are the columns of a token that are read or written."""
+
+    format: ClassVar[str] = "F16"  # that of the caches
+    max_ctx: int
+
+    @property
+    def k(self) -> int:
+        spec: Any = self
+        return int(spec.n)
 
     def check_rotation(self, mode: str, rope_dim: int, columns: int) -> None:
         """Raises KernelError for a mode that there is not, or a size that does not fit."""
@@ -41,18 +49,9 @@ class RopeCacheStore(CacheStore):
     eps: float | None = None
 
     @property
-    def format(self) -> str:
-        """The caches'."""
-        return "F16"
-
-    @property
     def n(self) -> int:
         """Columns of a token's q, k and v."""
         return self.heads * self.head_dim + self.kv_heads * (self.head_dim + self.v_head_dim)
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         self.positive("heads", "kv_heads", "head_dim", "v_head_dim", "eps")
@@ -82,18 +81,9 @@ class MlaCacheStore(CacheStore):
     mode: str = "interleaved"
 
     @property
-    def format(self) -> str:
-        """The cache's."""
-        return "F16"
-
-    @property
     def n(self) -> int:
         """Columns that are written for a token."""
         return (self.heads + 1) * self.rope_dim + self.kv_lora
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         self.positive("heads", "kv_lora", "eps")

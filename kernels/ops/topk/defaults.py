@@ -8,10 +8,8 @@ from db.records import Opt, Schedule, Workload
 from kernels.ops.op import Variant
 
 
-def default_schedules(w: Workload, variants: Mapping[str, Variant]) -> tuple[Schedule, ...]:
-    """The default schedules, best first. variants: those that the backend has parameters for.
-
-    A warp agrees in a few shuffles, without a barrier. Without shuffles a workgroup has a thread for each expert. A
+def topk(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
+    """A warp agrees in a few shuffles, without a barrier. Without shuffles a workgroup has a thread for each expert. A
     single thread comes last, since it applies everywhere.
     """
     found = []

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
+from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import index, loop, reduce_add, reduce_max
-from kernels.ops.op import Args
-from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.ops.op import Args, Params
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
+from kernels.ops.topk.spec import TopK
 
 Place = tuple[UOp, UOp]
 """An expert: its group and its number in the group."""
@@ -21,7 +23,7 @@ Place = tuple[UOp, UOp]
 class _Choice:
     """Scores and ranks of one token's experts."""
 
-    def __init__(self, r: Routing, args: Args, token: UOp) -> None:
+    def __init__(self, r: TopK, args: Args, token: UOp) -> None:
         self._r, self._args, self._token, self._allot = r, args, token, Allotter()
         if r.gating == "softmax":
             g, i = self.loops()
@@ -50,7 +52,7 @@ class _Choice:
         if self._r.by_logit:
             return clean(self.logit(place))
         value = self.probability(place)
-        return clean(value + self._args["bias"][self.id(place)] if self._r.biased else value)
+        return clean(value + self._args["bias"][self.id(place)] if self._r.bias else value)
 
     def _group_score(self, group: UOp) -> UOp:
         """The sum of the two best scores of a group."""
@@ -81,8 +83,9 @@ class _Choice:
         return own.where(reduce_add(taken.where(count, 0), group), self._r.used)
 
 
-def pairs(r: Routing, args: Args) -> UOp:
-    token, slot = UOp.range(r.tokens, 0), UOp.range(r.used, 1)
+def pairs(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    r = TopK.from_workload(w)
+    token, slot = UOp.range(w.m, 0), UOp.range(r.used, 1)
     choice = _Choice(r, args, token)
     top = UOp.const(0.0, dtypes.float32)
     if r.gating == "softmax_weight":

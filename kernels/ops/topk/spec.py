@@ -41,7 +41,7 @@ class TopK(ActivationSpec):
 
     @property
     def by_logit(self) -> bool:
-        """The choice needs no probability: the larger the logit, the larger it is."""
+        """Whether experts can be chosen by logit: probabilities are in the same order."""
         return not self.bias and self.groups == 1
 
     def check(self, w: Workload) -> None:

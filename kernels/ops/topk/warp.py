@@ -5,36 +5,40 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
+from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.loops import largest, total
 from kernels.ops.kit.warp import BITS, WARP, across, other_lane, warp_sum
 from kernels.ops.op import Args, Params
-from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
+from kernels.ops.topk.spec import TopK
 from kernels.tinygrad.uops import AxisType
 
 _ABSENT = 2.0**24  # an id that comes after all others; ids are float32, as shuffles are written for that
 
 
-def warp_params(r: Routing) -> tuple[Params, ...]:
+def warp_params(w: Workload) -> tuple[Params, ...]:
     """`warps` of a workgroup, with one token each. No parameters where groups of experts would be spread over lanes, or
     where the rounds, which are written out, would be too much code."""
+    r = TopK.from_workload(w)
     if r.groups > 1 or -(-r.experts // WARP) * r.used > 160:
         return ()
-    return tuple({"warps": warps} for warps in (1, 4, 2, 8) if warps <= r.tokens)
+    return tuple({"warps": warps} for warps in (1, 4, 2, 8) if warps <= w.m)
 
 
-def warp_needs(params: Params) -> Needs:
+def warp_needs(w: Workload, params: Params) -> Needs:
     return Needs(WARP * params["warps"], warp=WARP)
 
 
-def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
-    block = UOp.range(-(-r.tokens // params["warps"]), 0, AxisType.GLOBAL)
+def warp(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    r = TopK.from_workload(w)
+    block = UOp.range(-(-w.m // params["warps"]), 0, AxisType.GLOBAL)
     member = UOp.range(params["warps"], 1, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
     place = block * params["warps"] + member
     # tokens beyond the end are clamped to the last one, whose experts are then not stored again
-    token = place if r.tokens % params["warps"] == 0 else place.minimum(r.tokens - 1)
+    token = place if w.m % params["warps"] == 0 else place.minimum(w.m - 1)
 
     def logit(expert: UOp) -> UOp:
         return float32(args["logits"][token, expert].load())
@@ -57,7 +61,7 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
 
     scores = []
     for i, value in enumerate(logits):
-        if r.biased:
+        if r.bias:
             value = weight(value) + args["bias"][(lane + i * WARP).minimum(r.experts - 1)]
         scores.append(real[i].where(clean(value), NEVER))
 
@@ -82,7 +86,7 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
         value = weight(found)
     if r.norm or r.gating == "softmax_weight":
         value = value / warp_sum(chosen.where(value, 0.0), device).maximum(SMALLEST_SUM)
-    stored = chosen if r.tokens % params["warps"] == 0 else chosen & (place < r.tokens)
+    stored = chosen if w.m % params["warps"] == 0 else chosen & (place < w.m)
     slot = lane.minimum(r.used - 1).valid(stored)
     return UOp.group(
         args["ids"][token, slot].store(own.cast(dtypes.int32)), args["probs"][token, slot].store(value * r.scale)

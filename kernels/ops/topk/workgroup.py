@@ -4,49 +4,56 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
+from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import index
 from kernels.ops.kit.workgroup import Workgroup, shared_items
 from kernels.ops.op import Args, Params
-from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
+from kernels.ops.topk.spec import TopK
 from kernels.tinygrad.uops import AxisType, Ops
 
 
-def workgroup_params(r: Routing) -> tuple[Params, ...]:
+def workgroup_params(w: Workload) -> tuple[Params, ...]:
     """`threads` of a workgroup: at least 32, and less than twice as many as there are experts."""
-    return tuple(
-        {"threads": threads} for threads in (256, 128, 64, 32, 512) if threads < 2 * r.experts or threads == 32
-    )
+    return tuple({"threads": n} for n in (256, 128, 64, 32, 512) if n < 2 * w.n or n == 32)
 
 
-def workgroup_needs(r: Routing, params: Params) -> Needs:
+def workgroup_needs(w: Workload, params: Params) -> Needs:
     """Local memory holds logits and scores, parts of their maximum and sum, the sums of groups and the scores of chosen
     groups, and the chosen experts and their weights."""
+    r = TopK.from_workload(w)
     shared = 2 * shared_items(r.experts, params["threads"]) if r.gating == "softmax" else 0
     groups = r.groups + r.experts if r.groups > 1 else 0
     return Needs(params["threads"], 4 * (2 * r.experts + shared + groups + 2 * r.used + 1))
 
 
-def single_thread_params(r: Routing) -> tuple[Params, ...]:
+def single_thread_params(w: Workload) -> tuple[Params, ...]:
     """`threads` that run side by side, on devices without a grid, each for a share of the tokens."""
-    return tuple({"threads": threads} for threads in (1, 2, 4, 8, 16) if r.tokens % threads == 0)
+    return tuple({"threads": threads} for threads in (1, 2, 4, 8, 16) if w.m % threads == 0)
 
 
-def workgroup(r: Routing, params: Params, args: Args) -> UOp:
-    token = UOp.range(r.tokens, 0, AxisType.GLOBAL)
+def workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    token = UOp.range(w.m, 0, AxisType.GLOBAL)
     member = UOp.range(params["threads"], 1, AxisType.LOCAL)
-    return _choose(r, args, token, Workgroup(Allotter(), params["threads"], member, token)).end(token, member)
+    return _choose(TopK.from_workload(w), args, token, Workgroup(Allotter(), params["threads"], member, token)).end(
+        token, member
+    )
 
 
-def single_thread(r: Routing, params: Params, args: Args) -> UOp:
-    share = r.tokens // params["threads"]
+def single_thread(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    share = w.m // params["threads"]
     thread, turn = UOp.range(params["threads"], 0, AxisType.THREAD), UOp.range(share, 1, AxisType.LOOP)
-    return _choose(r, args, thread * share + turn, Workgroup(Allotter(), 1, None, thread, turn)).end(turn).end(thread)
+    return (
+        _choose(TopK.from_workload(w), args, thread * share + turn, Workgroup(Allotter(), 1, None, thread, turn))
+        .end(turn)
+        .end(thread)
+    )
 
 
-def _choose(r: Routing, args: Args, token: UOp, wg: Workgroup) -> UOp:
+def _choose(r: TopK, args: Args, token: UOp, wg: Workgroup) -> UOp:
     logits, scores = wg.array(r.experts), wg.array(r.experts)
     wg.each(r.experts, lambda i: [(logits, (i,), float32(args["logits"][token, i]))])
     if r.gating == "softmax":
@@ -60,7 +67,7 @@ def _choose(r: Routing, args: Args, token: UOp, wg: Workgroup) -> UOp:
     def score(i: UOp) -> UOp:
         if r.by_logit:
             return clean(wg.read(logits)[i])
-        return clean(weight(i) + args["bias"][i] if r.biased else weight(i))
+        return clean(weight(i) + args["bias"][i] if r.bias else weight(i))
 
     wg.each(r.experts, lambda i: [(scores, (i,), score(i))])
     if r.groups > 1:
@@ -104,7 +111,7 @@ def _choose(r: Routing, args: Args, token: UOp, wg: Workgroup) -> UOp:
     return UOp.group(*wg.now)
 
 
-def _only_chosen_groups(r: Routing, wg: Workgroup, scores: UOp) -> UOp:
+def _only_chosen_groups(r: TopK, wg: Workgroup, scores: UOp) -> UOp:
     """The scores, with NEVER for experts outside the best `used_groups` groups."""
     size, sums, seen = r.group_size, wg.array(r.groups), wg.array(r.experts)
 
