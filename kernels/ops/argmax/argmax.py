@@ -18,7 +18,7 @@ from kernels.formats.unpack import float32
 from kernels.ops.argmax import defaults
 from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.kit.allot import Allotter
-from kernels.ops.kit.loops import index, loop, reduce_max
+from kernels.ops.kit.loops import constant, loop, reduce_max
 from kernels.ops.kit.workgroup import PARTS, Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 from kernels.ops.topk.routing import NEVER, before, clean
@@ -41,7 +41,7 @@ def _loops(w: Workload, params: Params, args: Args, device: str) -> UOp:
         column = second * accumulators + i
         remain = (w.n - column).cast(dtypes.int32)
         left = left.maximum(reduce_max(_logit(args, row, column).eq(top).where(remain, 0), second))
-    return args["out"][row, index(0)].store(w.n - left).end(row)
+    return args["out"][row, constant(0)].store(w.n - left).end(row)
 
 
 def _workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
@@ -85,7 +85,7 @@ def _workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
         return [(part_values, (p,), top), (part_ids, (p,), id_)]
 
     wg.each(parts, part)
-    wg.each(1, lambda i: [(args["out"], (row, i), first(part_values, part_ids, index(0), parts)[1])])
+    wg.each(1, lambda i: [(args["out"], (row, i), first(part_values, part_ids, constant(0), parts)[1])])
     return UOp.group(*wg.now).end(row, member)
 
 

@@ -21,7 +21,7 @@ from tinygrad import UOp, dtypes
 
 from db.records import Workload
 from kernels.formats.unpack import float32
-from kernels.ops.kit.loops import index
+from kernels.ops.kit.loops import constant
 from kernels.ops.op import DTYPES, OUT, START, Args, Operand, Variable
 from kernels.tinygrad.uops import AxisType
 
@@ -123,7 +123,7 @@ class Span:
     def _first(self, token: UOp) -> UOp:
         """The first position that a token sees."""
         start: UOp = (self.a.variable.uop + token - (self.a.window - 1)).maximum(0)
-        return start if self.a.window else index(0)
+        return start if self.a.window else constant(0)
 
     @property
     def _last(self) -> UOp:
@@ -145,10 +145,10 @@ class Span:
         a = self.a
         longest = -(-min(a.max_ctx, a.window + self.tokens - 1 if a.window else a.max_ctx) // a.splits)
         if longest <= step:
-            return index(0), ()
+            return constant(0), ()
         length = self._length
         if self.alike and a.prefill:
-            length = index(0) + longest if a.window else a.variable.uop + a.tokens
+            length = constant(0) + longest if a.window else a.variable.uop + a.tokens
         turn = UOp.range((length + (step - 1)) // step, number, AxisType.REDUCE)
         return turn, (turn,)
 
@@ -172,8 +172,8 @@ def chance(score: UOp, top: UOp) -> UOp:
 
 
 def outputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
-    """Of one token out [splits, heads, value_dim], the weighted mean of each run, and lse [splits, heads], log2 of its
-    denominator; of many out [tokens, heads, value_dim]."""
+    """For one token: out [splits, heads, value_dim], the weighted mean of each run, and lse [splits, heads], log2 of
+    its denominator. For a prompt: out [tokens, heads, value_dim]."""
     out = Operand("out", (a.tokens if a.prefill else a.splits, a.heads, a.value_dim), DTYPES[w.out_dtype], OUT)
     return (out,) if a.prefill else (out, Operand("lse", (a.splits, a.heads), dtypes.float32, OUT))
 
@@ -193,5 +193,5 @@ def queries(a: Attention, most: int) -> Iterator[tuple[dict[str, int], int]]:
 
 def span(a: Attention, outer: UOp, tokens: int, alike: bool = False) -> Span:
     """The span of a workgroup. outer: its split, or in a prompt its run of tokens."""
-    none = index(0)
+    none = constant(0)
     return Span(a, none, outer * tokens, tokens, alike) if a.prefill else Span(a, outer, none, 1)

@@ -11,7 +11,7 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.ops.attention.attend import Attention, Span, chance, divisors
-from kernels.ops.kit.loops import index, loop, reduce_add, reduce_max
+from kernels.ops.kit.loops import constant, loop, reduce_add, reduce_max
 from kernels.ops.op import DTYPES, Args, Params
 
 
@@ -25,7 +25,7 @@ def loops(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     Second pass: 6 and 7 positions, 8 dot product."""
     columns, rows = params["columns"], params["rows"]
     outer, head = UOp.range(a.tokens if a.prefill else a.splits, 0), UOp.range(a.heads, 1)
-    part, none = UOp.range(a.value_dim // columns, 2), index(0)
+    part, none = UOp.range(a.value_dim // columns, 2), constant(0)
     split, token = (none, outer) if a.prefill else (outer, none)
     span, kv_head = Span(a, split, none, a.tokens), head // a.group
 

@@ -1,6 +1,6 @@
 """`embed`: out[m, k] = rows ids[m] of a packed weight [n, k], dequantised, times `scale`.
 
-Only the rows that are asked for are read; an id that is no row is taken for the nearest that is one. Loops for opts to
+Only the rows that are asked for are read. An id beyond the rows is clamped to the first or the last. Loops for opts to
 schedule: 0 token, 1 block, 2 chunk, 3 the step of `words` words.
 """
 
@@ -73,7 +73,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 def _nbytes(w: Workload) -> int:
-    """The rows that are asked for, and everything else once."""
+    """Bytes of the rows that are asked for, and of every other operand."""
     written = sum(o.nbytes for o in _operands(w) if o.role != WEIGHT)
     return written + min(w.m, w.n) * get_format(w.format).row_nbytes(w.k)
 

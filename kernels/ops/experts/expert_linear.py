@@ -1,6 +1,6 @@
-"""`expert_linear`: a mixture of experts' linears, whose experts are chosen on the device: ids int32 [m, used].
+"""`expert_linear`: the linears of a mixture of experts. The experts were chosen on the device: ids int32 [m, used].
 
-Weights are stacked, [experts, n, k], and stay where they are: a row's address is computed from its expert's id.
+Weights are stacked, [experts, n, k]. They are not gathered: the address of a row is computed from the id of its expert.
     gate_up   out[m, used, n] = act(W_gate[id] x) * (W_up[id] x), for x[m, k]
     down      out[m, n] = sum over used of probs[m, used] * (W[id] x[m, used]), for x[m, used, k]: the routing weights
               and the sum over experts in the same launch
@@ -16,7 +16,7 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.formats.unpack import float32
 from kernels.ops.experts.spec import ExpertLinear
-from kernels.ops.kit.loops import index as constant
+from kernels.ops.kit.loops import constant
 from kernels.ops.linear import epilogue
 from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.row_op import row_op
@@ -31,7 +31,7 @@ def _matrix(args: Args, index: Index) -> UOp:
 
 
 def _chosen(index: Index) -> tuple[UOp, UOp]:
-    """(token, slot); there is no loop over slots where a token uses one."""
+    """(token, slot). Where a token uses one expert there is no loop over slots."""
     return index[0], index[1] if len(index) > 1 else constant(0)
 
 
@@ -80,7 +80,7 @@ def _down(w: Workload, s: ExpertLinear) -> RowDot:
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """out, the planes of the stacked weights [experts * n, blocks, items], biases [experts, n], x, ids of more than one
-    expert, probs of `down`, then what the epilogue adds."""
+    expert, probs of `down`, then the operands of the epilogue."""
     s = ExpertLinear.from_workload(w)
     float_, x_dtype = DTYPES["float32"], DTYPES[w.x_dtype]
     return (
@@ -88,7 +88,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
         *(o for name, format in s.formats.items() for o in weight_operands(name, format, s.experts * w.n, w.k)),
         *(Operand(name, (s.experts, w.n), float_, WEIGHT) for name in s.biases),
         Operand("x", (w.m, w.k) if s.gated else (w.m, s.used, w.k), x_dtype, INPUT),
-        # nobody asks which of one expert; tinygrad 0.14's graphs bind the wrong buffers to a kernel that leaves one out
+        # with one expert no kernel would read ids; tinygrad 0.14's graphs bind wrong buffers if an argument is not used
         *((Operand("ids", (w.m, s.used), DTYPES["int32"], INPUT),) if s.experts > 1 else ()),
         *(() if s.gated else (Operand("probs", (w.m, s.used), float_, INPUT),)),
         *epilogue.operands(w),
@@ -96,7 +96,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 def _nbytes(w: Workload) -> int:
-    """The weights of the experts that are used, and everything else once."""
+    """Bytes of the weights of the experts that are used, and of every other operand."""
     s = ExpertLinear.from_workload(w)
     active = min(s.experts, w.m * s.used)
     return sum(o.nbytes * active // s.experts if o.role == WEIGHT else o.nbytes for o in _operands(w))

@@ -1,4 +1,4 @@
-"""`expert_sum`: out[m, n] = sum over slots of probs[m, used] * x[m, used, n], what a token's experts made, weighted.
+"""`expert_sum`: out[m, n] = sum over used of probs[m, used] * x[m, used, n], the weighted results of a token's experts.
 
 The epilogue `add` adds a residual. Loops for opts to schedule: 0 token, 1 column.
 """
@@ -17,7 +17,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Varian
 
 
 def _used(w: Workload) -> int:
-    """Raises KernelError for what there is no kernel for."""
+    """The number of slots. Raises KernelError for a workload without a kernel."""
     epilogue.check(w, "none", "add")
     return ExpertSum.from_workload(w).used
 

@@ -11,14 +11,14 @@ from tinygrad import UOp, dtypes
 from kernels.tinygrad.uops import AxisType, Ops
 
 
-def index(value: int) -> UOp:
-    """A constant, as an index."""
+def constant(value: int) -> UOp:
+    """A constant integer, as an index."""
     return UOp.const(value, dtypes.weakint)
 
 
 def loop(size: int, number: int, kind: AxisType = AxisType.REDUCE) -> UOp:
     """A range of that number, or the constant 0 where `size` is 1."""
-    return UOp.range(size, number, kind) if size > 1 else index(0)
+    return UOp.range(size, number, kind) if size > 1 else constant(0)
 
 
 def reduce(op: Ops, value: UOp, *loops: UOp) -> UOp:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tinygrad import UOp
 
-from kernels.ops.kit.loops import index
+from kernels.ops.kit.loops import constant
 from kernels.tinygrad.uops import Ops
 
 
@@ -19,7 +19,7 @@ def masked_element(array: UOp, indices: Sequence[UOp | int], condition: UOp | No
     row.valid(row == 3) contains no such loop; nor does column.valid(column < 2) where columns come in eights.
     """
     conditions = [] if condition is None else [condition]
-    place, flat = index(0), array
+    place, flat = constant(0), array
     for size, at in zip(array.shape, indices, strict=True):
         if isinstance(at, UOp) and at.get_idx() is not at:
             conditions.append(at.get_valid())

@@ -20,7 +20,7 @@ from kernels.ops.op import WEIGHT, Args, Operand
 WORDS = (8, 4, 2, 1)
 _LIFT = 96  # x is multiplied by 2**_LIFT at most: an x of up to 2**31 does not overflow
 Index = tuple[UOp, ...]
-"""Where in the loops beside the rows: (token,), (token, slot) ..."""
+"""The indices in the loops besides the rows: (token,), (token, slot) ..."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Weight:
 class RowDot:
     """A kernel that computes dot products over k columns, for `n` rows and every value of `loops`.
 
-    weights   whose rows are multiplied with x: a row has one sum for each weight
-    loops     sizes of the loops beside the rows: (tokens,), (tokens, slots)
+    weights   the weights whose rows are multiplied with x: a row has one sum for each weight
+    loops     the sizes of the loops besides the rows: (tokens,), (tokens, slots)
     x         (args, index, column) -> the input, float32
     store     (args, index, row, sums) -> the store of what is made of a row's sums. `sums` has one sum for each weight,
               then the sum of squares where there is one
-    matrix    (args, index) -> which matrix of n rows it is, where weights are stacked matrices
-    summed    size of a further loop, last in the index, that is summed over too
+    matrix    (args, index) -> the index of the matrix of n rows, where weights are stacked matrices
+    summed    the size of a further loop, last in the index, that is also summed over
     squares   (args, index, column) -> a value, float32, whose square is summed over the k columns
     """
 

@@ -1,8 +1,8 @@
-"""`gate_up`: out[m, n] = act(W_gate x) * (W_up x), a gated feed-forward's first half in one launch.
+"""`gate_up`: out[m, n] = act(W_gate x) * (W_up x), the first half of a gated feed-forward in one launch.
 
-See `GateUp`; where x is normalised first, the operand `norm` is [k].
-RMSNorm rides along: a row's 1/rms is one number, so it multiplies the finished sums, and the sum of squares is one more
-sum over the x that is read anyway.
+If x is normalised first (see `GateUp`), there is an operand `norm` [k]. An RMSNorm then costs little: 1/rms is one
+number for a row of x, so that it multiplies the finished sums, and the sum of squares is one more sum over the x that
+is read.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
 def row_dot(w: Workload) -> RowDot:
-    """Raises KernelError for a dtype, an activation or an epilogue without kernels, FormatError for a format or a k
-    that does not fit."""
+    """Raises KernelError for a spec or a dtype without kernels, FormatError for a format or a k that does not fit."""
     s = GateUp.from_workload(w)
     for format in (s.format, s.up):
         get_format(format).blocks(w.k)

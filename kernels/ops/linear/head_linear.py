@@ -1,7 +1,7 @@
-"""`head_linear`: out[m, heads, n] = W[heads, n, k] x[m, heads, k], one linear a head: what MLA absorbs into q and takes
-out of its attention.
+"""`head_linear`: out[m, heads, n] = W[heads, n, k] x[m, heads, k], a linear for each head. Latent attention has two:
+the products of q with k_b, and of the result with v_b.
 
-See `HeadLinear` for where the heads of x lie in its rows.
+`HeadLinear` says where the heads of x lie in its rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
 def row_dot(w: Workload) -> RowDot:
-    """Raises KernelError for heads, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
+    """Raises KernelError for a spec or a dtype without kernels, FormatError for a k that does not fit."""
     get_format(w.format).blocks(w.k)
     s = HeadLinear.from_workload(w)
 

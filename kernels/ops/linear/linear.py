@@ -1,4 +1,4 @@
-"""`linear`: out[m, n] = sum over k of x[m, k] * W[n, k], over a packed weight, with the epilogue's terms added."""
+"""`linear`: out[m, n] = sum over k of x[m, k] * W[n, k], over a packed weight, followed by the epilogue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def row_dot(w: Workload) -> RowDot:
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    """out [m, n], the weight's planes [n, blocks, items], x [m, k], then what the epilogue adds."""
+    """out [m, n], the weight's planes [n, blocks, items], x [m, k], then the operands of the epilogue."""
     return (
         Operand("out", (w.m, w.n), DTYPES[w.out_dtype], OUT),
         *weight_operands("w", w.format, w.n, w.k),

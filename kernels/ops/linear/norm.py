@@ -1,4 +1,4 @@
-"""RMSNorm as a prologue of row kernels: x * norm goes into the sums, 1/rms(x) multiplies what comes out."""
+"""RMSNorm as a prologue of row kernels: the sums are over x * norm, and the results are multiplied by 1/rms(x)."""
 
 from __future__ import annotations
 

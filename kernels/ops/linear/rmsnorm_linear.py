@@ -1,7 +1,7 @@
 """`rmsnorm_linear`: RMSNorm and all linears that take the normalised x (q, k and v of a block) in one launch.
 
-out[m, n] holds the parts of `RmsNormLinear` side by side; the operand `norm` is [k]. A row belongs to one part; of the
-others' weights nothing is loaded for it.
+out[m, n] holds the parts of `RmsNormLinear` side by side; the operand `norm` is [k]. A row belongs to one part, and
+nothing is loaded for it of the weights of other parts.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def row_dot(w: Workload) -> RowDot:
     s = RmsNormLinear.from_workload(w)
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
-        *dots, squares = sums  # all but one of them are 0
+        *dots, squares = sums  # all dots but one are 0
         return epilogue.store(w, args, index[0], row, total(dots) * inverse_rms(s.k, s.eps, squares))
 
     return RowDot(w.n, w.k, _weights(s), (w.m,), normed, store, squares=given_x)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    """out [m, n], the planes of each part, x [m, x_row], norm [k], then what the epilogue adds."""
+    """out [m, n], the planes of each part, x [m, x_row], norm [k], then the operands of the epilogue."""
     s = RmsNormLinear.from_workload(w)
     weights = [o for i, (format, n) in enumerate(s.parts) for o in weight_operands(f"w{i}", format, n, w.k)]
     return (

@@ -26,7 +26,7 @@ from kernels.backends import Needs
 from kernels.formats import get_format
 from kernels.formats.unpack import get_layout
 from kernels.ops.kit.allot import Allotter
-from kernels.ops.kit.loops import index as constant
+from kernels.ops.kit.loops import constant
 from kernels.ops.kit.warp import WARP, accumulate, warp_sum
 from kernels.ops.linear import shared_x
 from kernels.ops.linear.dot import (

@@ -31,7 +31,7 @@ _MAX_COLUMNS = 32  # columns of a row that a lane keeps in registers
 
 @dataclass(frozen=True)
 class _Norm:
-    """`rows` of `width` columns, `heads` of which are one row of x."""
+    """The norm is over `rows` rows of `width` columns, where `heads` of them are one row of x."""
 
     w: Workload
     rows: int
@@ -41,7 +41,7 @@ class _Norm:
 
     @staticmethod
     def of(w: Workload) -> _Norm:
-        """Raises KernelError for what there is no kernel for."""
+        """Raises KernelError for a workload without a kernel."""
         s = RmsNorm.from_workload(w)
         return _Norm(w, w.m * s.heads, w.n // s.heads, s.heads, s.eps)
 
@@ -52,7 +52,7 @@ class _Norm:
         return float32(args["x"][self.at(row, column)])
 
     def store(self, args: Args, row: UOp, column: UOp, value: UOp, squares: UOp) -> UOp:
-        """The store of `value`, normalised. squares: the sum of squares over its row."""
+        """The store of `value` after the norm. squares: the sum of squares over its row."""
         value = value * (squares * (1 / self.width) + self.eps).sqrt().reciprocal() * args["weight"][column]
         if self.w.op == "rmsnorm_add":
             value = float32(args["residual"][self.at(row, column)]) + value

@@ -21,8 +21,8 @@ def rope_cache_store(w: Workload, variants: Mapping[str, Variant], device: str) 
 
 
 def mla_cache_store(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
-    """Where there is local memory, 8 threads share the sum of a norm's squares, for
-    a few columns (measured on an H100)."""
+    """Where there is local memory, 8 threads share the sum of a norm's squares, for a few columns (measured on an
+    H100)."""
     group = Opt("GROUP", None, 8, "3"), Opt("LOCAL", None, 4, "2"), Opt("UPCAST", None, 4, "2")
     found = (Schedule("plain", (), group),) if backends.find(device).local_memory_nbytes else ()
     return (*found, *rope_cache_store(w, variants, device))

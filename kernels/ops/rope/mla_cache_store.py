@@ -1,7 +1,7 @@
-"""`mla_cache_store`: the rotations of latent attention and its cache's new rows, in one launch (deepseek2).
+"""`mla_cache_store`: what comes before latent attention, in one launch (deepseek2).
 
-Rotates the rotary columns of each head of q, normalises the compressed kv with kv_a_norm, rotates the shared key, and
-stores [latent | rotated key] in the cache that `mla_decode` reads.
+It rotates the rotary columns of each head of q, normalises the compressed kv with kv_a_norm, rotates the shared key,
+and stores [latent | rotated key] in the cache that `mla_decode` reads.
 
 Workload: format F16 (the cache's), n = k = heads * rope_dim + kv_lora + rope_dim (the columns that are written for a
 token), m tokens at start_pos, start_pos + 1, ...

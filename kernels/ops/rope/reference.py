@@ -1,4 +1,4 @@
-"""What the ops that rotate and store must compute, one head of one token at a time."""
+"""The references of `rope_cache_store` and `mla_cache_store`: one head of one token at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _BASE = 10000.0
 
 
 def angles(max_ctx: int, rope: int, factors: Array | None = None) -> tuple[Array, Array]:
-    """cos and sin [max_ctx, rope / 2] float32 of base 10000; `factors` divide the frequencies, as rope_freqs does."""
+    """cos and sin [max_ctx, rope / 2] float32, for the base 10000. factors: divisors of the frequencies, as in
+    rope_freqs."""
     frequencies = _BASE ** (-np.arange(0, rope, 2) / rope) / (1.0 if factors is None else factors)
     turns = np.arange(max_ctx)[:, None] * frequencies
     return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
 
 
 def rotate(row: Doubles, cos: Array, sin: Array, mode: str) -> Doubles:
-    """The first columns of a row, turned in pairs: as complex numbers, by cos + i sin."""
+    """The row with its first columns rotated: a pair is a complex number, which is multiplied by cos + i sin."""
     if mode == "none":
         return row
     half, out = len(cos), row.copy()
@@ -110,7 +111,7 @@ def _at(arrays: Mapping[str, Array], row: Doubles, mode: str, position: int) -> 
 
 
 def _tables(max_ctx: int, rope: int, mode: str, rng: np.random.Generator) -> dict[str, Array]:
-    """As llama3 has them, with factors on the frequencies."""
+    """Tables of angles with factors on the frequencies, as those of llama3."""
     if mode == "none":
         return {}
     cos, sin = angles(max_ctx, rope, rng.uniform(1, 8, rope // 2))

@@ -1,8 +1,8 @@
-"""`rope_cache_store`: from the fused q, k, v of a token: rotates q and k, and stores k and v in the caches, one launch.
+"""`rope_cache_store`: rotates q and k of each token, and stores k and v in the caches, in one launch.
 
 Workload: format F16 (that of the caches), n = k = heads * head_dim + kv_heads * (head_dim + v_head_dim) (the columns of
-a token's qkv), m tokens. With `eps` each head of q and k goes through an RMSNorm of its own first (qwen3, gemma3,
-glm4moe). The tokens are at start_pos, start_pos + 1, ...
+q, k and v of a token), m tokens at start_pos, start_pos + 1, ... With `eps` each head of q and k is normalised first,
+by an RMSNorm (qwen3, gemma3, glm4moe).
 
     q        [m, heads, head_dim]                   written
     k_cache  [kv_heads, max_ctx, head_dim] float16  the tokens' rows are written

@@ -11,7 +11,7 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.kit.allot import Allotter
-from kernels.ops.kit.loops import index, loop, reduce_add, reduce_max
+from kernels.ops.kit.loops import constant, loop, reduce_add, reduce_max
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
 from kernels.ops.topk.spec import TopK
@@ -21,7 +21,7 @@ Place = tuple[UOp, UOp]
 
 
 class _Choice:
-    """Scores and ranks of one token's experts."""
+    """Scores and ranks of the experts of one token."""
 
     def __init__(self, r: TopK, args: Args, token: UOp) -> None:
         self._r, self._args, self._token, self._allot = r, args, token, Allotter()
@@ -32,7 +32,7 @@ class _Choice:
             self._sum = reduce_add(exp(self.logit((g, i)) - self._top), g, i)
 
     def loops(self, inner: int = -1, outer: int = -1) -> Place:
-        """Over all experts."""
+        """Loops over all experts, with these numbers; a negative number means a private loop."""
         sizes = ((self._r.groups, outer), (self._r.group_size, inner))
         group, i = (self._allot.loop(size) if name < 0 else loop(size, name) for size, name in sizes)
         return group, i
@@ -102,7 +102,7 @@ def pairs(w: Workload, params: Params, args: Args, device: str) -> UOp:
     place = choice.loops(2, 12)
     rank = choice.rank(place, 3, 13)
     here = rank.eq(slot.cast(dtypes.int32))
-    found = reduce_add(here.where(choice.id(place), index(0)).cast(dtypes.int32), *place)
+    found = reduce_add(here.where(choice.id(place), constant(0)).cast(dtypes.int32), *place)
     value = reduce_add(here.where(weight(place), 0.0), *place)
     if r.norm or r.gating == "softmax_weight":
         value = value / reduce_add((rank < r.used).where(weight(place), 0.0), *place).maximum(SMALLEST_SUM)

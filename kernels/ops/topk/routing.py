@@ -1,6 +1,6 @@
-"""How experts are compared: scores, probabilities, and the order of two experts. No loops here.
+"""How experts are compared: scores, probabilities, and the order of two experts. There are no loops here.
 
-Follows llama.cpp's build_moe_ffn (src/llama-graph.cpp): a NaN counts as minus infinity, so that the chosen ids are
+This follows llama.cpp's build_moe_ffn (src/llama-graph.cpp): a NaN counts as minus infinity, so that the chosen ids are
 always `used` different experts.
 """
 
@@ -40,5 +40,6 @@ def clean(score: UOp) -> UOp:
 
 
 def before(a: UOp, a_id: UOp, b: UOp, b_id: UOp) -> UOp:
-    """Whether expert a goes before expert b: the higher score, and of equal scores the lower id. All kernels use it."""
+    """Whether expert a goes before expert b: the higher score goes first; of equal scores, the lower id. All kernels
+    use this."""
     return (a > b) | (a.eq(b) & (a_id < b_id))

@@ -1,7 +1,7 @@
 """`topk`: the experts that each token is routed to, ids int32 [m, used], and their weights, probs float32 [m, used].
 
-One launch from the router's logits [m, experts], the best expert first, of equal ones that with the lower id.
-As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
+They come from the router's logits [m, experts] in one launch. The best expert is first; of equal ones, the one with the
+lower id. llama.cpp does the same in build_moe_ffn (src/llama-graph.cpp).
 """
 
 from __future__ import annotations

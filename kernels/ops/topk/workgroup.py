@@ -8,7 +8,7 @@ from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.kit.allot import Allotter
-from kernels.ops.kit.loops import index
+from kernels.ops.kit.loops import constant
 from kernels.ops.kit.workgroup import Workgroup, shared_items
 from kernels.ops.op import Args, Params
 from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
@@ -119,7 +119,7 @@ def _only_chosen_groups(r: TopK, wg: Workgroup, scores: UOp) -> UOp:
         own = wg.read(scores)
         best = wg.over(Ops.MAX, size, lambda i: own[group * size + i])
         left = wg.over(
-            Ops.MAX, size, lambda i: own[group * size + i].eq(best).where(size - i, index(0)).cast(dtypes.int32)
+            Ops.MAX, size, lambda i: own[group * size + i].eq(best).where(size - i, constant(0)).cast(dtypes.int32)
         )
         first = (size - left).cast(dtypes.weakint)
         return best + wg.over(Ops.MAX, size, lambda i: i.ne(first).where(own[group * size + i], NEVER))

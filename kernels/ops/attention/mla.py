@@ -1,15 +1,17 @@
-"""`mla_decode`: latent attention of one token (deepseek2) in its absorbed form, parallel over the context.
+"""`mla_decode` and `mla_prefill`: latent attention (deepseek2) in its absorbed form, of one token or of a prompt.
 
-Every head attends to the same rows of a cache, [latent | rotated key]; the values are the latents themselves, so that a
-row is read once for both (DeepSeek-V2, 2024, section 2.1). What k_b does to q, and v_b to the result, are linears.
+Every head attends to the same rows of a cache, [latent | rotated key]. The values are the latents themselves, so that a
+row is read once for both (DeepSeek-V2, 2024, section 2.1). The products with k_b and v_b are ops of their own.
+`mla_decode` is parallel over the context. In `mla_prefill` each token sees the positions up to its own.
 
-Workload: format F16 (the cache's), n = heads * kv_lora, k = kv_lora + rope_dim, m = 1.
+Workload: format F16 (that of the cache), n = heads * kv_lora, k = kv_lora + rope_dim. `ctx` is the length, last token
+included, at which a schedule is tuned.
 
-    out       [splits, heads, kv_lora]      written
-    lse       [splits, heads] float32       written: log2 of each run's softmax denominator
-    q_latent  [heads, kv_lora]
-    q_rope    [heads, rope_dim]
-    cache     [max_ctx, kv_lora + rope_dim] float16; row start_pos is already that of this token
+    out       [splits, heads, kv_lora]      written; of a prompt [m, heads, kv_lora]
+    lse       [splits, heads] float32       written, not of a prompt: log2 of the softmax denominator of each split
+    q_latent  [heads, kv_lora]; of a prompt [m, heads, kv_lora]
+    q_rope    [heads, rope_dim]; of a prompt [m, heads, rope_dim]
+    cache     [max_ctx, kv_lora + rope_dim] float16; the rows from start_pos on already are those of the tokens
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
 
 def attention(w: Workload) -> Attention:
-    """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Mla`."""
+    """The Attention of a workload. KernelError for one that is no `Mla`."""
     s = Mla.from_workload(w)
     prefill, rank = isinstance(s, MlaPrefill), s.kv_lora
 
@@ -67,8 +69,8 @@ def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
 
 
 def row_nbytes(a: Attention) -> int:
-    """Of a position in the cache."""
+    """Bytes of one position in the cache."""
     return 2 * a.head_dim
 
 
-OP = attention_op(MlaDecode, attention, inputs, row_nbytes)
+mla_decode, mla_prefill = (attention_op(spec, attention, inputs, row_nbytes) for spec in (MlaDecode, MlaPrefill))

@@ -1,13 +1,17 @@
-"""`flash_decode`: attention of one token over a KV cache, parallel over the context; grouped queries share their reads.
+"""`flash_decode` and `flash_prefill`: attention over a KV cache. Query heads that share a kv head share its reads.
 
-Workload: format F16 (that of the caches), n = heads * v_head_dim, k = head_dim, m = 1.
-`max_ctx` are the rows of the caches, `ctx` is the length at which a schedule is tuned; the kernel itself serves every
-position of the Variable start_pos. With `splits` 1 the output is the result; with more, `flash_combine` makes it.
+`flash_decode` is for one token and parallel over the context: with `splits` 1 the output is the result, with more,
+`flash_combine` makes the result from the outputs. `flash_prefill` is for the m tokens of a prompt, which the cache
+already holds; each token sees the positions up to its own.
 
-    out    [splits, heads, v_head_dim]      written
-    lse    [splits, heads] float32          written: log2 of each run's softmax denominator
-    q      [heads, head_dim]
-    k      [kv_heads, max_ctx, head_dim] float16; row start_pos is already that of this token
+Workload: format F16 (that of the caches), n = heads * v_head_dim, k = head_dim. The caches have `max_ctx` rows. `ctx`
+is the length, last token included, at which a schedule is tuned; the kernel serves every value of the Variable
+start_pos.
+
+    out    [splits, heads, v_head_dim]      written; of a prompt [m, heads, v_head_dim]
+    lse    [splits, heads] float32          written, not of a prompt: log2 of the softmax denominator of each split
+    q      [heads, head_dim]; of a prompt [m, heads, head_dim]
+    k      [kv_heads, max_ctx, head_dim] float16; the rows from start_pos on already are those of the tokens
     v      [kv_heads, max_ctx, v_head_dim] float16
     sinks  [heads] float32, only with sinks
 """
@@ -26,7 +30,7 @@ from kernels.ops.op import DTYPES, INPUT, WEIGHT, Args, Operand
 
 
 def attention(w: Workload) -> Attention:
-    """What the workload asks for, of one token or of many, where q has an index more. KernelError as `Flash`."""
+    """The Attention of a workload. KernelError for one that is no `Flash`."""
     s = Flash.from_workload(w)
     prefill = isinstance(s, FlashPrefill)
 
@@ -65,8 +69,10 @@ def inputs(w: Workload, a: Attention) -> tuple[Operand, ...]:
 
 
 def row_nbytes(a: Attention) -> int:
-    """Of a position in the caches."""
+    """Bytes of one position in the caches."""
     return 2 * a.kv_heads * (a.head_dim + a.value_dim)
 
 
-OP = attention_op(FlashDecode, attention, inputs, row_nbytes)
+flash_decode, flash_prefill = (
+    attention_op(spec, attention, inputs, row_nbytes) for spec in (FlashDecode, FlashPrefill)
+)
