@@ -6,7 +6,6 @@ So a new op is one module, one reference (`kernels.ops.references`) and one line
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -89,17 +88,11 @@ class Variant:
     def on(self, w: Workload, row: Backend) -> Variant:
         """The same variant, with only those parameters for `w` that fit a backend."""
         found = tuple(p for p in self.params(w) if row.has(self.needs(w, p)))
-        return replace(self, params=functools.partial(_given, found))
+        return replace(self, params=lambda w: found)
 
 
-def _given(found: tuple[Params, ...], w: Workload) -> tuple[Params, ...]:
-    return found
-
-
-def fitting(variants: Mapping[str, Variant], w: Workload, row: Backend) -> dict[str, Variant]:
-    """The variants that have parameters for `w` on a backend, with only these parameters."""
-    found = {name: variant.on(w, row) for name, variant in variants.items()}
-    return {name: variant for name, variant in found.items() if variant.params(w)}
+def _loops_without_params(w: Workload) -> tuple[Schedule, ...]:
+    return (Schedule("plain", (), None),)
 
 
 def _no_variables(w: Workload) -> tuple[Variable, ...]:
@@ -132,10 +125,10 @@ class Op:
     spec: type[Spec]
     variants: Callable[[Workload], dict[str, Variant]]
     operands: Callable[[Workload], tuple[Operand, ...]]
-    heuristic_baselines: Callable[[Workload], tuple[Schedule, ...]]
     default_schedules: Callable[[Workload, Mapping[str, Variant], str], tuple[Schedule, ...]]
     module: str
     products: Callable[[Workload], int]
+    heuristic_baselines: Callable[[Workload], tuple[Schedule, ...]] = _loops_without_params
     variables: Callable[[Workload], tuple[Variable, ...]] = _no_variables
     formats: Callable[[Workload], tuple[str, ...]] = _no_formats
     nbytes: Callable[[Workload], int] | None = None

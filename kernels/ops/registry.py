@@ -18,7 +18,7 @@ from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
-from kernels.ops.op import KernelError, Op, Operand, Variable, Variant, fitting
+from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
 from kernels.tinygrad.renderers import Renderer, writes_c
@@ -83,7 +83,8 @@ def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
 
 @functools.lru_cache(maxsize=1024)  # looking up, checking and building a kernel ask for the same variants
 def _fitting(w: Workload, row: Backend) -> Mapping[str, Variant]:
-    return fitting(get_op(w.op).variants(w), w, row)
+    found = {name: variant.on(w, row) for name, variant in get_op(w.op).variants(w).items()}
+    return {name: variant for name, variant in found.items() if variant.params(w)}
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:

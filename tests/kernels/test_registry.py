@@ -35,7 +35,7 @@ def test_the_variants_that_the_format_allows(format):
     [
         ({"op": "convolve"}, KernelError, "no kernels for the op 'convolve'; there are linear"),
         ({"epilogue": "silu"}, KernelError, "epilogue 'silu'"),
-        ({"x_dtype": "int8"}, KernelError, "no kernel of linear takes int8"),
+        ({"x_dtype": "int8"}, KernelError, "linear takes float32 or float16, saw int8"),
         ({"out_dtype": "bfloat16"}, KernelError, "-> bfloat16"),
         ({"format": "Q1_Z"}, FormatError, "no kernels for the GGML type 'Q1_Z'"),
         ({"k": 100}, FormatError, "k=100"),

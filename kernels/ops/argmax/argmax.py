@@ -17,7 +17,6 @@ from kernels.backends import Needs
 from kernels.formats.unpack import float32
 from kernels.ops.argmax import defaults
 from kernels.ops.argmax.spec import ArgMax
-from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import constant, loop, reduce_max
 from kernels.ops.kit.workgroup import PARTS, Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
@@ -45,10 +44,11 @@ def _loops(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 
 def _workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    threads, words, allot = params["threads"], params["words"], Allotter()
+    threads, words = params["threads"], params["words"]
     row, member = UOp.range(w.m, 0, AxisType.GLOBAL), UOp.range(threads, 1, AxisType.LOCAL)
-    turn = allot.range(-(-w.n // (threads * words)))
-    best, places = allot.registers(words), allot.registers(words, dtype=dtypes.int32)
+    wg = Workgroup(threads, member, row)
+    turn = wg.allot.range(-(-w.n // (threads * words)))
+    best, places = wg.allot.registers(words), wg.allot.registers(words, dtype=dtypes.int32)
     none = [(best, UOp.const(NEVER, dtypes.float32)), (places, UOp.const(0, dtypes.int32))]
     ready = UOp.group(*[array.after(row, member)[i].store(v) for array, v in none for i in range(words)])
     stores = []
@@ -67,7 +67,7 @@ def _workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
         other, other_id = best.after(done)[i].load(), places.after(done)[i].load()
         ahead = before(other, other_id, value, id_)
         value, id_ = ahead.where(other, value), ahead.where(other_id, id_)
-    wg = Workgroup(allot, threads, member, done)
+    wg.now = (done, member)
     values, ids = wg.array(threads), wg.array(threads, dtype=dtypes.int32)
     wg.each(threads, lambda i: [(values, (i,), value), (ids, (i,), id_)])
     parts = min(PARTS, threads)

@@ -39,9 +39,9 @@ class Attention:
     """`heads` query heads share `kv_heads` heads of keys and values evenly. q and k have `head_dim` columns, v has
     `value_dim`.
 
-    prefill: it is of the `tokens` tokens of a prompt, in one split, and leaves no denominators. window: how many of the
-    last positions a token sees, 0 for all. softcap: scores become cap * tanh(score / cap), 0 for not. sinks: a logit
-    for each head joins the denominator. scale: of q.k.
+    prefill: whether it is for the `tokens` tokens of a prompt: then there is one split, and no denominator is written.
+    window: how many of the last positions a token sees, 0 for all. softcap: scores become cap * tanh(score / cap), 0
+    for no cap. sinks: a logit for each head is added to the denominator. scale: what q.k is multiplied by.
     """
 
     heads: int

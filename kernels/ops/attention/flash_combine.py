@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.ops.attention import defaults
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.kit.loops import loop, reduce_add, reduce_max
@@ -47,7 +47,6 @@ OP = Op(
     spec=FlashCombine,
     variants=_variants,
     operands=_operands,
-    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
     default_schedules=defaults.flash_combine,
     module=__name__,
     products=lambda w: 2 * w.n * w.k,

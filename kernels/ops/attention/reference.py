@@ -10,7 +10,8 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.attention.spec import Flash, FlashCombine, FlashDecode, Mla, MlaDecode
-from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
+from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.ops.linear.reference import activations
 
 _NONE = -1e30  # log2 of the softmax denominator of a run without positions
 
@@ -19,12 +20,12 @@ def draw_flash(w: Workload, rng: np.random.Generator) -> Inputs:
     """Inputs of flash_decode and of flash_prefill."""
     s = Flash.from_workload(w)
     arrays = {
-        "q": _normal(rng, (*_tokens(w), s.heads, s.head_dim), w.x_dtype),
-        "k": _normal(rng, (s.kv_heads, s.max_ctx, s.head_dim), "float16"),
-        "v": _normal(rng, (s.kv_heads, s.max_ctx, s.v_head_dim), "float16"),
+        "q": activations((*_tokens(w), s.heads, s.head_dim), w.x_dtype, rng),
+        "k": activations((s.kv_heads, s.max_ctx, s.head_dim), "float16", rng),
+        "v": activations((s.kv_heads, s.max_ctx, s.v_head_dim), "float16", rng),
     }
     if s.sinks:
-        arrays["sinks"] = _normal(rng, (s.heads,), "float32")
+        arrays["sinks"] = activations((s.heads,), "float32", rng)
     return Inputs(arrays, position=s.ctx - w.m)
 
 
@@ -42,9 +43,9 @@ def draw_mla(w: Workload, rng: np.random.Generator) -> Inputs:
     """Inputs of mla_decode and of mla_prefill."""
     s, tokens = Mla.from_workload(w), _tokens(w)
     arrays = {
-        "q_latent": _normal(rng, (*tokens, s.heads, s.kv_lora), w.x_dtype),
-        "q_rope": _normal(rng, (*tokens, s.heads, s.rope_dim), w.x_dtype),
-        "cache": _normal(rng, (s.max_ctx, s.kv_lora + s.rope_dim), "float16"),
+        "q_latent": activations((*tokens, s.heads, s.kv_lora), w.x_dtype, rng),
+        "q_rope": activations((*tokens, s.heads, s.rope_dim), w.x_dtype, rng),
+        "cache": activations((s.max_ctx, s.kv_lora + s.rope_dim), "float16", rng),
     }
     return Inputs(arrays, position=s.ctx - w.m)
 
@@ -80,12 +81,6 @@ def flash_combine(w: Workload, inputs: Inputs) -> Truths:
 
 def _tokens(w: Workload) -> tuple[int, ...]:
     return (w.m,) if w.op.endswith("prefill") else ()
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    if dtype not in ("float32", "float16"):
-        raise InputsError(f"{dtype!r}: only float32 and float16 values can be made")
-    return rng.standard_normal(shape, np.float32).astype(dtype)
 
 
 def attend_rows(

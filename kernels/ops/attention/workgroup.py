@@ -19,7 +19,6 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.backends import Needs
 from kernels.ops.attention.attend import EMPTY, Attention, Span, chance, queries, span
-from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import largest, reduce_add, reduce_max, total
 from kernels.ops.kit.workgroup import PARTS, Store, Workgroup
 from kernels.ops.op import DTYPES, Args, Params
@@ -89,7 +88,7 @@ def workgroup(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     outer = UOp.range(outers, 0, AxisType.GLOBAL)
     block = UOp.range(blocks, 1, AxisType.GLOBAL)
     member = UOp.range(params["threads"], -1, AxisType.WARP)  # WARP: any other kind would be split by // and %
-    wg = Workgroup(Allotter(), params["threads"], member, outer, block)
+    wg = Workgroup(params["threads"], member, outer, block)
     here = span(a, outer, params.get("tokens", 1))
     return _Work(w, a, params, args, wg, here, block).done().end(outer, block, member)
 
@@ -103,7 +102,7 @@ def single_thread(w: Workload, a: Attention, params: Params, args: Args) -> UOp:
     turns = UOp.range(most // threads, 1, AxisType.LOOP), UOp.range(least, 2, AxisType.LOOP)
     share = thread * (most // threads) + turns[0]
     outer, block = (share, turns[1]) if outers >= blocks else (turns[1], share)
-    wg = Workgroup(Allotter(), 1, None, thread, *turns)
+    wg = Workgroup(1, None, thread, *turns)
     here = span(a, outer, params.get("tokens", 1), alike=True)
     return _Work(w, a, params, args, wg, here, block).done().end(*turns).end(thread)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tinygrad import UOp
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import ExpertSum
@@ -48,7 +48,6 @@ OP = Op(
     spec=ExpertSum,
     variants=_variants,
     operands=_operands,
-    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
     default_schedules=defaults.expert_sum,
     module=__name__,
     products=lambda w: w.m * w.n * _used(w),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, ExpertTiles
 from kernels.ops.kit.loops import loop, reduce_add, reduce_max
@@ -98,7 +98,6 @@ def _op(
         spec=spec,
         variants=variants,
         operands=operands,
-        heuristic_baselines=lambda w: (Schedule("plain", (), None),),
         default_schedules=defaults.sorting,
         module=__name__,
         products=lambda w: size(t := Tiles.of(w)) * t.pairs,

@@ -10,7 +10,7 @@ from kernels.ops.kit.loops import loop
 from kernels.tinygrad.uops import AddrSpace, AxisType, DType
 
 FIRST_SLOT = 200  # tinygrad numbers the arrays that it adds itself from 0
-FIRST_LOOP = 100  # a kernel chooses the numbers of the loops that opts name, all of them smaller
+FIRST_LOOP = 21  # a kernel chooses smaller numbers itself; opts, and so stored schedules, name loops by their numbers
 
 
 class Allotter:

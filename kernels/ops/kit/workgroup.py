@@ -37,10 +37,11 @@ def shared_items(count: int, threads: int) -> int:
 
 class Workgroup:
     """`member` is the range of the workgroup's `threads` threads; None for a single thread, which does all the work.
-    `outside` are the loops around the work, `now` is what has been done so far."""
+    `outside` are the loops around the work, `now` is what has been done so far. `allot` is the Allotter of the
+    kernel."""
 
-    def __init__(self, allot: Allotter, threads: int, member: UOp | None, *outside: UOp) -> None:
-        self.allot, self.threads, self.member = allot, threads, member
+    def __init__(self, threads: int, member: UOp | None, *outside: UOp) -> None:
+        self.allot, self.threads, self.member = Allotter(), threads, member
         self.now: tuple[UOp, ...] = outside if member is None else (*outside, member)
         self._arrays: set[UOp] = set()
 

@@ -92,8 +92,8 @@ def loops(r: RowDot, params: Params, args: Args, device: str, factor: bool) -> U
 
 
 def _sum_of_squares(r: RowDot, args: Args, index: Index) -> UOp:
-    """A loop of its own, numbered 6. It does not depend on the row: tinygrad would put a loop that it shared with the
-    rows in two places."""
+    """The sum of squares, in a loop of its own with the number 6. It does not depend on the row: if it shared a loop
+    with the rows, tinygrad would put that loop in two places."""
     assert r.squares is not None
     size = _SQUARES if r.k % _SQUARES == 0 else 1
     step = loop(r.k // size, SQUARES_NUMBER)

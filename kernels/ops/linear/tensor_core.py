@@ -41,14 +41,7 @@ from kernels.backends import Needs, TensorCore
 from kernels.formats import get_format
 from kernels.formats.unpack import Block, get_layout, quant_value
 from kernels.ops.kit.loops import reduce_add
-from kernels.ops.linear.dot import (
-    RowDot,
-    Weight,
-    chunk_words,
-    is_unquantized,
-    stacked,
-    unquantized_weight,
-)
+from kernels.ops.linear.dot import RowDot, Weight, chunk_words, is_unquantized, stacked, unquantized_weight
 from kernels.ops.linear.loops import LOOP_NUMBERS
 from kernels.ops.op import Args, KernelError, Params, Variant
 from kernels.tinygrad.uops import AxisType

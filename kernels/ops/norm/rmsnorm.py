@@ -71,7 +71,7 @@ def _loops(w: Workload, params: Params, args: Args, device: str) -> UOp:
 def _workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
     r, threads = _Norm.of(w), params["threads"]
     row, member = UOp.range(r.rows, 0, AxisType.GLOBAL), UOp.range(threads, 1, AxisType.LOCAL)
-    wg = Workgroup(Allotter(), threads, member, row)
+    wg = Workgroup(threads, member, row)
 
     def square(column: UOp) -> UOp:
         x = r.x(args, row, column)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import DTYPES, INPUT, OUT, UPDATE, WEIGHT, Args, Op, Operand, Params, Variant
@@ -89,7 +89,6 @@ OP = Op(
     spec=RopeCacheStore,
     variants=_variants,
     operands=_operands,
-    heuristic_baselines=lambda w: (Schedule("plain", (), None),),
     default_schedules=defaults.rope_cache_store,
     module=__name__,
     products=lambda w: 2 * w.m * w.n,

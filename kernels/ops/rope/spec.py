@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.spec import Spec
+from kernels.ops.spec import ActivationSpec
 
 MODES = ("neox", "interleaved", "none")
-"""How columns are paired: i with i + rope_dim / 2 (neox), 2i with 2i + 1 (interleaved), or nothing is rotated
-(none)."""
+"""How columns are paired: i with i + rope_dim / 2 (neox), 2i with 2i + 1 (interleaved), not at all (none)."""
 
 
-class CacheStore(Spec):
-    """The base of both. `n` is the number of columns of a token that are written, and k = n."""
+class CacheStore(ActivationSpec):
+    """The base of both. `n` is the number of columns of a token."""
 
     format: ClassVar[str] = "F16"  # that of the caches
     max_ctx: int
-
-    @property
-    def k(self) -> int:
-        spec: Any = self
-        return int(spec.n)
 
     def check_rotation(self, mode: str, rope_dim: int, columns: int) -> None:
         """Raises KernelError for an unknown mode, or for a size that does not fit."""

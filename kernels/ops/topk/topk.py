@@ -12,13 +12,7 @@ from kernels.ops.topk import defaults
 from kernels.ops.topk.pairs import pairs
 from kernels.ops.topk.spec import TopK
 from kernels.ops.topk.warp import warp, warp_needs, warp_params
-from kernels.ops.topk.workgroup import (
-    single_thread,
-    single_thread_params,
-    workgroup,
-    workgroup_needs,
-    workgroup_params,
-)
+from kernels.ops.topk.workgroup import single_thread, single_thread_params, workgroup, workgroup_needs, workgroup_params
 
 
 def _variants(w: Workload) -> dict[str, Variant]:

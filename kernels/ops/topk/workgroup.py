@@ -7,7 +7,6 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.allot import Allotter
 from kernels.ops.kit.loops import constant
 from kernels.ops.kit.workgroup import Workgroup, shared_items
 from kernels.ops.op import Args, Params
@@ -38,22 +37,17 @@ def single_thread_params(w: Workload) -> tuple[Params, ...]:
 def workgroup(w: Workload, params: Params, args: Args, device: str) -> UOp:
     token = UOp.range(w.m, 0, AxisType.GLOBAL)
     member = UOp.range(params["threads"], 1, AxisType.LOCAL)
-    return _choose(TopK.from_workload(w), args, token, Workgroup(Allotter(), params["threads"], member, token)).end(
-        token, member
-    )
+    return _choose(w, args, token, Workgroup(params["threads"], member, token)).end(token, member)
 
 
 def single_thread(w: Workload, params: Params, args: Args, device: str) -> UOp:
     share = w.m // params["threads"]
     thread, turn = UOp.range(params["threads"], 0, AxisType.THREAD), UOp.range(share, 1, AxisType.LOOP)
-    return (
-        _choose(TopK.from_workload(w), args, thread * share + turn, Workgroup(Allotter(), 1, None, thread, turn))
-        .end(turn)
-        .end(thread)
-    )
+    return _choose(w, args, thread * share + turn, Workgroup(1, None, thread, turn)).end(turn).end(thread)
 
 
-def _choose(r: TopK, args: Args, token: UOp, wg: Workgroup) -> UOp:
+def _choose(w: Workload, args: Args, token: UOp, wg: Workgroup) -> UOp:
+    r = TopK.from_workload(w)
     logits, scores = wg.array(r.experts), wg.array(r.experts)
     wg.each(r.experts, lambda i: [(logits, (i,), float32(args["logits"][token, i]))])
     if r.gating == "softmax":
