@@ -25,7 +25,8 @@ from kernels.api.packed import PackedWeight
 from kernels.formats import get_format
 from kernels.formats.unpack import get_layout
 from kernels.ops import registry
-from kernels.ops.linear.dot import Step, Weight, reduce_add, step_sums
+from kernels.ops.kit.loops import reduce_add
+from kernels.ops.linear.dot import Step, Weight, step_sums
 from kernels.serve import sink
 from kernels.tinygrad.renderers import device_renderer
 

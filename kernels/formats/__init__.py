@@ -1,12 +1,13 @@
-"""GGML weight formats: block sizes and how a block's bytes are split into aligned planes. A table, no kernels.
+"""The table of GGML weight formats: the sizes of blocks, and how the bytes of a block are split into planes.
 
-Layouts are those of ggml's `block_*` structs (ggml-common.h). A block whose size is no multiple of 4 bytes would leave
-the next one misaligned, so a packed weight is kept as planes: one array a field, `[n, blocks, items]`, each read with
-whole aligned loads. Planes hold the file's bits unchanged: their total size is the file's size. Float16 fields are kept
-as uint16, since not every device can load a half; planes of them are called d or dm.
+Blocks are laid out as ggml's `block_*` structs (ggml-common.h). The sizes of many are no multiples of 4 bytes, so that
+a block would misalign the next one. A packed weight is therefore kept as planes: one array [n, blocks, items] for each
+field of the block, which is read with aligned loads. Planes hold the bits of the file unchanged, and have the same size
+in all. Fields of float16 are kept as uint16, since not every device can load a float16; these planes are called d or
+dm.
 
-A format whose quants are numbers of a codebook also has tables, the same for every weight, which a kernel takes after
-the planes. Their contents are made by `kernels.formats.unpack.tables`.
+A format whose quants are indices into a codebook also has tables, which are the same for every weight. A kernel takes
+them after the planes; `kernels.formats.unpack.tables` makes their contents.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class FormatError(AutotuneError, ValueError):
 
 @dataclass(frozen=True)
 class Plane:
-    """One field of a block: bytes [start, stop), kept as an array of `dtype`."""
+    """One field of a block: its bytes [start, stop), kept as an array of `dtype`."""
 
     name: str
     dtype: str
@@ -54,7 +55,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Format:
-    """A GGML type: `block` weights in `nbytes` bytes. `layout` names the module of `kernels.formats.unpack` for it."""
+    """A GGML type: `block` weights take `nbytes` bytes. `layout` is the module of `kernels.formats.unpack` that unpacks
+    it, or "unquantized"."""
 
     name: str
     block: int
@@ -65,16 +67,16 @@ class Format:
 
     @property
     def arrays(self) -> tuple[Plane | Table, ...]:
-        """What a kernel takes of a weight, in slot order."""
+        """The arrays of a weight that a kernel takes, in slot order."""
         return (*self.planes, *self.tables)
 
     @property
     def fields(self) -> np.dtype[np.void]:
-        """A block, with a field of plain bytes for each plane."""
+        """The dtype of a block: for each plane a field of bytes."""
         return np.dtype([(p.name, f"V{p.stop - p.start}") for p in self.planes])
 
     def blocks(self, k: int) -> int:
-        """Blocks in a row of k weights; FormatError if k is not whole blocks."""
+        """Number of blocks in a row of k weights. FormatError if k is not a multiple of the block size."""
         if k % self.block:
             raise FormatError(f"{self.name}: a row of k={k} weights is not a multiple of its block of {self.block}")
         return k // self.block
@@ -129,9 +131,9 @@ _TABLE = (
     _format("TQ1_0", 256, "ternary", ("qs", "uint32", 48), ("qh", "uint32", 4), _D),
     _format("TQ2_0", 256, "ternary", ("qs", "uint32", 64), _D),
     _format("Q1_0", 128, "ternary", _D, ("qs", "uint32", 16)),
-    _format("F32", 1, "plain", ("w", "float32", 4)),
-    _format("F16", 1, "plain", ("w", "uint16", 2)),
-    _format("BF16", 1, "plain", ("w", "uint16", 2)),
+    _format("F32", 1, "unquantized", ("w", "float32", 4)),
+    _format("F16", 1, "unquantized", ("w", "uint16", 2)),
+    _format("BF16", 1, "unquantized", ("w", "uint16", 2)),
 )
 # fmt: on
 FORMATS = {f.name: f for f in _TABLE}
@@ -161,7 +163,8 @@ def check_rows(shape: tuple[int, ...], fmt: Format, n: int, k: int) -> None:
 
 
 def split_planes(raw: npt.NDArray[np.uint8], name: str, shape: tuple[int, int]) -> tuple[npt.NDArray[np.generic], ...]:
-    """Raw rows, uint8 [n, row_nbytes], as the format's planes, each [n, blocks, items]; nothing is converted."""
+    """Raw rows, uint8 [n, row_nbytes], split into the planes of the format, each [n, blocks, items]. Nothing is
+    converted."""
     fmt, (n, k) = get_format(name), shape
     check_rows(raw.shape, fmt, n, k)
     blocks = np.ascontiguousarray(raw).view(fmt.fields)  # numpy copies a field at once, but items of it one by one

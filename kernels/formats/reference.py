@@ -1,6 +1,7 @@
-"""The slow and obvious truth: dequantise with the `gguf` package, multiply in float64. Shares no code with the kernels.
+"""The reference of all formats: weights dequantised by the `gguf` package, and products in float64. Shares no code with
+the kernels.
 
-Also makes random weights that are valid blocks of a format. Not for run time: importing gguf is slow.
+Also makes random weights that are valid blocks of a format. Not for use at run time: importing gguf is slow.
 """
 
 from __future__ import annotations
@@ -18,25 +19,26 @@ Raw = npt.NDArray[np.uint8]
 Scales = npt.NDArray[np.floating]
 
 
-# scales at the edges of float16: zeros, denormals, the largest; and an ordinary one
+# scales at the edges of float16 (zeros, denormals, the largest numbers) and an ordinary one
 EDGES = (0.0, -0.0, 2.0**-24, 1023 * 2.0**-24, 65504.0, -65504.0, 1.0)
 
 
 def random_blocks(format: str, n: int, k: int, rng: np.random.Generator) -> Raw:
-    """Random valid rows, uint8 [n, row_nbytes]: any quants, scales of about 1/100; of 16 rows one has zero, one tiny (a
-    denormal float16) and one large scales. Plain formats get normal values."""
+    """Random valid rows, uint8 [n, row_nbytes], with any quants and scales of about 1/100. Of every 16 rows one has
+    scales of zero, one has tiny scales (denormal as float16) and one has large scales. Formats without blocks get
+    normally distributed values."""
     fmt = get_format(format)
     kind = np.arange(n) % 16
     factor = np.select([kind == 3, kind == 7, kind == 11], [0.0, 1e-4, 100.0], 1.0)[:, None]
-    if fmt.layout == "plain":
-        return _plain(format, rng.standard_normal((n, k), dtype=np.float32) * factor)
+    if fmt.layout == "unquantized":
+        return _unquantized(format, rng.standard_normal((n, k), dtype=np.float32) * factor)
     raw = rng.integers(0, 256, (n, fmt.blocks(k), fmt.nbytes), dtype=np.uint8)
     return _with_scales(format, raw, lambda: rng.uniform(0.002, 0.02, raw.shape[:2]) * factor)
 
 
 def edge_blocks(format: str, n: int, k: int, rng: np.random.Generator) -> Raw:
-    """Random valid rows whose scales are those of EDGES by turns, or as near to them as the format has any; a block's
-    second scale is the next of them. Plain formats get values of that size."""
+    """Random valid rows whose scales are those of EDGES in turn, or the nearest that the format has. A second scale of
+    a block is the next one of EDGES. Formats without blocks get values of that size."""
     fmt = get_format(format)
     turn = itertools.count()
 
@@ -44,20 +46,20 @@ def edge_blocks(format: str, n: int, k: int, rng: np.random.Generator) -> Raw:
         edges = np.array(EDGES)[(np.arange(n) + next(turn)) % len(EDGES)]
         return np.repeat(edges[:, None], fmt.blocks(k), axis=1)
 
-    if fmt.layout == "plain":
-        return _plain(format, rng.uniform(-1, 1, (n, k)) * scales())
+    if fmt.layout == "unquantized":
+        return _unquantized(format, rng.uniform(-1, 1, (n, k)) * scales())
     raw = rng.integers(0, 256, (n, fmt.blocks(k), fmt.nbytes), dtype=np.uint8)
     return _with_scales(format, raw, scales)
 
 
-def _plain(format: str, values: Scales) -> Raw:
+def _unquantized(format: str, values: Scales) -> Raw:
     raw = quants.quantize(values.astype(np.float32), GGMLQuantizationType[format])
     return np.ascontiguousarray(raw).view(np.uint8).reshape(len(values), -1)
 
 
 def _with_scales(format: str, raw: Raw, scales: Callable[[], Scales]) -> Raw:
-    """Blocks, uint8 [n, blocks, nbytes], as rows, with each of a block's scales replaced by one of `scales()`, which
-    are [n, blocks]."""
+    """Blocks, uint8 [n, blocks, nbytes], as rows uint8 [n, row_nbytes]. Each scale of a block is replaced: one call of
+    `scales`, which returns an array [n, blocks], for each."""
     if format in _OTHER_SCALES:
         _OTHER_SCALES[format](raw, scales())
     for plane in get_format(format).planes:
@@ -68,26 +70,28 @@ def _with_scales(format: str, raw: Raw, scales: Callable[[], Scales]) -> Raw:
 
 
 def _iq1m_scales(raw: Raw, scales: Scales) -> None:
-    """A float16 whose nibbles are the top ones of the block's last four 16-bit words."""
+    """The scale is a float16 whose nibbles are the top nibbles of the last four 16-bit words of the block."""
     bits = scales.astype(np.float16).view(np.uint16)
     for i in range(4):
         raw[:, :, 49 + 2 * i] = (raw[:, :, 49 + 2 * i] & 15) | (((bits >> (4 * i)) & 15) << 4).astype(np.uint8)
 
 
 def _mxfp4_scales(raw: Raw, scales: Scales) -> None:
-    """The block's first byte is the exponent of a power of two. There is no scale of zero: the quants are made zero."""
+    """The first byte of a block is the exponent of a power of two. Zero is no such scale: the quants become zero
+    instead."""
     zero = scales == 0
     raw[:, :, 0] = np.rint(np.log2(np.where(zero, 1.0, np.abs(scales)))) + 128
     raw[zero, 1:] &= 0x88
 
 
 def _nvfp4_scales(raw: Raw, scales: Scales) -> None:
-    """Four bytes with four bits of exponent and three of mantissa: about eight times the logarithm."""
+    """The scales are four bytes with four bits of exponent and three of mantissa. As an integer such a byte is about
+    eight times the logarithm of its value."""
     codes = np.log2(np.maximum(np.abs(scales), 1e-9)) * 8 + 64
     raw[:, :, :4] = np.clip(codes, scales != 0, 126)[:, :, None]
 
 
-# formats whose scales are no float16 field of their own; all other bytes of a block format may be anything
+# formats whose scales are not a float16 field; every other byte of a block may have any value
 _OTHER_SCALES: dict[str, Callable[[Raw, Scales], None]] = {
     "IQ1_M": _iq1m_scales,
     "MXFP4": _mxfp4_scales,

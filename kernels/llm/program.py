@@ -15,8 +15,7 @@ from kernels.llm.shapes import X_DTYPE, check_shapes, state
 from kernels.llm.weights import Operands, Weights
 from kernels.models.passes import Passes
 from kernels.models.plan import Columns, Pass, PlannedLaunch, Source, Value
-from kernels.ops.attention.attend import START
-from kernels.ops.op import Operand
+from kernels.ops.op import START, Operand
 from kernels.ops.registry import variables
 from kernels.serve.server import shared
 from kernels.tinygrad.upload import zeros

@@ -1,1 +1,2 @@
-"""The kernels themselves, a module an op: functions from UOps to a kernel's body, one for each variant."""
+"""The kernels: a folder for each family of ops, where each variant of an op is a function that makes a kernel's
+body."""

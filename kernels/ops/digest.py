@@ -1,8 +1,9 @@
 """The digest of a kernel's source: of every module of this package that an op imports, directly or not.
 
-What is imported is read from the source, not from a list kept by hand: editing any module that can change what an op
-computes changes its digest. Left out are modules called `defaults` and `reference`, which choose schedules and judge
-results, `backends`, which says what a device can do, and the unpacking of formats that the workload does not have.
+The imports are read from the source, so that no list is kept by hand: editing any module that can change what an op
+computes changes its digest. Modules called `defaults` and `reference` are left out, as they choose schedules and judge
+results. So are `backends`, which says what a device can do, and the unpacking of formats that the workload does not
+have.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = __name__.partition(".")[0]
 UNPACK = f"{PACKAGE}.formats.unpack"
-# `import a.b` and `from a.b import c, d`, the names in parentheses or on the same line. Python's own parser takes 30 ms
-# for the modules of one op, which the first lookup of a process would wait for.
+# Matches `import a.b` and `from a.b import c, d`, with the names in parentheses or on the same line. Python's own
+# parser takes 30 ms for the modules of one op, and the first lookup of a process would wait for that.
 _IMPORT = re.compile(
     rf"^[ \t]*(?:import (?P<module>{PACKAGE}(?:\.\w+)*)|"
     rf"from (?P<of>{PACKAGE}(?:\.\w+)*) import (?:\((?P<many>[^)]*)\)|(?P<few>[^\n#]+)))",
@@ -29,8 +30,8 @@ NO_SOURCE = frozenset({"defaults", "reference", "backends"})
 
 @functools.cache
 def source_digest(module: str, layouts: frozenset[str]) -> str:
-    """SHA-256 of tinygrad's version and of the modules that `module` imports. layouts: those of the formats that are
-    unpacked (`kernels.formats`), each of which is a module of its own."""
+    """SHA-256 of tinygrad's version and of the modules that `module` imports, directly or not. layouts: the layouts of
+    the formats that are unpacked (`kernels.formats`), each of which is a module of its own."""
     h = hashlib.sha256(version("tinygrad").encode())
     for name in sorted(closure(module, layouts)):
         h.update(name.encode())

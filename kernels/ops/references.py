@@ -1,7 +1,7 @@
-"""The slow and obvious truth of every op, in float64 with numpy. Shares no code with the kernels that it judges.
+"""The reference of every op, slow and simple, in float64 with numpy. It shares no code with the kernels that it judges.
 
-Two functions an op: one draws random inputs of a workload, the other tells what the outputs are for any inputs. Not for
-run time: importing gguf is slow.
+Each op has two functions: one draws random inputs of a workload, the other computes the outputs for any inputs. They
+are not for use at run time: importing gguf is slow.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
 
 
 def make_case(w: Workload, seed: int = 0) -> Case:
-    """Operands of a workload and its true outputs; equal for equal arguments. Raises InputsError for an op or dtype
-    without a reference, FormatError for a k that is not whole blocks."""
+    """The operands of a workload and its true outputs; they are equal for equal arguments. Raises InputsError for an op
+    or a dtype without a reference, FormatError for a k that is not whole blocks."""
     draw, truth = _reference(w)
     inputs = draw(w, np.random.default_rng((seed, w.n, w.k, w.m)))
     planes = {name: array for of, weight in inputs.weights.items() for name, array in weight.planes(of).items()}

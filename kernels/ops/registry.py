@@ -1,4 +1,4 @@
-"""Which kernels there are: op -> `Op`, and the questions that everybody asks of one. No op's own knowledge is here."""
+"""The table of ops, and what all other packages ask of an op. What only one op knows is in its own module."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kernels import backends
 from kernels.backends import Backend
 from kernels.formats import get_format
 from kernels.ops.argmax import argmax
-from kernels.ops.attention import flash_combine, flash_decode, flash_prefill, mla_decode, mla_prefill
+from kernels.ops.attention import flash, flash_combine, mla
 from kernels.ops.digest import source_digest
 from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
-from kernels.ops.op import KernelError, Op, Operand, Variable, Variant, fitting
+from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
 from kernels.tinygrad.renderers import Renderer, writes_c
@@ -40,12 +40,12 @@ OPS: dict[str, Op] = {
         head_linear.OP,
         topk.OP,
         rope_cache_store.OP,
-        flash_decode.OP,
+        flash.flash_decode,
         flash_combine.OP,
-        flash_prefill.OP,
+        flash.flash_prefill,
         mla_cache_store.OP,
-        mla_decode.OP,
-        mla_prefill.OP,
+        mla.mla_decode,
+        mla.mla_prefill,
         rmsnorm.rmsnorm,
         rmsnorm.rmsnorm_add,
         embed.OP,
@@ -62,7 +62,8 @@ def get_op(name: str) -> Op:
 
 
 def backend(ren: Renderer) -> str:
-    """The device that a renderer writes for, as `variants` takes it: "CUDA", or "CUDA:PTX" where it writes no C."""
+    """The backend that a renderer writes for, as `variants` takes it: "CUDA", or "CUDA:PTX" where it does not write
+    C."""
     name = str(ren.target.device)
     if writes_c(ren):
         return name
@@ -70,18 +71,20 @@ def backend(ren: Renderer) -> str:
 
 
 def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
-    """The variants of a workload that have parameters for its shape, for one `backend` or for all.
+    """The variants that have parameters for the shape of a workload, on one `backend` or on any.
 
-    Raises KernelError for an op, dtype or epilogue without kernels, FormatError for a format or a k that does not fit.
+    Raises KernelError for an op, a dtype or an epilogue without kernels, FormatError for an unknown format, or for a k
+    that is not whole blocks.
     """
     if device is None:
         return {name: v for name, v in get_op(w.op).variants(w).items() if v.params(w)}
     return dict(_fitting(w, backends.find(device)))
 
 
-@functools.lru_cache(maxsize=1024)  # a kernel is looked up, checked and built with the same variants
+@functools.lru_cache(maxsize=1024)  # looking up, checking and building a kernel ask for the same variants
 def _fitting(w: Workload, row: Backend) -> Mapping[str, Variant]:
-    return fitting(get_op(w.op).variants(w), w, row)
+    found = {name: variant.on(w, row) for name, variant in get_op(w.op).variants(w).items()}
+    return {name: variant for name, variant in found.items() if variant.params(w)}
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:
@@ -100,7 +103,7 @@ def tuned_values(w: Workload) -> dict[str, int]:
 
 
 def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> UOp:
-    """The kernel over `args` (UOps of `operands`) as a SINK that no opt has been applied to."""
+    """The kernel over `args` (the UOps of `operands`) as a SINK. No opt has been applied to it."""
     found = variants(w, device)
     if schedule.variant not in found:
         raise KernelError(f"{w.op} {w.format} on {device} has no variant {schedule.variant!r}; has {', '.join(found)}")
@@ -114,9 +117,10 @@ def body(w: Workload, schedule: Schedule, args: Sequence[UOp], device: str) -> U
 
 
 def kernel_digest(w: Workload) -> str:
-    """Digest of what decides what a workload's kernels compute: our source and tinygrad's version.
+    """The digest of all that decides what the kernels of a workload compute: our source and the version of tinygrad.
 
-    A stored schedule is served only to the source that it was validated with. Raises KernelError or FormatError.
+    A stored schedule is served only while the source is the one that it was validated with. Raises KernelError or
+    FormatError.
     """
     op = get_op(w.op)
     return source_digest(op.module, frozenset(get_format(f).layout for f in op.formats(w)))

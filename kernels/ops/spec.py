@@ -1,9 +1,9 @@
-"""What an op computes, as one frozen dataclass an op: it makes the op's `Workload`, and is read back from one.
+"""What an op computes. Each op has one frozen dataclass, which makes the op's `Workload` and is read back from one.
 
-A spec says everything but the number of tokens and the dtypes. Its fields `format`, `n`, `k` and `epilogue` are the
-workload's own; where it has no such fields, properties of that name follow from the others. All other fields are the
-workload's `extra`. A field that has its default's value is left out of `extra`, so that a new field with a default
-changes no stored workload. No tinygrad here: a plan is made without it.
+A spec says everything but the number of tokens and the dtypes. Its fields `format`, `n`, `k` and `epilogue` are those
+of the workload; a spec without such a field has a property of that name. All other fields are the `extra` of the
+workload. A field whose value is its default is left out of `extra`, so that a new field with a default changes no
+stored workload. tinygrad is not imported here, since a plan is made without it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from db.errors import AutotuneError
 from db.records import Workload
 
 OWN = ("format", "n", "k", "epilogue")
-"""The fields of a workload that a spec's fields, or properties, of that name are."""
-MAX_WHOLE = 1 << 53  # a larger whole number is no float
+"""The fields of a workload for which a spec has a field or a property of the same name."""
+FLOATS = frozenset({"float32", "float16"})
+"""The dtypes of activations."""
+MAX_WHOLE = 1 << 53  # larger whole numbers are not all exact as a float
 Parts = tuple[tuple[str, int], ...]
-"""(GGML format, rows) of weights whose rows follow each other."""
+"""(GGML format, number of rows) of each of several weights whose rows follow each other."""
 
 
 class KernelError(AutotuneError, ValueError):
-    """The workload or the schedule names something that these kernels do not have."""
+    """The workload or the schedule asks for something that these kernels do not have."""
 
 
 def significant(value: float) -> float:
-    """The number to 7 significant digits, so that a float32 constant is what it was meant to be (1e-05)."""
+    """The number rounded to 7 significant digits: a constant that was stored as float32 is again what was meant
+    (1e-05)."""
     return float(f"{value:.7g}")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The base of all specs. `op` is the op's name; a base of several specs has none."""
+    """The base of all specs. `op` is the name of the op; a class that is only a base of several specs has none."""
 
     op: ClassVar[str] = ""
 
@@ -46,7 +49,7 @@ class Spec:
                 object.__setattr__(self, name, significant(value))
 
     def workload(self, m: int = 1, x_dtype: str = "float32", out_dtype: str | None = None) -> Workload:
-        """Of m tokens; results are of x_dtype if nothing else is said."""
+        """The workload for m tokens. The default of out_dtype is x_dtype."""
         shape: Any = self
         extra = sorted(
             (name, value)
@@ -58,22 +61,23 @@ class Spec:
 
     @classmethod
     def from_workload(cls, w: Workload) -> Self:
-        """The spec that a workload was made of: of this class, or of one derived from it.
+        """The spec that a workload was made from. It is of this class, or of one derived from it.
 
-        Raises KernelError for another op, for an `extra` with an unknown, missing or mistyped field, for a format, n, k
-        or epilogue that the other fields contradict, and for values without kernels (`check`).
+        Raises KernelError for another op, for dtypes without kernels, for an `extra` with an unknown, missing or
+        mistyped field, for a format, n, k or epilogue that the other fields contradict, and for values without kernels
+        (`check`).
         """
-        found: Self = _remembered(cls, w, repr(w.extra))  # equal extras may differ in type: 1 == True
+        found: Self = _remembered(cls, w, repr(w.extra))  # extras that compare equal may differ in type: 1 == True
         return found
 
     def check(self, w: Workload) -> None:
-        """Raises KernelError for values that no kernel has, for the tokens and dtypes of `w`."""
+        """Raises KernelError for values without kernels, given the number of tokens and the dtypes of `w`."""
 
     def refuse(self, why: str) -> KernelError:
         return KernelError(f"{self.op}: {why}; saw {self}")
 
     def positive(self, *names: str) -> None:
-        """Raises KernelError for a field that is not above 0."""
+        """Raises KernelError for a field of these names that is not above 0. None is allowed."""
         for name in names:
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise KernelError(f"{self.op} needs a {name} above 0, saw {value}")
@@ -96,6 +100,8 @@ def _from_workload(cls: type[Spec], w: Workload, spelled: str) -> Spec:
             found[name] = _read(w.op, name, type_, given[name])
         elif default is MISSING:
             raise KernelError(f"{w.op} needs the field {name}, {_said(type_)}")
+    if not {w.x_dtype, w.out_dtype} <= FLOATS:
+        raise KernelError(f"{w.op} takes float32 or float16, saw {w.x_dtype} -> {w.out_dtype}")
     spec = kind(**found)
     spec.check(w)
     for name in OWN:
@@ -109,7 +115,8 @@ _remembered: Callable[[Any, Workload, str], Any] = functools.lru_cache(maxsize=4
 
 
 def _read(op: str, name: str, kind: Any, value: object) -> object:
-    """A field's value as its type has it. Numbers may be spelled without a fraction: JSON does not tell them apart."""
+    """The value of a field, or KernelError if it has another type than `kind`. A float may be spelled without a
+    fraction, as JSON does not tell the two apart."""
     ok = False
     if kind is bool or kind is str:
         ok = type(value) is kind
@@ -150,7 +157,7 @@ def _said(kind: Any) -> str:
 
 
 def _typed(cls: Any) -> dict[str, tuple[Any, object]]:
-    """Field -> its type and its default, MISSING where it has none, in order."""
+    """Field -> its type and its default (MISSING where it has none), in the order of the fields."""
     hints = get_type_hints(cls)
     return {f.name: (hints[f.name], f.default) for f in fields(cls)}
 
@@ -159,11 +166,9 @@ _fields: Callable[[Any], dict[str, tuple[Any, object]]] = functools.cache(_typed
 
 
 class ActivationSpec(Spec):
-    """An op over activations alone, rows of n: its format is F32 and its k is n."""
+    """An op over activations only, in rows of n: its k is n."""
 
-    @property
-    def format(self) -> str:
-        return "F32"
+    format: ClassVar[str] = "F32"
 
     @property
     def k(self) -> int:
@@ -173,8 +178,8 @@ class ActivationSpec(Spec):
 
 @dataclass(frozen=True)
 class WeightSpec(Spec):
-    """An op over one packed weight: its GGML format, n rows (of a stack or of each head: of one matrix) and k
-    columns."""
+    """An op over one packed weight of a GGML format, with n rows and k columns. Of stacked weights, and of weights with
+    one matrix for each head, n is the rows of one matrix."""
 
     format: str
     n: int

@@ -30,7 +30,7 @@ def space(w, ren=CL, **limits):
 
 
 def start_of(w):
-    params = {"lanes": 1} if get_format(w.format).layout == "plain" else NARROW
+    params = {"lanes": 1} if get_format(w.format).layout == "unquantized" else NARROW
     return schedule("dequant", params)
 
 

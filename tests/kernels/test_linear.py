@@ -15,7 +15,7 @@ from kernels.serve import defaults
 from kernels.serve.sink import applies
 
 FORMATS = tuple(formats.FORMATS)
-BLOCKED = tuple(f for f in FORMATS if formats.get_format(f).layout != "plain")
+BLOCKED = tuple(f for f in FORMATS if formats.get_format(f).layout != "unquantized")
 HERE = tuple((f, v) for f in FORMATS for v in (("dequant", "factored") if f in BLOCKED else ("dequant",)))
 # rows, columns in blocks (columns of a plain format), tokens: nothing that a power of two divides by chance
 SHAPES = ((77, 3, 1), (3, 1, 5), (1, 2, 3), (19, 5, 32))

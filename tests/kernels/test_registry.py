@@ -22,7 +22,7 @@ from kernels.serve.sink import placeholders
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_variants_that_the_format_allows(format):
     w = Workload("linear", format, 10, 512)
-    plain = get_format(format).layout == "plain"
+    plain = get_format(format).layout == "unquantized"
     assert set(variants(w, "CPU")) == ({"dequant"} if plain else {"dequant", "factored"})
     assert variants(w, "CL:1").keys() == variants(w, "CPU").keys()
     for variant in variants(w).values():
@@ -35,7 +35,7 @@ def test_the_variants_that_the_format_allows(format):
     [
         ({"op": "convolve"}, KernelError, "no kernels for the op 'convolve'; there are linear"),
         ({"epilogue": "silu"}, KernelError, "epilogue 'silu'"),
-        ({"x_dtype": "int8"}, KernelError, "no kernel of linear takes int8"),
+        ({"x_dtype": "int8"}, KernelError, "linear takes float32 or float16, saw int8"),
         ({"out_dtype": "bfloat16"}, KernelError, "-> bfloat16"),
         ({"format": "Q1_Z"}, FormatError, "no kernels for the GGML type 'Q1_Z'"),
         ({"k": 100}, FormatError, "k=100"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -93,14 +94,16 @@ def test_what_was_found_wrong_here_is_served_by_no_step(resolver, here, sister):
     """Whatever is found wrong next, what is served is something else, until nothing is left."""
     others = {"schedule": C, "target": sister}, {"schedule": D, "workload": NEAR}
     wrong = {"outcome": Outcome.WRONG_RESULT, "stage": Stage.VERIFY, "samples": (), "error": 1.0, "reason": "wrong"}
-    steps, faults, found = [], [], None
-    with pytest.raises(KernelError, match="no schedule of linear .* computes rightly on"):
+    steps, faults = [], []
+    with suppress(KernelError):
         while len(faults) < 30:
             found = resolver((*others, *faults), ({"schedule": B},))(W, here)
             assert found.schedule not in [fault["schedule"] for fault in faults]
             steps.append(found.step)
             faults.append({"schedule": found.schedule, **wrong})
     assert list(dict.fromkeys(steps)) == ["packaged", "same_arch", "nearest", "default", "untuned"]
+    with pytest.raises(KernelError, match=r"no schedule of .* computes rightly on"):
+        resolver((*others, *faults), ({"schedule": B},))(W, here)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from tinygrad.uop.ops import Ops
 
 from kernels import formats
 from kernels.formats import FormatError, reference
-from kernels.formats.unpack import Block, get_layout, half, in_place, signed_bytes, spread, tables
-from kernels.formats.unpack import number as float_of
+from kernels.formats.unpack import Block, bitcast_quant, get_layout, half, signed_bytes, spread, tables
+from kernels.formats.unpack import quant_value as float_of
 from kernels.formats.unpack.iq import sign_byte
 
-BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
+BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "unquantized"]
 
 
 def const(value):
@@ -63,7 +63,7 @@ def unpacked(format, raw, device="CPU"):
                     assert column not in weights
                     value = number(float_of(quant))
                     for where in ("METAL", "CUDA"):
-                        placed = in_place(quant, where)
+                        placed = bitcast_quant(quant, where)
                         assert number(placed.value) * 2.0 ** (placed.lift - placed.bits) == value
                     weights[column] = number(scale) * value - (0 if offset is None else number(offset))
     assert sorted(weights) == list(range(fmt.block))

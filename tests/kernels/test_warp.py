@@ -22,7 +22,7 @@ from kernels.ops.linear.warp import MAX_TOKENS
 from kernels.ops.registry import KernelError, operands, variants
 from kernels.serve.sink import build
 
-BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "plain"]
+BLOCKED = [f for f in formats.FORMATS if formats.get_format(f).layout != "unquantized"]
 # n and steps not of whole blocks of rows and turns, and of such; several tokens
 SHAPES = (
     (77, 3, 1, {"rows": 2, "warps": 8, "staged": 0}),

@@ -14,7 +14,7 @@ from tinygrad import Tensor, UOp, dtypes
 
 from kernels.devices import describe_target
 from kernels.llm.prompt import CHUNKS
-from kernels.ops.attention.attend import START
+from kernels.ops.op import START
 from kernels.tinygrad.upload import upload, zeros
 
 VOCABULARY = 211

@@ -7,8 +7,8 @@ from numbers import Integral
 from tinygrad import Tensor, UOp
 
 from kernels.api.arguments import HALF, ArgumentError, given, same_device, shown, sizes, tensor
-from kernels.ops.attention import attend
 from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
+from kernels.ops.op import START
 
 Asked = tuple[FlashPrefill | MlaPrefill, dict[str, Tensor]]
 """The checked spec of attention, in its form for many tokens, and the operands."""
@@ -80,18 +80,18 @@ def bound(op: str, start_pos: int | UOp, max_ctx: int, tokens: int) -> UOp:
         )
     if isinstance(start_pos, UOp):
         return start_pos
-    variable: UOp = UOp.variable(attend.START, 0, max_ctx - 1).bind(position)
+    variable: UOp = UOp.variable(START, 0, max_ctx - 1).bind(position)
     return variable
 
 
 def _value(op: str, variable: UOp, max_ctx: int) -> int:
     """The value of a Variable. Raises ArgumentError for a Variable that is not bound, that has another name than
     start_pos, or whose range exceeds the positions of the cache."""
-    made = f'UOp.variable("{attend.START}", 0, {max_ctx - 1}).bind(position)'
+    made = f'UOp.variable("{START}", 0, {max_ctx - 1}).bind(position)'
     if not variable.is_bound_var:
         raise ArgumentError(f"{op}: start_pos is an expression or not bound, expected a bound Variable, as in {made}")
     unbound, value = variable.unbind()
-    if unbound.expr != attend.START or unbound.vmin < 0 or unbound.vmax >= max_ctx:
+    if unbound.expr != START or unbound.vmin < 0 or unbound.vmax >= max_ctx:
         said = f"the Variable {unbound.expr} from {unbound.vmin} to {unbound.vmax}"
         raise ArgumentError(f"{op}: start_pos is {said}, expected one as in {made}")
     return int(value)

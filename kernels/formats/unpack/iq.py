@@ -1,11 +1,11 @@
 """IQ1, IQ2 and IQ3: superblocks of 256 weights that are entries of a grid, a table of all the vectors that may occur.
 
-A block is 32 octets of consecutive weights, a word is half an octet. In IQ2 and IQ3 the table holds the 4 magnitudes of
-half an octet as the bytes of a uint32, and each weight has a bit for its sign. In IQ1 it holds all 8 weights of an
-octet, a nibble each: 0, 1 or 2 for -1, 0 or 1, to which a group adds an eighth or subtracts it.
+A block is 32 octets of consecutive weights, and a word is half an octet. In IQ2 and IQ3 an item of the table is a
+uint32 whose bytes are the 4 magnitudes of half an octet; each weight has a bit for its sign. In IQ1 an item has all 8
+weights of an octet, as nibbles: 0, 1 or 2 for -1, 0 or 1, to which the group adds or subtracts an eighth.
 
-A chunk is a group, so that a step reads consecutive columns, and neighbouring steps neighbouring ones: threads of a GPU
-that read x 32 columns apart took one and a half times as long.
+A chunk is a group. A step thus reads consecutive columns, and neighbouring steps read neighbouring columns: threads of
+a GPU that read columns of x that were 32 apart took one and a half times as long.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from collections.abc import Callable
 
 from tinygrad import UOp, dtypes
 
-from kernels.formats.unpack import Block, Group, Groups, Layout, Quant, Run, fields, float32, number, shifted
+from kernels.formats.unpack import Block, Group, Groups, Layout, Quant, Run, fields, float32, quant_value, shifted
 
 
 def sign_byte(index: UOp) -> UOp:
-    """The 8 signs of an octet from the 7 bits that are stored: their number is even. 0x6996 is the parity of 0-15."""
+    """The 8 signs of an octet from the 7 that are stored: the number of negative signs is even. Bit i of 0x6996 is the
+    parity of i."""
     folded = (index ^ (index >> 4)) & 15
     parity = shifted(UOp.const(0x6996, dtypes.uint32), folded) & 1
     return index | (parity << 7)
 
 
 def _flipped(value: Quant, signs: UOp, bit: int) -> UOp:
-    """float32 of `value`, negated if that bit of `signs` is set."""
+    """`value` as float32, negated if the bit with that number is set in `signs`."""
     sign = (signs << (31 - bit)) & 0x80000000
-    return (number(value).bitcast(dtypes.uint32) ^ sign).bitcast(dtypes.float32)
+    return (quant_value(value).bitcast(dtypes.uint32) ^ sign).bitcast(dtypes.float32)
 
 
 def _uint(value: UOp) -> UOp:
     return value.cast(dtypes.uint32)
 
 
-# (block, octet of the block, half of the octet) -> item of the table, and the octet's signs: 8 bits, maybe more above
+# (block, octet, half of the octet) -> (item of the table, signs of the octet in the low 8 bits)
 _Entry = Callable[[Block, UOp, UOp], tuple[UOp, UOp]]
 
 
 def _signed(octets: int, groups: Groups, entry: _Entry) -> Layout:
-    """A grid of magnitudes whose groups are so many octets."""
+    """The layout of a grid of magnitudes whose groups have `octets` octets each."""
 
     def runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
         octet, half = chunk * octets + word // 2, word % 2
@@ -52,7 +53,7 @@ def _signed(octets: int, groups: Groups, entry: _Entry) -> Layout:
 
 
 def _pair(entry: UOp, half: UOp) -> UOp:
-    """The item of a grid that has two an entry."""
+    """The item of a grid with two items an entry: one for each half of an octet."""
     return entry.cast(dtypes.int32) * 2 + half.cast(dtypes.int32)
 
 
@@ -61,25 +62,26 @@ def _iq2xxs_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _iq2xxs_entry(block: Block, octet: UOp, half: UOp) -> tuple[UOp, UOp]:
-    """Two words for four octets: a byte of index each; then 7 bits of signs each, and 4 of scale."""
+    """Four octets have two words: the first holds a byte of index for each, the second 7 signs for each and the
+    scale."""
     entries, signs = block.qs(octet // 4 * 2), block.qs(octet // 4 * 2 + 1)
     return _pair(shifted(entries, octet % 4 * 8) & 255, half), sign_byte(shifted(signs, octet % 4 * 7) & 127)
 
 
 def _iq2_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """IQ2_XS and IQ2_S: scales are nibbles."""
+    """The scales of IQ2_XS and IQ2_S are nibbles."""
     scale = shifted(_uint(block.scales(chunk // 2)), chunk % 2 * 4) & 15
     return (Group(block.half("d", 0) * (float32(scale) * 0.25 + 0.125), None),)
 
 
 def _iq2xs_entry(block: Block, octet: UOp, half: UOp) -> tuple[UOp, UOp]:
-    """16 bits an octet: 9 of index, 7 of signs."""
+    """An octet has 16 bits: 9 of index and 7 signs."""
     both = _uint(block.qs(octet))
     return _pair(both & 511, half), sign_byte(both >> 9)
 
 
 def _iq2s_entry(block: Block, octet: UOp, half: UOp) -> tuple[UOp, UOp]:
-    """A byte of index, two more bits of it in qh, and a byte of signs."""
+    """An octet has a byte of index in qs, two more bits of it in qh, and a byte of signs."""
     low = shifted(block.qs(octet // 4), octet % 4 * 8) & 255
     high = shifted(_uint(block.qh(octet // 4)), octet % 4 * 2) & 3
     return _pair(low | (high << 8), half), shifted(block.signs(octet // 4), octet % 4 * 8)
@@ -90,12 +92,12 @@ def _iq3xxs_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _iq3_byte(block: Block, octet: UOp, half: UOp) -> UOp:
-    """A byte of index for half an octet."""
+    """The byte of index of half an octet."""
     return shifted(block.qs(octet // 2), octet % 2 * 16 + half * 8) & 255
 
 
 def _iq3xxs_entry(block: Block, octet: UOp, half: UOp) -> tuple[UOp, UOp]:
-    """7 bits of signs an octet, above those of four octets their scale."""
+    """An octet has 7 signs. A word holds those of four octets and, above them, their scale."""
     return _iq3_byte(block, octet, half), sign_byte(shifted(block.signs(octet // 4), octet % 4 * 7) & 127)
 
 
@@ -105,18 +107,18 @@ def _iq3s_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _iq3s_entry(block: Block, octet: UOp, half: UOp) -> tuple[UOp, UOp]:
-    """A ninth bit of index for half an octet, and a byte of signs an octet."""
+    """Half an octet has a ninth bit of index in qh, and an octet has a byte of signs."""
     ninth = shifted(_uint(block.qh(octet // 4)), octet % 4 * 2 + half) & 1
     return _iq3_byte(block, octet, half) | (ninth << 8), shifted(block.signs(octet // 4), octet % 4 * 8)
 
 
 def _iq1_group(scale: UOp, negative: UOp) -> Group:
-    """weight = scale * (quant - 1 + delta), delta an eighth or its negative."""
+    """weight = scale * (quant - 1 + delta), where delta is -1/8 if `negative`, else 1/8."""
     return Group(scale, scale * negative.where(1.125, 0.875))
 
 
 def _iq1_quants(block: Block, octet: UOp, half: UOp, high: UOp) -> tuple[UOp, ...]:
-    """Half an octet, whose index is a byte of qs below three bits: the lowest of `high`."""
+    """The quants of half an octet. Its index is a byte of qs, with the lowest three bits of `high` above it."""
     low = shifted(block.qs(octet // 4), octet % 4 * 8) & 255
     weights = shifted(block.table("grid", low | ((high & 7) << 8)), half * 16)
     return tuple((weights >> (4 * i)) & 3 for i in range(4))
@@ -135,14 +137,14 @@ def _iq1s_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _iq1m_octets(block: Block, chunk: UOp) -> tuple[UOp, UOp]:
-    """The nibbles of a chunk's two octets: three bits of index, below the sign of delta."""
+    """The nibbles of the two octets of a chunk: three bits of index, and the sign of delta above them."""
     qh = shifted(_uint(block.qh(chunk // 2)), chunk % 2 * 8)
     return qh, qh >> 4
 
 
 def _iq1m_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """A chunk has a scale of 3 bits, but two deltas. The 16 bits of d are the top nibbles of the scales' four 16-bit
-    words."""
+    """A chunk has one scale of 3 bits and two deltas. The 16 bits of d are the top nibbles of the four 16-bit words of
+    scales."""
     words = [block.scales(i) for i in (0, 1)]
     nibbles = [(words[i // 2] >> (16 * (i % 2) + 12)) & 15 for i in range(4)]
     d = block.half_of(nibbles[0] | (nibbles[1] << 4) | (nibbles[2] << 8) | (nibbles[3] << 12))
@@ -152,7 +154,7 @@ def _iq1m_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _iq1m_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """A word is a half of both octets."""
+    """A word has one half of each of the two octets."""
     both = enumerate(_iq1m_octets(block, chunk))
     quants = [_iq1_quants(block, chunk * 2 + i, word, high) for i, high in both]
     return tuple(Run(i, chunk * 16 + i * 8 + word * 4, q) for i, q in enumerate(quants))

@@ -1,8 +1,8 @@
 """Q2_K to Q6_K: superblocks of 256 weights, with a small scale (and in Q2_K, Q4_K and Q5_K a minimum) for each group.
 
-Two shapes. Q4_K and Q5_K have groups of 32: a chunk is 64 weights, its low and its high nibbles. The others have groups
-of 16: a chunk is (half, stripe), the 16 columns of a stripe in each quarter of a half, so that each word of quants
-holds 4 weights of each of the chunk's 4 groups.
+There are two shapes. Q4_K and Q5_K have groups of 32 weights: a chunk is 64 weights, of which 32 are the low nibbles of
+its bytes and 32 the high nibbles. The other formats have groups of 16 weights: a chunk is a stripe of 16 columns in
+each quarter of a half of the block, so that a word of quants holds 4 weights of each of the 4 groups of the chunk.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kernels.formats.unpack import Block, Group, Layout, Quant, Run, fields, flo
 
 
 def _groups_of_32(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """Groups 2*chunk and 2*chunk + 1. Scales and minima are 6-bit: groups 0-3 in the low bits of bytes 0-3 and 4-7;
-    of groups 4-7 the low nibbles are in bytes 8-11 and the top two bits above those of groups 0-3. Words are chosen
-    among, not results: of a choice between results tinygrad makes a branch."""
+    """Groups 2*chunk and 2*chunk + 1. Scales and minima have 6 bits. Those of groups 0-3 are the low bits of bytes 0-3
+    and 4-7. Of groups 4-7 the low nibbles are in bytes 8-11, and the top two bits are the top bits of bytes 0-3 and
+    4-7. The code chooses between words, not between results: tinygrad makes a branch of the latter."""
     d, dmin = block.half("dm", 0), block.half("dm", 1)
     low, words = chunk < 2, [block.scales(word) for word in range(3)]
     below, above = (low.where(*(UOp.const(mask, dtypes.uint32) for mask in masks)) for masks in ((63, 15), (0, 48)))
@@ -38,7 +38,7 @@ def _q4k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _q5k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """The fifth bits of group g are bits g of the bytes of qh."""
+    """The fifth bits of the quants of group g are bit g of the bytes of qh."""
     qs, qh = block.qs(chunk * 8 + word), shifted(block.qh(word), chunk * 2)
     runs = []
     for high in (0, 1):
@@ -53,7 +53,7 @@ def _striped(chunk: UOp, word: UOp, quarters: Sequence[tuple[Quant, ...]]) -> tu
 
 
 def _q2k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """A byte a group: the scale's nibble, then the minimum's."""
+    """A group has a byte: the scale is its low nibble, the minimum its high nibble."""
     d, dmin = block.half("dm", 0), block.half("dm", 1)
     out = []
     for g in range(4):
@@ -68,8 +68,8 @@ def _q2k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _q3k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """6-bit scales stored plus 32: of scale i the low bits are the lower (i < 8) or upper nibble of byte i % 8, the two
-    high bits start at bit i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
+    """Scales have 6 bits and are stored plus 32. The low bits of scale i are the lower (i < 8) or upper nibble of byte
+    i % 8; its two high bits start at bit i // 4 * 2 of byte 8 + i % 4. Quants are stored plus 4."""
     d, half, stripe = block.half("d", 0), chunk // 2 * 4, chunk % 2 * 8
     high = shifted(block.scales(2), half)
     out = []
@@ -83,7 +83,7 @@ def _q3k_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _q3k_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """The third bits of 32 columns are bit i of the bytes of hmask, i counting groups of 32."""
+    """The third bits of the i-th 32 columns are bit i of the bytes of hmask."""
     qs = block.qs(chunk // 2 * 8 + chunk % 2 * 4 + word)
     hmask = shifted(block.hmask(chunk % 2 * 4 + word), chunk // 2 * 4)
     quarters = [((qs >> (2 * g)) & 0x03030303) | (((hmask >> g) & 0x01010101) << 2) for g in range(4)]

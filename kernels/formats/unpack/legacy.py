@@ -1,4 +1,4 @@
-"""Q4_0 to Q8_0: 32 weights a block, one group. Byte i of the nibble formats holds weights i and i + 16."""
+"""Q4_0 to Q8_0: a block is one group of 32 weights. Byte i of formats with nibbles holds weights i and i + 16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kernels.formats.unpack import Block, Group, Groups, Layout, Run, fields, sh
 
 
 def _symmetric(middle: int | None) -> Groups:
-    """Groups of a format that stores quants plus `middle`."""
+    """The groups of a format that stores quants plus `middle` (None: signed quants)."""
 
     def groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
         d = block.half("d", 0)

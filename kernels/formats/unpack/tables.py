@@ -1,4 +1,4 @@
-"""The contents of the formats' tables: codebooks of ggml, as the `gguf` package has them. Knows nothing of devices."""
+"""The contents of the tables of formats: ggml's codebooks, from the `gguf` package. Knows nothing about devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.generic]
 
 
 def _grid(format: str) -> npt.NDArray[np.float32]:
-    """Every entry of a format's grid, float32 [entries, 4 or 8]."""
+    """The entries of the grid of a format, float32 [entries, 4 or 8]."""
     from gguf import quants
 
     source: Any = getattr(quants, format)
@@ -25,12 +25,12 @@ def _grid(format: str) -> npt.NDArray[np.float32]:
 
 
 def _bytes(format: str) -> Array:
-    """Magnitudes, a byte each: 4 in a uint32, the first lowest."""
+    """The grid as uint32: the 4 magnitudes of an item are its bytes, the first one lowest."""
     return np.ascontiguousarray(_grid(format).astype(np.uint8)).view("<u4").reshape(-1).astype(np.uint32)
 
 
 def _nibbles(format: str) -> Array:
-    """-1, 0 or 1 plus 1, a nibble each: 8 in a uint32, the first lowest."""
+    """The grid as uint32: the 8 weights (-1, 0 or 1) of an item, plus 1, are its nibbles, the first one lowest."""
     nibbles: npt.NDArray[np.uint32] = (_grid(format) + np.float32(1)).astype(np.uint32) << (
         4 * np.arange(8, dtype=np.uint32)
     )
@@ -62,6 +62,6 @@ def _contents(format: str) -> Array:
 
 
 def arrays(format: str) -> tuple[Array, ...]:
-    """A format's tables, in their order; () for most. gguf, which takes a moment to import, is asked when a format
-    first needs it."""
+    """The tables of a format, in order; () for most formats. gguf is slow to import, and imported only if it is
+    needed."""
     return tuple(_contents(format).astype(table.dtype) for table in get_format(format).tables)

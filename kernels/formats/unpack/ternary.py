@@ -1,4 +1,4 @@
-"""TQ1_0, TQ2_0, Q1_0: weights of three values (-d, 0, d) or two (-d, d), one scale a block."""
+"""TQ1_0, TQ2_0, Q1_0: weights with three values (-d, 0, d) or two (-d, d), and one scale a block."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _EVEN = 0x00FF00FF
 
 
 def _trits(word: UOp, count: int) -> list[tuple[UOp, ...]]:
-    """The first `count` base-3 digits of each byte of a word, all four bytes' first digits first. A byte is a fraction
-    of 256: times 3, the digit is what comes above 8 bits. Two bytes, 16 bits apart, are multiplied at once."""
+    """The first `count` base-3 digits of each byte of a word: the first digits of all four bytes, then the second
+    digits, and so on. A byte is a fraction of 256. Times 3, the digit is what overflows the 8 bits. One multiplication
+    serves two bytes that are 16 bits apart."""
     even, odd = word & _EVEN, (word >> 8) & _EVEN
     out = []
     for _ in range(count):
@@ -29,8 +30,9 @@ def _trits(word: UOp, count: int) -> list[tuple[UOp, ...]]:
 
 
 def _tq1_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """Digit i of the first 32 bytes are weights 32*i on, of the next 16 weights 160 + 16*i on, of qh 240 + 4*i on. A
-    chunk is two words of the 32 bytes, one of the 16, and one digit of qh: that at 3 ** chunk."""
+    """Digits i of the first 32 bytes are the weights from 32*i on, those of the next 16 bytes the weights from 160 +
+    16*i on, and those of qh the weights from 240 + 4*i on. A chunk is two words of the 32 bytes, one word of the 16
+    bytes, and digit `chunk` of qh."""
     out = []
     for half in (0, 1):
         digits = _trits(block.qs(chunk + 4 * half), 5)
@@ -43,7 +45,8 @@ def _tq1_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _tq2_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """Quarter i of a half are bits 2*i of each byte. A chunk is 16 columns of each quarter of a half."""
+    """The weights of quarter i of a half are bits 2*i and 2*i + 1 of each byte. A chunk is 16 columns of each quarter
+    of a half."""
     qs, start = block.qs(chunk * 4 + word), chunk // 2 * 128 + chunk % 2 * 16 + word * 4
     return tuple(Run(0, start + 32 * i, fields(qs, 2 * i, 3)) for i in range(4))
 
@@ -54,7 +57,7 @@ def _binary_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
 
 
 def _binary_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """A bit a weight, in order."""
+    """A weight is one bit; the bits are in the order of the weights."""
     bits = shifted(block.qs(chunk), word * 4)
     return (Run(0, chunk * 32 + word * 4, tuple((bits >> i) & 1 for i in range(4))),)
 

@@ -1,7 +1,7 @@
-"""IQ4_NL, IQ4_XS, MXFP4, NVFP4: each nibble is the number of one of 16 values.
+"""IQ4_NL, IQ4_XS, MXFP4, NVFP4: each nibble is an index into a table of 16 values.
 
-The values of MXFP4 and NVFP4 are those of a 4-bit float (E2M1), doubled to make them whole; their scales are 8-bit
-floats, E8M0 and unsigned E4M3, halved.
+The values of MXFP4 and NVFP4 are those of a float with 4 bits (E2M1), doubled so that they are whole numbers. Their
+scales are floats with 8 bits (E8M0 and unsigned E4M3), halved.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tinygrad import UOp, dtypes
 
 from kernels.formats.unpack import Block, Group, Layout, Run, fields, float32, shifted
 
-# magnitudes of the eight E2M1 codes, doubled: nibble i is that of code i
+# nibble i is the doubled magnitude of E2M1 code i
 _E2M1 = 0xC8643210
 
 
@@ -19,7 +19,7 @@ def _e2m1(word: UOp, high: int) -> tuple[UOp, ...]:
     out = []
     for i in range(4):
         at = 8 * i + 4 * high
-        # four times the code's low bits, which is where its magnitude is
+        # 4 times the low three bits of the code: the number of bits that its nibble of _E2M1 is shifted by
         four = (word << 2 if at == 0 else word >> (at - 2)) & 28
         magnitude = shifted(UOp.const(_E2M1, dtypes.uint32), four) & 15
         sign = (word << (28 - at)) & 0x80000000
@@ -28,7 +28,7 @@ def _e2m1(word: UOp, high: int) -> tuple[UOp, ...]:
 
 
 def _mxfp4_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """2 ** (e - 128): a float32 with the exponent e - 1, which is denormal for e below 2."""
+    """The scale is 2 ** (e - 128): a float32 with the exponent e - 1, which is denormal where e is below 2."""
     e = block.e(0).cast(dtypes.uint32)
     bits = (e < 2).where((e + 1) << 21, (e - 1) << 23)
     return (Group(bits.bitcast(dtypes.float32), None),)
@@ -40,15 +40,15 @@ def _mxfp4_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _nvfp4_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """A float16 has two more bits of exponent, biased by 8 more, and seven of mantissa: E4M3's bits fit in its middle.
-    The code 0x7F is for nan, which ggml takes for zero."""
+    """The bits of an E4M3 fit in the middle of a float16, whose exponent has one more bit and a bias larger by 8, and
+    whose mantissa has seven more bits. The code 0x7F means NaN, which ggml takes for zero."""
     code = shifted(block.scales(0), chunk * 8) & 255
     scale = block.half_of((code & 127) << 7) * 128.0
     return (Group(code.ne(0x7F).where(scale, 0.0), None),)
 
 
 def _nvfp4_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
-    """A chunk is 16 weights with one scale; byte i of its eight holds weights i and i + 8."""
+    """A chunk is 16 weights with one scale. Byte i of its eight bytes holds weights i and i + 8."""
     qs = block.qs(chunk * 2 + word)
     return tuple(Run(0, chunk * 16 + word * 4 + 8 * high, _e2m1(qs, high)) for high in (0, 1))
 
@@ -67,7 +67,7 @@ def _iq4nl_runs(block: Block, chunk: UOp, word: UOp) -> tuple[Run, ...]:
 
 
 def _iq4xs_groups(block: Block, chunk: UOp) -> tuple[Group, ...]:
-    """Scales of 6 bits, stored plus 32: nibbles, and two bits each above them in scales_h."""
+    """Scales have 6 bits and are stored plus 32: the low nibbles in scales_l, the two bits above them in scales_h."""
     low = shifted(block.scales_l(0), chunk * 4) & 15
     high = shifted(block.scales_h(0).cast(dtypes.uint32), chunk * 2) & 3
     return (Group(block.half("d", 0) * (float32(low | (high << 4)) - 32.0), None),)

@@ -1,4 +1,4 @@
-"""What `argmax` must compute, in float64."""
+"""The reference of `argmax`, in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kernels.ops.linear.reference import activations
 
 
 def draw_argmax(w: Workload, rng: np.random.Generator) -> Inputs:
-    """Logits with equal largest ones; every fourth row has but one value."""
+    """Logits whose largest value occurs several times. In every fourth row all values are equal."""
     logits = activations((w.m, w.n), w.x_dtype, rng)
     for row in range(w.m):
         logits[row, rng.integers(0, w.n, 3)] = logits[row].max()

@@ -11,29 +11,18 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
-from kernels.ops.attention import attend
-from kernels.ops.attention.attend import reduce_add, reduce_max
+from db.records import Workload
+from kernels.ops.attention import defaults
 from kernels.ops.attention.spec import FlashCombine
-from kernels.ops.kit.workgroup import loop
+from kernels.ops.kit.loops import loop, reduce_add, reduce_max
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
-
-MOST_AT_ONCE = 32  # runs whose loads one thread can have under way
-
-
-def _sizes(w: Workload) -> tuple[int, int, int]:
-    """heads, v_head_dim, splits."""
-    attend.check(w)
-    s = FlashCombine.from_workload(w)
-    return s.heads, s.v_head_dim, s.splits
 
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    """Loops: 0 head, 1 column; 2 the runs, for the largest, 3 the runs, for the sums."""
-    heads, dim, splits = _sizes(w)
-    head, column = UOp.range(heads, 0), UOp.range(dim, 1)
-    first, second = loop(splits, 2), loop(splits, 3)
+    """The kernel. Loops: 0 head, 1 column, 2 the runs, for the highest lse, 3 the runs, for the sums."""
+    s = FlashCombine.from_workload(w)
+    head, column = UOp.range(s.heads, 0), UOp.range(s.v_head_dim, 1)
+    first, second = loop(s.splits, 2), loop(s.splits, 3)
     top = reduce_max(args["lse"][first, head], first)
     weight = (args["lse"][second, head] - top).exp2()
     mean = reduce_add(weight * args["parts"][second, head, column], second) / reduce_add(weight, second)
@@ -41,40 +30,24 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    _sizes(w)
+    FlashCombine.from_workload(w)
     return {"plain": Variant(_build, lambda w: ({},))}
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    heads, dim, splits = _sizes(w)
+    s = FlashCombine.from_workload(w)
     return (
-        Operand("out", (heads, dim), DTYPES[w.out_dtype], OUT),
-        Operand("parts", (splits, heads, dim), dtypes.float32, INPUT),
-        Operand("lse", (splits, heads), dtypes.float32, INPUT),
+        Operand("out", (s.heads, s.v_head_dim), DTYPES[w.out_dtype], OUT),
+        Operand("parts", (s.splits, s.heads, s.v_head_dim), dtypes.float32, INPUT),
+        Operand("lse", (s.splits, s.heads), dtypes.float32, INPUT),
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A thread a column on a GPU, all of whose loads are under way at once; on a CPU, columns in a vector register."""
-    found: list[tuple[Opt, ...]] = []
-    if not backends.find(device).threads:
-        found = [(Opt("UPCAST", None, size, "1"),) for size in (8, 4)]
-    else:
-        threads: list[tuple[Opt, ...]] = [(Opt("LOCAL", None, size, "1"),) for size in (64, 32, 16, 8)]
-        if 1 < w.k <= MOST_AT_ONCE:
-            at_once = Opt("UNROLL", None, 0, "2"), Opt("UNROLL", None, 0, "3")
-            found = [(*opts, *at_once) for opts in threads]
-        found += threads
-    return (*(Schedule("plain", (), opts) for opts in found), Schedule("plain", (), ()))
-
-
 OP = Op(
-    name="flash_combine",
     spec=FlashCombine,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("plain", (), None),),
-    choices=_choices,
+    default_schedules=defaults.flash_combine,
     module=__name__,
     products=lambda w: 2 * w.n * w.k,
 )

@@ -1,17 +1,22 @@
-"""An op whose kernels are an `Attention`: its variants and operands."""
+"""An op whose kernels are described by an `Attention`: its variants, operands and default schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from db.records import Workload
-from kernels import backends
 from kernels.ops.attention import attend, defaults
 from kernels.ops.attention.attend import Attention
-from kernels.ops.attention.loops import plain, plain_params
+from kernels.ops.attention.loops import loops, loops_params
 from kernels.ops.attention.warp import warp, warp_needs, warp_params
-from kernels.ops.attention.workgroup import solo, solo_params, team, team_needs, team_params
-from kernels.ops.op import Op, Operand, Variant, fitting
+from kernels.ops.attention.workgroup import (
+    single_thread,
+    single_thread_params,
+    workgroup,
+    workgroup_needs,
+    workgroup_params,
+)
+from kernels.ops.op import Op, Operand, Variant
 from kernels.ops.spec import Spec
 
 
@@ -21,26 +26,22 @@ def attention_op(
     inputs: Callable[[Workload, Attention], tuple[Operand, ...]],
     row_nbytes: Callable[[Attention], int],
 ) -> Op:
-    """An op from what its attention is. inputs: its operands after those written; row_nbytes: of a position
-    in the caches."""
-
-    def known(w: Workload) -> Attention:
-        attend.check(w)
-        return build(w)
+    """An op from the Attention of its workloads (`build`). inputs: the operands after those that are written.
+    row_nbytes: bytes of one position in the caches."""
 
     def variants(w: Workload) -> dict[str, Variant]:
-        known(w)
+        build(w)
         return {
-            "plain": Variant(lambda w, p, args, _: plain(w, build(w), p, args), lambda w: plain_params(build(w))),
+            "plain": Variant(lambda w, p, args, _: loops(w, build(w), p, args), lambda w: loops_params(build(w))),
             "solo": Variant(
-                lambda w, p, args, _: solo(w, build(w), p, args),
-                lambda w: solo_params(build(w)),
+                lambda w, p, args, _: single_thread(w, build(w), p, args),
+                lambda w: single_thread_params(build(w)),
                 schedulable=False,
             ),
             "team": Variant(
-                lambda w, p, args, _: team(w, build(w), p, args),
-                lambda w: team_params(build(w)),
-                lambda w, p: team_needs(build(w), p),
+                lambda w, p, args, _: workgroup(w, build(w), p, args),
+                lambda w: workgroup_params(build(w)),
+                lambda w, p: workgroup_needs(build(w), p),
                 schedulable=False,
             ),
             "warp": Variant(
@@ -51,15 +52,22 @@ def attention_op(
             ),
         }
 
+    def products(w: Workload) -> int:
+        a = build(w)
+        return w.m * a.heads * a.seen * (a.head_dim + a.value_dim)
+
+    def nbytes(w: Workload) -> int:
+        a = build(w)
+        return a.seen * row_nbytes(a) + 4 * w.n * a.splits
+
     return Op(
-        name=spec.op,
         spec=spec,
         variants=variants,
-        operands=lambda w: (*attend.outputs(w, known(w)), *inputs(w, known(w))),
-        plain=lambda w: defaults.heuristic(known(w)),
-        choices=lambda w, device: defaults.choices(w, known(w), fitting(variants(w), w, backends.find(device)), device),
+        operands=lambda w: (*attend.outputs(w, build(w)), *inputs(w, build(w))),
+        heuristic_baselines=lambda w: defaults.heuristic_baselines(build(w)),
+        default_schedules=lambda w, variants, device: defaults.default_schedules(w, build(w), variants, device),
         module=build.__module__,
-        products=lambda w: w.m * known(w).heads * known(w).seen * (known(w).head_dim + known(w).value_dim),
-        variables=lambda w: (known(w).variable,),
-        nbytes=lambda w: known(w).seen * row_nbytes(known(w)) + 4 * w.n * known(w).splits,
+        products=products,
+        variables=lambda w: (build(w).variable,),
+        nbytes=nbytes,
     )

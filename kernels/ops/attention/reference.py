@@ -1,4 +1,5 @@
-"""What the attention ops must compute: softmax over whole rows of scores, one head and run of positions at a time."""
+"""The references of the attention ops: a softmax over whole rows of scores, for one head and one run of positions at a
+time."""
 
 from __future__ import annotations
 
@@ -9,21 +10,22 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.attention.spec import Flash, FlashCombine, FlashDecode, Mla, MlaDecode
-from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
+from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.ops.linear.reference import activations
 
-_NONE = -1e30  # the logarithm of a run without positions
+_NONE = -1e30  # log2 of the softmax denominator of a run without positions
 
 
 def draw_flash(w: Workload, rng: np.random.Generator) -> Inputs:
-    """flash_decode, and flash_prefill of many tokens."""
+    """Inputs of flash_decode and of flash_prefill."""
     s = Flash.from_workload(w)
     arrays = {
-        "q": _normal(rng, (*_tokens(w), s.heads, s.head_dim), w.x_dtype),
-        "k": _normal(rng, (s.kv_heads, s.max_ctx, s.head_dim), "float16"),
-        "v": _normal(rng, (s.kv_heads, s.max_ctx, s.v_head_dim), "float16"),
+        "q": activations((*_tokens(w), s.heads, s.head_dim), w.x_dtype, rng),
+        "k": activations((s.kv_heads, s.max_ctx, s.head_dim), "float16", rng),
+        "v": activations((s.kv_heads, s.max_ctx, s.v_head_dim), "float16", rng),
     }
     if s.sinks:
-        arrays["sinks"] = _normal(rng, (s.heads,), "float32")
+        arrays["sinks"] = activations((s.heads,), "float32", rng)
     return Inputs(arrays, position=s.ctx - w.m)
 
 
@@ -33,17 +35,17 @@ def flash(w: Workload, inputs: Inputs) -> Truths:
     k, v = ([cache[head * s.kv_heads // s.heads] for head in range(s.heads)] for cache in caches)
     q, seen = arrays["q"].reshape(*_tokens(w), s.heads, s.head_dim), _Seen(s.scale, s.window, s.softcap)
     if isinstance(s, FlashDecode):
-        return _one(seen, s.splits, inputs.position, q, k, v, arrays.get("sinks"))
-    return _many(seen, inputs.position, q, k, v, arrays.get("sinks"))
+        return _decode(seen, s.splits, inputs.position, q, k, v, arrays.get("sinks"))
+    return _prefill(seen, inputs.position, q, k, v, arrays.get("sinks"))
 
 
 def draw_mla(w: Workload, rng: np.random.Generator) -> Inputs:
-    """mla_decode, and mla_prefill of many tokens."""
+    """Inputs of mla_decode and of mla_prefill."""
     s, tokens = Mla.from_workload(w), _tokens(w)
     arrays = {
-        "q_latent": _normal(rng, (*tokens, s.heads, s.kv_lora), w.x_dtype),
-        "q_rope": _normal(rng, (*tokens, s.heads, s.rope_dim), w.x_dtype),
-        "cache": _normal(rng, (s.max_ctx, s.kv_lora + s.rope_dim), "float16"),
+        "q_latent": activations((*tokens, s.heads, s.kv_lora), w.x_dtype, rng),
+        "q_rope": activations((*tokens, s.heads, s.rope_dim), w.x_dtype, rng),
+        "cache": activations((s.max_ctx, s.kv_lora + s.rope_dim), "float16", rng),
     }
     return Inputs(arrays, position=s.ctx - w.m)
 
@@ -54,8 +56,8 @@ def mla(w: Workload, inputs: Inputs) -> Truths:
     q, cache = np.concatenate([*parts], axis=-1), inputs.arrays["cache"].reshape(s.max_ctx, -1)
     k, v, seen = [cache] * s.heads, [cache[:, : s.kv_lora]] * s.heads, _Seen(s.scale)
     if isinstance(s, MlaDecode):
-        return _one(seen, s.splits, inputs.position, q, k, v, None)
-    return _many(seen, inputs.position, q, k, v, None)
+        return _decode(seen, s.splits, inputs.position, q, k, v, None)
+    return _prefill(seen, inputs.position, q, k, v, None)
 
 
 def draw_flash_combine(w: Workload, rng: np.random.Generator) -> Inputs:
@@ -81,16 +83,11 @@ def _tokens(w: Workload) -> tuple[int, ...]:
     return (w.m,) if w.op.endswith("prefill") else ()
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    if dtype not in ("float32", "float16"):
-        raise InputsError(f"{dtype!r}: only float32 and float16 values can be made")
-    return rng.standard_normal(shape, np.float32).astype(dtype)
-
-
 def attend_rows(
     q: Array, k: Array, v: Array, scale: float, cap: float | None = None, sink: float | None = None
 ) -> tuple[Doubles, float]:
-    """One query [columns] over rows of k and v: the weighted mean of v's, and log2 of the softmax's denominator."""
+    """The attention of one query [columns] over rows of k and v: the weighted mean of the rows of v, and log2 of the
+    softmax denominator."""
     scores = k.astype(np.float64) @ q.astype(np.float64) * scale
     if cap is not None:
         scores = cap * np.tanh(scores / cap)
@@ -103,7 +100,7 @@ def attend_rows(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a query makes of its keys, as `Flash` says."""
+    """The fields of `Flash` that decide how a query scores its keys."""
 
     scale: float
     window: int = 0
@@ -111,15 +108,16 @@ class _Seen:
 
 
 def _typical(out: Doubles) -> Doubles:
-    """What is typical for a mean is what means are in general, however near to zero one comes: [all but the last]."""
+    """The typical size of each row of `out`: the standard deviation of all values, even where a row is close to
+    zero."""
     return np.full(out.shape[:-1], out.std() + 1e-9)
 
 
-def _one(
+def _decode(
     of: _Seen, splits: int, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None
 ) -> Truths:
-    """q [heads, columns]; k, v a matrix [positions, columns] for each head; seen are the last `window` of all positions
-    up to the token's own."""
+    """Attention of one token. q: [heads, columns]; k and v: a matrix [positions, columns] for each head. The token sees
+    the last `window` positions up to its own."""
     ctx = position + 1
     first = max(0, ctx - of.window) if of.window else 0
     run = -(-(ctx - first) // splits)
@@ -137,9 +135,9 @@ def _one(
     return {"out": Truth.of(out, _typical(out)), "lse": Truth.of(lse, large)}
 
 
-def _many(of: _Seen, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
-    """q [tokens, heads, columns]; the first token is at `position`, and each sees the last `window` positions up to its
-    own."""
+def _prefill(of: _Seen, position: int, q: Array, k: Sequence[Array], v: Sequence[Array], sinks: Array | None) -> Truths:
+    """Attention of a prompt. q: [tokens, heads, columns]. The first token is at `position`, and each token sees the
+    last `window` positions up to its own."""
     ctx = position + len(q)
     out = np.zeros((*q.shape[:2], v[0].shape[1]))
     own, there = np.arange(position, ctx)[:, None], np.arange(ctx)

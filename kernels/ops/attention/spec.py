@@ -1,7 +1,7 @@
-"""What the attention ops compute, whatever the kernel: over caches of grouped heads, or over one compressed cache.
+"""What the attention ops compute: over caches of keys and values, or over one cache of latents.
 
-Sizes are counts of columns; `ctx` and `max_ctx` are positions. A kernel serves every position of a cache of max_ctx;
-ctx is the length at which its schedule is tuned.
+`*_dim` and `kv_lora` are numbers of columns, `ctx` and `max_ctx` numbers of positions. A kernel serves every position
+of a cache of max_ctx positions; ctx is the length at which its schedule is tuned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ MAX_SPLITS = 256
 
 
 class Attention(Spec):
-    """What all have in common."""
+    """The base of all these specs but `FlashCombine`."""
+
+    format: ClassVar[str] = "F16"  # that of the caches
 
     def check_sizes(self, w: Workload, heads: int, kv_heads: int, ctx: int, max_ctx: int) -> None:
         if heads % kv_heads:
@@ -35,8 +37,9 @@ class Attention(Spec):
 class Flash(Attention):
     """Attention over caches of keys [kv_heads, max_ctx, head_dim] and values [kv_heads, max_ctx, v_head_dim].
 
-    heads share kv_heads evenly. scale: of q.k. window: how many of the last positions a token sees, 0 for all. softcap:
-    scores become cap * tanh(score / cap), None for not. sinks: a logit for each head joins the denominator.
+    `heads` query heads share `kv_heads` heads of keys and values evenly. scale: what q.k is multiplied by. window: how
+    many of the last positions a token sees, 0 for all. softcap: scores become cap * tanh(score / cap), None for no cap.
+    sinks: a logit for each head is added to the denominator.
     """
 
     heads: int
@@ -51,11 +54,6 @@ class Flash(Attention):
     scale: float = 1.0
 
     @property
-    def format(self) -> str:
-        """The caches'."""
-        return "F16"
-
-    @property
     def n(self) -> int:
         return self.heads * self.v_head_dim
 
@@ -65,17 +63,17 @@ class Flash(Attention):
 
     @property
     def row(self) -> int:
-        """Items of a position in the caches."""
+        """Items of one position in the caches."""
         return self.kv_heads * (self.head_dim + self.v_head_dim)
 
     @property
     def seen(self) -> int:
-        """Positions that the last token attends to, at the length ctx."""
+        """Number of positions that the last token attends to, at the length ctx."""
         return min(self.ctx, self.window or self.ctx)
 
     @property
     def products(self) -> int:
-        """Multiplications of a token."""
+        """Number of multiplications for one token."""
         return self.heads * self.seen * (self.head_dim + self.v_head_dim)
 
     def check(self, w: Workload) -> None:
@@ -87,7 +85,7 @@ class Flash(Attention):
 
 @dataclass(frozen=True)
 class FlashDecode(Flash):
-    """`Flash` of one token, the context divided into `splits` runs of equal length."""
+    """`Flash` for one token. The context is divided into `splits` runs of equal length."""
 
     op: ClassVar[str] = "flash_decode"
     splits: int = 1
@@ -99,31 +97,27 @@ class FlashDecode(Flash):
 
 @dataclass(frozen=True)
 class FlashPrefill(Flash):
-    """`Flash` of a prompt's tokens, each of which sees what is up to its own position."""
+    """`Flash` for the tokens of a prompt, each of which sees the positions up to its own."""
 
     op: ClassVar[str] = "flash_prefill"
 
     def one_token(self, splits: int) -> FlashDecode:
-        """The same of one token."""
+        """The same attention for one token."""
         return FlashDecode(**vars(self), splits=splits)
 
 
 @dataclass(frozen=True)
 class Mla(Attention):
-    """Latent attention in absorbed form over a cache [max_ctx, kv_lora + rope_dim], which every head reads. scale: of
-    q.k."""
+    """Latent attention in absorbed form over a cache [max_ctx, kv_lora + rope_dim], which every head reads. scale: what
+    q.k is multiplied by."""
 
+    kv_heads: ClassVar[int] = 1
     heads: int
     kv_lora: int
     rope_dim: int
     ctx: int
     max_ctx: int
     scale: float = 1.0
-
-    @property
-    def format(self) -> str:
-        """The cache's."""
-        return "F16"
 
     @property
     def n(self) -> int:
@@ -134,26 +128,22 @@ class Mla(Attention):
         return self.row
 
     @property
-    def kv_heads(self) -> int:
-        return 1
-
-    @property
     def v_head_dim(self) -> int:
         return self.kv_lora
 
     @property
     def row(self) -> int:
-        """Items of a position in the cache."""
+        """Items of one position in the cache."""
         return self.kv_lora + self.rope_dim
 
     @property
     def seen(self) -> int:
-        """Positions that the last token attends to, at the length ctx."""
+        """Number of positions that the last token attends to, at the length ctx."""
         return self.ctx
 
     @property
     def products(self) -> int:
-        """Multiplications of a token."""
+        """Number of multiplications for one token."""
         return self.heads * self.seen * (self.row + self.kv_lora)
 
     def check(self, w: Workload) -> None:
@@ -163,7 +153,7 @@ class Mla(Attention):
 
 @dataclass(frozen=True)
 class MlaDecode(Mla):
-    """`Mla` of one token, the context divided into `splits` runs of equal length."""
+    """`Mla` for one token. The context is divided into `splits` runs of equal length."""
 
     op: ClassVar[str] = "mla_decode"
     splits: int = 1
@@ -175,28 +165,24 @@ class MlaDecode(Mla):
 
 @dataclass(frozen=True)
 class MlaPrefill(Mla):
-    """`Mla` of a prompt's tokens, each of which sees what is up to its own position."""
+    """`Mla` for the tokens of a prompt, each of which sees the positions up to its own."""
 
     op: ClassVar[str] = "mla_prefill"
 
     def one_token(self, splits: int) -> MlaDecode:
-        """The same of one token."""
+        """The same attention for one token."""
         return MlaDecode(**vars(self), splits=splits)
 
 
 @dataclass(frozen=True)
 class FlashCombine(Spec):
-    """Puts together what attention found in each of `splits` runs: parts [splits, heads, v_head_dim]."""
+    """Combines the results of attention for each of `splits` runs: parts [splits, heads, v_head_dim]."""
 
     op: ClassVar[str] = "flash_combine"
+    format: ClassVar[str] = "F32"  # that of the parts
     heads: int
     v_head_dim: int
     splits: int
-
-    @property
-    def format(self) -> str:
-        """That of the parts."""
-        return "F32"
 
     @property
     def n(self) -> int:

@@ -1,6 +1,6 @@
 """`embed`: out[m, k] = rows ids[m] of a packed weight [n, k], dequantised, times `scale`.
 
-Only the rows that are asked for are read; an id that is no row is taken for the nearest that is one. Loops for opts to
+Only the rows that are asked for are read. An id beyond the rows is clamped to the first or the last. Loops for opts to
 schedule: 0 token, 1 block, 2 chunk, 3 the step of `words` words.
 """
 
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Schedule, Workload
 from kernels.formats import get_format
-from kernels.formats.unpack import Block, get_layout, number
+from kernels.formats.unpack import Block, get_layout, quant_value
+from kernels.ops.embed import defaults
 from kernels.ops.embed.spec import Embed
-from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import chunk_words, is_plain, plain_weight, weight_operands
+from kernels.ops.linear.dot import chunk_words, is_unquantized, unquantized_weight, weight_operands
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
 
 
 def _check(w: Workload) -> None:
-    epilogue.check(w, ("none",))
     Embed.from_workload(w)
     get_format(w.format).blocks(w.k)
 
@@ -33,10 +31,10 @@ def _embed(w: Workload, params: Params, args: Args, device: str) -> UOp:
     def store(column: UOp, value: UOp) -> UOp:
         return args["out"][token, column].store((value * scale).cast(DTYPES[w.out_dtype]))
 
-    if is_plain(w.format):
+    if is_unquantized(w.format):
         step = UOp.range(w.k // words, 1)
         columns = [step * words + i for i in range(words)]
-        stores = [store(c, plain_weight(arrays["w"][row, c, 0], w.format, device)) for c in columns]
+        stores = [store(c, unquantized_weight(arrays["w"][row, c, 0], w.format, device)) for c in columns]
         return UOp.group(*stores).end(token, step)
     layout = get_layout(w.format)
     loops = tuple(
@@ -49,7 +47,7 @@ def _embed(w: Workload, params: Params, args: Args, device: str) -> UOp:
         for run in layout.runs(block, chunk, step * words + word):
             group = groups[run.group]
             for i, quant in enumerate(run.quants):
-                weight = group.scale * number(quant)
+                weight = group.scale * quant_value(quant)
                 weight = weight if group.offset is None else weight - group.offset
                 stores.append(store(at * fmt.block + run.start + i, weight))
     return UOp.group(*stores).end(token, *loops)
@@ -75,27 +73,17 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 
 def _nbytes(w: Workload) -> int:
-    """The rows that are asked for, and everything else once."""
+    """Bytes of the rows that are asked for, and of every other operand."""
     written = sum(o.nbytes for o in _operands(w) if o.role != WEIGHT)
     return written + min(w.m, w.n) * get_format(w.format).row_nbytes(w.k)
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A thread a word: there are few, and each waits for the block's scales. No opts apply everywhere."""
-    params = (("words", 1),)
-    loop = "1" if is_plain(w.format) else "3"
-    sizes = (32, 16, 8, 4) if backends.find(device).threads else ()
-    local = [Opt("LOCAL", None, size, loop) for size in sizes]
-    return (*(Schedule("words", params, (opt,)) for opt in local), Schedule("words", params, ()))
-
-
 OP = Op(
-    name="embed",
     spec=Embed,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("words", (("words", 1),), None),),
-    choices=_choices,
+    heuristic_baselines=lambda w: (Schedule("words", (("words", 1),), None),),
+    default_schedules=defaults.embed,
     module=__name__,
     products=lambda w: w.m * w.k,
     formats=lambda w: (w.format,),

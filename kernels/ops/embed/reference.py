@@ -1,4 +1,4 @@
-"""What `embed` must compute, in float64."""
+"""The reference of `embed`, in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernels.ops.linear.reference import random_rows
 
 
 def draw_embed(w: Workload, rng: np.random.Generator) -> Inputs:
-    """Any rows, the first and the last among them."""
+    """Random rows, among them the first and the last."""
     weight = random_rows(w.format, w.n, w.k, rng)
     ids = rng.integers(0, w.n, w.m).astype(np.int32)
     ids[: w.m // 2 : 2], ids[-1] = 0, w.n - 1

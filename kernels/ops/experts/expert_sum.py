@@ -1,4 +1,4 @@
-"""`expert_sum`: out[m, n] = sum over slots of probs[m, used] * x[m, used, n], what a token's experts made, weighted.
+"""`expert_sum`: out[m, n] = sum over used of probs[m, used] * x[m, used, n], the weighted results of a token's experts.
 
 The epilogue `add` adds a residual. Loops for opts to schedule: 0 token, 1 column.
 """
@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from tinygrad import UOp
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Workload
 from kernels.formats.unpack import float32
+from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import ExpertSum
+from kernels.ops.kit.loops import total
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import total
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 
 
 def _used(w: Workload) -> int:
-    """Raises KernelError for what there is no kernel for."""
-    epilogue.check(w, ("none", "add"))
+    """The number of slots. Raises KernelError for a workload without a kernel."""
+    epilogue.check(w, "none", "add")
     return ExpertSum.from_workload(w).used
 
 
-def _plain(w: Workload, params: Params, args: Args, device: str) -> UOp:
+def _loops(w: Workload, params: Params, args: Args, device: str) -> UOp:
     token, column = UOp.range(w.m, 0), UOp.range(w.n, 1)
     terms = [args["probs"][token, slot] * float32(args["x"][token, slot, column]) for slot in range(_used(w))]
     return epilogue.store(w, args, token, column, total(terms)).end(token, column)
@@ -30,7 +30,7 @@ def _plain(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 def _variants(w: Workload) -> dict[str, Variant]:
     _used(w)
-    return {"plain": Variant(_plain, lambda w: ({},))}
+    return {"plain": Variant(_loops, lambda w: ({},))}
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -44,21 +44,11 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A thread has a few neighbouring columns of a token; a workgroup has threads side by side. No opts apply
-    everywhere."""
-    threads = (64, 32, 16, 8) if backends.find(device).threads else ()
-    opts = [(Opt("UPCAST", None, 4, "1"), Opt("LOCAL", None, size, "1")) for size in threads]
-    return tuple(Schedule("plain", (), found) for found in (*opts, (Opt("UPCAST", None, 4, "1"),), ()))
-
-
 OP = Op(
-    name="expert_sum",
     spec=ExpertSum,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("plain", (), None),),
-    choices=_choices,
+    default_schedules=defaults.expert_sum,
     module=__name__,
     products=lambda w: w.m * w.n * _used(w),
 )

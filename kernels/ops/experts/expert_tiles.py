@@ -1,14 +1,17 @@
-"""`expert_places` and `expert_tiles`: many tokens sorted by the experts that they chose, so that they share weights.
+"""`expert_places` and `expert_tiles`: the pairs (token, slot) sorted by expert, so that the pairs of an expert share
+its weight.
 
-A pair (token, slot) is the number token * used + slot. Pairs come in tiles, each of one expert: where those before
-expert e have c pairs, its own begin at tile c // size + e, which leaves them room whatever was chosen. Some tiles stay
-empty, others do not become full.
+The number of a pair is token * used + slot. Pairs are put into tiles of `size` places, where a tile has pairs of one
+expert only. If the experts before expert e have c pairs, the pairs of e begin at tile c // size + e. So there is room
+for all pairs, whatever was chosen; some tiles stay empty, and others do not become full.
 
-    expert_places   places int32 [m * used] of ids int32 [m * used]: where each pair goes, tile * size + place in it
-    expert_tiles    tiles int32 [tiles * size] of places: the pair at each place, -1 for none; a tile's begin at its 0
+    expert_places   places int32 [m * used] from ids int32 [m * used]: the place of each pair, tile * size + place in
+    tile expert_tiles    tiles int32 [tiles * size] from places: the pair at each place, -1 for none. The pairs of a
+    tile are in
+                    its first places
 
-There are no atomics: a pair counts all others, and a place looks through all pairs. Loops for opts to schedule: 0 what
-there is a result of, 1 the pairs.
+The kernels need no atomics: each pair is compared with all others, and each place with all pairs. Loops for opts to
+schedule: 0 the results (pairs or places), 1 the pairs.
 """
 
 from __future__ import annotations
@@ -18,20 +21,19 @@ from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
+from db.records import Workload
+from kernels.ops.experts import defaults
 from kernels.ops.experts.spec import Chosen, ExpertPlaces, ExpertProduct, ExpertTiles
-from kernels.ops.kit.workgroup import loop, reduce
-from kernels.ops.linear import epilogue
+from kernels.ops.kit.loops import loop, reduce_add, reduce_max
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
-from kernels.tinygrad.uops import Ops
 
-_MANY = 256
+_MANY_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How the pairs of `tokens` that use `used` of `experts` each are sorted: into `count` tiles of `size`."""
+    """How pairs are sorted: `tokens` tokens use `used` of `experts` each, and their pairs go into `count` tiles of
+    `size`."""
 
     tokens: int
     experts: int
@@ -39,8 +41,9 @@ class Tiles:
 
     @property
     def size(self) -> int:
-        """It depends on the number of tokens alone. A larger tile reads a weight for more pairs, and is less full."""
-        return 32 if self.tokens >= _MANY else 16
+        """Places of a tile. It depends on the number of tokens only. In a larger tile more pairs share what is read of
+        a weight, but more places stay empty."""
+        return 32 if self.tokens >= _MANY_TOKENS else 16
 
     @property
     def pairs(self) -> int:
@@ -52,39 +55,26 @@ class Tiles:
 
     @staticmethod
     def of(w: Workload) -> Tiles:
-        """Of an op over sorted pairs. Raises KernelError for numbers without kernels."""
+        """The tiles of a workload. Raises KernelError for numbers without kernels."""
         s = ExpertProduct.from_workload(w) if w.op == ExpertProduct.op else Chosen.from_workload(w)
         return Tiles(w.m, s.experts, s.used)
 
 
-def _sorting(w: Workload) -> Tiles:
-    t = Tiles.of(w)
-    epilogue.check(w, ("none",))
-    return t
-
-
 def _places(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    t = _sorting(w)
+    t = Tiles.of(w)
     pair, other = UOp.range(t.pairs, 0), loop(t.pairs, 1)
     expert, its = args["ids"][pair], args["ids"][other]
-    below = reduce(Ops.ADD, (its < expert).cast(dtypes.int32), other)
-    ahead = reduce(Ops.ADD, (its.eq(expert) & (other < pair)).cast(dtypes.int32), other)
+    below = reduce_add((its < expert).cast(dtypes.int32), other)
+    ahead = reduce_add((its.eq(expert) & (other < pair)).cast(dtypes.int32), other)
     return args["places"][pair].store((below // t.size + expert) * t.size + ahead).end(pair)
 
 
 def _tiles(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    t = _sorting(w)
+    t = Tiles.of(w)
     place, pair = UOp.range(t.count * t.size, 0), loop(t.pairs, 1)
     here = args["places"][pair].eq(place.cast(dtypes.int32))
-    found = reduce(Ops.MAX, here.where(pair.cast(dtypes.int32), -1), pair)
+    found = reduce_max(here.where(pair.cast(dtypes.int32), -1), pair)
     return args["tiles"][place].store(found).end(place)
-
-
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A GPU's threads share out the pairs, in groups that have several results. No opts apply everywhere."""
-    groups = (32, 16, 8) if backends.find(device).threads else ()
-    opts = [(Opt("UPCAST", None, 4, "0"), Opt("GROUP", None, threads, "1")) for threads in groups]
-    return tuple(Schedule("plain", (), found) for found in (*opts, ()))
 
 
 def _op(
@@ -94,25 +84,23 @@ def _op(
     given: str,
     size: Callable[[Tiles], int],
 ) -> Op:
-    """From an operand of the pairs to one of so many results."""
+    """An op that computes `out` [size] from `given` [m * used]."""
 
     def variants(w: Workload) -> dict[str, Variant]:
-        _sorting(w)
+        Tiles.of(w)
         return {"plain": Variant(build, lambda w: ({},))}
 
     def operands(w: Workload) -> tuple[Operand, ...]:
-        t, int32 = _sorting(w), DTYPES["int32"]
+        t, int32 = Tiles.of(w), DTYPES["int32"]
         return Operand(out, (size(t),), int32, OUT), Operand(given, (t.pairs,), int32, INPUT)
 
     return Op(
-        name=spec.op,
         spec=spec,
         variants=variants,
         operands=operands,
-        plain=lambda w: (Schedule("plain", (), None),),
-        choices=_choices,
+        default_schedules=defaults.sorting,
         module=__name__,
-        products=lambda w: size(t := _sorting(w)) * t.pairs,
+        products=lambda w: size(t := Tiles.of(w)) * t.pairs,
     )
 
 

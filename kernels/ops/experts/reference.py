@@ -1,4 +1,4 @@
-"""What the ops of a mixture of experts must compute, in float64 and whole numbers: one token at a time, or sorted."""
+"""The references of the ops of a mixture of experts, in float64 and in whole numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kernels.ops.linear.reference import activations, epilogue_inputs, finished,
 
 
 def _routed(w: Workload, rng: np.random.Generator) -> tuple[int, int, Array]:
-    """experts, used, and ids int32 [m, used], a token's all different. Half of the tokens use the same experts; one
-    expert is not used, where there are others."""
+    """experts, used, and ids int32 [m, used]. The ids of a token are all different. Half of the tokens use the same
+    experts; one expert is not used, unless a token needs all."""
     experts, used = _counts(w)
     there = rng.permutation(experts)[: max(used, experts - 1)]
     ids = np.stack([there[:used] if token % 2 else rng.permutation(there)[:used] for token in range(w.m)])
@@ -24,7 +24,7 @@ def _routed(w: Workload, rng: np.random.Generator) -> tuple[int, int, Array]:
 
 
 def _counts(w: Workload) -> tuple[int, int]:
-    """experts, used"""
+    """(experts, used) of a workload."""
     kinds: dict[str, type[ExpertLinear | ExpertProduct]] = {
         "expert_linear": ExpertLinear,
         "expert_product": ExpertProduct,
@@ -51,7 +51,7 @@ def expert_linear(w: Workload, inputs: Inputs) -> Truths:
 
 
 def _by_expert(w: Workload, inputs: Inputs) -> Iterator[tuple[int, Array, Array]]:
-    """Each expert that is used, with the tokens and slots that chose it."""
+    """(expert, tokens, slots) for each expert that is used: the pairs that chose it."""
     _, used = _counts(w)
     ids = inputs.arrays["ids"].reshape(w.m, used) if "ids" in inputs.arrays else np.zeros((w.m, used), np.int32)
     for expert in np.unique(ids):
@@ -60,7 +60,7 @@ def _by_expert(w: Workload, inputs: Inputs) -> Iterator[tuple[int, Array, Array]
 
 
 def _product(w: Workload, inputs: Inputs, name: str, bias: str, expert: int, x: Doubles) -> tuple[Doubles, Doubles]:
-    """W x + bias of one expert for x [..., k], and what is typical for it, both [..., n]."""
+    """W x + bias of one expert for x [..., k], and the typical size of the result, both [..., n]."""
     weight = inputs.weights[name].rows(expert * w.n + np.arange(w.n))
     added = inputs.doubles(bias).reshape(-1, w.n)[expert] if bias in inputs.arrays else np.zeros(w.n)
     return x @ weight.T + added, np.linalg.norm(weight, axis=1) * row_norms(x)[..., None] + np.abs(added)
@@ -92,7 +92,7 @@ def _expert_down(w: Workload, inputs: Inputs) -> Truths:
 
 
 def _sorted(ids: Array, experts: int) -> tuple[Array, Array]:
-    """places int32 [m * used] of the pairs of ids [m, used], and the tiles int32 [tiles * size] that they make."""
+    """The places int32 [m * used] of the pairs of ids [m, used], and the tiles int32 [tiles * size] that they make."""
     (m, _), chosen = ids.shape, ids.reshape(-1)
     size = 32 if m >= 256 else 16
     places = np.zeros(len(chosen), np.int32)

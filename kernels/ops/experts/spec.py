@@ -1,4 +1,4 @@
-"""What the ops of a mixture of experts compute. A pair (token, slot) is the number token * used + slot."""
+"""What the ops of a mixture of experts compute. The number of the pair (token, slot) is token * used + slot."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kernels.ops.topk.spec import MAX_EXPERTS, MAX_USED
 
 @dataclass(frozen=True)
 class ExpertLinear(WeightSpec):
-    """Linears of the experts that each token uses, `used` of `experts`, whose weights [n, k] are stacked.
+    """Linears of the experts that a token uses, `used` of `experts`. The weights [n, k] of the experts are stacked.
 
-    form: gate_up, out[m, used, n] = act(gate x) * (up x), where `up` is the format of the second weight; or down,
-    out[m, n] = sum over used of probs * (W x), where `up` is None. bias: each expert has one (gate_up: two).
+    form: "gate_up" is out[m, used, n] = act(gate x) * (up x), where `up` is the format of the second weight; "down" is
+    out[m, n] = sum over used of probs * (W x), where `up` is None. bias: each weight of an expert has a bias [n].
     """
 
     op: ClassVar[str] = "expert_linear"
@@ -34,7 +34,7 @@ class ExpertLinear(WeightSpec):
 
     @property
     def formats(self) -> dict[str, str]:
-        """Weight -> GGML format."""
+        """Weight -> its GGML format."""
         return {"w": self.format} if self.up is None else {"gate": self.format, "up": self.up}
 
     @property
@@ -53,7 +53,7 @@ class ExpertLinear(WeightSpec):
 
 @dataclass(frozen=True)
 class Chosen(ActivationSpec):
-    """What sorts the pairs of tokens that use `used` of `experts` each."""
+    """The base of the ops that sort the pairs of tokens, each of which uses `used` of `experts`."""
 
     experts: int
     used: int
@@ -67,29 +67,29 @@ class Chosen(ActivationSpec):
 
 
 def check_chosen(spec: Spec, experts: int, used: int) -> None:
-    """Raises KernelError for numbers that no kernel sorts."""
+    """Raises KernelError for numbers of experts that no kernel sorts."""
     if not 1 <= used <= min(experts, MAX_USED) or experts > MAX_EXPERTS:
         raise spec.refuse(f"no kernel for {used} of {experts} experts")
 
 
 @dataclass(frozen=True)
 class ExpertPlaces(Chosen):
-    """places [m * used] of ids [m * used]: where each pair goes."""
+    """places [m * used] from ids [m * used]: the place of each pair in the tiles."""
 
     op: ClassVar[str] = "expert_places"
 
 
 @dataclass(frozen=True)
 class ExpertTiles(Chosen):
-    """tiles [tiles * size] of places [m * used]: the pair at each place."""
+    """tiles [tiles * size] from places [m * used]: the pair at each place."""
 
     op: ClassVar[str] = "expert_tiles"
 
 
 @dataclass(frozen=True)
 class ExpertProduct(WeightSpec):
-    """out[m * used, n]: x times the weights of the experts that many tokens use. of: "token", x [m, k] is the token's;
-    "pair", x [m * used, k] is the pair's own. act: of an epilogue with a gate."""
+    """out[m * used, n]: for each pair, x times the weight of its expert. of: with "token" x is [m, k] and the pairs of
+    a token share its row; with "pair" x is [m * used, k]. act: the activation of an epilogue with a gate."""
 
     op: ClassVar[str] = "expert_product"
     experts: int

@@ -1,29 +1,30 @@
-"""An element that is read or stored into only under a condition."""
+"""An element that is read, or stored into, only under a condition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygrad import UOp, dtypes
+from tinygrad import UOp
 
+from kernels.ops.kit.loops import constant
 from kernels.tinygrad.uops import Ops
 
 
-def element(array: UOp, indices: Sequence[UOp | int], condition: UOp | None = None) -> UOp:
-    """array[indices] where `condition` holds and all indices are valid: a store happens nowhere else, a load finds 0.
+def masked_element(array: UOp, indices: Sequence[UOp | int], condition: UOp | None = None) -> UOp:
+    """array[indices] where `condition` holds and all indices are valid. Elsewhere a store does nothing and a load gives
+    0. `array` is a placeholder, or a placeholder `after` something.
 
-    `array` is a placeholder, as it is after something or not. Not array[i, j.valid(condition)]: on its way through the
-    array's shape tinygrad 0.14 drops what the condition says about loops that the index does not contain
-    (symbolic.drop_and_clauses). The index of row.valid(row == 3) contains none; nor does that of
-    column.valid(column < 2), if columns come in eights.
+    array[i, j.valid(condition)] would not do: tinygrad 0.14 moves an index through the array's shape, and on the way
+    drops what the condition says about loops that the index does not contain (symbolic.drop_and_clauses). The index
+    row.valid(row == 3) contains no such loop; nor does column.valid(column < 2) where columns come in eights.
     """
     conditions = [] if condition is None else [condition]
-    place, flat = UOp.const(0, dtypes.weakint), array
-    for size, index in zip(array.shape, indices, strict=True):
-        if isinstance(index, UOp) and index.get_idx() is not index:
-            conditions.append(index.get_valid())
-            index = index.get_idx()
-        place = place * size + index
+    place, flat = constant(0), array
+    for size, at in zip(array.shape, indices, strict=True):
+        if isinstance(at, UOp) and at.get_idx() is not at:
+            conditions.append(at.get_valid())
+            at = at.get_idx()
+        place = place * size + at
     before: list[UOp] = []
     while flat.op in (Ops.RESHAPE, Ops.AFTER):
         before += flat.src[1:] if flat.op is Ops.AFTER else ()

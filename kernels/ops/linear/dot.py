@@ -1,42 +1,33 @@
-"""What `linear` and its relatives share: each result is the dot product of a packed row with an input, then finished.
+"""Dot products of packed rows with an input: what all kernels of `linear` and its relatives share.
 
-`Rows` says which rows meet which input and what becomes of the sums; `scheduled` builds it as a UOp.range kernel for
-opts to schedule, `kernels.ops.linear.warp` with a warp a row. The reduction is Ops.REDUCE over the ranges (block,
-chunk, word): with REDUCE every scheduler opt stays legal and correct, where a hand-written register accumulator breaks
-under UPCAST and UNROLL.
-
-Variants of a block format:
-    dequant    sum of (scale*q - offset) * x
-    factored   scale * sum(q*x) - offset * sum(x) a group, so that a scale costs one product a group, not one a weight
-Both take `words`, the uint32 words of a chunk that one step reads, and `lanes`, the number of independent
-accumulators: a compiler may not reorder a float sum, so lanes are what lets it use vector registers.
-A format without blocks (F32, F16, BF16) has `dequant` alone; its words are single weights.
+`RowDot` describes a kernel: which rows of which weights meet which input, and what is made of the sums. The variants
+are in `kernels.ops.linear.loops`, `.warp` and `.tensor_core`. `step_sums` is what one step of the first two adds to a
+sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 from tinygrad import UOp, dtypes
 
 from kernels.formats import get_format
-from kernels.formats.unpack import Block, Placed, float32, get_layout, half, in_place, number
-from kernels.ops.op import WEIGHT, Args, Operand, Params
-from kernels.tinygrad.uops import AxisType, Ops
+from kernels.formats.unpack import BitcastQuant, Block, bitcast_quant, float32, get_layout, half, quant_value
+from kernels.ops.kit.loops import total
+from kernels.ops.op import WEIGHT, Args, Operand
 
-LANES = (16, 8, 4, 2, 1)
 WORDS = (8, 4, 2, 1)
+_LIFT = 96  # x is multiplied by 2**_LIFT at most: an x of up to 2**31 does not overflow
 Index = tuple[UOp, ...]
-"""Where in the loops beside the rows: (token,), (token, slot) ..."""
+"""The indices in the loops besides the rows: (token,), (token, slot) ..."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A packed weight [..., rows, k]: the operands `name`.<plane>. Kernel rows [start, stop) are its rows 0, 1, ...;
-    stop None: all of them."""
+    """A packed weight [..., rows, k], whose planes are the operands `name`.<plane>.
+
+    Row `start` + i of the kernel is row i of the weight, up to row `stop`; stop None: every row of the kernel."""
 
     name: str
     format: str
@@ -45,12 +36,17 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A kernel over rows 0..n-1 and `loops` (their sizes).
+class RowDot:
+    """A kernel that computes dot products over k columns, for `n` rows and every value of `loops`.
 
-    x(args, index, column): the input, float32. store(args, index, row, sums): stores what becomes of one row's sums,
-    which are as `weights`, then the sum of squares(args, index, column)**2 over k if that is given. matrix(args,
-    index): which of the stacked matrices of n rows. summed: a further loop, last in the index, that is summed over.
+    weights   the weights whose rows are multiplied with x: a row has one sum for each weight
+    loops     the sizes of the loops besides the rows: (tokens,), (tokens, slots)
+    x         (args, index, column) -> the input, float32
+    store     (args, index, row, sums) -> the store of what is made of a row's sums. `sums` has one sum for each weight,
+              then the sum of squares where there is one
+    matrix    (args, index) -> the index of the matrix of n rows, where weights are stacked matrices
+    summed    the size of a further loop, last in the index, that is also summed over
+    squares   (args, index, column) -> a value, float32, whose square is summed over the k columns
     """
 
     n: int
@@ -65,12 +61,12 @@ class Rows:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Distinct formats in the order of their first weight: weights of one format share their loops."""
+        """The distinct formats of the weights, in order. Weights of one format share their loops."""
         return tuple(dict.fromkeys(w.format for w in self.weights))
 
 
-def plain_x(args: Args, index: Index, column: UOp) -> UOp:
-    """x [m, k] as it is."""
+def given_x(args: Args, index: Index, column: UOp) -> UOp:
+    """x [m, k] as it is given."""
     return float32(args["x"][index[0], column])
 
 
@@ -81,41 +77,20 @@ def weight_operands(name: str, format: str, rows: int, k: int) -> tuple[Operand,
     return tuple(Operand(f"{name}.{field}", shape, getattr(dtypes, dtype), WEIGHT) for field, shape, dtype in shapes)
 
 
-def is_plain(format: str) -> bool:
-    return get_format(format).layout == "plain"
-
-
-def row_params(formats: Sequence[str], k: int) -> tuple[Params, ...]:
-    """Every (words, lanes) that all of the formats allow, the widest first."""
-    if all(map(is_plain, formats)):
-        return tuple({"lanes": lanes} for lanes in LANES if k % lanes == 0)
-    # a word brings at least one run of 4 quants: more lanes than that would stay empty
-    return tuple(
-        {"words": words, "lanes": lanes}
-        for words in WORDS
-        for lanes in LANES
-        if all(chunk_words(f, k) % words == 0 for f in formats)
-        and lanes <= (words if any(map(is_plain, formats)) else 4 * words)
-    )
+def is_unquantized(format: str) -> bool:
+    """Whether a format has no blocks: F32, F16, BF16."""
+    return get_format(format).layout == "unquantized"
 
 
 def chunk_words(format: str, k: int) -> int:
-    """Words of a chunk; a plain row is one chunk of single weights."""
-    return k if is_plain(format) else get_layout(format).words
-
-
-def reduce_add(value: UOp, *ranges: UOp) -> UOp:
-    return UOp(Ops.REDUCE, src=(value, *ranges), arg=(Ops.ADD, 0)) if ranges else value
-
-
-def total(values: Sequence[UOp]) -> UOp:
-    return reduce(add, values)
+    """uint32 words of a chunk. A row without blocks counts as one chunk, whose words are single weights."""
+    return k if is_unquantized(format) else get_layout(format).words
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where one step reads: its block, its chunk of the block, and the words of the chunk. A plain format's block is
-    one weight, and `words` are the weights' columns."""
+    """Where one step reads: the block of the row, the chunk of the block, and the words of the chunk. In a format
+    without blocks `words` are the columns of the weights."""
 
     block: UOp
     chunk: UOp
@@ -127,33 +102,41 @@ def step_sums(
     weight: Weight,
     row: UOp,
     step: Step,
-    lanes: int,
+    accumulators: int,
     x: Callable[[UOp], UOp],
     factor: bool,
     device: str,
     pinned: Callable[[UOp], UOp] | None = None,
 ) -> list[UOp]:
-    """What one step adds to each lane's sum: the weights of `row` times x(column of the row), float32.
+    """What one step adds to each of the accumulators: the weights of `row` times x(column of the row), float32.
 
-    pinned(value) is `value` computed once, for all that use it. With it quants are not shifted down one by one: what
-    they are multiplied by is divided instead, once for all rows.
+    factor    scale * sum(q * x) - offset * sum(x) for each group, else sum((scale * q - offset) * x)
+    pinned    (value) -> the same value, computed once for all that use it. If it is given, quants are not shifted down
+              one by one. Instead x is divided by the power of two, once for all rows.
     """
     fmt = get_format(weight.format)
     arrays = {a.name: args[f"{weight.name}.{a.name}"] for a in fmt.arrays}
-    if is_plain(weight.format):
+    if is_unquantized(weight.format):
         sums: dict[int, list[UOp]] = {}
         for i, column in enumerate(step.words):
-            value = plain_weight(arrays["w"][row, column, 0], weight.format, device) * x(column)
-            sums.setdefault(i % lanes, []).append(value)
-        return [total(sums[lane]) for lane in range(lanes)]
+            value = unquantized_weight(arrays["w"][row, column, 0], weight.format, device) * x(column)
+            sums.setdefault(i % accumulators, []).append(value)
+        return [total(sums[accumulator]) for accumulator in range(accumulators)]
     block = Block(arrays, row, step.block, device)
     return _block_sums(
-        weight.format, block, step, lanes, lambda column: x(step.block * fmt.block + column), factor, device, pinned
+        weight.format,
+        block,
+        step,
+        accumulators,
+        lambda column: x(step.block * fmt.block + column),
+        factor,
+        device,
+        pinned,
     )
 
 
-def plain_weight(weight: UOp, format: str, device: str) -> UOp:
-    """An item of a format without blocks, float32."""
+def unquantized_weight(weight: UOp, format: str, device: str) -> UOp:
+    """`weight`, an item of the plane of a format without blocks, as float32."""
     if format == "F16":
         weight = half(weight, device)
     elif format == "BF16":  # the top half of a float32
@@ -165,7 +148,7 @@ def _block_sums(
     format: str,
     block: Block,
     step: Step,
-    lanes: int,
+    accumulators: int,
     x: Callable[[UOp], UOp],
     factor: bool,
     device: str,
@@ -177,13 +160,13 @@ def _block_sums(
     for at, word in enumerate(step.words):
         for run in layout.runs(block, step.chunk, word):
             for i, quant in enumerate(run.quants):
-                placed = Placed(number(quant)) if pinned is None else in_place(quant, device)
+                placed = BitcastQuant(quant_value(quant)) if pinned is None else bitcast_quant(quant, device)
                 input_, power = x(run.start + i), min(placed.lift, _LIFT) - placed.bits
                 scaled = pinned(input_ * 2.0**power) if pinned is not None and power else input_
-                key = (4 * at + i) % lanes, run.group, max(placed.lift - _LIFT, 0)
+                key = (4 * at + i) % accumulators, run.group, max(placed.lift - _LIFT, 0)
                 weighted.setdefault(key, []).append((placed.value, scaled, input_))
     sums: dict[int, list[UOp]] = {}
-    for (lane, group, power), terms in weighted.items():
+    for (accumulator, group, power), terms in weighted.items():
         scale, offset = groups[group].scale, groups[group].offset
         scale = scale * 2.0**power if power else scale
         if factor:
@@ -192,78 +175,14 @@ def _block_sums(
         else:
             weights = [scale * q if offset is None else scale * q - offset for q, _, _ in terms]
             value = total([weight * v for weight, (_, _, v) in zip(weights, terms, strict=True)])
-        sums.setdefault(lane, []).append(value)
-    return [total(sums[lane]) for lane in range(lanes)]
-
-
-class _Ranges:
-    """REDUCE ranges as they are needed; a loop of one is the constant 0."""
-
-    def __init__(self) -> None:
-        self.uops: list[UOp] = []
-
-    def __call__(self, size: int, number: int) -> UOp:
-        if size == 1:
-            return UOp.const(0, dtypes.weakint)
-        self.uops.append(UOp.range(size, number, AxisType.REDUCE))
-        return self.uops[-1]
-
-
-LOOP_NUMBERS = (0, 8, 9)
-SUMMED_NUMBER = 7
-_LIFT = 96  # the power of two that x is multiplied by at most, which leaves it 2**31 to be large in
-SQUARES_NUMBER = 6
-SQUARES = 8  # a step's, each with an accumulator
-
-
-def _steps(format: str, k: int, params: Params, base: int, ranges: _Ranges) -> Step:
-    """The loops over a row. They are numbered 2, 3, 4 for the first format, 12, 13, 14 for the second, ..."""
-    if is_plain(format):
-        words = params.get("words", params["lanes"])
-        step = ranges(k // words, base)
-        return Step(step, step, [step * words + i for i in range(words)])
-    fmt, layout = get_format(format), get_layout(format)
-    block, chunk = ranges(fmt.blocks(k), base), ranges(layout.chunks, base + 1)
-    step = ranges(layout.words // params["words"], base + 2)
-    return Step(block, chunk, [step * params["words"] + i for i in range(params["words"])])
-
-
-def scheduled(r: Rows, params: Params, args: Args, device: str, factor: bool) -> UOp:
-    """The kernel as loops: those of `r.loops` numbered 0, 8, 9, the row 1, then the summed ones."""
-    loops = tuple(UOp.range(size, number) for size, number in zip(r.loops, LOOP_NUMBERS, strict=False))
-    row = UOp.range(r.n, 1)
-    sums: dict[str, UOp] = {}
-    for i, format in enumerate(r.formats):
-        ranges = _Ranges()
-        index = loops if r.summed == 1 else (*loops, ranges(r.summed, SUMMED_NUMBER + 10 * i))
-        step = _steps(format, r.k, params, 2 + 10 * i, ranges)
-        columns = Columns(r, args, index)
-        for weight in (w for w in r.weights if w.format == format):
-            own = row_of(r, weight, args, index, row)
-            lanes = step_sums(args, weight, own, step, params["lanes"], columns.x, factor, device)
-            value = total([reduce_add(lane, *ranges.uops) for lane in lanes])
-            sums[weight.name] = value if weight.stop is None else inside(weight, row).where(value, 0.0)
-    results = [sums[w.name] for w in r.weights]
-    if r.squares is not None:
-        results.append(_sum_of_squares(r, args, loops))
-    return r.store(args, loops, row, results).end(*loops, row)
-
-
-def _sum_of_squares(r: Rows, args: Args, index: Index) -> UOp:
-    """In a loop of its own, numbered 6: it does not depend on the row, so tinygrad would put one loop in two places."""
-    assert r.squares is not None
-    ranges = _Ranges()
-    size = SQUARES if r.k % SQUARES == 0 else 1
-    step = ranges(r.k // size, SQUARES_NUMBER)
-    values = [r.squares(args, index, step * size + i) for i in range(size)]
-    return total([reduce_add(v * v, *ranges.uops) for v in values])
+        sums.setdefault(accumulator, []).append(value)
+    return [total(sums[accumulator]) for accumulator in range(accumulators)]
 
 
 class Columns:
-    """The input of one step: remembers the columns that the weights read, to square each of them once. Where `valid`
-    is false the input is 0."""
+    """The input of one step, 0 where `valid` is false. Remembers the columns that were read, to square each once."""
 
-    def __init__(self, r: Rows, args: Args, index: Index, valid: UOp | None = None) -> None:
+    def __init__(self, r: RowDot, args: Args, index: Index, valid: UOp | None = None) -> None:
         self._r, self._args, self._index, self._valid = r, args, index, valid
         self._seen: dict[UOp, UOp] = {}
 
@@ -273,6 +192,7 @@ class Columns:
         return self._seen[column]
 
     def squares(self) -> UOp:
+        """The sum of squares over the columns that were read."""
         assert self._r.squares is not None
         values = [self._masked(self._r.squares(self._args, self._index, column)) for column in self._seen]
         return total([v * v for v in values])
@@ -282,18 +202,18 @@ class Columns:
 
 
 def inside(weight: Weight, row: UOp) -> UOp:
-    """Whether a kernel row is one of a weight that has not all of them."""
+    """Whether a row of the kernel belongs to `weight`, whose `stop` is given."""
     assert weight.stop is not None
     return (row >= weight.start) & (row < weight.stop)
 
 
-def row_of(r: Rows, weight: Weight, args: Args, index: Index, row: UOp) -> UOp:
-    """The weight's own row for a kernel row; for a row of another weight nothing is loaded."""
+def row_of(r: RowDot, weight: Weight, args: Args, index: Index, row: UOp) -> UOp:
+    """The row of `weight` for a row of the kernel. Nothing is loaded for a row that belongs to another weight."""
     if weight.stop is not None:
         return (row - weight.start).valid(inside(weight, row))
     return stacked(r, args, index, row)
 
 
-def stacked(r: Rows, args: Args, index: Index, row: UOp) -> UOp:
-    """A kernel row as one of all matrices' rows."""
+def stacked(r: RowDot, args: Args, index: Index, row: UOp) -> UOp:
+    """A row of the kernel as a row of the stacked matrices."""
     return row if r.matrix is None else r.matrix(args, index) * r.n + row

@@ -1,5 +1,5 @@
-"""What happens to a result before it is stored: a bias, a residual, an activation. Names are those of Workload.epilogue
-and of `kernels.ops.linear.spec.ACTS`."""
+"""What is done to a result before it is stored: a bias, a residual or a gate is applied. The names are those of
+Workload.epilogue and of `kernels.ops.linear.spec.ACTS`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EPILOGUES = {
     "gate": ("gate",),
     "bias_gate": ("bias", "gate"),
 }
-"""Epilogue -> operands, in turn: bias [n] and residual [m, n] are added; of gate [m, n] the activation is taken
-and multiplied. The latter two are of the output's dtype."""
+"""Epilogue -> its operands, in the order in which they are applied. bias [n] and residual [m, n] are added. The result
+is multiplied by the activation of gate [m, n]. residual and gate have the dtype of the output."""
 
 
-def check(w: Workload, epilogues: tuple[str, ...] = tuple(EPILOGUES)) -> None:
-    """KernelError for a dtype or an epilogue without kernels."""
-    if w.epilogue not in epilogues or not {w.x_dtype, w.out_dtype} <= {"float32", "float16"}:
-        raise KernelError(f"no kernel of {w.op} takes {w.x_dtype} -> {w.out_dtype} with the epilogue {w.epilogue!r}")
+def check(w: Workload, *epilogues: str) -> None:
+    """Raises KernelError for another epilogue than these."""
+    if w.epilogue not in epilogues:
+        raise KernelError(f"no kernel of {w.op} takes the epilogue {w.epilogue!r}, only {', '.join(epilogues)}")
 
 
 def operands(w: Workload, m: int | None = None, stack: tuple[int, ...] = ()) -> tuple[Operand, ...]:
-    """What the epilogue adds, in slot order. m: results of n each, where they are not one a token. stack: of stacked
-    weights, each with a bias of its own, how many there are."""
+    """The operands of the epilogue, in slot order. m: the number of rows of the output, by default one for each token.
+    stack: the number of stacked weights, each of which has a bias [n] of its own."""
     m = w.m if m is None else m
     found = {
         "bias": Operand("bias", (*stack, w.n), DTYPES["float32"], WEIGHT),
@@ -45,7 +45,7 @@ def operands(w: Workload, m: int | None = None, stack: tuple[int, ...] = ()) -> 
 def finished(
     w: Workload, args: Args, token: UOp, row: UOp, value: UOp, act: str = "silu", stack: tuple[UOp, ...] = ()
 ) -> UOp:
-    """value with the epilogue's terms, float32. act: of a gate. stack: which of the stacked weights."""
+    """`value` after the epilogue, float32. act: the activation of a gate. stack: the index of the stacked weight."""
     for name in EPILOGUES[w.epilogue]:
         term = float32(args[name][(*stack, row) if name == "bias" else (token, row)])
         value = ACTIVATIONS[act](term, value) if name == "gate" else value + term
@@ -53,7 +53,7 @@ def finished(
 
 
 def store(w: Workload, args: Args, token: UOp, row: UOp, value: UOp, act: str = "silu") -> UOp:
-    """out[token, row] = value with the epilogue's terms, in the output's dtype."""
+    """The store out[token, row] = `value` after the epilogue, in the dtype of the output."""
     return args["out"][token, row].store(finished(w, args, token, row, value, act).cast(DTYPES[w.out_dtype]))
 
 
@@ -66,15 +66,15 @@ def _silu(gate: UOp, up: UOp) -> UOp:
 
 
 def _gelu(gate: UOp, up: UOp) -> UOp:
-    """The tanh form, x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)), as gemma has it."""
+    """The tanh form that gemma uses: x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3))."""
     return gate * _sigmoid(gate * (1.0 + gate * gate * 0.044715) * (2 * math.sqrt(2 / math.pi))) * up
 
 
 def _swiglu_oai(gate: UOp, up: UOp) -> UOp:
-    """gpt-oss: both halves clamped at 7, gate * sigmoid(1.702 gate) * (up + 1)."""
+    """The activation of gpt-oss: gate * sigmoid(1.702 gate) * (up + 1), where gate and up are clamped at 7."""
     gate, up = gate.minimum(7.0), up.minimum(7.0).maximum(-7.0)
     return gate * _sigmoid(gate * 1.702) * (up + 1.0)
 
 
 ACTIVATIONS: dict[str, Callable[[UOp, UOp], UOp]] = {"silu": _silu, "gelu": _gelu, "swiglu_oai": _swiglu_oai}
-"""act(gate, up), float32."""
+"""Name -> act(gate, up), float32."""

@@ -1,4 +1,4 @@
-"""What `rmsnorm_linear`, `gate_up` and `head_linear` must compute, written out in float64."""
+"""The references of `rmsnorm_linear`, `gate_up` and `head_linear`, in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def _norm(k: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def row_norms(x: Doubles) -> Doubles:
-    """Norms of rows over sqrt(k): of x so that times a weight row's norm it is a product's typical size."""
+    """The norm of each row of x, divided by sqrt(k). Times the norm of a row of a weight it is the typical size of
+    their product."""
     norms: Doubles = np.linalg.norm(x, axis=-1) / np.sqrt(x.shape[-1])
     return norms
 

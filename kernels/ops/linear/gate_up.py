@@ -1,8 +1,8 @@
-"""`gate_up`: out[m, n] = act(W_gate x) * (W_up x), a gated feed-forward's first half in one launch.
+"""`gate_up`: out[m, n] = act(W_gate x) * (W_up x), the first half of a gated feed-forward in one launch.
 
-See `GateUp`; where x is normalised first, the operand `norm` is [k].
-RMSNorm rides along: a row's 1/rms is one number, so it multiplies the finished sums, and the sum of squares is one more
-sum over the x that is read anyway.
+If x is normalised first (see `GateUp`), there is an operand `norm` [k]. An RMSNorm then costs little: 1/rms is one
+number for a row of x, so that it multiplies the finished sums, and the sum of squares is one more sum over the x that
+is read.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.norm import inverse_rms, norm_operand, normed
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import GateUp
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
-def rows(w: Workload) -> Rows:
-    """Raises KernelError for a dtype, an activation or an epilogue without kernels, FormatError for a format or a k
-    that does not fit."""
-    epilogue.check(w, ("none",))
+def row_dot(w: Workload) -> RowDot:
+    """Raises KernelError for a spec or a dtype without kernels, FormatError for a format or a k that does not fit."""
     s = GateUp.from_workload(w)
     for format in (s.format, s.up):
         get_format(format).blocks(w.k)
@@ -38,8 +36,8 @@ def rows(w: Workload) -> Rows:
         return epilogue.store(w, args, index[0], row, act(gate, other))
 
     weights = (Weight("gate", w.format), Weight("up", s.up))
-    x, squares = (plain_x, None) if s.eps is None else (normed, plain_x)
-    return Rows(w.n, w.k, weights, (w.m,), x, store, squares=squares)
+    x, squares = (given_x, None) if s.eps is None else (normed, given_x)
+    return RowDot(w.n, w.k, weights, (w.m,), x, store, squares=squares)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -54,4 +52,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = row_op(GateUp, rows, _operands, lambda w: 2 * w.m * w.n * w.k)
+OP = row_op(GateUp, row_dot, _operands, lambda w: 2 * w.m * w.n * w.k)

@@ -1,7 +1,7 @@
-"""`head_linear`: out[m, heads, n] = W[heads, n, k] x[m, heads, k], one linear a head: what MLA absorbs into q and takes
-out of its attention.
+"""`head_linear`: out[m, heads, n] = W[heads, n, k] x[m, heads, k], a linear for each head. Latent attention has two:
+the products of q with k_b, and of the result with v_b.
 
-See `HeadLinear` for where the heads of x lie in its rows.
+`HeadLinear` says where the heads of x lie in its rows.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from tinygrad import UOp
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.formats.unpack import float32
-from kernels.ops.linear import epilogue, tensor_core
-from kernels.ops.linear.dot import Index, Rows, Weight, weight_operands
+from kernels.ops.linear import tensor_core
+from kernels.ops.linear.dot import Index, RowDot, Weight, weight_operands
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import HeadLinear
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Operand
 
 
-def rows(w: Workload) -> Rows:
-    """Raises KernelError for heads, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
-    epilogue.check(w, ("none",))
+def row_dot(w: Workload) -> RowDot:
+    """Raises KernelError for a spec or a dtype without kernels, FormatError for a k that does not fit."""
     get_format(w.format).blocks(w.k)
-
     s = HeadLinear.from_workload(w)
 
     def x(args: Args, index: Index, column: UOp) -> UOp:
@@ -33,7 +31,7 @@ def rows(w: Workload) -> Rows:
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         return args["out"][index[0], index[1], row].store(sums[0].cast(DTYPES[w.out_dtype]))
 
-    return Rows(w.n, w.k, (Weight("w", w.format),), (w.m, s.heads), x, store, lambda args, index: index[1])
+    return RowDot(w.n, w.k, (Weight("w", w.format),), (w.m, s.heads), x, store, lambda args, index: index[1])
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -48,9 +46,9 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
 
 OP = row_op(
     HeadLinear,
-    rows,
+    row_dot,
     _operands,
     lambda w: w.m * HeadLinear.from_workload(w).heads * w.n * w.k,
-    more={"tc": tensor_core.variant(rows)},
+    more={"tc": tensor_core.variant(row_dot)},
     tolerances=tensor_core.TOLERANCES,
 )

@@ -1,16 +1,16 @@
-"""RMSNorm as a prologue of row kernels: x * norm goes into the sums, 1/rms(x) multiplies what comes out."""
+"""RMSNorm as a prologue of row kernels: the sums are over x * norm, and the results are multiplied by 1/rms(x)."""
 
 from __future__ import annotations
 
 from tinygrad import UOp
 
-from kernels.ops.linear.dot import Index, plain_x
+from kernels.ops.linear.dot import Index, given_x
 from kernels.ops.op import DTYPES, WEIGHT, Args, Operand
 
 
 def normed(args: Args, index: Index, column: UOp) -> UOp:
     """x [m, k] times the norm's weight [k]."""
-    return plain_x(args, index, column) * args["norm"][column]
+    return given_x(args, index, column) * args["norm"][column]
 
 
 def inverse_rms(k: int, eps: float, squares: UOp) -> UOp:

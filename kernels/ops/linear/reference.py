@@ -1,4 +1,4 @@
-"""What `linear` must compute: the dequantised weight times x, in float64; and what an epilogue does."""
+"""The reference of `linear`, the dequantised weight times x in float64, and those of the epilogues."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import numpy as np
 
 from db.records import Workload
 from kernels.formats import reference
-from kernels.ops.case import Array, Doubles, Inputs, InputsError, PackedRows, Truth, Truths
+from kernels.ops.case import Array, Doubles, Inputs, PackedRows, Truth, Truths
 from kernels.ops.linear.spec import Linear
 
-# At most this many distinct weight rows, then they repeat: the float64 reference of a 128256-row weight would cost
-# seconds. Prime, so that a kernel that confuses rows a power of two (or any tile size) apart is still caught.
+# A weight has at most this many distinct rows, which repeat: the float64 reference of 128256 rows would take seconds.
+# The number is prime, so that a kernel that confuses rows a power of two (or a tile) apart is still found wrong.
 DISTINCT_ROWS = 1021
 
 
 def activations(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> Array:
-    """Normal values. Raises InputsError for a dtype that activations do not have."""
-    if dtype not in ("float32", "float16"):
-        raise InputsError(f"x_dtype {dtype!r}: only float32 and float16 activations can be made")
+    """Normally distributed values."""
     return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
 
 
 def random_rows(format: str, n: int, k: int, rng: np.random.Generator) -> PackedRows:
-    """A weight [n, k] of DISTINCT_ROWS random rows at most."""
+    """A weight [n, k] of at most DISTINCT_ROWS distinct random rows."""
     return PackedRows(format, reference.random_blocks(format, min(n, DISTINCT_ROWS), k, rng), n, k)
 
 
@@ -41,7 +39,7 @@ def _gelu(x: Doubles) -> Doubles:
 
 
 def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
-    """act(gate) * up; gpt-oss's swiglu_oai clamps both."""
+    """act(gate) * up. swiglu_oai, the activation of gpt-oss, clamps gate and up."""
     if act == "swiglu_oai":
         gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0)
         return gate * _sigmoid(1.702 * gate) * (up + 1)
@@ -50,7 +48,7 @@ def gated(act: str, gate: Doubles, up: Doubles) -> Doubles:
 
 
 def epilogue_inputs(w: Workload, m: int, rng: np.random.Generator) -> dict[str, Array]:
-    """What a workload's epilogue takes, for m results: bias [n], residual and gate [m, n]."""
+    """The operands of the epilogue of a workload, for m rows of results: bias [n], residual and gate [m, n]."""
     found: dict[str, Array] = {}
     if "bias" in w.epilogue:
         found["bias"] = rng.standard_normal(w.n, dtype=np.float32)
@@ -62,7 +60,7 @@ def epilogue_inputs(w: Workload, m: int, rng: np.random.Generator) -> dict[str, 
 
 
 def finished(w: Workload, inputs: Inputs, truth: Truth, act: str = "silu", *, bias: bool = True) -> Truths:
-    """An output with what the workload's epilogue does. act: of a gate. bias: whether it is still to be added."""
+    """The output after the epilogue. act: the activation of a gate. bias: False if the bias has already been added."""
     if w.epilogue == "none":
         return {"out": truth}
     value, scale = truth.rows(0, truth.m)
@@ -70,7 +68,7 @@ def finished(w: Workload, inputs: Inputs, truth: Truth, act: str = "silu", *, bi
     for name in ("bias",) * ("bias" in w.epilogue and bias) + ("residual",) * ("add" in w.epilogue):
         term = inputs.doubles(name).reshape(-1, w.n)
         value = value + term
-        columns = np.maximum(columns, np.sqrt(np.square(term).mean()))  # a sum is as exact as its larger term
+        columns = np.maximum(columns, np.sqrt(np.square(term).mean()))  # a sum is only as exact as its larger term
     if "gate" in w.epilogue:
         gate = inputs.doubles("gate").reshape(truth.m, w.n)
         value = gated(act, gate, value)

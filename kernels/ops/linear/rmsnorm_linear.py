@@ -1,7 +1,7 @@
 """`rmsnorm_linear`: RMSNorm and all linears that take the normalised x (q, k and v of a block) in one launch.
 
-out[m, n] holds the parts of `RmsNormLinear` side by side; the operand `norm` is [k]. A row belongs to one part; of the
-others' weights nothing is loaded for it.
+out[m, n] holds the parts of `RmsNormLinear` side by side; the operand `norm` is [k]. A row belongs to one part, and
+nothing is loaded for it of the weights of other parts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from tinygrad import UOp
 
 from db.records import Workload
 from kernels.formats import get_format
+from kernels.ops.kit.loops import total
 from kernels.ops.linear import epilogue
-from kernels.ops.linear.dot import Index, Rows, Weight, plain_x, total, weight_operands
+from kernels.ops.linear.dot import Index, RowDot, Weight, given_x, weight_operands
 from kernels.ops.linear.norm import inverse_rms, norm_operand, normed
 from kernels.ops.linear.row_op import row_op
 from kernels.ops.linear.spec import RmsNormLinear
@@ -29,20 +30,20 @@ def _weights(s: RmsNormLinear) -> tuple[Weight, ...]:
     return tuple(found)
 
 
-def rows(w: Workload) -> Rows:
+def row_dot(w: Workload) -> RowDot:
     """Raises KernelError for parts, a dtype or an epilogue without kernels, FormatError for a k that does not fit."""
-    epilogue.check(w, ("none", "bias"))
+    epilogue.check(w, "none", "bias")
     s = RmsNormLinear.from_workload(w)
 
     def store(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
-        *dots, squares = sums  # all but one of them are 0
+        *dots, squares = sums  # all dots but one are 0
         return epilogue.store(w, args, index[0], row, total(dots) * inverse_rms(s.k, s.eps, squares))
 
-    return Rows(w.n, w.k, _weights(s), (w.m,), normed, store, squares=plain_x)
+    return RowDot(w.n, w.k, _weights(s), (w.m,), normed, store, squares=given_x)
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
-    """out [m, n], the planes of each part, x [m, x_row], norm [k], then what the epilogue adds."""
+    """out [m, n], the planes of each part, x [m, x_row], norm [k], then the operands of the epilogue."""
     s = RmsNormLinear.from_workload(w)
     weights = [o for i, (format, n) in enumerate(s.parts) for o in weight_operands(f"w{i}", format, n, w.k)]
     return (
@@ -54,4 +55,4 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
     )
 
 
-OP = row_op(RmsNormLinear, rows, _operands, lambda w: w.m * w.n * w.k)
+OP = row_op(RmsNormLinear, row_dot, _operands, lambda w: w.m * w.n * w.k)

@@ -1,62 +1,68 @@
-"""x in a thread block's local memory: loaded once for all warps, where each would load it for itself.
+"""x in the local memory of a workgroup: loaded once for all warps. Otherwise each warp loads it for itself.
 
-A lane's words lie apart, and so does the x that belongs to them: a warp's load of it touches as many cache lines as it
-has lanes. Local memory has no lines; padding keeps lanes whose x is a group of 64 columns apart out of each other's
-banks. It costs a barrier, behind which all warps wait for x before they load a weight.
+The words of neighbouring lanes lie apart, and so do the columns of x that belong to them: a warp's load of x touches
+one cache line for each lane. Local memory has no cache lines. PAD items after every GROUP columns keep lanes that are a
+group apart in different banks. The price is a barrier: all warps wait for x before they load a weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygrad import UOp, dtypes
+from tinygrad import UOp
 
-from kernels.ops.kit.warp_sum import WARP, accumulate, warp_sum
-from kernels.ops.linear.dot import Index, Rows, total
+from kernels.ops.kit.allot import Allotter
+from kernels.ops.kit.loops import total
+from kernels.ops.kit.warp import WARP, accumulate, warp_sum
+from kernels.ops.linear.dot import Index, RowDot
 from kernels.ops.op import Args
-from kernels.tinygrad.uops import AddrSpace, AxisType
+from kernels.tinygrad.uops import AxisType
 
 GROUP, PAD = 64, 4
-_SLOT = 600
-_LOOPS = 60
-_EACH = 4  # columns that a thread takes at a time
+_EACH = 4  # columns that a thread copies at a time
 
 
-def _room(r: Rows) -> int:
-    """Items of a row of x."""
+def _room(r: RowDot) -> int:
+    """Items of a row of x in local memory, padding included."""
     return -(-r.k // GROUP) * (GROUP + PAD)
 
 
-def divides(r: Rows) -> bool:
-    """Whether threads can share out the columns of x."""
+def divides(r: RowDot) -> bool:
+    """Whether a row of x is whole runs of the columns that a thread copies at a time."""
     return r.k % _EACH == 0
 
 
-def nbytes(r: Rows, warps: int) -> int:
-    """Of local memory: every row of x that a block needs, and each warp's sum of squares."""
+def nbytes(r: RowDot, warps: int) -> int:
+    """Bytes of local memory: every row of x that a workgroup needs, and the sum of squares of each warp and token."""
     return 4 * r.loops[0] * (r.summed * _room(r) + warps)
 
 
-class Stage:
-    """The x of all tokens (`indices`), as every thread finds it once all have stored theirs. `outside`: the block's
-    ranges, of which the last two are those of its warps and lanes."""
+class SharedInput:
+    """The x of all tokens, after every thread of the workgroup has stored its part. `indices`: the index of each token.
+    `outside`: the loops of the grid, then the range of the warps and that of the lanes."""
 
     def __init__(
-        self, r: Rows, args: Args, indices: Sequence[Index], warps: int, outside: tuple[UOp, ...], device: str
+        self,
+        r: RowDot,
+        args: Args,
+        indices: Sequence[Index],
+        warps: int,
+        outside: tuple[UOp, ...],
+        device: str,
+        allot: Allotter,
     ) -> None:
         *_, member, lane = outside
         self._room, self._summed, self._warps = _room(r), r.summed, warps
         count, threads = r.summed * r.k // _EACH, warps * WARP
-        xs = UOp.placeholder((len(indices) * r.summed * self._room,), dtypes.float32, _SLOT, AddrSpace.LOCAL)
-        parts = UOp.placeholder((len(indices) * warps,), dtypes.float32, _SLOT + 1, AddrSpace.LOCAL)
+        xs, parts = allot.local(len(indices) * r.summed * self._room), allot.local(len(indices) * warps)
 
         def places(loop: UOp) -> list[tuple[UOp, UOp]]:
-            """(row of x, column) of a thread's turn; beyond the last they are the last again."""
+            """The (row of x, column) pairs of a thread's turn. Those beyond the end are clamped to the last ones."""
             at = loop * threads + member * WARP + lane
             at = (at if count % threads == 0 else at.minimum(count - 1)) * _EACH
             return [(at // r.k, at % r.k + i) for i in range(_EACH)]
 
-        turn = UOp.range(-(-count // threads), _LOOPS, AxisType.LOOP)
+        turn = allot.range(-(-count // threads), AxisType.LOOP)
         here = xs.after(*outside)
         stores = [
             here[self._at(token, row, column)].store(r.x(args, index if r.summed == 1 else (*index, row), column))
@@ -65,13 +71,13 @@ class Stage:
         ]
         done = [UOp.group(*stores).end(turn)]
         if r.squares is not None:
-            loop = UOp.range(-(-count // threads), _LOOPS + 1, AxisType.REDUCE)
+            loop = allot.range(-(-count // threads))
             squared = [[r.squares(args, index, column) for _, column in places(loop)] for index in indices]
             values = [total([v * v for v in each]) for each in squared]
             if count % threads:
                 its = loop * threads + member * WARP + lane < count
                 values = [its.where(value, 0.0) for value in values]
-            found = [warp_sum(value, device) for value in accumulate(values, loop, outside, _SLOT + 2)]
+            found = [warp_sum(value, device) for value in accumulate(values, loop, outside, allot)]
             own = parts.after(*outside)
             done += [own[token * warps + member].store(value) for token, value in enumerate(found)]
         together = UOp.group(*done)
@@ -81,9 +87,9 @@ class Stage:
         return column + column // GROUP * PAD + (row + token * self._summed) * self._room
 
     def x(self, token: int, row: UOp | int, column: UOp) -> UOp:
-        """row: of those that are summed over."""
+        """float32. row: the index in the loop of `r.summed`, 0 where there is none."""
         return self._xs[self._at(token, row, column)]
 
     def squares(self, token: int) -> UOp:
-        """The sum of a token's squares."""
+        """The sum of the squares of a token."""
         return total([self._parts[token * self._warps + warp] for warp in range(self._warps)])

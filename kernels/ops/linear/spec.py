@@ -1,4 +1,4 @@
-"""What the ops over packed weights compute: `linear` and its relatives."""
+"""What `linear`, `rmsnorm_linear`, `gate_up` and `head_linear` compute."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAX_PARTS = 6
 
 
 def check_act(spec: Spec, act: str) -> None:
-    """Raises KernelError for an activation that there is not."""
+    """Raises KernelError for an unknown activation."""
     if act not in ACTS:
         raise spec.refuse(f"there is no activation {act!r}, only {', '.join(ACTS)}")
 
 
 @dataclass(frozen=True)
 class Linear(WeightSpec):
-    """out[m, n] = x[m, k] W[n, k]^T, then the terms of the epilogue. act: of an epilogue with a gate."""
+    """out[m, n] = x[m, k] W[n, k]^T, followed by the epilogue. act: the activation of an epilogue with a gate."""
 
     op: ClassVar[str] = "linear"
     epilogue: str = "none"
@@ -32,10 +32,10 @@ class Linear(WeightSpec):
 
 @dataclass(frozen=True)
 class RmsNormLinear(Spec):
-    """RMSNorm of x, then every weight that takes it: out[m, n] holds their results side by side.
+    """RMSNorm of x, then its product with several weights: out[m, n] holds the results side by side.
 
-    parts: (format, rows) of each weight in order; equal neighbours are one. k: columns of the weights, x_row: of x's
-    rows, of which the first k are meant. eps: added to the mean square.
+    parts: (format, rows) of each weight, in order; neighbours of the same format count as one weight. k: columns of the
+    weights. x_row: columns of a row of x, of which the first k are used. eps: added to the mean square.
     """
 
     op: ClassVar[str] = "rmsnorm_linear"
@@ -63,8 +63,8 @@ class RmsNormLinear(Spec):
 
 @dataclass(frozen=True)
 class GateUp(WeightSpec):
-    """out[m, n] = act(gate x) * (up x). format: of gate, up: of the other weight. eps: that of an RMSNorm that x goes
-    through first, None where there is no norm."""
+    """out[m, n] = act(gate x) * (up x). `format` is the format of the weight gate, `up` that of the weight up. eps:
+    that of an RMSNorm of x, which comes first; None for no norm."""
 
     op: ClassVar[str] = "gate_up"
     up: str
@@ -78,8 +78,8 @@ class GateUp(WeightSpec):
 
 @dataclass(frozen=True)
 class HeadLinear(WeightSpec):
-    """out[m, heads, n] = W[heads, n, k] x[m, heads, k]. x are rows of `row` columns; head h has the columns
-    h * step .. h * step + k."""
+    """out[m, heads, n] = W[heads, n, k] x[m, heads, k]. A row of x has `row` columns; those of head h are the columns
+    h * step .. h * step + k - 1."""
 
     op: ClassVar[str] = "head_linear"
     heads: int

@@ -1,12 +1,13 @@
-"""Row kernels with explicit structure: a warp of 32 lanes shares a row and sums across lanes with shuffles.
+"""Row kernels of fixed structure: the 32 lanes of a warp share a row, and add up by shuffles.
 
-Opts cannot say this: GROUP ends in a store to shared memory and one thread that adds serially. So the structure is
-fixed here, opts are (), and the search moves through the integer parameters instead:
-    rows    output rows that one warp computes together, sharing its loads of x
-    warps   warps in a thread block
-    words   uint32 words of a chunk that a lane reads at a time (of a plain format: weights)
-    staged  1: the block's warps put x into local memory first, its norm's weight and squares included (see `stage`)
-The lane is an AxisType.WARP range numbered -1: it stays whole and is the fastest thread index, which the shuffle needs.
+Opts cannot express this: GROUP ends in a store to local memory and one thread that adds serially. So the kernel takes
+no opts, and the search moves through its integer parameters:
+    rows    rows of the output that a warp computes together; they share its loads of x
+    warps   warps of a workgroup
+    words   uint32 words of a chunk that a lane reads at a time (in a format without blocks: weights)
+    staged  1: the warps of a workgroup first put x into local memory (`kernels.ops.linear.shared_x`)
+The lane is an AxisType.WARP range with the number -1, which stays whole and is the fastest index of a thread. The
+shuffle needs both.
 """
 
 from __future__ import annotations
@@ -19,35 +20,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from tinygrad import UOp, dtypes
+from tinygrad import UOp
 
 from kernels.backends import Needs
 from kernels.formats import get_format
 from kernels.formats.unpack import get_layout
-from kernels.ops.kit.warp_sum import WARP, accumulate, warp_sum
+from kernels.ops.kit.allot import Allotter
+from kernels.ops.kit.loops import constant
+from kernels.ops.kit.warp import WARP, accumulate, warp_sum
 from kernels.ops.linear import shared_x
 from kernels.ops.linear.dot import (
     WORDS,
     Columns,
     Index,
-    Rows,
+    RowDot,
     Step,
     Weight,
     chunk_words,
     inside,
-    is_plain,
+    is_unquantized,
     row_of,
     step_sums,
 )
 from kernels.ops.op import Args, Params
-from kernels.tinygrad.uops import AddrSpace, AxisType, Ops
+from kernels.tinygrad.uops import AxisType, Ops
 
 MAX_TOKENS = 8
-_PINS = 700  # the first slot of registers; tinygrad numbers its own from 0
 
 
-def warp_params(r: Rows) -> tuple[Params, ...]:
-    """Those that a kernel allows, the default first; none where results are too many for a warp's registers."""
+def warp_params(r: RowDot) -> tuple[Params, ...]:
+    """The parameters that a kernel can be built with, the default first. None for more than MAX_TOKENS tokens, or for
+    more results than the registers of a warp hold."""
     results = math.prod(r.loops[:1]) * len(r.weights)
     return tuple(
         {"rows": rows, "warps": warps, "words": words, "staged": staged}
@@ -62,53 +65,54 @@ def warp_params(r: Rows) -> tuple[Params, ...]:
     )
 
 
-def warp_needs(r: Rows, params: Params) -> Needs:
+def warp_needs(r: RowDot, params: Params) -> Needs:
     warps = params["warps"]
     return Needs(WARP * warps, shared_x.nbytes(r, warps) if params["staged"] else 0, WARP)
 
 
 def steps(format: str, k: int, words: int) -> int:
-    """Steps of a row, which the lanes of a warp share out; `words` must divide the words of a chunk."""
-    if is_plain(format):
+    """The number of steps of a row, which the lanes of a warp share out. `words` must divide the words of a chunk."""
+    if is_unquantized(format):
         return k // words
     layout = get_layout(format)
     return get_format(format).blocks(k) * layout.chunks * (layout.words // words)
 
 
-def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
-    """The kernel: one warp for `rows` rows and all tokens, the first of the loops; the others are of the grid.
+def warp(r: RowDot, params: Params, args: Args, device: str) -> UOp:
+    """The kernel. A warp computes `rows` rows for all tokens (the first of `r.loops`); the other loops are of the grid.
     `device` is the tinygrad device that the shuffle is written for."""
-    rows, warps, words = params["rows"], params["warps"], params["words"]
+    rows, warps, words, allot = params["rows"], params["warps"], params["words"], Allotter()
     group = UOp.range(-(-r.n // (rows * warps)), 1, AxisType.GLOBAL)
-    others = tuple(UOp.range(size, 8 + i, AxisType.GLOBAL) for i, size in enumerate(r.loops[1:]))
+    turn_numbers = [allot.number() for _ in r.formats]
+    others = tuple(allot.range(size, AxisType.GLOBAL) for size in r.loops[1:])
     member = UOp.range(warps, 2, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
     numbers = [(group * warps + member) * rows + i for i in range(rows)]
-    # Rows past the last are the last one again, and store what it stores. Not a condition on the row: tinygrad 0.14 may
-    # drop one from a store where it leaves a single row, and then every warp stores to that.
+    # Indices beyond the end are clamped to the last row, which is then stored more than once. A condition on the row
+    # would not do: where it leaves a single row, tinygrad 0.14 may drop it, and then every warp stores to that row.
     if r.n % (rows * warps):
         numbers = [row.minimum(r.n - 1) for row in numbers]
     if any(w.stop is not None for w in r.weights):
         args = {name: cast(UOp, _Flat(arg)) for name, arg in args.items()}
-    indices = [(UOp.const(token, dtypes.weakint), *others) for token in range(r.loops[0])]
+    indices = [(constant(token), *others) for token in range(r.loops[0])]
     outside = (group, *others, member, lane)
-    shared = shared_x.Stage(r, args, indices, warps, outside, device) if params["staged"] else None
+    shared = shared_x.SharedInput(r, args, indices, warps, outside, device, allot) if params["staged"] else None
     turns = {format: -(-steps(format, r.k, words) * r.summed // WARP) for format in r.formats}
-    # A loop of one turn is never empty: tinygrad takes it for no loop and runs it.
+    # Loops of one turn are never empty: tinygrad takes such a loop for none and always runs it.
     apart = all(w.stop is not None for w in r.weights) and min(turns.values()) > 1
     work = _Work(r, args, device, words, numbers, indices, shared, apart)
     sums: dict[_Key, UOp] = {}
-    for i, format in enumerate(r.formats):
+    for i, (format, number) in enumerate(zip(r.formats, turn_numbers, strict=True)):
         weights = [w for w in r.weights if w.format == format]
-        turn = UOp.range(turns[format], 3 + 10 * i, AxisType.REDUCE)
+        turn = UOp.range(turns[format], number, AxisType.REDUCE)
         if apart:  # the loop is empty for a warp whose rows are of none of these weights
             here = functools.reduce(operator.or_, (inside(w, numbers[0]) for w in weights))
-            turn = UOp.range(here.where(turns[format], 0), 3 + 10 * i, AxisType.REDUCE)
+            turn = UOp.range(here.where(turns[format], 0), number, AxisType.REDUCE)
         # each warp sums them in the one loop that it has, or all of them do in the first
         squares = shared is None and (apart or i == 0)
-        pinned = _Pins((*outside, turn) if turn.op is Ops.RANGE else outside)
+        pinned = _Pins(allot, (*outside, turn) if turn.op is Ops.RANGE else outside)
         found = work.step(weights, turn * WARP + lane, pinned, squares)
-        for key, total in zip(found, accumulate(list(found.values()), turn, outside, i), strict=True):
+        for key, total in zip(found, accumulate(list(found.values()), turn, outside, allot), strict=True):
             sums[key] = sums[key] + total if key in sums else total
     stores = []
     for (i, row), (token, index) in itertools.product(enumerate(numbers), enumerate(indices)):
@@ -120,29 +124,29 @@ def warp(r: Rows, params: Params, args: Args, device: str) -> UOp:
 
 
 _Key = tuple[str, int, int]
-"""What is summed: (weight, row, token), or the squares of a token, ("", 0, token)."""
+"""Which sum it is: (weight, row, token), or ("", 0, token) for the squares of a token."""
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the lanes of a warp do: `rows` are its rows, `indices` its tokens'; apart: formats have loops of their own,
-    of which a warp runs one."""
+    """What the lanes of a warp do. `rows` are the rows of the warp, `indices` the indices of its tokens. apart: each
+    format has a loop of its own, and a warp runs one of these loops."""
 
-    r: Rows
+    r: RowDot
     args: Args
     device: str
     words: int
     rows: Sequence[UOp]
     indices: Sequence[Index]
-    shared: shared_x.Stage | None
+    shared: shared_x.SharedInput | None
     apart: bool
 
     def step(self, weights: Sequence[Weight], step: UOp, pinned: _Pins, squares: bool) -> dict[_Key, UOp]:
-        """What a lane adds to each sum in a step over weights of one format. squares: those of x too."""
+        """What a lane adds to each sum in a step over weights of one format. squares: also to the sums of squares."""
         r, format = self.r, weights[0].format
         a_row = steps(format, r.k, self.words)
         count = a_row * r.summed
-        # lanes past the last step redo it with x = 0
+        # indices beyond the end are clamped to the last step, where x is taken for 0
         valid = None if int(step.vmax) < count else step < count
         step = step if valid is None else step.minimum(count - 1)
         at = _position(format, step % a_row, self.words)
@@ -159,9 +163,9 @@ class _Work:
                 sums["", 0, token] = columns.squares()
         return sums
 
-    def _finding_x(self, token: int, summed: UOp) -> Rows:
-        """The rows, whose x is where it is staged, if it is. summed: where in the loop that is summed over, if there is
-        one."""
+    def _finding_x(self, token: int, summed: UOp) -> RowDot:
+        """The same RowDot, which reads x from local memory if it is there. summed: the index in the loop of
+        `r.summed`."""
         if (shared := self.shared) is None:
             return self.r
         row = summed if self.r.summed > 1 else 0
@@ -169,31 +173,30 @@ class _Work:
 
 
 def _clamped(weight: Weight, row: UOp) -> UOp:
-    """The weight's own row, for a loop that is empty where it is not. Not masked: tinygrad would carry a mask's
-    condition into the loop's length, which splits the loop in two."""
+    """The row of `weight`, for a loop that is empty in warps without rows of it. The row is not masked: tinygrad would
+    carry the condition of a mask into the length of the loop, which splits the loop in two."""
     assert weight.stop is not None
     return (row - weight.start).maximum(0).minimum(weight.stop - weight.start - 1)
 
 
 class _Pins:
-    """Values kept in registers of a thread. tinygrad would move a constant factor out of a sum's terms to its weights,
-    of which there are more; it does not look into what is stored."""
+    """Values kept in registers of a thread. tinygrad moves a constant factor of x to the weights, of which there are
+    more; it does not look into what is stored in a register."""
 
-    def __init__(self, outside: tuple[UOp, ...]) -> None:
-        self._outside = outside
+    def __init__(self, allot: Allotter, outside: tuple[UOp, ...]) -> None:
+        self._allot, self._outside = allot, outside
         self._known: dict[UOp, UOp] = {}
 
     def __call__(self, value: UOp) -> UOp:
         if value not in self._known:
-            slot = _PINS + len(self._known)
-            register = UOp.placeholder((1,), dtypes.float32, slot=slot, addrspace=AddrSpace.REG)
+            register = self._allot.registers(1)
             stored = register.after(*self._outside)[0].store(value)
             self._known[value] = register.after(stored)[0].load()
         return self._known[value]
 
 
 class _Flat:
-    """An argument that computes its own offsets: tinygrad's do not survive loops whose length depends on another's."""
+    """An argument that computes its own offsets. tinygrad's get lost in loops whose length depends on another loop."""
 
     def __init__(self, uop: UOp) -> None:
         self._shape, self._flat = uop.shape, uop.base  # the PARAM, without its shape
@@ -206,8 +209,8 @@ class _Flat:
 
 
 def _position(format: str, step: UOp, words: int) -> Step:
-    """The place of a row's step."""
-    if is_plain(format):
+    """Where the step with that number reads."""
+    if is_unquantized(format):
         return Step(step, step, [step * words + i for i in range(words)])
     layout = get_layout(format)
     a_chunk = layout.words // words

@@ -1,4 +1,4 @@
-"""What `rmsnorm` and `rmsnorm_add` must compute, in float64."""
+"""The references of `rmsnorm` and `rmsnorm_add`, in float64."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kernels.ops.norm.spec import RmsNorm
 
 
 def draw_rmsnorm(w: Workload, rng: np.random.Generator) -> Inputs:
-    """Rows of several sizes, zeros among them."""
+    """Rows of large, ordinary and small values, and rows of zeros."""
     heads = RmsNorm.from_workload(w).heads
-    # not so small that a device without halves, which takes their denormals for zero, is wrong
+    # devices without halves take float16 denormals for zero, so that smaller values would be wrong there
     small = 1e-3 if w.x_dtype == "float32" else 0.1
     sizes = np.array([1.0, 30.0, small, 0.0])[np.arange(w.m) % 4, None]
     x = (activations((w.m, w.n), w.x_dtype, rng) * sizes).astype(w.x_dtype)

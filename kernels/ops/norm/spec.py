@@ -1,4 +1,4 @@
-"""What the norms compute."""
+"""What `rmsnorm` and `rmsnorm_add` compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from kernels.ops.spec import ActivationSpec
 
 @dataclass(frozen=True)
 class RmsNorm(ActivationSpec):
-    """out[m, n] = x * rsqrt(mean of x^2 + eps) * weight [n / heads], over each of `heads` parts of x by itself."""
+    """out[m, n] = x * rsqrt(mean of x^2 + eps) * weight [n / heads], separately for each of the `heads` parts of a
+    row."""
 
     op: ClassVar[str] = "rmsnorm"
     n: int

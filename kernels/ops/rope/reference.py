@@ -1,4 +1,4 @@
-"""What the ops that rotate and store must compute, one head of one token at a time."""
+"""The references of `rope_cache_store` and `mla_cache_store`: one head of one token at a time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import numpy as np
 
 from db.records import Workload
 from kernels.ops.case import Array, Doubles, Inputs, Truth, Truths
+from kernels.ops.linear.reference import activations
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 _BASE = 10000.0
 
 
 def angles(max_ctx: int, rope: int, factors: Array | None = None) -> tuple[Array, Array]:
-    """cos and sin [max_ctx, rope / 2] float32 of base 10000; `factors` divide the frequencies, as rope_freqs does."""
+    """cos and sin [max_ctx, rope / 2] float32, for the base 10000. factors: divisors of the frequencies, as in
+    rope_freqs."""
     frequencies = _BASE ** (-np.arange(0, rope, 2) / rope) / (1.0 if factors is None else factors)
     turns = np.arange(max_ctx)[:, None] * frequencies
     return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
 
 
 def rotate(row: Doubles, cos: Array, sin: Array, mode: str) -> Doubles:
-    """The first columns of a row, turned in pairs: as complex numbers, by cos + i sin."""
+    """The row with its first columns rotated: a pair is a complex number, which is multiplied by cos + i sin."""
     if mode == "none":
         return row
     half, out = len(cos), row.copy()
@@ -41,13 +43,13 @@ def draw_rope_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
     s = RopeCacheStore.from_workload(w)
     kv_heads, dim, max_ctx = s.kv_heads, s.head_dim, s.max_ctx
     arrays: dict[str, Array] = {
-        "k_cache": _normal(rng, (kv_heads, max_ctx, dim), "float16"),
-        "v_cache": _normal(rng, (kv_heads, max_ctx, s.v_head_dim), "float16"),
-        "qkv": _normal(rng, (w.m, w.n), w.x_dtype),
+        "k_cache": activations((kv_heads, max_ctx, dim), "float16", rng),
+        "v_cache": activations((kv_heads, max_ctx, s.v_head_dim), "float16", rng),
+        "qkv": activations((w.m, w.n), w.x_dtype, rng),
     }
     arrays |= _tables(max_ctx, s.rope_dim, s.mode, rng)
     if s.eps is not None:
-        arrays |= {name: 1 + _normal(rng, (dim,), "float32") / 4 for name in ("q_norm", "k_norm")}
+        arrays |= {name: 1 + activations((dim,), "float32", rng) / 4 for name in ("q_norm", "k_norm")}
     return Inputs(arrays, position=(max_ctx - w.m) // 2)
 
 
@@ -78,10 +80,10 @@ def draw_mla_cache_store(w: Workload, rng: np.random.Generator) -> Inputs:
     s = MlaCacheStore.from_workload(w)
     rank, rope, max_ctx = s.kv_lora, s.rope_dim, s.max_ctx
     arrays: dict[str, Array] = {
-        "cache": _normal(rng, (max_ctx, rank + rope), "float16"),
-        "q": _normal(rng, (w.m, s.q_row), w.x_dtype),
-        "kv": _normal(rng, (w.m, s.kv_row), w.x_dtype),
-        "kv_norm": 1 + _normal(rng, (rank,), "float32") / 4,
+        "cache": activations((max_ctx, rank + rope), "float16", rng),
+        "q": activations((w.m, s.q_row), w.x_dtype, rng),
+        "kv": activations((w.m, s.kv_row), w.x_dtype, rng),
+        "kv_norm": 1 + activations((rank,), "float32", rng) / 4,
     }
     arrays |= _tables(max_ctx, rope, s.mode, rng)
     return Inputs(arrays, position=(max_ctx - w.m) // 2)
@@ -110,12 +112,8 @@ def _at(arrays: Mapping[str, Array], row: Doubles, mode: str, position: int) -> 
 
 
 def _tables(max_ctx: int, rope: int, mode: str, rng: np.random.Generator) -> dict[str, Array]:
-    """As llama3 has them, with factors on the frequencies."""
+    """Tables of angles with factors on the frequencies, as those of llama3."""
     if mode == "none":
         return {}
     cos, sin = angles(max_ctx, rope, rng.uniform(1, 8, rope // 2))
     return {"cos": cos, "sin": sin}
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    return rng.standard_normal(shape, np.float32).astype(dtype)

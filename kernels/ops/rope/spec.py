@@ -1,4 +1,4 @@
-"""What the ops compute that rotate by position and store in the cache. Tokens are at start_pos, start_pos + 1, ..."""
+"""What `rope_cache_store` and `mla_cache_store` compute. The tokens are at positions start_pos, start_pos + 1, ..."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.spec import Spec
+from kernels.ops.spec import ActivationSpec
 
 MODES = ("neox", "interleaved", "none")
-"""Which columns turn together: i and i + rope_dim / 2, or 2i and 2i + 1."""
+"""How columns are paired: i with i + rope_dim / 2 (neox), 2i with 2i + 1 (interleaved), not at all (none)."""
 
 
-class CacheStore(Spec):
-    """What both have in common."""
+class CacheStore(ActivationSpec):
+    """The base of both. `n` is the number of columns of a token."""
+
+    format: ClassVar[str] = "F16"  # that of the caches
+    max_ctx: int
 
     def check_rotation(self, mode: str, rope_dim: int, columns: int) -> None:
-        """Raises KernelError for a mode that there is not, or a size that does not fit."""
+        """Raises KernelError for an unknown mode, or for a size that does not fit."""
         if mode not in MODES or (mode != "none" and (rope_dim % 2 or not 0 < rope_dim <= columns)):
             kinds = ", ".join(MODES)
             raise self.refuse(f"rotates an even number of up to {columns} columns, as {kinds}")
@@ -24,10 +27,12 @@ class CacheStore(Spec):
 
 @dataclass(frozen=True)
 class RopeCacheStore(CacheStore):
-    """From a token's q, k and v, side by side: q rotated, and the caches of `max_ctx` positions with k rotated and v.
+    """q and k of each token are rotated, and k and v are stored in caches of `max_ctx` positions. A row has q, k and v
+    side by side.
 
-    heads of q and kv_heads of k have head_dim columns each, of which the first rope_dim turn in pairs of a `mode`;
-    kv_heads of v have v_head_dim. eps: that of an RMSNorm of each head of q and of k, which comes first; None without.
+    Each of `heads` heads of q and `kv_heads` heads of k has head_dim columns, of which the first rope_dim are rotated
+    in pairs by `mode`. Each of kv_heads heads of v has v_head_dim columns. eps: that of an RMSNorm of each head of q
+    and of k, which comes first; None for no norm.
     """
 
     op: ClassVar[str] = "rope_cache_store"
@@ -41,18 +46,9 @@ class RopeCacheStore(CacheStore):
     eps: float | None = None
 
     @property
-    def format(self) -> str:
-        """The caches'."""
-        return "F16"
-
-    @property
     def n(self) -> int:
-        """Columns of a token's q, k and v."""
+        """Number of columns of q, k and v of a token."""
         return self.heads * self.head_dim + self.kv_heads * (self.head_dim + self.v_head_dim)
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         self.positive("heads", "kv_heads", "head_dim", "v_head_dim", "eps")
@@ -63,10 +59,12 @@ class RopeCacheStore(CacheStore):
 
 @dataclass(frozen=True)
 class MlaCacheStore(CacheStore):
-    """From a token's q and compressed kv: q's rotated columns, and the cache with [latent | rotated key] in it.
+    """The rotary columns of q are rotated, and [latent | rotated key] is stored in the cache, from q and the compressed
+    kv of each token.
 
-    q: rows of q_row columns that begin with heads * (qk_nope + rope_dim). kv: rows of kv_row columns, of which those
-    from kv_start on are kv_lora of the latent and rope_dim of the key. eps: of the latent's RMSNorm.
+    A row of q has q_row columns, of which the first heads * (qk_nope + rope_dim) are used. A row of kv has kv_row
+    columns: from kv_start on there are kv_lora of the latent, then rope_dim of the key. eps: that of the RMSNorm of the
+    latent.
     """
 
     op: ClassVar[str] = "mla_cache_store"
@@ -82,18 +80,9 @@ class MlaCacheStore(CacheStore):
     mode: str = "interleaved"
 
     @property
-    def format(self) -> str:
-        """The cache's."""
-        return "F16"
-
-    @property
     def n(self) -> int:
-        """Columns that are written for a token."""
+        """Number of columns that are written for a token."""
         return (self.heads + 1) * self.rope_dim + self.kv_lora
-
-    @property
-    def k(self) -> int:
-        return self.n
 
     def check(self, w: Workload) -> None:
         self.positive("heads", "kv_lora", "eps")

@@ -1,42 +1,40 @@
-"""`topk` as plain loops, for opts to schedule: each expert's rank is the number of experts that go before it.
+"""`topk` as plain loops, for opts to schedule: the rank of an expert is the number of experts that go before it.
 
-No sort: every pair is compared, in two nested Ops.REDUCE. Loops: 0 token, 1 slot; 2 the expert, 3 the one that it is
-compared with (with groups 12 and 13 in them); what is computed along the way has numbers of its own.
+Nothing is sorted: two nested Ops.REDUCE compare every pair of experts. Loops: 0 token, 1 slot, 2 the expert, 3 the
+expert that it is compared with; with groups, 12 and 13 are the groups of 2 and 3. All other loops are private.
 """
 
 from __future__ import annotations
 
 from tinygrad import UOp, dtypes
 
+from db.records import Workload
 from kernels.formats.unpack import float32
-from kernels.ops.kit.workgroup import loop, number, reduce
-from kernels.ops.op import Args
-from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
-from kernels.tinygrad.uops import Ops
+from kernels.ops.kit.allot import Allotter
+from kernels.ops.kit.loops import constant, loop, reduce_add, reduce_max
+from kernels.ops.op import Args, Params
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
+from kernels.ops.topk.spec import TopK
 
 Place = tuple[UOp, UOp]
-"""An expert: its group and its number within."""
+"""An expert: its group and its number in the group."""
 
 
 class _Choice:
-    """Scores and ranks of one token's experts."""
+    """Scores and ranks of the experts of one token."""
 
-    def __init__(self, r: Routing, args: Args, token: UOp) -> None:
-        self._r, self._args, self._token, self._next = r, args, token, 20
+    def __init__(self, r: TopK, args: Args, token: UOp) -> None:
+        self._r, self._args, self._token, self._allot = r, args, token, Allotter()
         if r.gating == "softmax":
             g, i = self.loops()
-            self._top = reduce(Ops.MAX, self.logit((g, i)), g, i)
+            self._top = reduce_max(self.logit((g, i)), g, i)
             g, i = self.loops()
-            self._sum = reduce(Ops.ADD, exp(self.logit((g, i)) - self._top), g, i)
-
-    def loop(self, size: int) -> UOp:
-        self._next += 1
-        return loop(size, self._next)
+            self._sum = reduce_add(exp(self.logit((g, i)) - self._top), g, i)
 
     def loops(self, inner: int = -1, outer: int = -1) -> Place:
-        """Over all experts."""
+        """Loops over all experts, with these numbers; a negative number means a private loop."""
         sizes = ((self._r.groups, outer), (self._r.group_size, inner))
-        group, i = (self.loop(size) if name < 0 else loop(size, name) for size, name in sizes)
+        group, i = (self._allot.loop(size) if name < 0 else loop(size, name) for size, name in sizes)
         return group, i
 
     def id(self, place: Place) -> UOp:
@@ -54,48 +52,49 @@ class _Choice:
         if self._r.by_logit:
             return clean(self.logit(place))
         value = self.probability(place)
-        return clean(value + self._args["bias"][self.id(place)] if self._r.biased else value)
+        return clean(value + self._args["bias"][self.id(place)] if self._r.bias else value)
 
     def _group_score(self, group: UOp) -> UOp:
-        """The sum of a group's two best scores."""
+        """The sum of the two best scores of a group."""
         size = self._r.group_size
-        i, j, k = (self.loop(size) for _ in range(3))
-        best = reduce(Ops.MAX, self.score((group, i)), i)
-        left = reduce(Ops.MAX, self.score((group, j)).eq(best).where(size - j, 0).cast(dtypes.int32), j)
+        i, j, k = (self._allot.loop(size) for _ in range(3))
+        best = reduce_max(self.score((group, i)), i)
+        left = reduce_max(self.score((group, j)).eq(best).where(size - j, 0).cast(dtypes.int32), j)
         first = (size - left).cast(dtypes.weakint)
-        return best + reduce(Ops.MAX, k.ne(first).where(self.score((group, k)), NEVER), k)
+        return best + reduce_max(k.ne(first).where(self.score((group, k)), NEVER), k)
 
     def taken(self, group: UOp) -> UOp | None:
-        """Whether a group is chosen; None where there is but one."""
+        """Whether a group is chosen. None where there is only one group."""
         if self._r.groups == 1:
             return None
-        other = self.loop(self._r.groups)
+        other = self._allot.loop(self._r.groups)
         ahead = before(self._group_score(other), other, self._group_score(group), group)
-        return reduce(Ops.ADD, ahead.cast(dtypes.int32), other) < self._r.used_groups
+        return reduce_add(ahead.cast(dtypes.int32), other) < self._r.used_groups
 
     def rank(self, place: Place, inner: int = -1, outer: int = -1) -> UOp:
-        """Experts that go before this one; `used` for one whose group is not chosen."""
+        """Number of experts that go before this one. It is `used` for an expert whose group is not chosen."""
         group, i = self.loops(inner, outer)
         ahead = before(self.score((group, i)), self.id((group, i)), self.score(place), self.id(place))
-        count = reduce(Ops.ADD, ahead.cast(dtypes.int32), i)
+        count = reduce_add(ahead.cast(dtypes.int32), i)
         if (taken := self.taken(group)) is None:
-            return reduce(Ops.ADD, count, group)
+            return reduce_add(count, group)
         own = self.taken(place[0])
         assert own is not None
-        return own.where(reduce(Ops.ADD, taken.where(count, 0), group), self._r.used)
+        return own.where(reduce_add(taken.where(count, 0), group), self._r.used)
 
 
-def pairs(r: Routing, args: Args) -> UOp:
-    token, slot = UOp.range(r.tokens, 0), UOp.range(r.used, 1)
+def pairs(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    r = TopK.from_workload(w)
+    token, slot = UOp.range(w.m, 0), UOp.range(r.used, 1)
     choice = _Choice(r, args, token)
     top = UOp.const(0.0, dtypes.float32)
     if r.gating == "softmax_weight":
         place = choice.loops()
-        # the highest of the chosen logits; without bias and groups it is that of all
+        # the highest of the chosen logits; without bias and groups it is the highest of all logits
         logit = choice.logit(place)
         if not r.by_logit:
             logit = (choice.rank(place) < r.used).where(logit, NEVER)
-        top = reduce(Ops.MAX, logit, *place)
+        top = reduce_max(logit, *place)
 
     def weight(at: Place) -> UOp:
         return exp(choice.logit(at) - top) if r.gating == "softmax_weight" else choice.probability(at)
@@ -103,10 +102,10 @@ def pairs(r: Routing, args: Args) -> UOp:
     place = choice.loops(2, 12)
     rank = choice.rank(place, 3, 13)
     here = rank.eq(slot.cast(dtypes.int32))
-    found = reduce(Ops.ADD, here.where(choice.id(place), number(0)).cast(dtypes.int32), *place)
-    value = reduce(Ops.ADD, here.where(weight(place), 0.0), *place)
+    found = reduce_add(here.where(choice.id(place), constant(0)).cast(dtypes.int32), *place)
+    value = reduce_add(here.where(weight(place), 0.0), *place)
     if r.norm or r.gating == "softmax_weight":
-        value = value / reduce(Ops.ADD, (rank < r.used).where(weight(place), 0.0), *place).maximum(SMALLEST_SUM)
+        value = value / reduce_add((rank < r.used).where(weight(place), 0.0), *place).maximum(SMALLEST_SUM)
     return UOp.group(args["ids"][token, slot].store(found), args["probs"][token, slot].store(value * r.scale)).end(
         token, slot
     )

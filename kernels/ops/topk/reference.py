@@ -1,6 +1,7 @@
-"""What `topk` must choose: scores in float64, sorted with Python's stable sort.
+"""The reference of `topk`: scores in float64, sorted with Python's stable sort.
 
-Nothing is chosen that float32 could not tell: the scores of a token are equal, or differ by more than its rounding.
+Inputs are drawn such that float32 gives the same choice: two scores of a token are equal, or differ by more than the
+rounding of float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from db.records import Workload
 from kernels.ops.case import Array, Doubles, Inputs, InputsError, Truth, Truths
 from kernels.ops.topk.spec import TopK
 
-_TELLING = 3e-6  # a relative difference that no float32 kernel loses
+_TELLING = 3e-6  # a relative difference that is larger than the error of any float32 kernel
 _TRIES = 200
 
 
@@ -33,12 +34,12 @@ def _group_scores(scores: Doubles, groups: int) -> Doubles:
 
 
 def _best(scores: Doubles, count: int) -> list[int]:
-    """The indices of the highest scores, highest first, of equal ones the lower index."""
+    """The indices of the `count` highest scores, the highest first; of equal scores the lower index comes first."""
     return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
 
 
 def choose(logits: Doubles, bias: Doubles | None, s: TopK) -> tuple[list[int], Doubles, Doubles]:
-    """ids and probs [used] of one token, and the scores that it was chosen by."""
+    """ids and probs [used] of one token, and the scores by which they were chosen."""
     probabilities = _probabilities(s.gating, logits)
     scores = probabilities if bias is None else probabilities + bias
     scores = np.where(np.isnan(scores), -math.inf, scores)
@@ -52,7 +53,7 @@ def choose(logits: Doubles, bias: Doubles | None, s: TopK) -> tuple[list[int], D
 
 
 def _weights(s: TopK, probabilities: Doubles, ids: list[int]) -> Doubles:
-    """Those of the chosen experts, in their order."""
+    """The weights of the experts `ids`, in the order of `ids`."""
     probs = probabilities[ids]
     if s.gating == "softmax_weight":
         probs = np.exp(probs - probs.max())
@@ -63,7 +64,8 @@ def _weights(s: TopK, probabilities: Doubles, ids: list[int]) -> Doubles:
 
 
 def _telling(scores: Doubles, terms: Doubles, alike: Array) -> bool:
-    """Whether float32 tells all scores apart but those that are made `alike`. terms: the size of what they sum."""
+    """Whether float32 can tell all scores apart. Scores with the same number in `alike` are meant to be equal. terms:
+    the size of the terms of each score."""
     order = np.argsort(scores)
     gaps, sizes = np.diff(scores[order]), np.maximum(terms[order][1:], terms[order][:-1])
     same = alike[order][1:] == alike[order][:-1]
@@ -86,14 +88,14 @@ def nearly_chosen(w: Workload, inputs: Inputs, ids: Array) -> bool:
 
 
 def weights_of(w: Workload, inputs: Inputs, ids: Array) -> Truth:
-    """The weights [m, used] that experts have which were chosen."""
+    """The weights [m, used] of the chosen experts `ids`."""
     s = TopK.from_workload(w)
     rows = zip(inputs.doubles("logits").reshape(w.m, -1), ids.reshape(w.m, -1).tolist(), strict=True)
     return Truth.of(np.array([_weights(s, _probabilities(s.gating, row), ids) for row, ids in rows]))
 
 
 def draw(w: Workload, rng: np.random.Generator) -> Inputs:
-    """Logits whose choice float32 can tell; some experts have one bias, and for some tokens one logit."""
+    """Logits with the same choice in float32. Some experts share a bias, and for some tokens also a logit."""
     s = TopK.from_workload(w)
     experts, groups = s.experts, s.groups
     twin = np.arange(experts)

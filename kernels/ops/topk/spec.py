@@ -14,11 +14,12 @@ MAX_EXPERTS, MAX_USED = 1024, 32
 
 @dataclass(frozen=True)
 class TopK(ActivationSpec):
-    """`used` of `experts` for each token, and their weights.
+    """The ids of `used` of `experts` for each token, and their weights.
 
-    gating: what of a logit is its probability, by which experts are chosen; with softmax_weight they are chosen by
-    logit and weighted by the softmax of the chosen ones. bias: a bias is added for the choice. norm: the weights are
-    divided by their sum, and last multiplied by scale. groups: experts come from the best used_groups of so many.
+    gating: how a logit becomes a probability. Experts are chosen by probability, which is also their weight; with
+    "softmax_weight" they are chosen by logit, and the weights are the softmax of the chosen logits. bias: a bias is
+    added to the probabilities for the choice only. norm: the weights are divided by their sum. scale: the weights are
+    multiplied by it at last. groups: the experts are divided into groups, and chosen from the best `used_groups`.
     """
 
     op: ClassVar[str] = "topk"
@@ -41,7 +42,7 @@ class TopK(ActivationSpec):
 
     @property
     def by_logit(self) -> bool:
-        """The choice needs no probability: the larger the logit, the larger it is."""
+        """Whether experts can be chosen by logit: probabilities are in the same order."""
         return not self.bias and self.groups == 1
 
     def check(self, w: Workload) -> None:

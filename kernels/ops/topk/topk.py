@@ -1,81 +1,49 @@
 """`topk`: the experts that each token is routed to, ids int32 [m, used], and their weights, probs float32 [m, used].
 
-One launch from the router's logits [m, experts], the best expert first, of equal ones that with the lower id.
-As llama.cpp's build_moe_ffn does it (src/llama-graph.cpp).
+They come from the router's logits [m, experts] in one launch. The best expert is first; of equal ones, the one with the
+lower id. llama.cpp does the same in build_moe_ffn (src/llama-graph.cpp).
 """
 
 from __future__ import annotations
 
-from db.records import Opt, Schedule, Workload
-from kernels import backends
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant, fitting
+from db.records import Schedule, Workload
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant
+from kernels.ops.topk import defaults
 from kernels.ops.topk.pairs import pairs
-from kernels.ops.topk.routing import Routing
 from kernels.ops.topk.spec import TopK
 from kernels.ops.topk.warp import warp, warp_needs, warp_params
-from kernels.ops.topk.workgroup import solo, solo_params, team, team_needs, team_params
+from kernels.ops.topk.workgroup import single_thread, single_thread_params, workgroup, workgroup_needs, workgroup_params
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    r = Routing.of(w)
+    # with groups there are so many loops that tinygrad takes ten seconds to lower the kernel: no search starts there
+    schedulable = TopK.from_workload(w).groups == 1
     return {
-        "pairs": Variant(
-            lambda w, _, args, __: pairs(Routing.of(w), args),
-            lambda w: ({},),
-            # with groups there are so many loops that tinygrad takes ten seconds to lower it: no search starts there
-            schedulable=r.groups == 1,
-        ),
-        "solo": Variant(
-            lambda w, p, args, _: solo(Routing.of(w), p, args), lambda w: solo_params(Routing.of(w)), schedulable=False
-        ),
-        "team": Variant(
-            lambda w, p, args, _: team(Routing.of(w), p, args),
-            lambda w: team_params(Routing.of(w)),
-            lambda w, p: team_needs(Routing.of(w), p),
-            schedulable=False,
-        ),
-        "warp": Variant(
-            lambda w, p, args, device: warp(Routing.of(w), p, args, device),
-            lambda w: warp_params(Routing.of(w)),
-            lambda w, p: warp_needs(p),
-            schedulable=False,
-        ),
+        "pairs": Variant(pairs, lambda w: ({},), schedulable=schedulable),
+        "solo": Variant(single_thread, single_thread_params, schedulable=False),
+        "team": Variant(workgroup, workgroup_params, workgroup_needs, schedulable=False),
+        "warp": Variant(warp, warp_params, warp_needs, schedulable=False),
     }
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
     """ids, probs [m, used], logits [m, experts], then the bias [experts] if there is one."""
-    r, float32 = Routing.of(w), DTYPES["float32"]
-    bias = (Operand("bias", (r.experts,), float32, WEIGHT),) if r.biased else ()
+    s, float32 = TopK.from_workload(w), DTYPES["float32"]
+    bias = (Operand("bias", (s.experts,), float32, WEIGHT),) if s.bias else ()
     return (
-        Operand("ids", (r.tokens, r.used), DTYPES["int32"], OUT),
-        Operand("probs", (r.tokens, r.used), float32, OUT),
-        Operand("logits", (r.tokens, r.experts), DTYPES[w.x_dtype], INPUT),
+        Operand("ids", (w.m, s.used), DTYPES["int32"], OUT),
+        Operand("probs", (w.m, s.used), float32, OUT),
+        Operand("logits", (w.m, s.experts), DTYPES[w.x_dtype], INPUT),
         *bias,
     )
 
 
-def _choices(w: Workload, device: str) -> tuple[Schedule, ...]:
-    """A warp agrees in a few shuffles, without a barrier; else a thread for each expert; a CPU's thread by itself. One
-    thread applies everywhere."""
-    there, found = fitting(_variants(w), w, backends.find(device)), []
-    if "warp" in there:
-        warps = max((p["warps"] for p in there["warp"].params(w) if p["warps"] <= 4), default=1)
-        found.append(Schedule("warp", (("warps", warps),), ()))
-    if "team" in there:
-        threads = max(p["threads"] for p in there["team"].params(w) if p["threads"] <= 256)
-        found.append(Schedule("team", (("threads", threads),), ()))
-        found.append(Schedule("pairs", (), (Opt("GROUPTOP", None, 0, "2"),)))
-    return (*found, Schedule("solo", (("threads", 1),), ()))
-
-
 OP = Op(
-    name="topk",
     spec=TopK,
     variants=_variants,
     operands=_operands,
-    plain=lambda w: (Schedule("pairs", (), None),),
-    choices=_choices,
+    heuristic_baselines=lambda w: (Schedule("pairs", (), None),),
+    default_schedules=defaults.topk,
     module=__name__,
     products=lambda w: w.m * w.n,
 )

@@ -1,47 +1,44 @@
-"""`topk` by a warp for each token: its lanes hold the scores in registers and agree on the best one, `used` times."""
+"""`topk` by one warp for each token: its lanes hold the scores in registers, and agree on the best score `used`
+times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tinygrad import UOp, dtypes
 
+from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats.unpack import float32
-from kernels.ops.kit.warp_sum import WARP, other_lane
+from kernels.ops.kit.loops import largest, total
+from kernels.ops.kit.warp import BITS, WARP, across, other_lane, warp_sum
 from kernels.ops.op import Args, Params
-from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, Routing, before, clean, exp, probability
+from kernels.ops.topk.routing import NEVER, SMALLEST_SUM, before, clean, exp, probability
+from kernels.ops.topk.spec import TopK
 from kernels.tinygrad.uops import AxisType
 
-_BITS = (16, 8, 4, 2, 1)
-_ABSENT = 2.0**24  # an id after every other; ids are kept as floats, which is what shuffles are written for
+_ABSENT = 2.0**24  # an id that comes after all others; ids are float32, as shuffles are written for that
 
 
-def warp_params(r: Routing) -> tuple[Params, ...]:
-    """`warps` of a workgroup, a token each. None where the scores of a group would be spread over lanes, or where the
-    rounds written out one after the other are too much code."""
+def warp_params(w: Workload) -> tuple[Params, ...]:
+    """`warps` of a workgroup, with one token each. No parameters where groups of experts would be spread over lanes, or
+    where the rounds, which are written out, would be too much code."""
+    r = TopK.from_workload(w)
     if r.groups > 1 or -(-r.experts // WARP) * r.used > 160:
         return ()
-    return tuple({"warps": warps} for warps in (1, 4, 2, 8) if warps <= r.tokens)
+    return tuple({"warps": warps} for warps in (1, 4, 2, 8) if warps <= w.m)
 
 
-def warp_needs(params: Params) -> Needs:
+def warp_needs(w: Workload, params: Params) -> Needs:
     return Needs(WARP * params["warps"], warp=WARP)
 
 
-def _all(value: UOp, join: Callable[[UOp, UOp], UOp], device: str) -> UOp:
-    for bit in _BITS:
-        value = join(value, other_lane(value, bit, device))
-    return value
-
-
-def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
-    block = UOp.range(-(-r.tokens // params["warps"]), 0, AxisType.GLOBAL)
+def warp(w: Workload, params: Params, args: Args, device: str) -> UOp:
+    r = TopK.from_workload(w)
+    block = UOp.range(-(-w.m // params["warps"]), 0, AxisType.GLOBAL)
     member = UOp.range(params["warps"], 1, AxisType.LOCAL)
     lane = UOp.range(WARP, -1, AxisType.WARP)
     place = block * params["warps"] + member
-    # warps past the last token choose its experts again and do not store them
-    token = place if r.tokens % params["warps"] == 0 else place.minimum(r.tokens - 1)
+    # tokens beyond the end are clamped to the last one, whose experts are then not stored again
+    token = place if w.m % params["warps"] == 0 else place.minimum(w.m - 1)
 
     def logit(expert: UOp) -> UOp:
         return float32(args["logits"][token, expert].load())
@@ -53,18 +50,18 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
         ids.append(real[i].where(expert.cast(dtypes.float32), _ABSENT))
         logits.append(logit(expert.minimum(r.experts - 1)))
 
-    top = total = UOp.const(0.0, dtypes.float32)
+    top = sum_ = UOp.const(0.0, dtypes.float32)
     if r.gating == "softmax":
-        top = _all(_joined(logits, UOp.maximum), UOp.maximum, device)
+        top = across(largest(logits), UOp.maximum, device)
         exps = [there.where(exp(value - top), 0.0) for there, value in zip(real, logits, strict=True)]
-        total = _all(_joined(exps, UOp.__add__), UOp.__add__, device)
+        sum_ = warp_sum(total(exps), device)
 
     def weight(value: UOp) -> UOp:
-        return exp(value - top) / total if r.gating == "softmax" else probability(r, value)
+        return exp(value - top) / sum_ if r.gating == "softmax" else probability(r, value)
 
     scores = []
     for i, value in enumerate(logits):
-        if r.biased:
+        if r.bias:
             value = weight(value) + args["bias"][(lane + i * WARP).minimum(r.experts - 1)]
         scores.append(real[i].where(clean(value), NEVER))
 
@@ -73,7 +70,7 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
         best, best_id = scores[0], ids[0]
         for score, id_ in zip(scores[1:], ids[1:], strict=True):
             best, best_id = _first(score, id_, best, best_id)
-        for bit in _BITS:
+        for bit in BITS:
             best, best_id = _first(other_lane(best, bit, device), other_lane(best_id, bit, device), best, best_id)
         own = lane.eq(slot).where(best_id, own)
         taken = [id_.eq(best_id) for id_ in ids]
@@ -83,27 +80,20 @@ def warp(r: Routing, params: Params, args: Args, device: str) -> UOp:
     chosen = lane < r.used
     found = logit(own.cast(dtypes.int32).cast(dtypes.weakint))
     if r.gating == "softmax_weight":
-        highest = _all(chosen.where(found, NEVER), UOp.maximum, device)
+        highest = across(chosen.where(found, NEVER), UOp.maximum, device)
         value = exp(found - highest)
     else:
         value = weight(found)
     if r.norm or r.gating == "softmax_weight":
-        value = value / _all(chosen.where(value, 0.0), UOp.__add__, device).maximum(SMALLEST_SUM)
-    stored = chosen if r.tokens % params["warps"] == 0 else chosen & (place < r.tokens)
+        value = value / warp_sum(chosen.where(value, 0.0), device).maximum(SMALLEST_SUM)
+    stored = chosen if w.m % params["warps"] == 0 else chosen & (place < w.m)
     slot = lane.minimum(r.used - 1).valid(stored)
     return UOp.group(
         args["ids"][token, slot].store(own.cast(dtypes.int32)), args["probs"][token, slot].store(value * r.scale)
     ).end(block, member, lane)
 
 
-def _joined(values: list[UOp], join: Callable[[UOp, UOp], UOp]) -> UOp:
-    found = values[0]
-    for value in values[1:]:
-        found = join(found, value)
-    return found
-
-
 def _first(a: UOp, a_id: UOp, b: UOp, b_id: UOp) -> tuple[UOp, UOp]:
-    """Of two scores with their ids the one that goes before the other."""
+    """(score, id) of the one of two experts that goes before the other."""
     ahead = before(a, a_id, b, b_id)
     return ahead.where(a, b), ahead.where(a_id, b_id)
