@@ -1,0 +1,110 @@
+"""Kept programs with other content than was kept. A launch gives the right answer, compiled anew where it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import mutate
+from ..attack import HANG_SECONDS, BrokenError, Case, Promise
+
+_EPS = 1e-6
+_SIZES = (96, 160)
+
+
+@dataclass(frozen=True)
+class Caches:
+    name: str = "caches"
+    share: float = 1.5
+    limit_seconds: float = HANG_SECONDS
+    alone: bool = False
+
+    def prepare(self, shared: Path) -> None:
+        os.environ["XDG_CACHE_HOME"] = str(shared)
+        for size in _SIZES:
+            _launch(size)
+        from kernels.serve.server import use
+
+        use(None)
+        if len(list(shared.glob("*/programs/*.json"))) < len(_SIZES):
+            raise RuntimeError("no programs were kept")
+
+    def run(self, case: Case) -> None:
+        size = case.rng.choice(_SIZES)
+        os.environ["XDG_CACHE_HOME"] = str(case.folder)
+        (found,) = case.shared.glob("*/programs")
+        folder = case.folder / found.relative_to(case.shared)
+        shutil.copytree(found, folder)
+        for file in sorted(folder.iterdir()):
+            if case.rng.random() < 0.7:
+                self._harm(case, file, folder)
+        y, truth = _launch(size)
+        if not np.allclose(y, truth, rtol=1e-3, atol=1e-4):
+            raise BrokenError(Promise.SCHEDULE, "a kept program's answer is wrong", f"{y[:4]} for {truth[:4]}")
+
+    def _harm(self, case: Case, file: Path, folder: Path) -> None:
+        rng = case.rng
+        kind = rng.choice(("value", "value", "value", "binary", "bytes", "text", "swap", "odd", "open"))
+        case.did.append(f"{kind} of a program")
+        match kind:
+            case "value":
+                file.write_bytes(mutate.spelt(mutate.value(json.loads(file.read_text()), rng), rng))
+            case "binary":
+                kept = json.loads(file.read_text())
+                code = bytearray(kept["binary"], "ascii")
+                at = rng.randrange(len(code) - 8)
+                code[at : at + 4] = b"AAAA"
+                kept["binary"] = code.decode()
+                file.write_text(json.dumps(kept))
+            case "bytes":
+                file.write_bytes(mutate.flipped(file.read_bytes(), rng))
+            case "text":
+                file.write_text(rng.choice(mutate.TEXTS))
+            case "swap":
+                other = rng.choice(sorted(p for p in folder.iterdir() if p.is_file()))
+                file.write_bytes(other.read_bytes())
+            case "open":
+                folder.chmod(0o777)
+                file.chmod(0o666)
+            case "odd":
+                _odd(file, rng.choice(("fifo", "folder", "zero", "loop", "none")))
+
+
+def _odd(file: Path, kind: str) -> None:
+    """Something that is no file in a file's place."""
+    file.unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case "zero":
+            file.symlink_to("/dev/zero")
+        case "loop":
+            file.symlink_to(file.name)
+
+
+def _launch(size: int) -> tuple[Any, Any]:
+    """The answer of a kernel that this process has not seen, and the true one, both [size]."""
+    from support.kernel_runs import device
+    from tinygrad import Tensor
+    from tinygrad.codegen import to_program_cache
+
+    from kernels.api import small
+    from kernels.serve.server import Server, use
+
+    name = device().name
+    use(Server(mode="off"))
+    to_program_cache.clear()
+    x = np.random.default_rng(size).standard_normal((1, size), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = small.rmsnorm(Tensor(x, device=name), Tensor(np.full(size, 2, np.float32), device=name), _EPS).numpy()[0]
+    return y, 2 * x[0] / np.sqrt(np.square(x.astype(np.float64)).mean() + _EPS)

@@ -1,0 +1,29 @@
+"""Rows of a store with values that no version of ours wrote: wrong types, bad UTF-8, deep JSON, what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import mutate, reading, stores
+from ..attack import HANG_SECONDS, Case
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What says that a schedule is wrong is spared, so that it must be heeded."""
+
+    name: str = "rows"
+    share: float = 1.5
+    limit_seconds: float = HANG_SECONDS
+    alone: bool = False
+
+    def prepare(self, shared: Path) -> None:
+        stores.make(shared)
+
+    def run(self, case: Case) -> None:
+        shared = stores.Shared(case.shared)
+        path = shared.copy(case.folder)
+        case.did.append(mutate.rows(path, case.rng, stores.SPARE))
+        stores.resolved(path, shared.target, "rows")
+        reading.read(case, path)

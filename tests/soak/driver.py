@@ -1,0 +1,239 @@
+"""Runs cases of attacks in child processes, watches them, and counts what they found.
+
+A child takes one case after the other, so that a device is opened once for many; it is replaced after BATCH cases, after
+a fault, and when it dies or hangs. A case depends on its seed, attack and number alone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from .attack import Attack, BrokenError, Case, Promise, SkippedError, seeded
+from .verbs import told, where_of
+
+BATCH = 50
+PREPARE_SECONDS = 120.0
+MEMORY_NBYTES = 8 << 30  # of addresses; what takes more is stopped by a MemoryError
+
+
+@dataclass(frozen=True)
+class Fault:
+    attack: str
+    case: int
+    promise: str
+    where: str
+    detail: str
+    did: tuple[str, ...] = ()
+
+
+@dataclass
+class Tally:
+    """What became of an attack's cases."""
+
+    cases: int = 0
+    seconds: float = 0.0
+    skipped: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
+
+
+class Worker:
+    """A child process that runs cases of one attack."""
+
+    def __init__(self, attack: Attack, seed: int, root: Path) -> None:
+        self.attack, self.done = attack, 0
+        self.log = root / f"stderr-{attack.name}"
+        self.scratch = root / f"case-{attack.name}"
+        ours, theirs = multiprocessing.Pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            _quietly(lambda: _serve(attack, seed, self.scratch, root / attack.name, theirs), self.log)
+        theirs.close()
+        self.connection: Connection[Any, Any] = ours
+
+    def run(self, number: int) -> dict[str, Any] | None:
+        """What the case found. Raises BrokenError where it hangs or dies."""
+        self.done += 1
+        try:
+            self.connection.send(number)
+            if self.connection.poll(self.attack.limit_seconds):
+                return dict(self.connection.recv())
+        except (EOFError, OSError):
+            _, status = os.waitpid(self.pid, 0)
+            self.pid = 0
+            how = f"signal {signal.Signals(-code).name}" if (code := os.waitstatus_to_exitcode(status)) < 0 else code
+            raise BrokenError(Promise.DEATH, f"the process died: {how}", self._said()) from None
+        os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes where it hangs
+        time.sleep(0.5)
+        said = self._said()
+        places = [line.strip() for line in said.splitlines() if "File" in line and "/soak/" not in line]
+        ours = [p for p in places if any(f"/{part}/" in p for part in ("autotune", "kernels", "db"))]
+        raise BrokenError(Promise.HANG, f"{(ours or places or ['?'])[0].rpartition('/')[2]}", said)
+
+    def close(self) -> None:
+        self.connection.close()
+        if self.pid:
+            _end_group(self.pid)
+            self.pid = 0
+        _removed(self.scratch)
+
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+
+class Driver:
+    """seed: of all cases. root: a folder for what cases need, emptied as they go. told: is called with each fault."""
+
+    def __init__(self, attacks: Sequence[Attack], seed: int, root: Path, told: Callable[[Fault], None]) -> None:
+        self._attacks, self._seed, self._root, self._told = attacks, seed, root, told
+        self.tallies = {a.name: Tally() for a in attacks}
+        self._workers: dict[str, Worker] = {}
+        self._prepared: set[str] = set()
+
+    def run_for(self, seconds: float) -> None:
+        """Cases of all attacks, each attack's share of the time; the last one may end a little later."""
+        start = time.monotonic()
+        while time.monotonic() - start < seconds:
+            attack = min(self._attacks, key=lambda a: self.tallies[a.name].seconds / a.share)
+            self.run(attack, self.tallies[attack.name].cases)
+        self.close()
+
+    def run(self, attack: Attack, number: int) -> None:
+        tally = self.tallies[attack.name]
+        start = time.monotonic()
+        worker = self._worker(attack)
+        tally.cases += 1
+        found: dict[str, Any] = {}
+        try:
+            found = worker.run(number) or {}
+        except BrokenError as broken:
+            found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail}
+        if "promise" in found:
+            did = tuple(found.get("did", ()))
+            fault = Fault(attack.name, number, found["promise"], found["where"], found["detail"], did)
+            tally.faults.append(fault)
+            self._told(fault)
+        if "skipped" in found:
+            tally.skipped[found["skipped"]] += 1
+        if attack.alone or "promise" in found or worker.done >= BATCH:
+            self._workers.pop(attack.name).close()
+        tally.seconds += time.monotonic() - start
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def _worker(self, attack: Attack) -> Worker:
+        if attack.name not in self._prepared:
+            self._prepare(attack)
+            self._prepared.add(attack.name)
+        if attack.name not in self._workers:
+            self._workers[attack.name] = Worker(attack, self._seed, self._root)
+        return self._workers[attack.name]
+
+    def _prepare(self, attack: Attack) -> None:
+        shared, log = self._root / attack.name, self._root / f"prepare-{attack.name}"
+        shared.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            _quietly(lambda: _make(attack, shared), log)
+        deadline = time.monotonic() + PREPARE_SECONDS
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                _end_group(pid)
+                raise RuntimeError(f"{attack.name} is not prepared after {PREPARE_SECONDS:.0f} s")
+            time.sleep(0.02)
+        if not (shared / "prepared").exists():
+            raise RuntimeError(f"{attack.name} could not be prepared:\n{log.read_text()}")
+
+
+def _quietly(work: Callable[[], None], log: Path) -> None:
+    """Does the work of a child process, in a process group of its own; stdout and stderr go to `log`. Does not return."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for number, stream in ((null, 0), (file, 1), (file, 2)):
+            os.dup2(number, stream)
+        faulthandler.enable(sys.__stderr__)
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
+        work()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the end of a process
+        os.write(2, told(error).encode(errors="replace"))
+    finally:
+        os._exit(status)
+
+
+def _make(attack: Attack, shared: Path) -> None:
+    attack.prepare(shared)
+    (shared / "prepared").touch()
+
+
+def _serve(attack: Attack, seed: int, scratch: Path, shared: Path, connection: Connection[Any, Any]) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_NBYTES, hard))
+    while True:
+        number = connection.recv()
+        _removed(scratch)
+        scratch.mkdir()
+        os.chdir(scratch)
+        case = Case(seeded(seed, attack.name, number), scratch, shared, [])
+        connection.send(_outcome(attack, case))
+
+
+def _outcome(attack: Attack, case: Case) -> dict[str, Any]:
+    try:
+        attack.run(case)
+    except SkippedError as skipped:
+        return {"skipped": str(skipped)}
+    except BrokenError as broken:
+        return {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "did": case.did}
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault
+        return {"promise": Promise.TRACEBACK, "where": where_of(error), "detail": told(error), "did": case.did}
+    return {}
+
+
+def _end_group(pid: int) -> None:
+    for end in (lambda: os.killpg(pid, signal.SIGKILL), lambda: os.kill(pid, signal.SIGKILL)):
+        try:
+            end()
+        except ProcessLookupError:
+            continue
+    os.waitpid(pid, 0)
+
+
+def _removed(folder: Path) -> None:
+    """Removes a folder with whatever a case left there, a mounted disk included."""
+    if (disk := folder / "disk").is_mount():
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_json(seed: int, tallies: dict[str, Tally], seconds: float) -> str:
+    attacks = {
+        name: {"cases": t.cases, "faults": len(t.faults), "skipped": dict(t.skipped), "seconds": round(t.seconds, 1)}
+        for name, t in tallies.items()
+    }
+    promises = Counter(f.promise for t in tallies.values() for f in t.faults)
+    total = {"cases": sum(t.cases for t in tallies.values()), "faults": sum(promises.values())}
+    return json.dumps({"seed": seed, "seconds": round(seconds, 1), **total, "broken": promises, "attacks": attacks})
