@@ -1,4 +1,4 @@
-"""Injects faults for a while: python -m tests.soak [--seconds 60] [--seed 7] [--only rows ...] [--case 12] [--show 3]"""
+"""Injects faults for a while: python -m tests.soak [--seconds 60] [--seed 7] [--only rows] [--case 12] [--show 3]"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="ATTACK", help="repeatable")
     parser.add_argument("--cases", type=int, metavar="N", help="the first N cases of each attack, however long")
     parser.add_argument("--case", type=int, metavar="N", help="this case alone, with all that it says")
-    parser.add_argument("--show", type=int, default=1, metavar="N", help="faults of one cause that are told in full [1]")
+    parser.add_argument("--show", type=int, default=1, metavar="N", help="faults of one cause to tell in full [1]")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     seconds = float(os.environ.get("SOAK_SECONDS") or DEFAULT_SECONDS) if asked.seconds is None else asked.seconds

@@ -1,7 +1,7 @@
 """Runs cases of attacks in child processes, watches them, and counts what they found.
 
-A child takes one case after the other, so that a device is opened once for many; it is replaced after BATCH cases, after
-a fault, and when it dies or hangs. A case depends on its seed, attack and number alone.
+A child takes one case after the other, so that a device is opened once for many; it is replaced after BATCH cases, and
+when it dies or hangs. A case depends on its seed, attack and number alone.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Driver:
         try:
             found = worker.run(number) or {}
         except BrokenError as broken:
-            found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail}
+            found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "gone": True}
         if "promise" in found:
             did = tuple(found.get("did", ()))
             fault = Fault(attack.name, number, found["promise"], found["where"], found["detail"], did)
@@ -130,7 +130,7 @@ class Driver:
             self._told(fault)
         if "skipped" in found:
             tally.skipped[found["skipped"]] += 1
-        if attack.alone or "promise" in found or worker.done >= BATCH:
+        if attack.alone or "gone" in found or worker.done >= BATCH:
             self._workers.pop(attack.name).close()
         tally.seconds += time.monotonic() - start
 
@@ -164,7 +164,7 @@ class Driver:
 
 
 def _quietly(work: Callable[[], None], log: Path) -> None:
-    """Does the work of a child process, in a process group of its own; stdout and stderr go to `log`. Does not return."""
+    """Does the work of a child process, in a process group of its own, and ends it; what it prints goes to `log`."""
     status = 1
     try:
         os.setpgid(0, 0)

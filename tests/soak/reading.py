@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
+
+import autotune.doctor
+import autotune.explain
+import autotune.jsonable
+import autotune.reports
+import autotune.transfer  # noqa: F401 - what the verbs import when they run: once here, not in each child
+from db import codec
 
 from . import verbs
 from .attack import Case
 from .stores import WORKLOADS, Shared
-
-from db import codec
 
 STORE_VERBS = (
     ("list",), ("list", "--json"), ("list", "--all-targets"), ("list", "--format", "Q8_0"), ("list", "--target", "CPU"),
@@ -32,12 +34,3 @@ def read(case: Case, path: Path, count: int = 2, statuses: tuple[int, ...] = ver
         arguments = [words.get(word, word) for word in verb]
         case.did.append(verbs.shown(tuple(verb)))
         verbs.run(*arguments, "--db", str(path), statuses=statuses)
-
-
-def is_readable(path: Path) -> bool:
-    """Whether SQLite finds a file of its own in order."""
-    try:
-        with closing(sqlite3.connect(f"file:{os.path.abspath(path)}?mode=ro", uri=True)) as db:
-            return db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    except sqlite3.Error:
-        return False

@@ -27,6 +27,10 @@ def where_of(error: BaseException) -> str:
     return f"{type(error).__name__} in {_short(last.filename)}:{last.name}"
 
 
+def came_through_project(error: BaseException) -> bool:
+    return any(_of_project(f.filename) for f in traceback.extract_tb(error.__traceback__))
+
+
 def told(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 

@@ -10,7 +10,7 @@ from typing import Any
 from support import gguf_files as files
 from support.counting_model import write_counting_model
 
-from .. import mutate, stores, verbs
+from .. import mutate, verbs
 from ..attack import HANG_SECONDS, Case
 
 _MODELS = ("llama-3.1-8b", "deepseek-v2-lite", "gpt-oss-20b", "gemma-3-1b")
@@ -26,7 +26,6 @@ class Headers:
     alone: bool = False
 
     def prepare(self, shared: Path) -> None:
-        stores.make(shared)
         write_counting_model(shared / "counting.gguf")
 
     def run(self, case: Case) -> None:

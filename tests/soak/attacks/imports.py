@@ -19,7 +19,6 @@ class Imports:
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)
-        (shared / "abroad.sqlite-shm").unlink(missing_ok=True)
 
     def run(self, case: Case) -> None:
         shared = stores.Shared(case.shared)
@@ -35,7 +34,9 @@ class Imports:
 
     def _file(self, case: Case, shared: stores.Shared) -> str:
         rng, folder = case.rng, case.folder
-        kind = rng.choice(("value", "value", "value", "value", "bytes", "text", "rows", "rows", "pages", "plain", "odd"))
+        kind = rng.choice(
+            ("value", "value", "value", "value", "bytes", "text", "rows", "rows", "pages", "plain", "odd")
+        )
         case.did.append(f"import of {kind}")
         named = folder / f"in{rng.choice(('.json', '.JSON', '', '.txt'))}"
         stored = folder / f"in{rng.choice(('.sqlite', '.db'))}"
@@ -53,6 +54,14 @@ class Imports:
                 case.did.append(mutate.rows(stored, rng) if kind == "rows" else mutate.pages(stored, rng, 1024))
                 return str(stored)
             case "odd":
-                odd = ("/dev/zero", "/dev/null", str(folder), f"{folder}/none", f"{folder}/none.sqlite", "", "/dev/full")
+                odd = (
+                    "/dev/zero",
+                    "/dev/null",
+                    str(folder),
+                    f"{folder}/none",
+                    f"{folder}/none.sqlite",
+                    "",
+                    "/dev/full",
+                )
                 case.did.append(named := Path(rng.choice(odd)))  # type: ignore[arg-type, func-returns-value]
         return str(named)
