@@ -19,6 +19,8 @@ from db.store import Store, StoreError
 from .. import reading, stores, verbs
 from ..attack import HANG_SECONDS, BrokenError, Case, Promise, SkippedError
 
+_ROOMY = 8 << 20
+
 
 @dataclass(frozen=True)
 class Disks:
@@ -50,6 +52,8 @@ class Disks:
         old = out.read_bytes()
         kind = case.rng.choice(("import", "export", "record", "list"))
         case.did.append(f"{kind} with room for {room} bytes")
+        if room is None:
+            _leave(folder, case.rng.choice((0, 4, 16, 64, 128)))
         with room_for(1 << 40 if room is None else room):
             if kind == "record":
                 before |= self._record(shared, path)
@@ -57,7 +61,7 @@ class Disks:
                 more = {"import": (str(shared.folder / "foreign.json"),), "export": ("-o", str(out)), "list": ()}[kind]
                 verbs.run(kind, *more, "--db", str(path))
         if room is None:
-            subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+            _resize(folder, _ROOMY)
         stores.kept(path, before, f"{kind} without room")
         if kind == "export" and out.read_bytes() != old:
             verbs.run("import", str(out), "--db", str(case.folder / "other.sqlite"), statuses=(0,))
@@ -93,14 +97,23 @@ class Disks:
         reading.read(case, path, 1, (0,))
 
 
+def _leave(folder: Path, kib: int) -> None:
+    """Makes a disk so small that no more than this much is free on it."""
+    found = os.statvfs(folder)
+    _resize(folder, (found.f_blocks - found.f_bfree) * found.f_bsize + (kib << 10))
+
+
+def _resize(folder: Path, nbytes: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={nbytes}", str(folder)], check=True)
+
+
 @contextmanager
 def _disk(case: Case) -> Iterator[Path]:
     folder = case.folder / "disk"
     folder.mkdir()
-    nbytes = case.rng.choice((96, 128, 160, 256)) << 10
     if sys.platform != "linux":
         raise SkippedError("small disk: a tmpfs is Linux's")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={nbytes}", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_ROOMY}", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SkippedError("small disk: no tmpfs can be mounted here")

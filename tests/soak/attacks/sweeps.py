@@ -78,7 +78,7 @@ class Sweeps:
         seconds = rng.random() * (6 if whom == "command" else 2)
         case.did.append(f"{kind}: {number.name} to its {whom} after {seconds:.2f} s")
         with _started(arguments, case.folder, path) as started:
-            self._hit(case, started, whom, number, seconds, arguments)
+            self._hit(case, started, (whom, number, seconds), kind)
         stores.kept(path, before | frozenset(started.rows), f"{kind} whose {whom} was hit")
         verbs.run("list", "--db", str(path), statuses=(0,))
         stores.resolved(path, shared.target, f"after a {kind}")
@@ -108,11 +108,11 @@ class Sweeps:
             status = started.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             started.process.kill()
-            raise BrokenError(Promise.HANG, f"{arguments[0]} whose {whom} got {number.name}", "") from None
+            raise BrokenError(Promise.HANG, f"{verb} whose {whom} got {number.name}", "") from None
         if left := left_running(children):
             names = [" ".join(p.cmdline())[:200] for p in left]
-            raise BrokenError(Promise.HANG, f"left running by {arguments[0]} after {number.name}", "\n".join(names))
-        verbs.checked(arguments, status, started.err.read_text(errors="replace"), statuses)
+            raise BrokenError(Promise.HANG, f"left running by {verb} after {number.name}", "\n".join(names))
+        verbs.checked((verb,), status, started.err.read_text(errors="replace"), statuses)
 
     def _goes_on(self, started: Started) -> None:
         """Lets a command whose child was killed go on for a while, and then asks it to end."""
