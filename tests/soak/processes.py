@@ -47,7 +47,7 @@ class Forked:
 
     @property
     def said(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 def fork(work: Work, log: Path) -> Forked:

@@ -20,6 +20,7 @@ from .. import reading, stores, verbs
 from ..attack import HANG_SECONDS, BrokenError, Case, Promise, SkippedError
 
 _ROOMY = 8 << 20
+_BATCHES = 60
 
 
 @dataclass(frozen=True)
@@ -52,33 +53,34 @@ class Disks:
         old = out.read_bytes()
         kind = case.rng.choice(("import", "export", "record", "list"))
         case.did.append(f"{kind} with room for {room} bytes")
+        done: set[int] = set()
         if room is None:
             _leave(folder, case.rng.choice((0, 4, 16, 64, 128)))
         with room_for(1 << 40 if room is None else room):
             if kind == "record":
-                before |= self._record(shared, path)
+                done = self._record(shared, path)
             else:
                 more = {"import": (str(shared.folder / "foreign.json"),), "export": ("-o", str(out)), "list": ()}[kind]
                 verbs.run(kind, *more, "--db", str(path))
         if room is None:
             _resize(folder, _ROOMY)
-        stores.kept(path, before, f"{kind} without room")
+        after = stores.kept(path, before, f"{kind} without room")
+        if lost := done - {row[12] for row in after if row[1] == "full"}:
+            raise BrokenError(Promise.ROWS, "batches recorded without room", f"{sorted(lost)}")
         if kind == "export" and out.read_bytes() != old:
             verbs.run("import", str(out), "--db", str(case.folder / "other.sqlite"), statuses=(0,))
         verbs.run("import", str(shared.folder / "foreign.json"), "--db", str(path), statuses=(0,))
 
-    def _record(self, shared: stores.Shared, path: Path) -> frozenset[tuple[object, ...]]:
-        """Records until there is no room. What is there once the last call that was right has returned."""
-        run = replace(stores.RUN, id="full")
-        done = stores.committed(path)
+    def _record(self, shared: stores.Shared, path: Path) -> set[int]:
+        """Records batches until there is no room; the numbers of those that were stored, as their rows have them."""
+        run, done = replace(stores.RUN, id="full"), set()
         try:
             store = Store.open(path)
             store.start_run(run)
-            for i in range(60):
-                store.record(
-                    run.id, [stores.fact(w, shared.target, stores.good(w), nbytes=i) for w in stores.WORKLOADS]
-                )
-                done = stores.committed(path)
+            for i in range(_BATCHES):
+                rows = [stores.fact(w, shared.target, stores.good(w), nbytes=i) for w in stores.WORKLOADS]
+                store.record(run.id, rows)
+                done.add(i)
         except StoreError:
             pass
         return done

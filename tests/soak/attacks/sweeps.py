@@ -83,15 +83,8 @@ class Sweeps:
         verbs.run("list", "--db", str(path), statuses=(0,))
         stores.resolved(path, shared.target, f"after a {kind}")
 
-    def _hit(
-        self,
-        case: Case,
-        started: Started,
-        whom: str,
-        number: signal.Signals,
-        seconds: float,
-        arguments: tuple[str, ...],
-    ) -> None:
+    def _hit(self, case: Case, started: Started, hit: tuple[str, signal.Signals, float], verb: str) -> None:
+        whom, number, seconds = hit
         victim = started.victim(whom)
         time.sleep(seconds)
         children = started.children()
