@@ -88,10 +88,12 @@ def _told(seed: int, fault: Fault) -> str:
 
 
 def _table(tallies: dict[str, Tally]) -> str:
-    lines = [f"{'attack':12} {'cases':>7} {'faults':>7} {'skipped':>8} {'seconds':>8}"]
+    lines = [f"{'attack':12} {'cases':>7} {'faults':>7} {'skipped':>8} {'seconds':>8}  slowest case"]
     for name, t in tallies.items():
-        skipped = t.skipped.total()
-        lines.append(f"{name:12} {t.cases:7d} {len(t.faults):7d} {skipped:8d} {t.seconds:8.1f}")
+        skipped, (slowest, number) = t.skipped.total(), t.slowest
+        lines.append(
+            f"{name:12} {t.cases:7d} {len(t.faults):7d} {skipped:8d} {t.seconds:8.1f}  {slowest:.1f} s, {number}"
+        )
         lines += [f"{'':12} {count} skipped: {kind}" for kind, count in t.skipped.items()]
     return "\n".join(lines)
 

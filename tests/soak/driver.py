@@ -47,6 +47,7 @@ class Tally:
 
     cases: int = 0
     seconds: float = 0.0
+    slowest: tuple[float, int] = (0.0, 0)  # seconds, case
     skipped: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
 
@@ -118,11 +119,13 @@ class Driver:
         start = time.monotonic()
         worker = self._worker(attack)
         tally.cases += 1
+        begun = time.monotonic()
         found: dict[str, Any] = {}
         try:
             found = worker.run(number) or {}
         except BrokenError as broken:
             found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "gone": True}
+        tally.slowest = max(tally.slowest, (time.monotonic() - begun, number))
         if "promise" in found:
             did = tuple(found.get("did", ()))
             fault = Fault(attack.name, number, found["promise"], found["where"], found["detail"], did)
