@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, metavar="N", help=f"for how long [SOAK_SECONDS; {DEFAULT_SECONDS:g}]")
     parser.add_argument("--seed", type=int, metavar="N", help="of all cases; it is printed")
     parser.add_argument("--only", action="append", default=[], metavar="ATTACK", help="repeatable")
+    parser.add_argument("--except", action="append", default=[], metavar="ATTACK", dest="left_out", help="repeatable")
     parser.add_argument("--cases", type=int, metavar="N", help="the first N cases of each attack, however long")
     parser.add_argument("--case", type=int, metavar="N", help="this case alone, with all that it says")
     parser.add_argument("--show", type=int, default=1, metavar="N", help="faults of one cause to tell in full [1]")
@@ -33,10 +34,10 @@ def main() -> int:
         _alone(Path(folder))
         from .attacks import ATTACKS  # only now: caches are chosen when tinygrad is imported
 
-        unknown = set(asked.only) - {a.name for a in ATTACKS}
+        unknown = {*asked.only, *asked.left_out} - {a.name for a in ATTACKS}
         if unknown:
             parser.error(f"no attack {', '.join(sorted(unknown))}: there are {', '.join(a.name for a in ATTACKS)}")
-        chosen = [a for a in ATTACKS if not asked.only or a.name in asked.only]
+        chosen = [a for a in ATTACKS if a.name in (asked.only or [a.name]) and a.name not in asked.left_out]
         print(f"seed {seed}", flush=True)
         return _run(chosen, seed, Path(folder), asked, seconds)
 
@@ -53,7 +54,9 @@ def _run(attacks: list[Attack], seed: int, root: Path, asked: argparse.Namespace
     if asked.case is not None or asked.cases is not None:
         for attack in attacks:
             for number in [asked.case] if asked.case is not None else range(asked.cases):
-                driver.run(attack, number)
+                did = driver.run(attack, number)
+                if asked.case is not None:
+                    print("\n".join(f"did: {line}" for line in did))
         driver.close()
     else:
         driver.run_for(seconds)

@@ -114,7 +114,8 @@ class Driver:
             self.run(attack, self.tallies[attack.name].cases)
         self.close()
 
-    def run(self, attack: Attack, number: int) -> None:
+    def run(self, attack: Attack, number: int) -> tuple[str, ...]:
+        """Runs one case; what it did."""
         tally = self.tallies[attack.name]
         start = time.monotonic()
         worker = self._worker(attack)
@@ -136,6 +137,7 @@ class Driver:
         if attack.alone or "gone" in found or worker.done >= BATCH:
             self._workers.pop(attack.name).close()
         tally.seconds += time.monotonic() - start
+        return tuple(found.get("did", ()))
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -208,12 +210,12 @@ def _outcome(attack: Attack, case: Case) -> dict[str, Any]:
     try:
         attack.run(case)
     except SkippedError as skipped:
-        return {"skipped": str(skipped)}
+        return {"skipped": str(skipped), "did": case.did}
     except BrokenError as broken:
         return {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "did": case.did}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault
         return {"promise": Promise.TRACEBACK, "where": where_of(error), "detail": told(error), "did": case.did}
-    return {}
+    return {"did": case.did}
 
 
 def _end_group(pid: int) -> None:

@@ -27,7 +27,7 @@ def read(case: Case, path: Path, count: int = 2, statuses: tuple[int, ...] = ver
     shared = Shared(case.shared)
     digest = codec.workload_digest(case.rng.choice(WORKLOADS))
     chosen = case.rng.sample(STORE_VERBS, count)
-    if case.rng.random() < 0.02:
+    if case.rng.random() < 0.003:
         chosen.append(("doctor",))
     for verb in chosen:
         words = {"DIGEST": digest[: case.rng.choice((8, 64))], "MODEL": shared.model}
