@@ -33,12 +33,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         _alone(Path(folder))
         from .attacks import ATTACKS  # only now: caches are chosen when tinygrad is imported
+        from .reading import warm
 
         unknown = {*asked.only, *asked.left_out} - {a.name for a in ATTACKS}
         if unknown:
             parser.error(f"no attack {', '.join(sorted(unknown))}: there are {', '.join(a.name for a in ATTACKS)}")
         chosen = [a for a in ATTACKS if a.name in (asked.only or [a.name]) and a.name not in asked.left_out]
         print(f"seed {seed}", flush=True)
+        warm(Path(folder))
         return _run(chosen, seed, Path(folder), asked, seconds)
 
 

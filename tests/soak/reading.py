@@ -13,13 +13,22 @@ from db import codec
 
 from . import verbs
 from .attack import Case
-from .stores import WORKLOADS, Shared
+from .stores import WORKLOADS, Shared, make, resolved
 
 STORE_VERBS = (
     ("list",), ("list", "--json"), ("list", "--all-targets"), ("list", "--format", "Q8_0"), ("list", "--target", "CPU"),
     ("show", "DIGEST"), ("show", "DIGEST", "--json"), ("export",), ("export", "-o", "out.json"),
     ("export", "-o", "out.sqlite"), ("export", "--op", "linear"), ("explain", "MODEL"), ("explain", "MODEL", "--json"),
 )  # fmt: skip
+
+
+def warm(root: Path) -> None:
+    """Does once in this process what each of its children would: opens the device, imports, builds kernels."""
+    make(root / "warm")
+    shared = Shared(root / "warm")
+    resolved(shared.store, shared.target, "warm")
+    for verb in (("list", "--json"), ("explain", shared.model)):
+        verbs.run(*verb, "--db", str(shared.store), statuses=(0,))
 
 
 def read(case: Case, path: Path, count: int = 2, statuses: tuple[int, ...] = verbs.STATUSES) -> None:
