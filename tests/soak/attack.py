@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -45,11 +43,6 @@ class Case:
     folder: Path
     shared: Path
     did: list[str]
-
-    @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        self.did.append(what)
-        yield
 
 
 class Attack(Protocol):

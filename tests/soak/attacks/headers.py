@@ -15,7 +15,7 @@ from ..attack import HANG_SECONDS, Case
 
 _MODELS = ("llama-3.1-8b", "deepseek-v2-lite", "gpt-oss-20b", "gemma-3-1b")
 _FORMATS = ("F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "I32", "MXFP4")
-_MOST_NBYTES = 2**50  # of a file with a hole
+_MOST_NBYTES = 2**42  # of a file with a hole
 
 
 @dataclass(frozen=True)

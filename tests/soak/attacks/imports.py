@@ -54,14 +54,7 @@ class Imports:
                 case.did.append(mutate.rows(stored, rng) if kind == "rows" else mutate.pages(stored, rng, 1024))
                 return str(stored)
             case "odd":
-                odd = (
-                    "/dev/zero",
-                    "/dev/null",
-                    str(folder),
-                    f"{folder}/none",
-                    f"{folder}/none.sqlite",
-                    "",
-                    "/dev/full",
-                )
-                case.did.append(named := Path(rng.choice(odd)))  # type: ignore[arg-type, func-returns-value]
+                odd = rng.choice(("/dev/zero", "/dev/null", ".", "none", "none.sqlite", "", "/dev/full"))
+                case.did.append(f"import of {odd!r}")
+                return odd
         return str(named)
