@@ -82,7 +82,7 @@ class Worker:
         os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes where it hangs
         time.sleep(0.5)
         said = self._said()
-        places = [line.strip() for line in said.splitlines() if "File" in line and "/soak/" not in line]
+        places = [line.strip() for line in said.splitlines() if "File" in line and "/tests/soak/" not in line]
         ours = [p for p in places if any(f"/{part}/" in p for part in ("autotune", "kernels", "db"))]
         raise BrokenError(Promise.HANG, f"{(ours or places or ['?'])[0].rpartition('/')[2]}", said)
 

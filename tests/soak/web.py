@@ -13,11 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 STALL_SECONDS = 60.0
+LIES = {
+    "body": "short long other endless drip silent reset chunks badchunk hugechunk gzip bomb empty",
+    "status": "200 206 301 302 404 416 500 100 garbage none headers",
+    "ranges": "none other text huge",
+    "sizes": "none zero negative huge text twice small large",
+}
 
 
 @dataclass
 class Liar:
-    """Serves `data` at any path. What each answer is like is drawn anew from rng, or once for all."""
+    """Serves `data` at any path; each of `LIES` is "true", or which lie it is."""
 
     data: bytes
     rng: random.Random
@@ -30,17 +36,10 @@ class Liar:
 
     @classmethod
     def drawn(cls, data: bytes, rng: random.Random) -> Liar:
-        def one(honest: str, lies: str) -> str:
-            return honest if rng.random() < 0.6 else rng.choice(lies.split())
-
-        return cls(
-            data,
-            rng,
-            one("true", "none zero negative huge text twice small large"),
-            one("true", "none other text huge"),
-            one("true", "short long other endless drip silent reset chunks badchunk hugechunk gzip bomb empty"),
-            one("ok", "200 206 301 302 404 416 500 100 garbage none headers"),
-        )
+        lies = dict.fromkeys(LIES, "true")
+        for name in rng.choices(list(LIES), (4, 2, 1, 1), k=rng.choice((1, 1, 2))):
+            lies[name] = rng.choice(LIES[name].split())
+        return cls(data, rng, **lies)
 
     @property
     def about(self) -> str:
@@ -55,7 +54,7 @@ class Liar:
             self._send(connection, part)
 
     def _head(self, part: bytes, start: int, ranged: bool) -> bytes:
-        status = ("206 Partial Content" if ranged else "200 OK") if self.status == "ok" else self.status
+        status = ("206 Partial Content" if ranged else "200 OK") if self.status == "true" else self.status
         lines = [f"HTTP/1.1 {status}" if status != "garbage" else "\x00\xff ???"]
         size = str(len(part))
         sizes = {"true": [size], "none": [], "zero": ["0"], "negative": ["-5"], "huge": [str(2**63)], "text": ["abc"]}
