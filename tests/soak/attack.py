@@ -34,15 +34,20 @@ class SkippedError(Exception):
     """This machine cannot do what the case needs; the text names the kind."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Case:
-    """rng: of this case alone. folder: empty, and of this case alone. shared: what `Attack.prepare` left. did: what
-    the case has done so far, for who repeats it."""
+    """rng: of this case alone. folder: empty, and of this case alone. shared: what `Attack.prepare` left. log: what the
+    case has done so far, for who repeats it."""
 
     rng: random.Random
     folder: Path
     shared: Path
-    did: list[str]
+    log: Path
+
+    def note(self, did: str) -> None:
+        """At once: the case may not live to tell."""
+        with self.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{did[:300]!r}\n"[1:-2] + "\n")
 
 
 class Attack(Protocol):

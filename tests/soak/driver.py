@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,17 +60,20 @@ class Worker:
         self.attack, self.done = attack, 0
         self.log = root / f"stderr-{attack.name}"
         self.scratch = root / f"case-{attack.name}"
+        self.did = root / f"did-{attack.name}"
         ours, theirs = multiprocessing.Pipe()
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
-            _quietly(lambda: _serve(attack, seed, self.scratch, root / attack.name, theirs), self.log)
+            _quietly(lambda: self._serve(seed, root / attack.name, theirs), self.log)
+        self.group = self.pid  # of all that its cases start
         theirs.close()
         self.connection: Connection[Any, Any] = ours
 
     def run(self, number: int) -> dict[str, Any] | None:
         """What the case found. Raises BrokenError where it hangs or dies."""
         self.done += 1
+        self.did.write_text("")
         try:
             self.connection.send(number)
             if self.connection.poll(self.attack.limit_seconds):
@@ -80,7 +84,7 @@ class Worker:
             how = f"signal {signal.Signals(-code).name}" if (code := os.waitstatus_to_exitcode(status)) < 0 else code
             raise BrokenError(Promise.DEATH, f"the process died: {how}", self._said()) from None
         os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes where it hangs
-        time.sleep(0.5)
+        time.sleep(0.2)
         said = self._said()
         places = [line.strip() for line in said.splitlines() if "File" in line and "/tests/soak/" not in line]
         ours = [p for p in places if any(f"/{part}/" in p for part in ("autotune", "kernels", "db"))]
@@ -88,10 +92,22 @@ class Worker:
 
     def close(self) -> None:
         self.connection.close()
+        _end_group(self.group)
         if self.pid:
-            _end_group(self.pid)
-            self.pid = 0
+            os.waitpid(self.pid, 0)
         _removed(self.scratch)
+
+    def _serve(self, seed: int, shared: Path, connection: Connection[Any, Any]) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_NBYTES, hard))
+        while True:
+            number = connection.recv()
+            _removed(self.scratch)
+            self.scratch.mkdir()
+            os.chdir(self.scratch)
+            case = Case(seeded(seed, self.attack.name, number), self.scratch, shared, self.did)
+            connection.send(_outcome(self.attack, case))
 
     def _said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]
@@ -126,9 +142,9 @@ class Driver:
             found = worker.run(number) or {}
         except BrokenError as broken:
             found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "gone": True}
+        did = tuple(worker.did.read_text(encoding="utf-8").splitlines())
         tally.slowest = max(tally.slowest, (time.monotonic() - begun, number))
         if "promise" in found:
-            did = tuple(found.get("did", ()))
             fault = Fault(attack.name, number, found["promise"], found["where"], found["detail"], did)
             tally.faults.append(fault)
             self._told(fault)
@@ -137,7 +153,7 @@ class Driver:
         if attack.alone or "gone" in found or worker.done >= BATCH:
             self._workers.pop(attack.name).close()
         tally.seconds += time.monotonic() - start
-        return tuple(found.get("did", ()))
+        return did
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -162,6 +178,7 @@ class Driver:
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > deadline:
                 _end_group(pid)
+                os.waitpid(pid, 0)
                 raise RuntimeError(f"{attack.name} is not prepared after {PREPARE_SECONDS:.0f} s")
             time.sleep(0.02)
         if not (shared / "prepared").exists():
@@ -193,38 +210,23 @@ def _make(attack: Attack, shared: Path) -> None:
     (shared / "prepared").touch()
 
 
-def _serve(attack: Attack, seed: int, scratch: Path, shared: Path, connection: Connection[Any, Any]) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_NBYTES, hard))
-    while True:
-        number = connection.recv()
-        _removed(scratch)
-        scratch.mkdir()
-        os.chdir(scratch)
-        case = Case(seeded(seed, attack.name, number), scratch, shared, [])
-        connection.send(_outcome(attack, case))
-
-
 def _outcome(attack: Attack, case: Case) -> dict[str, Any]:
     try:
         attack.run(case)
     except SkippedError as skipped:
-        return {"skipped": str(skipped), "did": case.did}
+        return {"skipped": str(skipped)}
     except BrokenError as broken:
-        return {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "did": case.did}
+        return {"promise": broken.promise, "where": broken.where, "detail": broken.detail}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault
-        return {"promise": Promise.TRACEBACK, "where": where_of(error), "detail": told(error), "did": case.did}
-    return {"did": case.did}
+        return {"promise": Promise.TRACEBACK, "where": where_of(error), "detail": told(error)}
+    return {}
 
 
 def _end_group(pid: int) -> None:
-    for end in (lambda: os.killpg(pid, signal.SIGKILL), lambda: os.kill(pid, signal.SIGKILL)):
-        try:
-            end()
-        except ProcessLookupError:
-            continue
-    os.waitpid(pid, 0)
+    """A child that has only begun may not lead its group yet."""
+    for end in (os.killpg, os.kill):
+        with suppress(ProcessLookupError):
+            end(pid, signal.SIGKILL)
 
 
 def _removed(folder: Path) -> None:

@@ -41,5 +41,5 @@ def read(case: Case, path: Path, count: int = 2, statuses: tuple[int, ...] = ver
     for verb in chosen:
         words = {"DIGEST": digest[: case.rng.choice((8, 64))], "MODEL": shared.model}
         arguments = [words.get(word, word) for word in verb]
-        case.did.append(verbs.shown(tuple(verb)))
+        case.note(verbs.shown(tuple(verb)))
         verbs.run(*arguments, "--db", str(path), statuses=statuses)

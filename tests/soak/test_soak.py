@@ -29,14 +29,14 @@ ACTS = {"hangs": lambda: time.sleep(60), "dies": lambda: os.kill(os.getpid(), si
 class Faulty:
     name: str
     share: float = 1.0
-    limit_seconds: float = 1.0
+    limit_seconds: float = 0.4
     alone: bool = False
     def prepare(self, shared): (shared / "number").write_text("7")
     def run(self, case):
         assert (case.shared / "number").read_text() == "7"
         assert list(case.folder.iterdir()) == []
         (case.folder / "left").touch()
-        case.did.append(f"{self.name} {case.rng.random()}")
+        case.note(f"{self.name} {case.rng.random()}")
         ACTS[self.name]()
 
 with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,7 @@ class Caches:
     def _harm(self, case: Case, file: Path, folder: Path) -> None:
         rng = case.rng
         kind = rng.choice(("value", "value", "value", "binary", "bytes", "text", "swap", "odd", "open"))
-        case.did.append(f"{kind} of a program")
+        case.note(f"{kind} of a program")
         match kind:
             case "value":
                 file.write_bytes(mutate.spelt(mutate.value(json.loads(file.read_text()), rng), rng))

@@ -35,7 +35,7 @@ class Disks:
 
     def run(self, case: Case) -> None:
         kind = case.rng.choice(("limit", "limit", "small disk", "full stdout"))
-        case.did.append(kind)
+        case.note(kind)
         if kind == "full stdout":
             return self._stdout(case)
         folder = case.folder
@@ -52,7 +52,7 @@ class Disks:
         verbs.run("export", "-o", str(out), "--db", str(path), statuses=(0,))
         old = out.read_bytes()
         kind = case.rng.choice(("import", "export", "record", "list"))
-        case.did.append(f"{kind} with room for {room} bytes")
+        case.note(f"{kind} with room for {room} bytes")
         done: set[int] = set()
         if room is None:
             _leave(folder, case.rng.choice((0, 4, 16, 64, 128)))

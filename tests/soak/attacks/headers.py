@@ -31,7 +31,7 @@ class Headers:
     def run(self, case: Case) -> None:
         path = case.folder / "model.gguf"
         written = self._write(case, path)
-        case.did.append(written)
+        case.note(written)
         # `explain` builds the kernels of a model, and `run` compiles them
         kind = case.rng.choice(("plan", "explain") if written in ("counting", "odd") else ("plan",))
         kind = "run" if kind == "explain" and case.rng.random() < 0.05 else kind
@@ -40,7 +40,7 @@ class Headers:
             "explain": ("explain", str(path), "--db", str(case.folder / "none.sqlite")),
             "run": ("run", str(path), "abc", "--max-tokens", "2", "--db", str(case.folder / "none.sqlite")),
         }[kind]
-        case.did.append(verbs.shown(arguments))
+        case.note(verbs.shown(arguments))
         verbs.run(*arguments)
 
     def _write(self, case: Case, path: Path) -> str:

@@ -49,7 +49,7 @@ class Histories:
             w, target = rng.choice(workloads), rng.choice((here, here, elsewhere))
             schedule = rng.choice(_schedules(w))
             kind = rng.choice(("accepted", "wrong", "probed", "imported"))
-            case.did.append(f"{kind}: {w.op} {w.format} {w.n}x{w.k} {target.device} {schedule.variant} {schedule.opts}")
+            case.note(f"{kind}: {w.op} {w.format} {w.n}x{w.k} {target.device} {schedule.variant} {schedule.opts}")
             if kind == "imported":
                 self._import(case, store, step, w, target, schedule)
                 continue

@@ -37,7 +37,7 @@ class Imports:
         kind = rng.choice(
             ("value", "value", "value", "value", "bytes", "text", "rows", "rows", "pages", "plain", "odd")
         )
-        case.did.append(f"import of {kind}")
+        case.note(f"import of {kind}")
         named = folder / f"in{rng.choice(('.json', '.JSON', '', '.txt'))}"
         stored = folder / f"in{rng.choice(('.sqlite', '.db'))}"
         match kind:
@@ -51,10 +51,10 @@ class Imports:
                 named.write_bytes(mutate.spelt(shared.foreign, rng))
             case "rows" | "pages":
                 shutil.copy(shared.folder / "abroad.sqlite", stored)
-                case.did.append(mutate.rows(stored, rng) if kind == "rows" else mutate.pages(stored, rng, 1024))
+                case.note(mutate.rows(stored, rng) if kind == "rows" else mutate.pages(stored, rng, 1024))
                 return str(stored)
             case "odd":
                 odd = rng.choice(("/dev/zero", "/dev/null", ".", "none", "none.sqlite", "", "/dev/full"))
-                case.did.append(f"import of {odd!r}")
+                case.note(f"import of {odd!r}")
                 return odd
         return str(named)

@@ -39,7 +39,7 @@ class Kills:
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         seconds = rng.random() ** 2 * _LONGEST_SECONDS
         kind = rng.choice(("import", "import", "export", "export", "record"))
-        case.did.append(f"{number.name} {seconds:.4f} s into {kind}")
+        case.note(f"{number.name} {seconds:.4f} s into {kind}")
         {"import": self._import, "export": self._export, "record": self._record}[kind](case, path, number, seconds)
         stores.kept(path, before, f"{kind} hit by {number.name}")
         reading.read(case, path, 1, (0,))

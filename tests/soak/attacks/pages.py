@@ -22,10 +22,10 @@ class Pages:
     def run(self, case: Case) -> None:
         shared = stores.Shared(case.shared)
         path = shared.copy(case.folder)
-        case.did.append(mutate.pages(path, case.rng, 1024))
+        case.note(mutate.pages(path, case.rng, 1024))
         if case.rng.random() < 0.2:
             end = case.rng.choice(("-wal", "-journal", "-shm"))
             (case.folder / f"store.sqlite{end}").write_bytes(case.rng.randbytes(case.rng.choice((0, 32, 4000))))
-            case.did.append(f"a journal {end}")
+            case.note(f"a journal {end}")
         stores.resolved(path, shared.target, "pages", strict=False)
         reading.read(case, path)

@@ -24,6 +24,6 @@ class Rows:
     def run(self, case: Case) -> None:
         shared = stores.Shared(case.shared)
         path = shared.copy(case.folder)
-        case.did.append(mutate.rows(path, case.rng, stores.SPARE))
+        case.note(mutate.rows(path, case.rng, stores.SPARE))
         stores.resolved(path, shared.target, "rows")
         reading.read(case, path)

@@ -28,7 +28,7 @@ class Servers:
 
     def run(self, case: Case) -> None:
         liar = web.Liar.drawn((case.shared / "model.gguf").read_bytes()[: 1 << 20], case.rng)
-        case.did.append(liar.about)
+        case.note(liar.about)
         with web.serve(liar) as url:
             if liar.body not in _STALLS and liar.sizes not in ("large", "huge") and case.rng.random() < 0.5:
                 verbs.run("sweep", url, "--dry-run")

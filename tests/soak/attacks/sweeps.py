@@ -76,7 +76,7 @@ class Sweeps:
         if whom != "command":
             number = signal.SIGKILL
         seconds = rng.random() * (6 if whom == "command" else 2)
-        case.did.append(f"{kind}: {number.name} to its {whom} after {seconds:.2f} s")
+        case.note(f"{kind}: {number.name} to its {whom} after {seconds:.2f} s")
         with _started(arguments, case.folder, path) as started:
             self._hit(case, started, (whom, number, seconds), kind)
         stores.kept(path, before | frozenset(started.rows), f"{kind} whose {whom} was hit")
@@ -92,7 +92,7 @@ class Sweeps:
             try:
                 os.kill(victim, number)
             except ProcessLookupError:
-                case.did.append("gone before it was hit")
+                case.note("gone before it was hit")
         statuses: tuple[int, ...] = (0, 1, *processes.ENDED[number])
         if whom != "command":
             statuses = (0, 1, 2, 130)

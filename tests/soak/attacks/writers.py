@@ -33,7 +33,7 @@ class Writers:
         path = case.folder / "store.sqlite" if fresh else shared.copy(case.folder)
         before = frozenset() if fresh else stores.committed(path)
         kinds = ["write", "write", *(rng.choice(("write", "read", "list", "import")) for _ in range(rng.randint(0, 3)))]
-        case.did.append(f"{kinds} on a {'new' if fresh else 'filled'} store")
+        case.note(f"{kinds} on a {'new' if fresh else 'filled'} store")
         children = [processes.fork(_work(kind, i, path, case), case.folder / f"log{i}") for i, kind in enumerate(kinds)]
         killed = rng.random() < 0.4
         if killed:
