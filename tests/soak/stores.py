@@ -105,7 +105,11 @@ class Shared:
     @cached_property
     def foreign(self) -> dict[str, object]:
         """An export of another machine of this kind, for which the bad schedules are the best."""
-        return dict(json.loads((self.folder / "foreign.json").read_text()))
+        return dict(json.loads(self.foreign_file.read_text()))
+
+    @property
+    def foreign_file(self) -> Path:
+        return self.folder / "foreign.json"
 
     def copy(self, folder: Path) -> Path:
         return Path(shutil.copy(self.store, folder / "store.sqlite"))

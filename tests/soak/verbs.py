@@ -11,10 +11,13 @@ from typing import TextIO
 
 from support import streams
 
+from autotune.cli import main
+
 from .attack import BrokenError, Promise
 
 ROOT = Path(__file__).parents[2]
 STATUSES = (0, 1, 2)
+_CHECKS = any("--no-verify" in p.secondary_opts for p in main.commands["import"].params)
 MOST_LINES = 12  # on stderr; notes of what could not be read, and the line that says why
 _REFUSED = re.compile(r"(autotune|Error): \S")
 
@@ -45,6 +48,11 @@ def run(*arguments: str, statuses: tuple[int, ...] = STATUSES, **given: TextIO |
         raise BrokenError(Promise.TRACEBACK, where_of(error), f"{shown(arguments)}\n{told(error)}") from error
     checked(arguments, ended.status, ended.err, statuses)
     return ended
+
+
+def importing(file: str | Path, store: Path, *, verify: bool = False) -> tuple[str, ...]:
+    """The words of an import. With `verify` it compiles and runs what it is given, which takes seconds."""
+    return ("import", str(file), *(("--no-verify",) if _CHECKS and not verify else ()), "--db", str(store))
 
 
 def checked(arguments: tuple[str, ...], status: int, err: str, statuses: tuple[int, ...] = STATUSES) -> None:

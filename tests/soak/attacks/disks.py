@@ -60,16 +60,17 @@ class Disks:
             if kind == "record":
                 done = self._record(shared, path)
             else:
-                more = {"import": (str(shared.folder / "foreign.json"),), "export": ("-o", str(out)), "list": ()}[kind]
-                verbs.run(kind, *more, "--db", str(path))
+                where = ("--db", str(path))
+                words = {"export": ("export", "-o", str(out), *where), "list": ("list", *where)}
+                verbs.run(*words.get(kind, verbs.importing(shared.foreign_file, path)))
         if room is None:
             _resize(folder, _ROOMY)
         after = stores.kept(path, before, f"{kind} without room")
         if lost := done - {row[12] for row in after if row[1] == "full"}:
             raise BrokenError(Promise.ROWS, "batches recorded without room", f"{sorted(lost)}")
         if kind == "export" and out.read_bytes() != old:
-            verbs.run("import", str(out), "--db", str(case.folder / "other.sqlite"), statuses=(0,))
-        verbs.run("import", str(shared.folder / "foreign.json"), "--db", str(path), statuses=(0,))
+            verbs.run(*verbs.importing(out, case.folder / "other.sqlite"), statuses=(0,))
+        verbs.run(*verbs.importing(shared.foreign_file, path), statuses=(0,))
 
     def _record(self, shared: stores.Shared, path: Path) -> set[int]:
         """Records batches until there is no room; the numbers of those that were stored, as their rows have them."""

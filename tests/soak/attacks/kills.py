@@ -46,7 +46,7 @@ class Kills:
 
     def _import(self, case: Case, path: Path, number: signal.Signals, seconds: float) -> None:
         before = stores.committed(path)
-        arguments = ("import", str(case.shared / "many.json"), "--db", str(path))
+        arguments = verbs.importing(case.shared / "many.json", path)
         self._hit(case, arguments, number, seconds)
         after = stores.kept(path, before, "import that was hit")
         verbs.run(*arguments, statuses=(0,))
@@ -58,12 +58,12 @@ class Kills:
         file = case.folder / case.rng.choice(("out.json", "out.sqlite"))
         verbs.run("export", "-o", str(file), "--db", str(path), statuses=(0,))
         old = file.read_bytes()
-        verbs.run("import", str(case.shared / "many.json"), "--db", str(path), statuses=(0,))
+        verbs.run(*verbs.importing(case.shared / "many.json", path), statuses=(0,))
         self._hit(case, ("export", "-o", str(file), "--db", str(path)), number, seconds)
         if not file.exists():
             raise BrokenError(Promise.ROWS, f"an export to {file.name} that was hit removed the one before")
         if file.read_bytes() != old:
-            verbs.run("import", str(file), "--db", str(case.folder / "other.sqlite"), statuses=(0,))
+            verbs.run(*verbs.importing(file, case.folder / "other.sqlite"), statuses=(0,))
 
     def _record(self, case: Case, path: Path, number: signal.Signals, seconds: float) -> None:
         target, done = stores.Shared(case.shared).target, case.folder / "done"

@@ -11,7 +11,7 @@ from support.store_rows import replace
 
 from db.store import Store
 
-from .. import processes, stores
+from .. import processes, stores, verbs
 from ..attack import HANG_SECONDS, BrokenError, Case, Promise
 
 _BATCHES = 15
@@ -71,6 +71,6 @@ def _work(kind: str, number: int, path: Path, case: Case) -> processes.Work:
         for _ in range(3):
             stores.resolved(path, shared.target, "beside writers", strict=False)
 
-    foreign = ("import", str(shared.folder / "foreign.json"), "--db", str(path))
+    foreign = verbs.importing(shared.foreign_file, path)
     listed = processes.command("list", "--all-targets", "--db", str(path))
     return {"write": write, "read": read, "list": listed, "import": processes.command(*foreign)}[kind]
