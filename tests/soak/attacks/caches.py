@@ -33,48 +33,58 @@ class Caches:
         from kernels.serve.server import use
 
         use(None)
-        if len(list(shared.glob("*/programs/*.json"))) < len(_SIZES):
+        if len(_files(shared)) < len(_SIZES):
             raise RuntimeError("no programs were kept")
 
     def run(self, case: Case) -> None:
         size = case.rng.choice(_SIZES)
-        os.environ["XDG_CACHE_HOME"] = str(case.folder)
-        (found,) = case.shared.glob("*/programs")
-        folder = case.folder / found.relative_to(case.shared)
-        shutil.copytree(found, folder)
-        for file in sorted(folder.iterdir()):
+        cache = case.folder / f"{case.rng.randrange(2**32):x}"
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        shutil.copytree(case.shared, cache)
+        for file in _files(cache):
             if case.rng.random() < 0.7:
-                self._harm(case, file, folder)
+                self._harm(case, file)
         y, truth = _launch(size)
         if not np.allclose(y, truth, rtol=1e-3, atol=1e-4):
             raise BrokenError(Promise.SCHEDULE, "a kept program's answer is wrong", f"{y[:4]} for {truth[:4]}")
 
-    def _harm(self, case: Case, file: Path, folder: Path) -> None:
-        rng = case.rng
-        kind = rng.choice(("value", "value", "value", "binary", "bytes", "text", "swap", "odd", "open"))
-        case.note(f"{kind} of a program")
+    def _harm(self, case: Case, file: Path) -> None:
+        rng, raw = case.rng, file.read_bytes()
+        head, brace, text = raw.partition(b"{")
+        kind = rng.choice(("value", "value", "value", "code", "bytes", "text", "swap", "odd", "open"))
+        if kind in ("value", "code") and not _is_json(brace + text):
+            kind = "bytes"
+        case.note(f"{kind} of {file.relative_to(case.folder)}")
         match kind:
             case "value":
-                file.write_bytes(mutate.spelt(mutate.value(json.loads(file.read_text()), rng), rng))
-            case "binary":
-                kept = json.loads(file.read_text())
-                code = bytearray(kept["binary"], "ascii")
-                at = rng.randrange(len(code) - 8)
-                code[at : at + 4] = b"AAAA"
-                kept["binary"] = code.decode()
-                file.write_text(json.dumps(kept))
+                file.write_bytes(head + mutate.spelt(mutate.value(json.loads(brace + text), rng), rng))
+            case "code":
+                kept = json.loads(brace + text)
+                at = rng.randrange(len(kept["binary"]) - 8)
+                kept["binary"] = f"{kept['binary'][:at]}AAAA{kept['binary'][at + 4 :]}"
+                file.write_bytes(head + json.dumps(kept).encode())
             case "bytes":
-                file.write_bytes(mutate.flipped(file.read_bytes(), rng))
+                file.write_bytes(mutate.flipped(raw, rng))
             case "text":
                 file.write_text(rng.choice(mutate.TEXTS))
             case "swap":
-                other = rng.choice(sorted(p for p in folder.iterdir() if p.is_file()))
-                file.write_bytes(other.read_bytes())
+                file.write_bytes(rng.choice([p for p in _files(file.parent) if p.is_file()]).read_bytes())
             case "open":
-                folder.chmod(0o777)
+                file.parent.chmod(0o777)
                 file.chmod(0o666)
             case "odd":
                 _odd(file, rng.choice(("fifo", "folder", "zero", "loop", "none")))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and "tinygrad-autotune" in p.parts)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        return "binary" in json.loads(text)
+    except ValueError:
+        return False
 
 
 def _odd(file: Path, kind: str) -> None:
