@@ -122,7 +122,8 @@ def rows(path: Path, rng: random.Random, spare: str = "0") -> str:
         for _ in range(rng.choice((1, 1, 2, 4))):
             table = rng.choice(("runs", "workloads", "targets", "schedules", *["measurements"] * 4, "alembic_version"))
             columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-            column, new = rng.choice(columns), _cell(rng)
+            column = rng.choice(columns)
+            new = _json(db, table, column, rng) if rng.random() < 0.3 else _cell(rng)
             which = spared.get(table, "1") + (f" AND rowid % 3 = {rng.randrange(3)}" if rng.random() < 0.3 else "")
             try:
                 db.execute(f"UPDATE {table} SET {column} = {new} WHERE {which}")
@@ -149,6 +150,18 @@ def _cell(rng: random.Random) -> str:
         case 5:
             return "zeroblob(1000000)"
     return "'" + "".join(chr(rng.choice((0x41, 0x27F, 0x202E, 0x1F600, 7))) for _ in range(rng.randint(0, 9))) + "'"
+
+
+def _json(db: sqlite3.Connection, table: str, column: str, rng: random.Random) -> str:
+    """An SQL expression: JSON that a column holds, changed so that it may still be what it was."""
+    (found,) = db.execute(
+        f"SELECT {column} FROM {table} ORDER BY rowid LIMIT 1 OFFSET {rng.randrange(3)}"
+    ).fetchone() or (0,)
+    try:
+        new = json.dumps(value(json.loads(found), rng))
+    except (TypeError, ValueError):
+        return _cell(rng)
+    return "'" + new.replace("'", "''") + "'"
 
 
 def _places(of: Any) -> Iterator[tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from support import gguf_files as files
 from support.cpu_device import cpu
+from support.kernel_runs import device, run
 
 from db import codec
 from db.engine import seal
@@ -184,3 +185,14 @@ def ours_first(path: Path, target: Target, what: str) -> None:
         found = server.resolve(w, target)
         if found.schedule != good(w) or found.step != "user":
             raise BrokenError(Promise.SCHEDULE, f"{what}: not what was accepted here", f"{w}: {found}")
+
+
+def computed(path: Path, w: Workload, what: str) -> None:
+    """Raises BrokenError where the kernel that is served for a workload computes something else than its reference."""
+    server = Server(Lookup(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kernel = server.serve(w, device().name)
+        verdict = run(w, kernel.schedule)
+    if verdict.outcome is not Outcome.OK:
+        raise BrokenError(Promise.SCHEDULE, f"{what}: computes {verdict.outcome}", f"{w}: {kernel}: {verdict}")

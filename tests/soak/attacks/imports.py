@@ -24,12 +24,15 @@ class Imports:
         shared = stores.Shared(case.shared)
         path, before = shared.copy(case.folder), stores.committed(shared.store)
         file = self._file(case, shared)
-        status = verbs.run(*verbs.importing(file, path, verify=case.rng.random() < 0.03)).status
+        verify = case.rng.random() < 0.03
+        status = verbs.run(*verbs.importing(file, path, verify=verify)).status
         after = stores.kept(path, before, "import")
         if status == 2 and after != before:
             raise BrokenError(Promise.ROWS, "a refused import left rows", f"{len(after - before)} rows")
         stores.resolved(path, shared.target, "after an import")
         stores.ours_first(path, shared.target, "after an import")
+        if verify:
+            stores.computed(path, case.rng.choice(stores.WORKLOADS), "after an import")
         reading.read(case, path, 1, (0,))
 
     def _file(self, case: Case, shared: stores.Shared) -> str:

@@ -26,4 +26,6 @@ class Rows:
         path = shared.copy(case.folder)
         case.note(mutate.rows(path, case.rng, stores.SPARE))
         stores.resolved(path, shared.target, "rows")
+        if case.rng.random() < 0.1:
+            stores.computed(path, case.rng.choice(stores.WORKLOADS), "rows")
         reading.read(case, path)
