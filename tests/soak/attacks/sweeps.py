@@ -96,22 +96,25 @@ class Sweeps:
         statuses: tuple[int, ...] = (0, 1, *processes.ENDED[number])
         if whom != "command":
             statuses = (0, 1, 2, 130)
-            self._goes_on(started)
+            self._goes_on(case, started)
+        begun = time.monotonic()
         try:
             status = started.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             started.process.kill()
             raise BrokenError(Promise.HANG, f"{verb} whose {whom} got {number.name}", "") from None
+        case.note(f"ended {time.monotonic() - begun:.1f} s later with status {status}")
         if left := left_running(children):
             names = [" ".join(p.cmdline())[:200] for p in left]
             raise BrokenError(Promise.HANG, f"left running by {verb} after {number.name}", "\n".join(names))
         verbs.checked((verb,), status, started.err.read_text(errors="replace"), statuses)
 
-    def _goes_on(self, started: Started) -> None:
+    def _goes_on(self, case: Case, started: Started) -> None:
         """Lets a command whose child was killed go on for a while, and then asks it to end."""
         try:
             started.process.wait(_GOES_ON_SECONDS)
         except subprocess.TimeoutExpired:
+            case.note(f"SIGINT {_GOES_ON_SECONDS} s later")
             started.process.send_signal(signal.SIGINT)
 
 
