@@ -54,13 +54,11 @@ class Attack(Protocol):
     """One way to do harm. A case raises BrokenError, or lets an exception of the product pass; both are faults.
 
     share: of the time, beside other attacks. limit_seconds: how long one case may take before it counts as hanging.
-    alone: a process of its own for each case, because the attack may leave it unfit for another one.
     """
 
     name: str
     share: float
     limit_seconds: float
-    alone: bool
 
     def prepare(self, shared: Path) -> None:
         """Makes what cases start from, once, in a process of its own."""

@@ -30,7 +30,6 @@ class Faulty:
     name: str
     share: float = 1.0
     limit_seconds: float = 0.4
-    alone: bool = False
     def prepare(self, shared): (shared / "number").write_text("7")
     def run(self, case):
         assert (case.shared / "number").read_text() == "7"

@@ -24,7 +24,6 @@ class Caches:
     name: str = "caches"
     share: float = 1.5
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         os.environ["XDG_CACHE_HOME"] = str(shared)

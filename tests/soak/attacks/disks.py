@@ -28,7 +28,6 @@ class Disks:
     name: str = "disks"
     share: float = 1.0
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)

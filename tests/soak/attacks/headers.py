@@ -23,7 +23,6 @@ class Headers:
     name: str = "headers"
     share: float = 1.5
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         write_counting_model(shared / "counting.gguf")
@@ -80,7 +79,9 @@ def _lies(metadata: dict[str, Any], tensors: list[Any], case: Case) -> tuple[dic
             case 1 | 2 | 3:
                 hostile = (0, 1, -1, 3, 7, 2**31, 2**32 - 1, 1e-30, float("nan"), float("inf"), "", "x" * 100, True, [])
                 value = rng.choice(hostile)
-                metadata[key] = value if rng.random() < 0.8 else [value if isinstance(value, int) else 1] * 3
+                metadata[key] = (
+                    value if rng.random() < 0.8 else [min(value, 2**31 - 1) if isinstance(value, int) else 1] * 3
+                )
                 said.append(f"{key} = {metadata[key]!r:.40}")
             case 4:
                 tensors.pop(at)

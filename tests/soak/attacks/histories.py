@@ -20,12 +20,8 @@ from ..attack import HANG_SECONDS, BrokenError, Case, Promise
 
 _FAULTS = (Outcome.WRONG_RESULT, Outcome.CRASH, Outcome.TIMEOUT)
 
-
-@dataclass
-class _Told:
-    """What this machine knows of (workload, schedule): whether the last word on it was a fault."""
-
-    wrong: dict[tuple[Workload, Schedule], bool]
+_Wrong = dict[tuple[Workload, Schedule], bool]
+"""Whether the last word on it, on this machine, was a fault."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,6 @@ class Histories:
     name: str = "histories"
     share: float = 0.7
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)
@@ -43,7 +38,8 @@ class Histories:
         elsewhere = replace(here, device="another", compute_units=here.compute_units + 1)
         base = rng.sample(stores.WORKLOADS, 2)
         workloads = [*base, *(stores.near(w) for w in base)]
-        store, known = Store.open(case.folder / "store.sqlite"), _Told({})
+        store = Store.open(case.folder / "store.sqlite")
+        wrong: _Wrong = {}
         store.start_run(stores.RUN)
         for step in range(rng.randint(2, 14)):
             w, target = rng.choice(workloads), rng.choice((here, here, elsewhere))
@@ -58,8 +54,8 @@ class Histories:
                 changes = {**changes, "outcome": rng.choice(_FAULTS)}
             store.record(stores.RUN.id, [stores.fact(w, target, schedule, **changes)])
             if target == here:
-                known.wrong[w, schedule] = kind == "wrong"
-        self._judge(case, workloads, here, known)
+                wrong[w, schedule] = kind == "wrong"
+        self._judge(case, workloads, here, wrong)
         reading.read(case, case.folder / "store.sqlite", 1, (0, 2))
 
     def _import(self, case: Case, store: Store, step: int, w: Workload, target: Target, schedule: Schedule) -> None:
@@ -74,13 +70,13 @@ class Histories:
             final["created_at"] = (datetime.now(UTC) + shift).isoformat(timespec="microseconds")
         import_payload(store, value)
 
-    def _judge(self, case: Case, workloads: list[Workload], here: Target, known: _Told) -> None:
+    def _judge(self, case: Case, workloads: list[Workload], here: Target, wrong: _Wrong) -> None:
         server = Server(Lookup(case.folder / "store.sqlite"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for w in workloads:
                 found = server.resolve(w, here)
-                if known.wrong.get((w, found.schedule)) and found.step != "untuned":  # when nothing else is left
+                if wrong.get((w, found.schedule)) and found.step != "untuned":  # when nothing else is left
                     raise BrokenError(Promise.SCHEDULE, f"by step {found.step}", f"{w}: {found.schedule}")
 
 

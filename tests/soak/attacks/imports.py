@@ -15,7 +15,6 @@ class Imports:
     name: str = "imports"
     share: float = 1.5
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)

@@ -24,7 +24,6 @@ class Kills:
     name: str = "kills"
     share: float = 1.0
     limit_seconds: float = 2 * HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)

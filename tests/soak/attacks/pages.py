@@ -14,7 +14,6 @@ class Pages:
     name: str = "pages"
     share: float = 1.0
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)

@@ -16,7 +16,6 @@ class Rows:
     name: str = "rows"
     share: float = 1.5
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)

@@ -21,7 +21,6 @@ class Servers:
     name: str = "servers"
     share: float = 0.7
     limit_seconds: float = HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         files.write_sparse_gguf(shared / "model.gguf", *files.load_model("smollm2-135m"))

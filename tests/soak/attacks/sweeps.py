@@ -60,7 +60,6 @@ class Sweeps:
     name: str = "sweeps"
     share: float = 1.5
     limit_seconds: float = 6 * HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)
@@ -75,7 +74,7 @@ class Sweeps:
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
         if whom != "command":
             number = signal.SIGKILL
-        seconds = rng.random() * (6 if whom == "command" else 2)
+        seconds = rng.random() * 6
         case.note(f"{kind}: {number.name} to its {whom} after {seconds:.2f} s")
         with _started(arguments, case.folder, path) as started:
             self._hit(case, started, (whom, number, seconds), kind)
@@ -104,10 +103,12 @@ class Sweeps:
             started.process.kill()
             raise BrokenError(Promise.HANG, f"{verb} whose {whom} got {number.name}", "") from None
         case.note(f"ended {time.monotonic() - begun:.1f} s later with status {status}")
+        said = started.err.read_text(errors="replace")
+        case.note(said.strip().rpartition("\n")[2])
         if left := left_running(children):
             names = [" ".join(p.cmdline())[:200] for p in left]
             raise BrokenError(Promise.HANG, f"left running by {verb} after {number.name}", "\n".join(names))
-        verbs.checked((verb,), status, started.err.read_text(errors="replace"), statuses)
+        verbs.checked((verb,), status, said, statuses)
 
     def _goes_on(self, case: Case, started: Started) -> None:
         """Lets a command whose child was killed go on for a while, and then asks it to end."""

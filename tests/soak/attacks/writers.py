@@ -22,7 +22,6 @@ class Writers:
     name: str = "writers"
     share: float = 0.7
     limit_seconds: float = 2 * HANG_SECONDS
-    alone: bool = False
 
     def prepare(self, shared: Path) -> None:
         stores.make(shared)
