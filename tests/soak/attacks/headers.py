@@ -79,9 +79,7 @@ def _lies(metadata: dict[str, Any], tensors: list[Any], case: Case) -> tuple[dic
             case 1 | 2 | 3:
                 hostile = (0, 1, -1, 3, 7, 2**31, 2**32 - 1, 1e-30, float("nan"), float("inf"), "", "x" * 100, True, [])
                 value = rng.choice(hostile)
-                metadata[key] = (
-                    value if rng.random() < 0.8 else [min(value, 2**31 - 1) if isinstance(value, int) else 1] * 3
-                )
+                metadata[key] = value if rng.random() < 0.8 else [rng.choice((0, 1, -1, 7, 2**31 - 1))] * 3
                 said.append(f"{key} = {metadata[key]!r:.40}")
             case 4:
                 tensors.pop(at)
