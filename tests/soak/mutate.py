@@ -154,12 +154,11 @@ def _cell(rng: random.Random) -> str:
 
 def _json(db: sqlite3.Connection, table: str, column: str, rng: random.Random) -> str:
     """An SQL expression: JSON that a column holds, changed so that it may still be what it was."""
-    (found,) = db.execute(
-        f"SELECT {column} FROM {table} ORDER BY rowid LIMIT 1 OFFSET {rng.randrange(3)}"
-    ).fetchone() or (0,)
+    query = f"SELECT {column} FROM {table} ORDER BY rowid LIMIT 1 OFFSET {rng.randrange(3)}"
     try:
+        (found,) = db.execute(query).fetchone() or (None,)
         new = json.dumps(value(json.loads(found), rng))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, sqlite3.Error):  # no JSON, or what an earlier change made of it
         return _cell(rng)
     return "'" + new.replace("'", "''") + "'"
 
