@@ -1,0 +1,130 @@
+"""Runs cases of attacks in child processes, watches them, and counts what they found.
+
+A child takes one case after the other, so that a device is opened once for many; it is replaced after BATCH cases, and
+when it dies or hangs. A case depends on its seed, attack and number alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .attack import Attack, BrokenError
+from .worker import Worker, end_group, quietly
+
+BATCH = 50
+PREPARE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    attack: str
+    case: int
+    promise: str
+    where: str
+    detail: str
+    did: tuple[str, ...] = ()
+
+
+@dataclass
+class Tally:
+    """What became of an attack's cases."""
+
+    cases: int = 0
+    seconds: float = 0.0
+    slowest: tuple[float, int] = (0.0, 0)  # seconds, case
+    skipped: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
+
+
+class Driver:
+    """seed: of all cases. root: a folder for what cases need, emptied as they go. told: is called with each fault."""
+
+    def __init__(self, attacks: Sequence[Attack], seed: int, root: Path, told: Callable[[Fault], None]) -> None:
+        self._attacks, self._seed, self._root, self._told = attacks, seed, root, told
+        self.tallies = {a.name: Tally() for a in attacks}
+        self._workers: dict[str, Worker] = {}
+        self._prepared: set[str] = set()
+
+    def run_for(self, seconds: float) -> None:
+        """Cases of all attacks, each attack's share of the time; the last one may end a little later."""
+        start = time.monotonic()
+        while time.monotonic() - start < seconds:
+            attack = min(self._attacks, key=lambda a: self.tallies[a.name].seconds / a.share)
+            self.run(attack, self.tallies[attack.name].cases)
+        self.close()
+
+    def run(self, attack: Attack, number: int) -> tuple[str, ...]:
+        """Runs one case; what it did."""
+        tally = self.tallies[attack.name]
+        start = time.monotonic()
+        worker = self._worker(attack)
+        tally.cases += 1
+        begun = time.monotonic()
+        found: dict[str, Any] = {}
+        try:
+            found = worker.run(number) or {}
+        except BrokenError as broken:
+            found = {"promise": broken.promise, "where": broken.where, "detail": broken.detail, "gone": True}
+        did = tuple(worker.did.read_text(encoding="utf-8").splitlines())
+        tally.slowest = max(tally.slowest, (time.monotonic() - begun, number))
+        if "promise" in found:
+            fault = Fault(attack.name, number, found["promise"], found["where"], found["detail"], did)
+            tally.faults.append(fault)
+            self._told(fault)
+        if "skipped" in found:
+            tally.skipped[found["skipped"]] += 1
+        if "gone" in found or worker.done >= BATCH:
+            self._workers.pop(attack.name).close()
+        tally.seconds += time.monotonic() - start
+        return did
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def _worker(self, attack: Attack) -> Worker:
+        if attack.name not in self._prepared:
+            self._prepare(attack)
+            self._prepared.add(attack.name)
+        if attack.name not in self._workers:
+            self._workers[attack.name] = Worker(attack, self._seed, self._root)
+        return self._workers[attack.name]
+
+    def _prepare(self, attack: Attack) -> None:
+        shared, log = self._root / attack.name, self._root / f"prepare-{attack.name}"
+        shared.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            quietly(lambda: _make(attack, shared), log)
+        deadline = time.monotonic() + PREPARE_SECONDS
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                end_group(pid)
+                os.waitpid(pid, 0)
+                raise RuntimeError(f"{attack.name} is not prepared after {PREPARE_SECONDS:.0f} s")
+            time.sleep(0.02)
+        if not (shared / "prepared").exists():
+            raise RuntimeError(f"{attack.name} could not be prepared:\n{log.read_text()}")
+
+
+def _make(attack: Attack, shared: Path) -> None:
+    attack.prepare(shared)
+    (shared / "prepared").touch()
+
+
+def as_json(seed: int, tallies: dict[str, Tally], seconds: float) -> str:
+    attacks = {
+        name: {"cases": t.cases, "faults": len(t.faults), "skipped": dict(t.skipped), "seconds": round(t.seconds, 1)}
+        for name, t in tallies.items()
+    }
+    promises = Counter(f.promise for t in tallies.values() for f in t.faults)
+    total = {"cases": sum(t.cases for t in tallies.values()), "faults": sum(promises.values())}
+    return json.dumps({"seed": seed, "seconds": round(seconds, 1), **total, "broken": promises, "attacks": attacks})
