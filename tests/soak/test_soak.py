@@ -100,6 +100,5 @@ def test_promises_are_kept_for_a_while() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="another device's, a near shape's or a default schedule may be wrong here")
 def test_what_was_found_wrong_is_not_served() -> None:
     soaked("--cases", "8", "--only", "histories")

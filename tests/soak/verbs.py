@@ -11,13 +11,10 @@ from typing import TextIO
 
 from support import streams
 
-from autotune.cli import main
-
 from .attack import BrokenError, Promise
 
 ROOT = Path(__file__).parents[2]
 STATUSES = (0, 1, 2)
-_CHECKS = any("--no-verify" in p.secondary_opts for p in main.commands["import"].params)
 MOST_LINES = 12  # on stderr; notes of what could not be read, and the line that says why
 _REFUSED = re.compile(r"(autotune|Error): \S")
 
@@ -52,7 +49,7 @@ def run(*arguments: str, statuses: tuple[int, ...] = STATUSES, **given: TextIO |
 
 def importing(file: str | Path, store: Path, *, verify: bool = False) -> tuple[str, ...]:
     """The words of an import. With `verify` it compiles and runs what it is given, which takes seconds."""
-    return ("import", str(file), *(("--no-verify",) if _CHECKS and not verify else ()), "--db", str(store))
+    return ("import", str(file), *(() if verify else ("--no-verify",)), "--db", str(store))
 
 
 def checked(arguments: tuple[str, ...], status: int, err: str, statuses: tuple[int, ...] = STATUSES) -> None:
