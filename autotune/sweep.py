@@ -1,7 +1,7 @@
 """Sweeps a model: tunes each of its workloads that has no stored result yet, and yields the results as they come.
 
 Prints nothing and parses nothing. A sweep that is cut off has stored what it measured; the next one goes on from there.
-Sweeps that run at once share the work of a store: each claims the workload that it tunes, and on one device they take
+Sweeps that run at once share the work of a store: each leases the workload that it tunes, and on one device they take
 turns.
 """
 
@@ -21,7 +21,7 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
-from db.claims import LEASE_SECONDS, Claims
+from db.leases import LEASE_SECONDS, Leases
 from db.records import Run, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
@@ -123,12 +123,12 @@ class Sweep:
 
 
 class _Work:
-    """Tunes one workload after another for a sweep: each under a claim, with the device to itself."""
+    """Tunes one workload after another for a sweep: each under a lease, with the device to itself."""
 
     def __init__(self, sweep: Sweep, pool: CompilePool, progress: OnProgress) -> None:
         self._sweep, self._pool, self._progress = sweep, pool, progress
         self._session = sweep._session
-        self._claims = Claims(self._session.store, owner(), ended)
+        self._leases = Leases(self._session.store, owner(), ended)
         self._run: Run | None = None
         self._renewed = 0.0
 
@@ -136,14 +136,14 @@ class _Work:
         """None while another sweep works on it."""
         key = mw.workload, self._session.info.target, kernel_digest(mw.workload)
         with alone(self._session.choice.device, lambda: self._progress(mw, Progress(waiting="the device"))):
-            if self._claims.take(*key):
+            if self._leases.take(*key):
                 return None
             self._renewed = time.monotonic()
             try:
                 # another sweep may have ended it since this one began
                 return self._sweep._known([mw]).get(mw) or self._tuned(mw)
             finally:
-                self._claims.release(*key)
+                self._leases.release(*key)
 
     def _tuned(self, mw: ModelWorkload) -> Row:
         try:
@@ -163,7 +163,7 @@ class _Work:
     def _told(self, mw: ModelWorkload, p: Progress) -> None:
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
-            self._claims.take(mw.workload, self._session.info.target, kernel_digest(mw.workload))
+            self._leases.take(mw.workload, self._session.info.target, kernel_digest(mw.workload))
         self._progress(mw, p)
 
 

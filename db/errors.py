@@ -32,9 +32,9 @@ class AutotuneError(Exception):
     are not in it, and what a terminal could take for a command is escaped.
     """
 
-    def __init__(self, message: str = "") -> None:
-        said = (c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in message)
-        super().__init__(without_secrets("".join(said)))
+    def __str__(self) -> str:
+        said = (c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in super().__str__())
+        return without_secrets("".join(said))
 
 
 class SettingError(AutotuneError, ValueError):

@@ -1,7 +1,7 @@
 """The store's tables. Migrations build them; a test holds the two equal. What may be served is in `queries`.
 
 Measurements are facts: no code updates or deletes one. `workloads`, `targets` and `schedules` hold each value once, by
-the digest of its canonical JSON. `claims` and `attempts` are the state of sweeps that run; `db.claims` alone uses them.
+the digest of its canonical JSON. `leases` and `attempts` are the state of sweeps that run; `db.leases` alone uses them.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ Index(
 )
 
 # Who tunes what at the moment: one row for each kernel that a sweep works on.
-claims = Table(
-    "claims",
+leases = Table(
+    "leases",
     metadata,
     Column("workload", Text, primary_key=True),  # digests, as in the tables above
     Column("target", Text, primary_key=True),

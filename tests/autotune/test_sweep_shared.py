@@ -16,7 +16,7 @@ from autotune.session import Session
 from autotune.settings import Settings
 from autotune.sweep import Sweep
 from autotune.workloads import ModelPlan, ModelWorkload
-from db.claims import Claims
+from db.leases import Leases
 from db.records import Run, Workload
 from db.store import Store
 from kernels.devices import Choice
@@ -102,7 +102,7 @@ def test_what_another_stores_between_two_looks_is_no_fault(swept):
 
 
 def test_another_workload_is_tuned_while_another_sweep_has_the_first(swept):
-    theirs = Claims(swept.store, ELSEWHERE)
+    theirs = Leases(swept.store, ELSEWHERE)
     assert theirs.take(*key(W)) is None
 
     def waiting(mw, p):
@@ -116,22 +116,22 @@ def test_another_workload_is_tuned_while_another_sweep_has_the_first(swept):
 
 
 def test_a_workload_that_another_sweep_gave_up_is_tuned(swept):
-    theirs = Claims(swept.store, ELSEWHERE)
+    theirs = Leases(swept.store, ELSEWHERE)
     theirs.take(*key(W))
     rows, _ = swept.run(W, on_progress=lambda mw, p: p.waiting and theirs.release(*key(W)))
     assert rows == [(W, "baseline wins")]
 
 
-def test_the_claim_of_a_dead_sweep_holds_nobody_up(swept):
+def test_the_lease_of_a_dead_sweep_holds_nobody_up(swept):
     host, pid, start = owner().rsplit(" ", 2)
-    Claims(swept.store, f"{host} {pid} {int(start) - 100}").take(*key(W))
+    Leases(swept.store, f"{host} {pid} {int(start) - 100}").take(*key(W))
     rows, told = swept.run(W)
     assert rows == [(W, "baseline wins")]
     assert set(told) == {""}
 
 
-def test_a_workload_is_claimed_while_it_is_tuned_and_free_afterwards(swept):
-    theirs, answers = Claims(swept.store, ELSEWHERE), set()
+def test_a_workload_is_leased_while_it_is_tuned_and_free_afterwards(swept):
+    theirs, answers = Leases(swept.store, ELSEWHERE), set()
     swept.run(W, on_progress=lambda mw, p: answers.add(theirs.take(*key(W))))
     assert answers == {owner()}
     assert theirs.take(*key(W)) is None

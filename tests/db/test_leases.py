@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
-from db.claims import Claims
 from db.codec import schedule_digest
+from db.leases import Leases
 from db.store import Store
 
 KEY = WORKLOAD, TARGET, KERNEL
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_kernel_has_one_owner_until_it_is_given_back(store: Store) -> None:
-    a, b = Claims(store, "a"), Claims(store, "b")
+    a, b = Leases(store, "a"), Leases(store, "b")
     assert a.take(*KEY) is None
     assert a.take(*KEY) is None
     assert b.take(*KEY) == "a"
@@ -33,27 +33,27 @@ def test_a_kernel_has_one_owner_until_it_is_given_back(store: Store) -> None:
     assert a.take(*KEY) == "b"
 
 
-def test_a_claim_of_a_dead_owner_is_taken_over_and_a_late_release_is_not_heard(store: Store) -> None:
-    dead, heir = Claims(store, "dead"), Claims(store, "heir", dead=lambda owner: owner == "dead")
+def test_a_lease_of_a_dead_owner_is_taken_over_and_a_late_release_is_not_heard(store: Store) -> None:
+    dead, heir = Leases(store, "dead"), Leases(store, "heir", dead=lambda owner: owner == "dead")
     assert dead.take(*KEY) is None
     assert heir.take(*KEY) is None
     dead.release(*KEY)
-    assert Claims(store, "third").take(*KEY) == "heir"
+    assert Leases(store, "third").take(*KEY) == "heir"
 
 
 def test_a_lease_ends_by_itself_unless_it_is_renewed(store: Store) -> None:
-    lapsed, other = Claims(store, "lapsed", lease_seconds=0.0), Claims(store, "other")
+    lapsed, other = Leases(store, "lapsed", lease_seconds=0.0), Leases(store, "other")
     assert lapsed.take(*KEY) is None
     assert other.take(*KEY) is None
     other.release(*KEY)
     assert lapsed.take(*KEY) is None
-    assert Claims(store, "lapsed").take(*KEY) is None
+    assert Leases(store, "lapsed").take(*KEY) is None
     assert other.take(*KEY) == "lapsed"
 
 
 def test_of_many_that_ask_at_once_one_gets_it(store: Store) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda i: Claims(store, f"owner {i}").take(*KEY), range(8)))
+        answers = list(threads.map(lambda i: Leases(store, f"owner {i}").take(*KEY), range(8)))
     assert answers.count(None) == 1
     assert set(answers) == {None, f"owner {answers.index(None)}"}
 

@@ -12,7 +12,7 @@ def upgrade() -> None:
         return [sa.Column(name, sa.Text, primary_key=True, nullable=False) for name in names]
 
     op.create_table(
-        "claims",
+        "leases",
         *key("workload", "target", "kernel_digest"),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("owner", "expires_at")),
     )

@@ -1,6 +1,6 @@
 """Who tunes which kernel of a store, so that several sweeps of one store share its work.
 
-A claim is a lease: it ends when its owner gives it back, is known to have died, or has not renewed it in time.
+A lease ends when its owner gives it back, is known to have died, or has not renewed it in time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from db.engine import reported, writing
 from db.records import Target, Workload
 from db.store import Store
 
-# longer than any step of a search, after each of which its claim may be renewed
+# longer than any step of a search, after each of which its lease may be renewed
 LEASE_SECONDS = 900.0
 
 _KERNEL = "workload = :workload AND target = :target AND kernel_digest = :kernel_digest"
-_FIND = text(f"SELECT owner, expires_at FROM claims WHERE {_KERNEL}")
+_FIND = text(f"SELECT owner, expires_at FROM leases WHERE {_KERNEL}")
 # On a server another transaction may come between the look and this: then the row is no more that of `seen`.
-_TAKE = text("""INSERT INTO claims (workload, target, kernel_digest, owner, expires_at)
+_TAKE = text("""INSERT INTO leases (workload, target, kernel_digest, owner, expires_at)
     VALUES (:workload, :target, :kernel_digest, :owner, :until) ON CONFLICT (workload, target, kernel_digest)
-    DO UPDATE SET owner = :owner, expires_at = :until WHERE claims.owner = :seen""")
-_RELEASE = text(f"DELETE FROM claims WHERE {_KERNEL} AND owner = :owner")
+    DO UPDATE SET owner = :owner, expires_at = :until WHERE leases.owner = :seen""")
+_RELEASE = text(f"DELETE FROM leases WHERE {_KERNEL} AND owner = :owner")
 
 
 @dataclass(frozen=True)
-class Claims:
-    """The claims of `owner` in a store. dead: whether another owner is known to have ended.
+class Leases:
+    """The leases of `owner` in a store. dead: whether another owner is known to have ended.
 
     A method raises StoreError when the database refuses."""
 
@@ -40,7 +40,7 @@ class Claims:
     lease_seconds: float = LEASE_SECONDS
 
     def take(self, workload: Workload, target: Target, kernel_digest: str) -> str | None:
-        """Claims a kernel, or renews the claim. None if it is ours now, else its owner."""
+        """Takes the lease of a kernel, or renews it. None if it is ours now, else its owner."""
         now = datetime.now(UTC)
         asked = queries.asked(workload, target, kernel_digest)
         with reported(self.store.where), writing(self.store.engine) as connection:
@@ -54,7 +54,7 @@ class Claims:
         return None if owner == self.owner else str(owner)
 
     def release(self, workload: Workload, target: Target, kernel_digest: str) -> None:
-        """Gives a claim back; one that another has by now stays."""
+        """Gives a lease back; one that another has by now stays."""
         with reported(self.store.where), writing(self.store.engine) as connection:
             connection.execute(_RELEASE, queries.asked(workload, target, kernel_digest) | {"owner": self.owner})
 
