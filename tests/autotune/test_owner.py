@@ -25,6 +25,8 @@ def test_an_id_that_is_used_again_is_another_process():
     assert int(pid) == os.getpid()
 
 
-@pytest.mark.parametrize("name", ["elsewhere 1 1", "", "x", f"{owner()} more"])
+@pytest.mark.parametrize(
+    "name", ["elsewhere 1 1", "", "x", f"{owner()} more"], ids=["elsewhere", "none", "odd", "long"]
+)
 def test_nothing_is_known_of_other_hosts(name):
     assert not ended(name)
