@@ -145,7 +145,7 @@ def test_a_token_that_is_skipped_after_a_cached_prefix_is_found(
     assert (33, "in pieces") in wrong
     reasons = [reason for (_, path), reason in wrong.items() if path == "at once"]
     assert [reason.partition(" differ")[0] for reason in reasons] == [
-        "token by token, the captured passes" for _ in lengths[1:]
+        "token by token: the captured passes" for _ in lengths[1:]
     ]
 
 

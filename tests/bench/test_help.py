@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 BENCHES = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", [BENCHES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in BENCHES[1:])])
+@pytest.mark.parametrize("name", [BENCHES[0], *(pytest.param(name, marks=pytest.mark.nightly) for name in BENCHES[1:])])
 def test_help(name: str) -> None:
     command = [sys.executable, "-m", f"bench.{name}", "--help"]
     done = subprocess.run(

@@ -51,14 +51,14 @@ def assert_right(w, schedule, element=ELEMENT):
 FEW = ("one position", "group of 4", "window", "all")
 
 
-@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW, pytest.mark.nightly))
 def test_under_the_default(name):
     w = WORKLOADS[name]
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
 
 
 @pytest.mark.parametrize(
-    "name", few_of(["one position", "group of 4", "long", "window"], lambda name: name in FEW[2:4])
+    "name", few_of(["one position", "group of 4", "long", "window"], lambda name: name in FEW[2:4], pytest.mark.nightly)
 )
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):
@@ -103,7 +103,9 @@ def test_one_program_serves_every_position(variant):
 @pytest.mark.parametrize(
     "name",
     few_of(
-        ["one position", "group of 7", "narrow values", "narrow and long", "window", "all"], lambda name: name == "all"
+        ["one position", "group of 7", "narrow values", "narrow and long", "window", "all"],
+        lambda name: name == "all",
+        pytest.mark.nightly,
     ),
 )
 def test_emulated(name, variant, tmp_path):
@@ -116,7 +118,9 @@ def test_emulated(name, variant, tmp_path):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("name", few_of(["sinks alone", "narrowest", "narrow", "all"], lambda name: name == "narrow"))
+@pytest.mark.parametrize(
+    "name", few_of(["sinks alone", "narrowest", "narrow", "all"], lambda name: name == "narrow", pytest.mark.nightly)
+)
 def test_a_warp_s_lanes_past_the_last_column_add_nothing(name, tmp_path):
     """Where lanes are left over, and where a single one has the last columns."""
     first = defaults.defaults(WORKLOADS[name], "CUDA")[0]

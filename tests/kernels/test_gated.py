@@ -46,7 +46,9 @@ all_workloads = pytest.mark.parametrize("w", WORKLOADS.values(), ids=WORKLOADS.k
 # one of each op; what is special about long rows is in the warps
 FEW = ("bias, times a gate", "norm", "three parts, bias", "no norm", "experts of gpt-oss", "down of one", "heads")
 few_workloads = pytest.mark.parametrize(
-    "w", few_of(WORKLOADS.values(), lambda w: w in [WORKLOADS[name] for name in FEW]), ids=WORKLOADS.keys()
+    "w",
+    few_of(WORKLOADS.values(), lambda w: w in [WORKLOADS[name] for name in FEW], pytest.mark.nightly),
+    ids=WORKLOADS.keys(),
 )
 
 few_others_nightly = pytest.mark.parametrize(

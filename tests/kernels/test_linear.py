@@ -70,7 +70,9 @@ def test_float16_activations(format):
     assert_right(w, defaults.untuned(w))
 
 
-@pytest.mark.parametrize("format", few_of(FORMATS, lambda f: f in (*TYPICAL, "Q4_0", "Q8_0", "Q6_K")))
+@pytest.mark.parametrize(
+    "format", few_of(FORMATS, lambda f: f in (*TYPICAL, "Q4_0", "Q8_0", "Q6_K"), pytest.mark.nightly)
+)
 def test_under_the_first_default_that_applies(format):
     m = 1 if format in TYPICAL else 3
     w = workload(format, 66, 2, m, "float16" if m == 3 else "float32")
@@ -81,7 +83,9 @@ def test_more_rows_than_16_bits_can_count():
     assert_right(Workload("linear", "Q8_0", 49153, 32), schedule("factored", {"words": 8, "lanes": 8}))
 
 
-@pytest.mark.parametrize(("format", "variant"), few_of([c for c in HERE if c[0] in BLOCKED], lambda c: c[0] in TYPICAL))
+@pytest.mark.parametrize(
+    ("format", "variant"), few_of([c for c in HERE if c[0] in BLOCKED], lambda c: c[0] in TYPICAL, pytest.mark.nightly)
+)
 def test_scales_of_zero_denormal_and_largest(format, variant):
     """And every format under parameters of its own, without opts."""
     choices = all_params(format, variant)

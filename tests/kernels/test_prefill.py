@@ -51,7 +51,7 @@ def assert_right(w, schedule):
 FEW = ("one token", "sinks", "all", "deepseek")
 
 
-@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW))
+@pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW, pytest.mark.nightly))
 def test_under_the_default(name):
     w = WORKLOADS[name]
     assert_right(w, next(s for s in defaults.defaults(w, backend()) if applies(w, s, backend())))
@@ -87,7 +87,7 @@ def test_one_program_serves_every_position(variant):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no clang to compile the emulated kernel with")
-@pytest.mark.parametrize("variant", ["warp", pytest.param("team", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", ["warp", pytest.param("team", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     "name",
     few_of(

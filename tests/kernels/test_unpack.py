@@ -75,6 +75,7 @@ def unpacked(format, raw, device="CPU"):
     few_of(
         [*((f, "CPU") for f in BLOCKED), ("Q4_K", "CL"), ("IQ1_M", "CL")],
         lambda a: a[0] in ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ3_XXS", "MXFP4"),
+        pytest.mark.nightly,
     ),
 )
 def test_every_weight_of_a_block_once_and_right(format, device):
