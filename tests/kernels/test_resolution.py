@@ -163,6 +163,7 @@ def test_the_nearest_of_several_shapes(resolver, here):
 
 def test_how_near_is_near_enough_depends_on_the_defaults(resolver, here, monkeypatch):
     ask = resolver([{"schedule": B, "workload": FAR}])
+    monkeypatch.setattr(defaults, "near_enough", lambda device: inf)
     assert ask(replace(FAR, n=1024), here).step == "nearest"
     monkeypatch.setattr(defaults, "near_enough", lambda device: 0.5)
     assert ask(replace(FAR, n=2048), here).step == "default"
