@@ -1,6 +1,7 @@
 """The last stage of tuning a workload: baselines and contenders are measured in turn, and a paired test accepts one.
 
-Hands on each measurement when it is known; it does not search and does not write to the store.
+`tune` calls it with the baselines and the fastest candidates of its search, which are the contenders. Measurements go
+to the caller's `record` as soon as they are known; nothing here writes to the store.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SEEDS = 2  # an accepted schedule must compute correct results for inputs of thi
 
 @dataclass(frozen=True)
 class Decision:
-    """accepted: None if every trial failed. medians: seconds of each compared schedule."""
+    """accepted: None if every trial failed. medians: seconds of each compared schedule, the median of its samples."""
 
     accepted: Trial | None
     medians: dict[Schedule, float]
@@ -32,7 +33,10 @@ def accept(
 ) -> Decision:
     """Accepts the fastest contender that is faster than the best baseline beyond noise, else the best baseline.
 
-    The result must also be correct for a second set of inputs. A schedule that fails this check is skipped.
+    The result must also be correct for SEEDS sets of inputs. A schedule that fails this check is skipped.
+
+    record: is called with the measurements of trials that failed while they were measured (CONTENDER), of the baselines
+    that were compared (BASELINE), of schedules that were skipped (CONTENDER), and of the accepted one (FINAL).
     """
 
     def faulted(trial: Trial) -> None:
@@ -41,16 +45,16 @@ def accept(
     comparison = pipeline.compare([*baselines, *contenders], faulted)
     medians = {t.schedule: median(t.samples) for t in comparison.compared}
     known = {t.schedule for t in baselines}
-    judged = [t for t in comparison.compared if t.schedule in known]
-    for trial in judged:
+    compared_baselines = [t for t in comparison.compared if t.schedule in known]
+    for trial in compared_baselines:
         record(trial.measurement(Stage.BASELINE))
-    judged.sort(key=lambda t: medians[t.schedule])
-    winners = [
+    compared_baselines.sort(key=lambda t: medians[t.schedule])
+    faster = [
         t
         for t in sorted(comparison.compared, key=lambda t: medians[t.schedule])
-        if t.schedule not in known and (not judged or beats(t.samples, judged[0].samples))
+        if t.schedule not in known and (not compared_baselines or beats(t.samples, compared_baselines[0].samples))
     ]
-    for trial in (*winners, *judged):
+    for trial in (*faster, *compared_baselines):
         checked = pipeline.validate(trial, seeds=SEEDS)
         record(checked.measurement(Stage.FINAL if checked.ok else Stage.CONTENDER))
         if checked.ok:

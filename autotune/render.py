@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from db.records import Opt, Schedule, Workload
 
 NONE = "-"
-TOLD = ("parts", "form", "up", "norm", "ctx", "window")  # extras in which workloads of one shape may differ
+# The fields of a workload's `extra` that its name shows, as workloads of a model with the same shape may differ in them
+NAMED_EXTRAS = ("parts", "form", "up", "norm", "ctx", "window")
 Columns = Sequence[tuple[str, int]]  # (title, width) of each column; a negative width aligns to the left
 
 
@@ -18,6 +19,7 @@ def line(columns: Columns, cells: Iterable[str]) -> str:
 
 
 def heading(columns: Columns) -> str:
+    """The first line of a table: the titles."""
     return line(columns, (title for title, _ in columns))
 
 
@@ -26,17 +28,19 @@ def table(columns: Columns, rows: Iterable[Iterable[str]]) -> str:
 
 
 def workload_name(w: Workload) -> str:
-    """`Q4_1 1536×576 m=1`: format, n×k and token bucket, followed by everything that differs from the defaults."""
+    """`Q4_1 1536×576 m=1`: format, n×k and token bucket. The op, the dtype of x, the epilogue and each of NAMED_EXTRAS
+    are shown only if they differ from what is usual."""
     op = "" if w.op == "linear" else f"{w.op} "
     dtype = "" if w.x_dtype == "float32" else f" {w.x_dtype}"
     epilogue = "" if w.epilogue == "none" else f" {w.epilogue}"
-    extra, usual = _said(w), (None, 0, w.format, f"{w.format}.{w.n}")
-    told = "".join(f" {name}={extra[name]}" for name in TOLD if extra.get(name) not in usual)
-    return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}{epilogue}{told}"
+    extra = _readable_extra(w)
+    usual = (None, 0, w.format, f"{w.format}.{w.n}")  # of any field: missing, no window, up like gate, a single part
+    named = "".join(f" {name}={extra[name]}" for name in NAMED_EXTRAS if extra.get(name) not in usual)
+    return f"{op}{w.format} {w.n}×{w.k} m={w.m}{dtype}{epilogue}{named}"
 
 
-def _said(w: Workload) -> dict[str, object]:
-    """The workload's extras as they are shown: parts as "Q4_K.5120+Q6_K.1024", and norm="rms" for a gate_up with a
+def _readable_extra(w: Workload) -> dict[str, object]:
+    """The workload's `extra` as it is shown: parts as "Q4_K.5120+Q6_K.1024", and norm="rms" for a gate_up with a
     norm."""
     extra: dict[str, object] = dict(w.extra)
     if isinstance(parts := extra.get("parts"), tuple):
@@ -62,20 +66,25 @@ def schedule_name(s: Schedule) -> str:
 
 
 def micros(seconds: float | None) -> str:
+    """Seconds as microseconds: 2e-6 is "2.0". For None, this function and those below return "-"."""
     return NONE if seconds is None else f"{seconds * 1e6:.1f}"
 
 
 def times(ratio: float | None) -> str:
+    """A ratio of times or speeds: "2.26×"."""
     return NONE if ratio is None else f"{ratio:.2f}×"
 
 
 def giga(bandwidth: float | None) -> str:
+    """Bytes per second as GB/s: 1.7e9 is "1.7"."""
     return NONE if bandwidth is None else f"{bandwidth / 1e9:.1f}"
 
 
 def percent(share: float | None) -> str:
+    """A share of 1: 0.15 is "15%"."""
     return NONE if share is None else f"{share:.0%}"
 
 
 def exponent(error: float | None) -> str:
+    """A relative error with one digit: "5e-07"."""
     return NONE if error is None else f"{error:.0e}"

@@ -25,6 +25,7 @@ Content = bytes | bytearray | memoryview
 """The bytes of a buffer, in the machine's order."""
 
 
+# The next three are the structs of runtime/state.h, whose fields must be equal in number, order and type.
 class _Argument(ctypes.Structure):
     _fields_ = (("address", ctypes.c_void_p), ("nbytes", ctypes.c_uint64))
 
@@ -108,8 +109,8 @@ class Kernel:
         """Runs one launch and returns its verdict. The results are in `buffers`; they are incomplete unless the verdict
         is ok.
 
-        buffers, values: the entries of the buffer table, in this order. Values are little-endian integers of up to 8
-        bytes.
+        buffers, values: the kernel's arguments [[buffer(0)]], [[buffer(1)]] and so on, first all buffers, then all
+        values. A value is a whole number that fits in 8 bytes.
         """
         groups, threads = _three(launch.groups), _three(launch.threads)
         count = len(buffers) + len(values)
@@ -131,6 +132,7 @@ class Kernel:
 
 
 def _three(size: Size) -> tuple[int, int, int]:
+    """(x, y, z), where those that are not given are 1."""
     x, y, z = (*size, 1, 1)[:3]
     return x, y, z
 
@@ -142,12 +144,15 @@ def _loaded(library: bytes) -> ctypes.CDLL:
 
 
 def _place(library: bytes, line: int, offset: int) -> str:
-    """The line of the Metal source, either from the runtime or from binutils for an instruction's address."""
+    """A place in the Metal source, such as "line 12", or "" if it cannot be found.
+
+    line: its number, or 0. offset: where the instruction is in the library, for which addr2line finds the line.
+    """
     if line:
         return f"line {line}"
     if not offset or (tool := shutil.which("addr2line") or shutil.which("llvm-addr2line")) is None:
         return ""
-    # the address is the one after the call
+    # `offset` is a return address, one instruction after the call that is looked for
     with library_file(library) as path:
         found = subprocess.run([tool, "-e", str(path), hex(offset - 1)], capture_output=True, text=True, check=False)
     name, _, number = found.stdout.strip().split(" ")[0].rpartition(":")
@@ -192,8 +197,8 @@ def run_orders(
     compiler: str | None = None,
     orders: Sequence[Order] = THREE_ORDERS,
 ) -> Result:
-    """The same as run_source, once in each of `orders`. Returns the first verdict that is not ok, or order_dependent
-    unless all bits of all buffers are equal in every order."""
+    """The same as run_source, once in each of `orders`. Returns the first result whose verdict is not ok. If all are
+    ok, but a bit of a buffer differs between two orders, the verdict is order_dependent."""
     results = []
     for order in orders:
         result = run_source(source, buffers, values, replace(launch, order=order), name=name, compiler=compiler)

@@ -1,5 +1,9 @@
 r"""The regular expressions that split text for byte-level BPE, in Oniguruma's syntax, with the results of llama.cpp
-(src/llama-vocab.cpp and src/unicode.cpp). They differ from the models' tokenizer.json in these points:
+(src/llama-vocab.cpp and src/unicode.cpp). `pretokenizers` names those that a model uses, and `bytelevel` applies them.
+
+Each match of an expression is a piece of the text, and its alternatives are tried from left to right. A sign is any
+character but white space, letters and numbers, unless an expression lists its signs. The results differ from those of
+the models' tokenizer.json in these points:
 
 - Categories are those of Unicode 15. Characters of later versions are in no category.
 - \p{Lu}, \p{Ll}, \p{Lt}, \p{Lm} and \p{Lo} are all equal to \p{L}. If an expression distinguishes small and capital
@@ -10,6 +14,7 @@ r"""The regular expressions that split text for byte-level BPE, in Oniguruma's s
 
 from __future__ import annotations
 
+# letters, numbers, marks, punctuation and symbols
 L, N, M, P, S = (rf"\p{{{category}}}" for category in "LNMPS")
 
 
@@ -28,12 +33,14 @@ _LATER = _class(
 
 
 def of_unicode_15(expression: str) -> str:
-    """The expression for Oniguruma in `tokenizers`, whose \\p{L} and other categories are those of a later Unicode."""
+    """The expression with L, N, M, P and S restricted to the characters of Unicode 15. The Oniguruma of `tokenizers`
+    knows a later Unicode."""
     for category in (L, N, M, P, S):
         expression = expression.replace(category, f"[{category}&&[^{_LATER}]]")
     return expression
 
 
+# English endings after an apostrophe: 's, 't, 'm, 'd, 're, 've, 'll
 SUFFIX = "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
 WHITE = r"\s+(?!\S)|\s+"
 BREAKS = rf"\s*[\r\n]+|{WHITE}"
@@ -43,27 +50,33 @@ LINES = r"[^\n]+|\n+"
 GPT2 = rf"'(?:[stmd]|re|ve|ll)| ?{L}+| ?{N}+| ?[^\s{L}{N}]+|{WHITE}"
 
 
-def words(digits: str, *, suffix: str = f"{SUFFIX}|", word: str = f"{L}+", signs: str = "", last: str = BREAKS) -> str:
-    r"""Llama 3's expression and similar ones. signs: categories that are excluded from signs, in addition to white
-    space, letters and numbers."""
-    return rf"{suffix}[^\r\n{L}{N}]?{word}|{digits}| ?[^\s{L}{N}{signs}]+[\r\n]*|{last}"
+def words(
+    digits: str, *, first: str = f"{SUFFIX}|", word: str = f"{L}+", not_signs: str = "", last: str = BREAKS
+) -> str:
+    r"""Llama 3's expression and similar ones. digits, word, last: the alternatives for numbers, for words, and for
+    white space. first: the alternatives before all others, each followed by "|". By default they make an English ending
+    a piece of its own. not_signs: categories whose characters do not count as signs."""
+    return rf"{first}[^\r\n{L}{N}]?{word}|{digits}| ?[^\s{L}{N}{not_signs}]+[\r\n]*|{last}"
 
 
 def cased(digits: str, suffix: str = "", letters: str = L) -> str:
-    """GPT-4o's expression, in which a capital after a small letter begins a word."""
+    """GPT-4o's expression, in which a capital after a small letter begins a word. suffix: what may follow a word in the
+    same piece. letters: the inside of the class of letters."""
     lead, upper, lower = rf"[^\r\n{L}{N}]?", f"[{letters}&&[^a-z]]", f"[{letters}&&[^A-Z]]"
     words = f"{lead}{upper}*{lower}+{suffix}|{lead}{upper}+{lower}*{suffix}"
     return rf"{words}|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
 
 
 def uncased(digits: str) -> str:
-    """GPT-4o's expression for files that write it with \\p{Lu} and \\p{Ll}, which are equal here."""
+    """GPT-4o's expression for files that write it with \\p{Lu} and \\p{Ll}, which are equal to \\p{L}
+    here."""
     return rf"[^\r\n{L}{N}]?[{L}{M}]+(?:{SUFFIX})?|{digits}| ?[^\s{L}{N}]+[\r\n/]*|{BREAKS}"
 
 
-# Seed-Coder's signs do not include the line breaks after them; EXAONE's words continue after a space
+# In Seed-Coder's, signs do not include the line breaks after them. In EXAONE's, a word continues after a space.
 SEED_CODER = rf"{SUFFIX}|[^\r\n{L}{N}]?{L}+|{N}| ?[^\s{L}{N}\r\n]+|{BREAKS}"
 EXAONE_MOE = rf"{SUFFIX}|[^\r\n{L}{N}]?(?:{L}{M}*(?: {L}{M}*)*)+|{N}| ?[^\s{L}{N}]+[\r\n/]?|\s*[\r\n]|{WHITE}"
+# White space in pieces of 512, 256, … 4, 2 or 1 characters: the longest that does not end directly before a word
 JAIS2_WHITE = r"\s*[\r\n]+|" + "".join(rf"\s{{{2**i}}}(?!\S)|" for i in range(9, 1, -1)) + r"\s{1,2}(?!\S)|\s"
 # Digits in groups of three, counted from the right. The text before them belongs to the first group.
 FROM_THE_RIGHT = rf"[^{N}]*+{N}{{1,3}}(?=(?:{N}{{3}})*(?!{N}))|[^{N}]++\z"
@@ -79,17 +92,19 @@ _ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
 _DEEPSEEK_V3_WORD = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n{L}{P}{S}]?[{L}{M}]+"
 DEEPSEEK_V3 = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+[\r\n]*|{BREAKS}"
 SPARK = rf"{_DEEPSEEK_V3_WORD}| ?[{P}{S}]+|[\r\n]|{WHITE}"
-# Letters with case in Unicode 6, without Georgian, mathematical and small Armenian letters
-_DEEPSEEK_LETTER = r"[\p{Lu}\p{Ll}\p{Lt}&&[^" + _class(
+# The letters that llama.cpp lists one by one: those with case in Unicode 6, without Georgian, mathematical and small
+# Armenian letters. Here \p{Lu}, \p{Ll} and \p{Lt} are Oniguruma's own categories.
+_NOT_DEEPSEEK_LETTER = _class(
     "560-588 10C7-10CD 10D0-10FF 1C80-1C8A 2D00-2D2D A790-A7FA AB30-AB68 10570-105BC 10D50-10D85 16E40-16E7F "
     "1D400-1D7CB 1DF00-1DF2A"
 )
-DEEPSEEK_WORD = rf"\s?{_DEEPSEEK_LETTER}]]+"
+DEEPSEEK_WORD = rf"\s?[\p{{Lu}}\p{{Ll}}\p{{Lt}}&&[^{_NOT_DEEPSEEK_LETTER}]]+"
 DEEPSEEK_SIGNS = "\\s?[!-/:-~！-／：-～‘-‟\u3001-。]+"
+# All white space at the end of the text
 LAST_WHITE = r"(?<!\s)\s++\z"
 
 _HAN = _class("3400-4DBF 4E00-9FFF F900-FAFF 20000-2A6DF 2A700-2EBEF 2F800-2FA1F")
-KIMI = rf"[{_HAN}]+|" + words(TRIPLE, suffix="", word=rf"[{L}&&[^{_HAN}]]+(?:{SUFFIX})?")
+KIMI = rf"[{_HAN}]+|" + words(TRIPLE, first="", word=rf"[{L}&&[^{_HAN}]]+(?:{SUFFIX})?")
 BLOOM = " ?[^\\s(|.,!?…。，、।۔)]+"
 FALCON_SIGNS, DEFAULT_SIGNS = rf"[{P}\$\+<=>\^~\|`]+", rf"[{P}\$\+<=>\^~\|]+"
 CHAMELEON = ("<sentinel:[0-9]+>", "IMGIMG[A-I]{1,4}Z", r"[\t\n]|    |  ", DIGIT, rf"[{P}!-/:-@\[-`{{-~]", GPT2)

@@ -1,4 +1,8 @@
-"""Validates a program as Metal source on this machine's CPU, in three orders of threads. It gives no times."""
+"""Validates a program as Metal source on this machine's CPU, in three orders of threads. It gives no times.
+
+There are two kinds of verdicts. `Verdict` is that of `validate`: whether the numbers are right. `Result.verdict` is
+metalsim's: whether the launch itself went well.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +19,32 @@ from kernels.ops.case import Case, outputs
 from kernels.ops.references import make_case
 from kernels.ops.registry import operands, tuned_values
 
-# the simulator's verdicts that are more than a wrong result
+# What is recorded for a kind of metalsim's verdict. All other kinds of faults are recorded as wrong results.
 OUTCOMES = {"compile_error": Outcome.COMPILE_ERROR, "limit": Outcome.ILLEGAL, "timeout": Outcome.TIMEOUT}
 
 
 def validate(w: Workload, program: Program, limit: float) -> Verdict:
-    """The verdict on one launch with one set of inputs. Raises ToolchainError where nothing can be compiled."""
+    """The verdict on one launch with one set of inputs. limit: the largest relative error that it may have.
+
+    Raises ToolchainError where nothing can be compiled.
+    """
     case = make_case(w, 0)
     result = launch(w, program, case)
     if not result.verdict.ok:
         outcome = OUTCOMES.get(result.verdict.kind, Outcome.WRONG_RESULT)
         return Verdict(outcome, None, None, limit, str(result.verdict))
     verdict = judged(w, program, case, result, limit)
-    # what raced or was never written explains a wrong number
+    # A load that raced, or that read what no thread had written, may be the reason of a wrong number.
     return replace(verdict, reason="; ".join(filter(None, (verdict.reason, result.verdict.suspicion))))
 
 
 def launch(
     w: Workload, program: Program, case: Case, source: str | None = None, size: SimulatedLaunch | None = None
 ) -> Result:
-    """A program's source, or another, on the arrays of a case."""
+    """Launches the program with the arrays of `case` in each order, and returns what it wrote.
+
+    source: Metal source to run instead of the program's. size: a launch instead of the program's own.
+    """
     groups, threads = program.launch_dims(tuned_values(w))
     values = program.uop.arg.vals(tuned_values(w))
     given = [_array(w, slot, case).tobytes() for slot in program.uop.arg.globals]
@@ -44,13 +54,14 @@ def launch(
 
 
 def _array(w: Workload, slot: int, case: Case) -> npt.NDArray[np.generic]:
+    """What the operand in a slot holds before the launch."""
     operand = operands(w)[slot]
     written = operand in outputs(operands(w))
     return np.ascontiguousarray(initial(operand, case) if written else case.arrays[operand.name])
 
 
 def judged(w: Workload, program: Program, case: Case, result: Result, limit: float) -> Verdict:
-    """The worst of the verdicts on what the launch wrote."""
+    """Compares each output of the launch with the reference. Returns the worst verdict."""
     slots = [operands(w)[i] for i in program.uop.arg.globals]
     verdicts = [
         judge(np.frombuffer(after, np.uint8), dtype_name(o), case.truths[o.name], limit)

@@ -1,9 +1,14 @@
-"""How `Workload.extra` was spelled up to schema 0003 and exchange version 1, and what it is since: rules as data.
+"""Rewrites `Workload.extra` from its old spelling to the present one. Schema 0004 and exchange version 2 introduced it.
 
-Before, every value was a whole number or a text ("eps": "1e-05", "softcap": "none", "parts": "Q4_K.64+Q6_K.16"), and
-one workload could be spelled in several ways: a value that is the default could be there or not. Now numbers are
-numbers, flags true, and a list is a list; a field that has a default is left out where it has its value, and all others
-are there. These rules are of that one step and do not change when an op gets another field later.
+The migration r0004 rewrites the workloads of a store, and `db.payload` those of an export of version 1.
+
+In the old spelling every value was a whole number or a text ("eps": "1e-05", "softcap": "none", "parts":
+"Q4_K.64+Q6_K.16"), and a field with its default value could be given or left out, so that one workload had several
+spellings. Now a number is a number, a flag is true or false, and a list is a list. A field with a default is left out
+if it has that value, and all other fields are given.
+
+The rules belong to this one step, and they stay as they are when an op gets another field later. Their result must be
+the JSON that the specs make (`kernels.ops.spec`), as a workload is found by the digest of its JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import Any
 
 Extra = dict[str, Any]
 Rule = Callable[[Mapping[str, Any], Extra], Any]
-"""(workload, extra) -> what a field is where the extra leaves it out."""
+"""(workload, extra) -> the value of a field that the extra leaves out."""
 
 NUMBERS = ("eps", "scale", "softcap")
 FLAGS = ("bias", "norm", "sinks")
@@ -35,6 +40,7 @@ def _of_extra(name: str) -> Rule:
 
 
 def _count(value: Any) -> int:
+    """A whole number. Raises TypeError for anything else."""
     if type(value) is not int:
         raise TypeError(value)
     return value
@@ -67,9 +73,10 @@ REQUIRED: dict[str, dict[str, Rule]] = {
     "mla_decode": _MLA,
     "mla_prefill": _MLA,
 }
-"""Op -> fields that are always there now, in the order in which they follow from each other. 0 meant "left out"."""
+"""Op -> the fields that are always given now, and the rule for a field that was left out or 0, which meant the same. A
+rule may use the fields above it."""
 
-_SEEN = {"window": 0, "softcap": None, "sinks": False, "scale": 1}
+_ATTENDED = {"window": 0, "softcap": None, "sinks": False, "scale": 1}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {"act": "silu"},
     "rmsnorm_linear": {},
@@ -83,8 +90,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "topk": {"bias": False, "norm": False, "scale": 1, "groups": 1, "used_groups": 1},
     "rope_cache_store": {"eps": None},
     "mla_cache_store": {"kv_start": 0, "mode": "interleaved"},
-    "flash_decode": {**_SEEN, "splits": 1},
-    "flash_prefill": _SEEN,
+    "flash_decode": {**_ATTENDED, "splits": 1},
+    "flash_prefill": _ATTENDED,
     "flash_combine": {},
     "mla_decode": {"splits": 1, "scale": 1},
     "mla_prefill": {"scale": 1},
@@ -93,7 +100,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "embed": {"scale": 1},
     "argmax": {},
 }
-"""Op -> fields that are left out where they have this value. Other ops there were not: theirs stay as they are."""
+"""Op -> the fields that are left out if they have this value. No other op existed in the old spelling; a workload of
+another op stays as it is."""
 
 
 def respelled(workload: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +114,7 @@ def respelled(workload: Mapping[str, Any]) -> dict[str, Any]:
         _one_field_for_two(workload, extra)
         for name, rule in REQUIRED.get(op, {}).items():
             extra[name] = extra.get(name) or rule(workload, extra)
-    except (KeyError, TypeError):  # a field is missing, or is no number: no kernel ever took it
+    except (KeyError, TypeError):  # A field is missing or is no number. No kernel ever accepted such a workload.
         return dict(workload)
     kept = {n: v for n, v in extra.items() if n not in DEFAULTS[op] or not _equal(v, DEFAULTS[op][n])}
     shape = {name: value for name, value in workload.items() if name != "extra"}
@@ -114,6 +122,7 @@ def respelled(workload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(op: str, name: str, value: Any) -> Any:
+    """The value of a field in its present type. gate_up's norm is a name and not a flag."""
     if name in NUMBERS and isinstance(value, str):
         return _number(value)
     if name in FLAGS and value in (0, 1) and not (op == "gate_up" and name == "norm"):
@@ -125,7 +134,8 @@ def _typed(op: str, name: str, value: Any) -> Any:
 
 
 def _number(text: str) -> int | float | str | None:
-    """Whole numbers have no fraction, as JSON does not tell 2 from 2.0; floats have 7 significant digits."""
+    """The number that a text spells, rounded to 7 significant digits; an int if it is whole, as JSON does not tell 2
+    from 2.0. "none" is None, and any other text stays as it is."""
     if text == "none":
         return None
     try:
@@ -138,7 +148,8 @@ def _number(text: str) -> int | float | str | None:
 
 
 def _one_field_for_two(workload: Mapping[str, Any], extra: Extra) -> None:
-    """A norm is there if it has an eps; what did not count is left out."""
+    """Merges two old fields that said one thing, such as "norm" and "eps": now there is a norm if there is an eps.
+    Leaves out fields that had no effect. Changes `extra`."""
     op = workload["op"]
     if op == "gate_up" and extra.pop("norm", "none") == "none":
         extra.pop("eps", None)
@@ -163,5 +174,5 @@ def _one_field_for_two(workload: Mapping[str, Any], extra: Extra) -> None:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """1 is no flag."""
+    """Whether two values are equal and both or neither are flags: 1 does not equal true here."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)

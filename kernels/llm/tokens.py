@@ -13,7 +13,10 @@ from kernels.api.arguments import ArgumentError
 
 
 def token_ids(tokens: Iterable[Any], vocabulary: int) -> list[int]:
-    """`tokens` as Python integers. Raises ArgumentError unless all are whole numbers from 0 to vocabulary - 1."""
+    """`tokens` as Python integers. vocabulary: the number of tokens that the model has.
+
+    Raises ArgumentError unless all are whole numbers from 0 to vocabulary - 1.
+    """
     try:
         found = list(tokens)
     except TypeError:

@@ -1,8 +1,9 @@
-"""The interface that an architecture's code is written against.
+"""The interface by which `attention`, `ffn` and `passes` add the launches of a model to a pass.
 
 A method takes values and tensors of the file, adds one or more launches, and returns the values that they produce.
-Shapes in comments are [tokens, columns]. `build_linear` and `build_attention` have the launches that both passes share;
-`DecodeBuilder` and `PrefillBuilder` implement the methods below, whose launches differ.
+`name` is the label of the value that it returns. Shapes in comments are [tokens, columns]; m is the number of tokens.
+Methods whose launches are the same for a token and for a prompt are in `build_linear` and `build_attention`. Those of
+this file differ: `DecodeBuilder` implements them for a token, `PrefillBuilder` for a prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Builder(AttentionBuilder):
     def rmsnorm_linear(
         self, x: Source, norm: TensorInfo, projections: Sequence[Projection], name: str
     ) -> tuple[Columns, ...]:
-        """x: [m, k] -> each projection of RMSNorm(x): [m, n] each. Either all projections have a bias or none has."""
+        """x: [m, k] -> RMSNorm(x) times each projection, each [m, n of the projection]. Either all projections have a
+        bias or none has."""
 
     @abstractmethod
     def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
@@ -31,8 +33,10 @@ class Builder(AttentionBuilder):
 
     @abstractmethod
     def experts(self, x: Source, ids: Value, probs: Value, experts: Experts, name: str, add: Source | None) -> Value:
-        """x: [m, dim] -> the weighted sum of the selected experts' outputs, plus `add`: [m, dim]"""
+        """x: [m, dim] -> the sum of the selected experts' outputs, each times its weight in `probs`, plus `add` if it
+        is given: [m, dim]. ids, probs: the numbers and the weights of each token's experts, [m, used] each."""
 
     @abstractmethod
     def weighted_linear(self, x: Source, ids: Value, probs: Value, weight: TensorInfo, name: str, add: Source) -> Value:
-        """x: [m, k] -> W x times each token's single weight in `probs`, plus `add`: [m, n]"""
+        """x: [m, k] -> W x times one factor for each token, plus `add`: [m, n]. It is the second half of a gated shared
+        expert: probs [m, 1] are the factors, and ids [m, 1] are zeros, as the kernel is that of a single expert."""

@@ -1,5 +1,8 @@
 """The GGUF keys that llama.cpp's loaders read for all architectures or for one in `ARCHITECTURES`, and how each is
-handled here. Data only; `check_keys` compares a header with it.
+handled here. Data only; `check_keys` compares a header with it, and docs/gguf-keys.md is generated from it.
+
+A key is named without its architecture: "block_count" stands for "llama.block_count". An entry of OWN replaces the
+entry of COMMON for the same key.
 
 Facts of llama.cpp as llama-cpp-python 0.3.36 has it: src/llama-arch.cpp, llama_model_base::load_hparams in
 src/llama-model.cpp, llama_context's constructor, src/llama-graph.cpp and the files of the architectures in src/models.
@@ -29,8 +32,8 @@ class Key:
     same_as  for a refused key: it has no effect if its value equals that of this other key
     window   for a refused key: its value is a number of positions, and has no effect on a context of at most that many
     kind     for a refused key: it has an effect only if rope.scaling.type is this
-    never    values with which llama.cpp itself computes nothing meaningful
-    required llama.cpp's loader fails without the key
+    never    values that are refused whatever the status, as llama.cpp itself computes nothing meaningful with them
+    required whether a file without the key is refused, as llama.cpp's loader fails without it
     values   one: a single value. layers: one value, or an array with a value for each layer. equal: as layers, and all
              values are equal. list: an array
     """
@@ -46,6 +49,7 @@ class Key:
     values: str = ONE
 
 
+# `_done` makes a key of status implemented, `_idle` one of status irrelevant.
 def _done(why: str, values: str = ONE, never: tuple[Plain, ...] = (), required: bool = False) -> Key:
     return Key(IMPLEMENTED, why, values=values, never=never, required=required)
 
@@ -60,6 +64,7 @@ _NO_WINDOW = "used for window layers, which this architecture does not have"
 _RMS_ONLY = "all norms of this architecture are RMS norms"
 _WINDOW_POSITIONS = "the number of positions that window layers attend to"
 
+# Keys of every architecture
 COMMON: Mapping[str, Key] = {
     "block_count": _done("the number of layers, including those for multi-token prediction"),
     "context_length": _done("the largest number of positions in a cache; default of YaRN's original context"),
@@ -114,10 +119,15 @@ _ROUTER = {
     "expert_weights_norm": _done("the weights of the selected experts are divided by their sum"),
     "expert_weights_scale": _done("multiplies the weights of the selected experts"),
 }
-_DENSE = {"expert_count": Key(REFUSED, "llama.cpp has no experts for this architecture", (0,))}
+_NO_EXPERTS = {"expert_count": Key(REFUSED, "llama.cpp has no experts for this architecture", (0,))}
 
 
 def _fixed_router(gating: int, normalised: bool) -> Mapping[str, Key]:
+    """The router's keys where they may only repeat what llama.cpp does anyway.
+
+    gating: its number in files, see `kernels.models.architectures.GATINGS`. normalised: whether the weights of the
+    selected experts are divided by their sum.
+    """
     why = "llama.cpp does not read it for this architecture, whose router is fixed"
     return {
         "expert_gating_func": Key(REFUSED, why, (0, gating)),
@@ -128,12 +138,12 @@ def _fixed_router(gating: int, normalised: bool) -> Mapping[str, Key]:
 
 _SCALES = {
     "logit_scale": _done("divides the logits", never=(0,), required=True),
-    "residual_scale": _done("multiplies what each block adds to the residual"),
+    "residual_scale": _done("multiplies what attention and the FFN of each layer add to the residual"),
     "embedding_scale": _done("multiplies embeddings"),
     "attention.scale": _done("multiplies q.k in place of 1 / sqrt(key_length)"),
 }
 _GEMMA = {
-    **_DENSE,
+    **_NO_EXPERTS,
     "embedding_scale": Key(REFUSED, "llama.cpp always scales embeddings of gemma by sqrt(embedding_length)", (0,)),
 }
 _WINDOW = {
@@ -145,11 +155,13 @@ _WINDOW = {
         for name in ("attention.key_length", "attention.value_length", "rope.dimension_count")
     },
 }
-_ALL_BY_ONE_BASE = Key(REFUSED, "here llama.cpp rotates window layers by rope.freq_base", same_as="rope.freq_base")
-_TURNING = Key(
+_ONE_BASE = Key(REFUSED, "here llama.cpp rotates window layers by rope.freq_base", same_as="rope.freq_base")
+_ROTATED_LAYERS = Key(
     REFUSED, "llama.cpp reads it for other architectures only, and here not every layer is rotated", values=LIST
 )
-_WARMER = _done("q grows with the logarithm of its position beyond the original context; a longer context is refused")
+_TEMPERATURE = _done(
+    "q grows with the logarithm of its position beyond the original context; a longer context is refused"
+)
 _YARN = {
     "rope.scaling.yarn_beta_fast": _done("the upper bound of the frequencies that YaRN blends", never=(0,)),
     "rope.scaling.yarn_beta_slow": _done("the lower bound of the frequencies that YaRN blends", never=(0,)),
@@ -158,12 +170,13 @@ _YARN = {
 _SECTIONS = {"rope.dimension_sections": _done("M-RoPE with pairs i and i + half; a fourth section is refused", LIST)}
 _NORMALISED, _UNNORMALISED = _fixed_router(1, True), _fixed_router(1, False)
 
+# The keys of each architecture, in addition to COMMON
 OWN: Mapping[str, Mapping[str, Key]] = {
     "llama": _NORMALISED,
     "mistral": _NORMALISED,
     "mistral3": {
         **_NORMALISED, **_YARN,
-        "attention.temperature_scale": _WARMER,
+        "attention.temperature_scale": _TEMPERATURE,
         "attention.temperature_length": _idle("llama.cpp uses the original context instead"),
     },
     "granite": {
@@ -173,9 +186,9 @@ OWN: Mapping[str, Mapping[str, Key]] = {
         "deepstack_mapping": _idle("adds features of images to layers; they are zero for text", LIST, (0,)),
     },
     "granitemoe": {**_NORMALISED, **_SCALES},
-    "qwen2": _DENSE,
+    "qwen2": _NO_EXPERTS,
     "qwen2moe": _UNNORMALISED,
-    "qwen3": _DENSE,
+    "qwen3": _NO_EXPERTS,
     "qwen3moe": _NORMALISED,
     "deepseek2": {
         **_LEAD, **_ROUTER, **_NEXTN,
@@ -188,10 +201,10 @@ OWN: Mapping[str, Mapping[str, Key]] = {
         "attention.key_length_mla": _done("the width of a head of q and k before compression"),
         "attention.value_length_mla": _done("the width of a head of v before compression"),
         "rope.scaling.yarn_log_multiplier": _done("a tenth of mscale_all_dim, which scales q.k"),
-        "attention.temperature_scale": _WARMER,
+        "attention.temperature_scale": _TEMPERATURE,
         "attention.temperature_length": _done("the context beyond which temperature_scale has an effect", never=(0,)),
     },
-    "glm4": {**_DENSE, **_NEXTN, **_SECTIONS},
+    "glm4": {**_NO_EXPERTS, **_NEXTN, **_SECTIONS},
     "glm4moe": {**_LEAD, **_ROUTER, **_NEXTN, **_SECTIONS},
     "gemma2": {
         **_GEMMA, **_WINDOW,
@@ -204,21 +217,21 @@ OWN: Mapping[str, Mapping[str, Key]] = {
         "final_logit_softcapping": _done("bounds logits with tanh; default: no bound"),
     },
     "phi3": {
-        **_DENSE,
+        **_NO_EXPERTS,
         "attention.sliding_window": _idle("llama.cpp ignores it, because converters write it without its pattern"),
     },
     "olmoe": _UNNORMALISED,
-    "smollm3": {**_DENSE, "attention.rope_pattern": _TURNING},
+    "smollm3": {**_NO_EXPERTS, "attention.rope_pattern": _ROTATED_LAYERS},
     "olmo2": {
-        **_DENSE, **_WINDOW,
+        **_NO_EXPERTS, **_WINDOW,
         "attention.sliding_window": _done(f"{_WINDOW_POSITIONS}; without the key all layers are global"),
-        "rope.freq_base_swa": _ALL_BY_ONE_BASE,
+        "rope.freq_base_swa": _ONE_BASE,
     },
     "exaone4": {
-        **_DENSE, **_NEXTN, **_WINDOW,
+        **_NO_EXPERTS, **_NEXTN, **_WINDOW,
         "attention.sliding_window": _done(f"{_WINDOW_POSITIONS}, 4096 by default; refused unless there are 64 layers"),
-        "attention.rope_pattern": _TURNING,
-        "rope.freq_base_swa": _ALL_BY_ONE_BASE,
+        "attention.rope_pattern": _ROTATED_LAYERS,
+        "rope.freq_base_swa": _ONE_BASE,
     },
     "gpt-oss": {
         **_fixed_router(3, False), **_WINDOW,

@@ -27,9 +27,9 @@ class Model:
     logit_factor, logit_cap   logits are multiplied by the factor and then bounded by the cap with tanh, 0 for no bound.
                               No launch does this, because the largest logit stays the largest
 
-    granite's `residual_scale` multiplies what each block adds to the residual. Instead, the whole residual is divided
-    by it: the embedding's factor is divided by residual_scale and `eps` by its square, which leaves the RMSNorms
-    unchanged.
+    granite's `residual_scale` multiplies what attention and the FFN add to the residual. Instead, the whole residual is
+    divided by it: the embedding's factor is divided by residual_scale and `eps` by its square, which leaves the
+    RMSNorms unchanged.
     """
 
     hp: Hyperparameters

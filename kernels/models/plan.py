@@ -111,7 +111,7 @@ class Read:
 class PlannedLaunch:
     """One kernel launch of a pass, for any number of tokens. Choosing a token bucket makes it a `Workload`.
 
-    layer         the block that it belongs to; None before the first and after the last block
+    layer         the number of the layer that it belongs to; None before the first and after the last layer
     reads         the tensors of the file that it reads
     inputs        operand -> one value, or several sources whose columns are concatenated
     outputs       the values that it writes, in the order of its operands

@@ -5,7 +5,7 @@ Both schemes use fsspec; hf:// is huggingface_hub's file system, with its tokens
 the extra `remote`, which is imported on first use. Nothing is cached.
 
 A server is not trusted to send what was requested. No answer is read beyond the requested bytes, none is decompressed,
-and a server that sends less than SLOWEST for long is abandoned.
+and reading ends with an error if a server is slower than SLOWEST for long.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ from kernels.models.header_bytes import HeaderError
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
 STREAM_CHUNK_NBYTES = 1 << 16
-PATIENCE = 3  # a file may take this many limits of one wait, and the time of its bytes at SLOWEST
+# All requests for a file together may take PATIENCE * timeout_seconds, plus the time of its bytes at SLOWEST.
+PATIENCE = 3
 SLOWEST = 1 << 15  # bytes a second
 
 T = TypeVar("T")
 
 
 class RemoteFile:
-    """A `Source` on a server. If the server ignores ranges, the file is read as a stream from its start."""
+    """A `Source` of `header_bytes` on a server. If the server ignores ranges, the file is read as a stream from its
+    start."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Requests the file's size. Raises HeaderError if the request fails or the extra is not installed."""
+        """Requests the file's size. Raises HeaderError if the request fails or the extra is not installed.
+
+        timeout_seconds: the limit of each wait for a connection or for more bytes. For hf://, huggingface_hub's limits
+        hold instead.
+        """
         self.name = url
         scheme = url.partition("://")[0].lower()
         if scheme not in SCHEMES:
@@ -56,10 +62,11 @@ class RemoteFile:
     def _open(self, ranged: bool) -> None:
         self.close()
         self._streamed = not ranged
-        # the cursor's windows serve as the cache; block_size=0 opens a stream
+        # No cache is needed, as `header_bytes.Cursor` asks for each byte once. block_size=0 opens a stream.
         self._file = self._fs.open(self.name, "rb", block_size=STREAM_CHUNK_NBYTES if ranged else 0, cache_type="none")
 
     def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly nbytes from offset, which never decreases. Raises HeaderError if the server sends fewer."""
         read = self._read_stream if self._streamed else self._read_range
         self._limit_seconds += nbytes / SLOWEST
         try:
@@ -71,8 +78,8 @@ class RemoteFile:
         return data
 
     def _within(self, action: Callable[[], T]) -> T:
-        """Runs `action` in a thread: its result, or what it raised. Raises HeaderError when the time limit of the whole
-        file is reached; the thread is then abandoned, and does not delay the end of the process."""
+        """Runs `action` in a thread, and returns its result or raises its exception. Raises HeaderError when the time
+        limit of the whole file is reached. The thread then runs on, but does not delay the end of the process."""
         answer: list[T] = []
         failure: list[BaseException] = []
 
@@ -104,7 +111,7 @@ class RemoteFile:
         return data
 
     def _read_stream(self, offset: int, nbytes: int) -> bytes:
-        """Reads from a stream. Bytes before offset were read earlier or are skipped."""
+        """Up to nbytes of the stream, fewer if it ends. Bytes before offset are read and dropped."""
         while (gap := offset - self._file.loc) > 0:
             if not self._file.read(min(gap, STREAM_CHUNK_NBYTES)):
                 return b""
@@ -130,7 +137,8 @@ class RemoteFile:
 
 
 async def _fetch(fs: Any, url: str, offset: int, nbytes: int) -> bytes | None:
-    """A range of a file over HTTP, or the part of it that the server has. None if the server sent no range."""
+    """The bytes of a range of a file over HTTP, fewer if the server sends fewer. None if its answer is not the range,
+    but the whole file."""
     session = await fs.set_session()
     headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes={offset}-{offset + nbytes - 1}"}
     async with session.get(fs.encode_url(url), headers=headers) as answer:

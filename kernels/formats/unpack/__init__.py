@@ -1,6 +1,6 @@
 """Reads packed weights inside a kernel: a block's words -> scales and small integers, as UOps.
 
-Every format is described in the same way. A block is `chunks` x `words` steps. A step loads the words at (chunk, word),
+Every format is described by a `Layout`. A block is `chunks` x `words` steps. A step loads the words at (chunk, word),
 and they hold runs of quants. Each run belongs to one of the groups of the chunk. The weights of a group share a scale
 and an offset:
 
@@ -103,7 +103,13 @@ Runs = Callable[[Block, UOp, UOp], tuple[Run, ...]]
 
 @dataclass(frozen=True)
 class Layout:
-    """How to walk a block: `groups(block, chunk)` and `runs(block, chunk, word)`."""
+    """How to read a block.
+
+    chunks   chunks in a block
+    words    steps in a chunk, of which a kernel may take several at once
+    groups   (block, chunk) -> the groups of the chunk
+    runs     (block, chunk, word) -> the runs of one step
+    """
 
     chunks: int
     words: int
