@@ -6,6 +6,7 @@ file is ever evaluated.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 import time
@@ -39,10 +40,14 @@ _READS = {
 def read_store(path: str | Path) -> dict[str, Any]:
     """The payload of what the store at `path` serves, or would serve if its imports were right; it is only read.
 
-    Raises StoreError or FileError for a file that is no store, damaged, newer, or larger than MAX_NBYTES.
+    Raises StoreError or FileError for a file that is no store, damaged, newer, or larger than MAX_NBYTES; of its
+    journals as well.
     """
     path = Path(path).expanduser()
     regular_size(path, MAX_NBYTES)
+    for journal in (f"{os.path.realpath(path)}-wal", f"{os.path.realpath(path)}-journal"):  # SQLite reads these too
+        if os.path.exists(journal):
+            regular_size(journal, MAX_NBYTES)
     with _reported(path), tempfile.TemporaryDirectory() as folder:
         snapshot, draft = Path(folder, "snapshot.sqlite"), Path(folder, "copy.sqlite")
         with (

@@ -87,12 +87,13 @@ def look(name: str) -> Look:
 def has_journal(path: str) -> bool:
     """Whether some of the truth is in a journal beside a file. Raises OSError, and StoreError for a journal that is no
     file."""
-    for journal in (f"{path}-wal", f"{path}-journal"):
+    found = False
+    for journal in (f"{path}-wal", f"{path}-journal"):  # both are looked at: SQLite opens both
         with suppress(FileNotFoundError):  # a writer may have ended since
             # access takes a third of what exists() does
             if os.access(journal, os.F_OK) and look(journal).nbytes:
-                return True
-    return False
+                found = True
+    return found
 
 
 def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS, steps: int = STEPS) -> Opened:

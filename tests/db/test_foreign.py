@@ -113,6 +113,19 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, suffix: str, monkeypatch
         read(str(sparse), no_stdin)
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_journal_that_may_never_end_is_not_read(path: Path, suffix: str) -> None:
+    """SQLite opens what lies beside a store, and waits for a pipe without end."""
+    os.mkfifo(journal := f"{path}{suffix}")
+    with pytest.raises(FileError, match="no regular file"):
+        read(str(path), no_stdin)
+    os.remove(journal)
+    with open(journal, "wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(FileError, match=r"2147483648 bytes are more than the \d+ that are read"):
+        read(str(path), no_stdin)
+
+
 def test_a_file_that_grows_is_read_no_further_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = tmp_path / "growing.json"
     growing.write_bytes(b" " * 40)
