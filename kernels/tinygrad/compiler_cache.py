@@ -24,8 +24,11 @@ from tinygrad.engine import worker
 from kernels.cache import OBJECTS, CacheWarning
 
 BUSY_SECONDS = 5
-# what a damaged pickle raises
-_DAMAGED = (pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError)
+# what a damaged pickle raises; the last two where flipped bits made a size too large
+_DAMAGED = (
+    *(pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError),
+    *(MemoryError, OverflowError),
+)
 _init_worker = worker._init_worker
 _gave_up = False
 

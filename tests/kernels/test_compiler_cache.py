@@ -173,10 +173,17 @@ def test_a_database_that_cannot_be_used_is_one_warning(tmp_path, what, why):
         held.close()
 
 
-def test_a_damaged_result_of_beam_is_one_warning(tmp_path):
+DAMAGED = {
+    "no pickle": b"\x80\x05no pickle",
+    "a frame beyond all sizes": b"\x80\x04\x95" + b"\xff" * 8 + b".",
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_result_of_beam_is_one_warning(tmp_path, damaged):
     searched(tmp_path)
     with sqlite3.connect(tmp_path / "tinygrad" / "cache.db") as db:
-        db.execute("UPDATE beam_search_22 SET val = ?", (b"\x80\x05no pickle",))
+        db.execute("UPDATE beam_search_22 SET val = ?", (damaged,))
     db.close()
     first, _, [told] = searched(tmp_path)
     assert first is None
