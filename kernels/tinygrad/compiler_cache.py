@@ -22,6 +22,7 @@ from tinygrad.codegen.opt import search
 from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
+from kernels.tinygrad.facts import processor
 
 BUSY_SECONDS = 5
 # what a damaged pickle raises; the last two where flipped bits made a size too large
@@ -53,6 +54,17 @@ def tinygrad_version() -> str:
     return version("tinygrad")
 
 
+def made_for(compiler: str) -> str:
+    """`compiler`, and this machine's processor where it compiles for that: the cache folder may be shared by
+    machines whose processors differ."""
+    return f"{compiler} {_processor()}" if "native" in compiler else compiler
+
+
+@functools.cache
+def _processor() -> str:
+    return processor()
+
+
 def _compiled(compiler: str, source: str) -> bytes | None:
     return OBJECTS.read(_key(compiler, source)) if helpers.CACHELEVEL >= 1 else None
 
@@ -64,7 +76,7 @@ def _keep_compiled(compiler: str, source: str, code: bytes) -> bytes:
 
 
 def _key(compiler: str, source: str) -> str:
-    return f"{tinygrad_version()} {compiler} {source}"
+    return f"{tinygrad_version()} {made_for(compiler)} {source}"
 
 
 def _found(table: str, key: Any) -> Any:

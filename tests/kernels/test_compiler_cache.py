@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.kernel_runs import device
 
-from kernels.tinygrad import hostcc
+from kernels.cache import Folder
+from kernels.tinygrad import compiler_cache, facts, hostcc
 
 OPS = """
 import json, os, resource, sys, warnings
@@ -63,6 +64,21 @@ def test_what_was_compiled_is_taken_if_it_is_whole(tmp_path):
     [told] = answered(tmp_path)
     assert "is damaged, and is made again" in told
     assert answered(tmp_path, "warm") == []
+
+
+CPUINFO = "model name\t: A CPU\nflags\t\t: fpu {}\n"
+
+
+@pytest.mark.parametrize("compiler", ["compile_clang_obj_x86_64_native", "compile_nvrtc_sm_90"])
+def test_what_is_compiled_for_this_processor_is_not_read_on_another(tmp_path, monkeypatch, compiler):
+    """Machines may share a cache folder; what was compiled for AVX-512 kills a process on a processor without."""
+    monkeypatch.setattr(compiler_cache, "OBJECTS", Folder(str(tmp_path / "objects")))
+    for flags, found in (("avx2", None), ("avx2 avx512f", None if "native" in compiler else b"code")):
+        (cpuinfo := tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
+        monkeypatch.setattr(compiler_cache, "_processor", lambda file=cpuinfo: facts.processor(file))
+        assert compiler_cache._compiled(compiler, "source") == found
+        compiler_cache._keep_compiled(compiler, "source", b"code")
+        assert compiler_cache._compiled(compiler, "source") == b"code"
 
 
 def test_without_caches_nothing_is_written(tmp_path):
