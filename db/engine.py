@@ -26,6 +26,7 @@ from db.sqlite_files import (
     FAILURES,
     alias,
     connect,
+    copy_database,
     has_journal,
     is_locked,
     look,
@@ -120,7 +121,7 @@ def _migrated_copy(source: sqlite3.Connection) -> Engine:
     try:
         copy = Path(folder, "copy.sqlite")
         with closing(sqlite3.connect(copy)) as sink:
-            source.backup(sink)
+            copy_database(source, sink)
         engine = open_engine(copy)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

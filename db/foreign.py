@@ -18,11 +18,12 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from db.engine import upgrade
+from db.engine import READ_SECONDS, upgrade
 from db.errors import StoreError, shown
 from db.exchange import export_payload
 from db.files import regular_size
 from db.queries import REVISIONS, TABLES
+from db.sqlite_files import copy_database, reason
 from db.store import Store
 
 MAX_NBYTES = 1 << 30
@@ -51,10 +52,10 @@ def read_store(path: str | Path) -> dict[str, Any]:
     with _reported(path), tempfile.TemporaryDirectory() as folder:
         snapshot, draft = Path(folder, "snapshot.sqlite"), Path(folder, "copy.sqlite")
         with (
-            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=READ_SECONDS)) as source,
             closing(sqlite3.connect(snapshot)) as sink,
         ):
-            source.backup(sink)  # with what lies in a journal beside it
+            copy_database(source, sink)
         with closing(_guarded(snapshot)) as theirs:
             revision = _revision(theirs)
         _make(draft, revision)
@@ -77,7 +78,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as e:
-        raise StoreError(f"store {path}: {e}") from e
+        raise StoreError(f"store {path}: {reason(e)}") from e
     except StoreError as e:
         raise StoreError(f"store {path}: {e}") from e
     except (ValueError, TypeError, LookupError, RecursionError) as e:  # a migration met JSON of no version of ours

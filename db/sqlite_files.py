@@ -148,6 +148,17 @@ def connect(path: str, options: str, seconds: float, spent: Callable[[], bool]) 
     return connection
 
 
+def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
+    """Copies a database, with what is in its journal. One that is locked is given up after the connection's own busy
+    timeout; Python's `backup` alone asks again without end. Raises sqlite3.Error."""
+
+    def told(status: int, *_: int) -> None:
+        if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            source.execute("SELECT 1 FROM sqlite_master").close()  # says so, unless the lock is gone by now
+
+    source.backup(sink, progress=told)
+
+
 def is_locked(e: Exception) -> bool:
     return getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 

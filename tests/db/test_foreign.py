@@ -113,6 +113,13 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, suffix: str, monkeypatch
         read(str(sparse), no_stdin)
 
 
+def test_a_store_that_another_program_has_for_itself_is_not_waited_for_without_end(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="database is locked: another program"):
+            read(str(path), no_stdin)
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
 def test_a_journal_that_may_never_end_is_not_read(path: Path, suffix: str) -> None:
     """SQLite opens what lies beside a store, and waits for a pipe without end."""
