@@ -81,6 +81,8 @@ def _reported(path: Path) -> Iterator[None]:
         raise StoreError(f"store {path}: {reason(e)}") from e
     except StoreError as e:
         raise StoreError(f"store {path}: {e}") from e
+    except OSError as e:
+        raise StoreError(f"store {path}: it cannot be copied to a temporary folder: {e.strerror or e}") from e
     except (ValueError, TypeError, LookupError, RecursionError) as e:  # a migration met JSON of no version of ours
         raise StoreError(f"store {path}: a row cannot be read: {e}") from e
 

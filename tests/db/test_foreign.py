@@ -113,6 +113,15 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, suffix: str, monkeypatch
         read(str(sparse), no_stdin)
 
 
+def test_a_temporary_folder_that_cannot_be_made_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(StoreError, match="temporary folder: No space left on device"):
+        read(str(path), no_stdin)
+
+
 def test_a_store_that_another_program_has_for_itself_is_not_waited_for_without_end(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
