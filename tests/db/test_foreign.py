@@ -178,6 +178,17 @@ def test_an_export_that_fails_leaves_the_old_file_whole(
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_an_export_holds_nothing_of_one_that_was_killed(path: Path, tmp_path: Path) -> None:
+    """Process ids are used again, and in containers soon."""
+    payload = read(str(path), no_stdin)
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out" / "opts.sqlite"
+    opened(out.with_name(f".{out.name}.{os.getpid()}"), fact(kernel_digest="killed"))
+    write(payload, str(out))  # type: ignore[arg-type]
+    assert read(str(out), no_stdin) == payload
+    assert list(out.parent.iterdir()) == [out]
+
+
 def test_an_export_to_a_device_is_written_there(path: Path) -> None:
     write(read(str(path), no_stdin), "/dev/null")  # type: ignore[arg-type]
     assert not Path("/dev/null").is_file()
