@@ -101,7 +101,7 @@ def _usable() -> bool:
         return False
     if helpers._db_connection is None:
         folder = os.path.dirname(helpers.CACHEDB)
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)  # with a umask of 002 the next lines would refuse our own folder
         for path in (folder, *(f"{helpers.CACHEDB}{suffix}" for suffix in ("", "-wal", "-shm"))):
             if os.path.exists(path) and (problem := _shared(path)):
                 _give_up(f"{path} {problem}")

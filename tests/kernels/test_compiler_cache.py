@@ -141,6 +141,16 @@ def test_what_beam_found_is_kept(tmp_path):
     assert searched(tmp_path) == [["an opt"], ["an opt"], []]
 
 
+def test_a_group_that_may_write_what_its_members_make_is_of_no_matter(tmp_path):
+    """Red Hat's systems give users a umask of 002."""
+    before = os.umask(0o002)
+    try:
+        assert searched(tmp_path) == [None, ["an opt"], []]
+        assert searched(tmp_path) == [["an opt"], ["an opt"], []]
+    finally:
+        os.umask(before)
+
+
 def foreign(path: Path) -> None:
     """A database whose pickle leaves a file when it is read."""
     with sqlite3.connect(path) as db:
