@@ -7,6 +7,7 @@ one that takes this process or the machine with it, again and again, is known by
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 
 from autotune.load import LOAD
@@ -14,7 +15,7 @@ from autotune.trial.trial import Subject, Trial
 from db.codec import schedule_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage
 from db.rows import clean
-from db.store import Recorded, Store
+from db.store import Recorded, Store, StoreError
 
 # a candidate during which this many sweeps ended is not tried again
 FATAL_ATTEMPTS = 2
@@ -47,6 +48,11 @@ class Journal:
             return trial.failed(Outcome.CRASH, f"{lost} sweeps were killed, or their machine, while this ran")
         self._store.attempt(*self._key, trial.schedule)
         return trial
+
+    def forgive(self, trial: Trial) -> None:
+        """Takes the mark of `attempt` back, where it was no fault of the trial that it did not end."""
+        with suppress(StoreError):  # this process ends for a better reason
+            self._store.forgive(*self._key, trial.schedule)
 
     def spent_seconds(self, baselines: Collection[Schedule]) -> float:
         """Seconds that cut-off searches have searched: of each run, from its first candidate, or its last baseline

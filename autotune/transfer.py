@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from db.codec import schedule_digest
+from db.errors import StoreError
 from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
 from db.files import read_file, replacing
 from db.foreign import read_store
+from db.paths import sqlite_path
 from db.payload import MAX_TEXT, parse
 from db.records import Stage
 from db.store import Store, Winner
@@ -53,6 +56,13 @@ def write(payload: dict[str, Any], path: str) -> None:
         return
     with replacing(path) as draft:
         draft.write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def refuse_itself(store: Store, path: str) -> None:
+    """Raises StoreError if `path` is the store's own file: an export has what is served, and the rest would be lost."""
+    own = sqlite_path(store.where)
+    if own is not None and os.path.exists(own) and os.path.exists(path) and os.path.samefile(own, path):
+        raise StoreError(f"{path}: the store that is exported; the export would replace it. Choose another name")
 
 
 def read(path: str, stdin: Callable[[int], str]) -> object:

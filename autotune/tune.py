@@ -169,7 +169,12 @@ class _Search:
     def _probe(self, trial: Trial) -> Trial:
         """The trial, validated and timed, and stored."""
         limit = None if self._best == float("inf") else self._best * PROBE_SLACK
-        trial = self._pipeline.measure(self._pipeline.validate(self._journal.attempt(trial)), limit)
+        trial = self._journal.attempt(trial)
+        try:
+            trial = self._pipeline.measure(self._pipeline.validate(trial), limit)
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: somebody wants this process to end
+            self._journal.forgive(trial)
+            raise
         self._journal.record(trial.measurement(Stage.PROBE))
         return trial
 

@@ -22,7 +22,18 @@ from db import schema
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import REVISION, REVISIONS
-from db.sqlite_files import FAILURES, alias, connect, is_locked, look, open_read_only, reason, tolerant_text
+from db.sqlite_files import (
+    FAILURES,
+    alias,
+    connect,
+    copy_database,
+    has_journal,
+    is_locked,
+    look,
+    open_read_only,
+    reason,
+    tolerant_text,
+)
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_SECONDS = 60.0  # how long one process waits for another's transaction; ours last milliseconds
@@ -110,7 +121,7 @@ def _migrated_copy(source: sqlite3.Connection) -> Engine:
     try:
         copy = Path(folder, "copy.sqlite")
         with closing(sqlite3.connect(copy)) as sink:
-            source.backup(sink)
+            copy_database(source, sink)
         engine = open_engine(copy)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -187,6 +198,7 @@ def _inspect(path: Path) -> str | None:
     """The schema revision of an existing file, read without write access; None for a database without tables."""
     if look(str(path)).nbytes < _PAGE_NBYTES:
         raise StoreError(f"store {path}: not an SQLite database; left untouched")
+    has_journal(os.path.realpath(path))  # raises for one that is no file, which SQLite could wait for without end
     try:
         try:
             found, objects = _read_revision(path, "ro")

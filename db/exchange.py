@@ -13,6 +13,7 @@ Version 1, whose workloads have texts for numbers, is imported too.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
     Raises ExchangeError like `import_payload`, and StoreError or FileError where the file cannot be written.
     """
     payload.parse(value)  # before anything is written
-    if Path(f"{path}-wal").exists():  # its journal would be taken for the new file's
+    if Path(f"{os.path.realpath(path)}-wal").exists():  # its journal would be taken for the new file's
         raise StoreError(f"{path}: a store in use; choose another name")
     if Path(path).is_dir():
         raise StoreError(f"{path}: Is a directory")

@@ -48,6 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield place
         return
     draft = place.with_name(f".{place.name}.{os.getpid()}")
+    _remove(draft)  # of a process that was killed and had our id, as in containers
     try:
         with file_errors(path):
             yield draft
@@ -55,6 +56,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 os.fsync(written.fileno())
             draft.replace(place)
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with suppress(OSError):
-                Path(f"{draft}{suffix}").unlink()
+        _remove(draft)
+
+
+def _remove(draft: Path) -> None:
+    """With the journals of a store."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            Path(f"{draft}{suffix}").unlink()

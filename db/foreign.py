@@ -6,6 +6,7 @@ file is ever evaluated.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 import time
@@ -17,11 +18,12 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from db.engine import upgrade
+from db.engine import READ_SECONDS, upgrade
 from db.errors import StoreError, shown
 from db.exchange import export_payload
 from db.files import regular_size
 from db.queries import REVISIONS, TABLES
+from db.sqlite_files import copy_database, reason
 from db.store import Store
 
 MAX_NBYTES = 1 << 30
@@ -39,17 +41,21 @@ _READS = {
 def read_store(path: str | Path) -> dict[str, Any]:
     """The payload of what the store at `path` serves, or would serve if its imports were right; it is only read.
 
-    Raises StoreError or FileError for a file that is no store, damaged, newer, or larger than MAX_NBYTES.
+    Raises StoreError or FileError for a file that is no store, damaged, newer, or larger than MAX_NBYTES; of its
+    journals as well.
     """
     path = Path(path).expanduser()
     regular_size(path, MAX_NBYTES)
+    for journal in (f"{os.path.realpath(path)}-wal", f"{os.path.realpath(path)}-journal"):  # SQLite reads these too
+        if os.path.exists(journal):
+            regular_size(journal, MAX_NBYTES)
     with _reported(path), tempfile.TemporaryDirectory() as folder:
         snapshot, draft = Path(folder, "snapshot.sqlite"), Path(folder, "copy.sqlite")
         with (
-            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=READ_SECONDS)) as source,
             closing(sqlite3.connect(snapshot)) as sink,
         ):
-            source.backup(sink)  # with what lies in a journal beside it
+            copy_database(source, sink)
         with closing(_guarded(snapshot)) as theirs:
             revision = _revision(theirs)
         _make(draft, revision)
@@ -72,9 +78,11 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as e:
-        raise StoreError(f"store {path}: {e}") from e
+        raise StoreError(f"store {path}: {reason(e)}") from e
     except StoreError as e:
         raise StoreError(f"store {path}: {e}") from e
+    except OSError as e:
+        raise StoreError(f"store {path}: it cannot be copied to a temporary folder: {e.strerror or e}") from e
     except (ValueError, TypeError, LookupError, RecursionError) as e:  # a migration met JSON of no version of ours
         raise StoreError(f"store {path}: a row cannot be read: {e}") from e
 

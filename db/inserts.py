@@ -1,4 +1,4 @@
-"""The statements that add rows, for use inside a write transaction (`engine.writing`). There are no others."""
+"""The statements that add measurements, for use inside a write transaction (`engine.writing`). There are no others."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from db.store import Store
 
 # longer than any step of a search, after each of which its lease may be renewed
 LEASE_SECONDS = 900.0
+_LONGEST = timedelta(seconds=2 * LEASE_SECONDS)  # clocks of machines that share a store may differ
 
 _KERNEL = "workload = :workload AND target = :target AND kernel_digest = :kernel_digest"
 _FIND = text(f"SELECT owner, expires_at FROM leases WHERE {_KERNEL}")
@@ -45,7 +46,9 @@ class Leases:
         asked = queries.asked(workload, target, kernel_digest)
         with reported(self.store.where), writing(self.store.engine) as connection:
             found = connection.execute(_FIND, asked).first()
-            if found and found.owner != self.owner and found.expires_at > _date(now) and not self.dead(found.owner):
+            # A date further ahead than any lease lasts is a clock that was wrong, or damage: nobody waits for that.
+            lasts = found and _date(now) < found.expires_at <= _date(now + _LONGEST)
+            if found and lasts and found.owner != self.owner and not self.dead(found.owner):
                 return str(found.owner)
             until = _date(now + timedelta(seconds=self.lease_seconds))
             seen = found.owner if found else self.owner

@@ -105,7 +105,8 @@ _OF_KERNEL = "workload = :workload AND target = :target AND kernel_digest = :ker
 ATTEMPT = """INSERT INTO attempts (workload, target, kernel_digest, schedule, count)
     VALUES (:workload, :target, :kernel_digest, :schedule, 1)
     ON CONFLICT (workload, target, kernel_digest, schedule) DO UPDATE SET count = attempts.count + 1"""
-ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL}"
+ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL} AND count > 0"
+FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedule = :schedule AND count > 0"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width

@@ -1,7 +1,7 @@
 """The store's tables. Migrations build them; a test holds the two equal. What may be served is in `queries`.
 
 Measurements are facts: no code updates or deletes one. `workloads`, `targets` and `schedules` hold each value once, by
-the digest of its canonical JSON. `leases` and `attempts` are the state of sweeps that run; `db.leases` alone uses them.
+the digest of its canonical JSON. `leases` and `attempts` are the state of sweeps that run.
 """
 
 from __future__ import annotations

@@ -87,12 +87,13 @@ def look(name: str) -> Look:
 def has_journal(path: str) -> bool:
     """Whether some of the truth is in a journal beside a file. Raises OSError, and StoreError for a journal that is no
     file."""
-    for journal in (f"{path}-wal", f"{path}-journal"):
+    found = False
+    for journal in (f"{path}-wal", f"{path}-journal"):  # both are looked at: SQLite opens both
         with suppress(FileNotFoundError):  # a writer may have ended since
             # access takes a third of what exists() does
             if os.access(journal, os.F_OK) and look(journal).nbytes:
-                return True
-    return False
+                found = True
+    return found
 
 
 def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS, steps: int = STEPS) -> Opened:
@@ -145,6 +146,17 @@ def connect(path: str, options: str, seconds: float, spent: Callable[[], bool]) 
     connection.set_progress_handler(spent, _EVERY)
     connection.set_authorizer(_authorized)
     return connection
+
+
+def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
+    """Copies a database, with what is in its journal. One that is locked is given up after the connection's own busy
+    timeout; Python's `backup` alone asks again without end. Raises sqlite3.Error."""
+
+    def told(status: int, *_: int) -> None:
+        if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            source.execute("SELECT 1 FROM sqlite_master").close()  # says so, unless the lock is gone by now
+
+    source.backup(sink, progress=told)
 
 
 def is_locked(e: Exception) -> bool:

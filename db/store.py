@@ -102,6 +102,11 @@ class Store:
         with reported(self.where), writing(self.engine, durable=True) as connection:
             connection.execute(text(queries.ATTEMPT), _attempted(workload, target, kernel_digest, schedule))
 
+    def forgive(self, workload: Workload, target: Target, kernel_digest: str, schedule: Schedule) -> None:
+        """Takes one mark of `attempt` back: the run ended for a reason that is not the schedule's."""
+        with reported(self.where), writing(self.engine) as connection:
+            connection.execute(text(queries.FORGIVE), _attempted(workload, target, kernel_digest, schedule))
+
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Within, writing costs a quarter: SQLite folds its journal in whenever a last connection closes."""

@@ -35,18 +35,18 @@ def make(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
+def opened(path: Path, remedy: str = REMEDY) -> Iterator[int]:
     """A descriptor of a folder that belongs to the user alone. Raises UnusableError for another, and OSError."""
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise UnusableError(f"it or what it is in is no folder: remove that, or {REMEDY}") from None
+        raise UnusableError(f"it or what it is in is no folder: remove that, or {remedy}") from None
     try:
         found = os.fstat(folder)
         if found.st_uid != os.geteuid():
-            raise UnusableError(f"it belongs to user {found.st_uid}, not to {os.geteuid()}: remove it, or {REMEDY}")
+            raise UnusableError(f"it belongs to user {found.st_uid}, not to {os.geteuid()}: remove it, or {remedy}")
         if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
-            raise UnusableError(f"its mode {mode:o} lets others in: chmod 700 it, or {REMEDY}")
+            raise UnusableError(f"its mode {mode:o} lets others in: chmod 700 it, or {remedy}")
         yield folder
     finally:
         os.close(folder)

@@ -50,6 +50,7 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
     if output == "-":
         say(payload)
         return status_of(store)
+    transfer.refuse_itself(store, output)
     transfer.write(payload, output)
     count = len(payload["finals"])
     if as_json:

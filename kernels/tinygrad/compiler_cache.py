@@ -22,10 +22,14 @@ from tinygrad.codegen.opt import search
 from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
+from kernels.tinygrad.facts import processor
 
 BUSY_SECONDS = 5
-# what a damaged pickle raises
-_DAMAGED = (pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError)
+# what a damaged pickle raises; the last two where flipped bits made a size too large
+_DAMAGED = (
+    *(pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError),
+    *(MemoryError, OverflowError),
+)
 _init_worker = worker._init_worker
 _gave_up = False
 
@@ -50,6 +54,17 @@ def tinygrad_version() -> str:
     return version("tinygrad")
 
 
+def made_for(compiler: str) -> str:
+    """`compiler`, and this machine's processor where it compiles for that: the cache folder may be shared by
+    machines whose processors differ."""
+    return f"{compiler} {_processor()}" if "native" in compiler else compiler
+
+
+@functools.cache
+def _processor() -> str:
+    return processor()
+
+
 def _compiled(compiler: str, source: str) -> bytes | None:
     return OBJECTS.read(_key(compiler, source)) if helpers.CACHELEVEL >= 1 else None
 
@@ -61,7 +76,7 @@ def _keep_compiled(compiler: str, source: str, code: bytes) -> bytes:
 
 
 def _key(compiler: str, source: str) -> str:
-    return f"{tinygrad_version()} {compiler} {source}"
+    return f"{tinygrad_version()} {made_for(compiler)} {source}"
 
 
 def _found(table: str, key: Any) -> Any:
@@ -86,7 +101,7 @@ def _usable() -> bool:
         return False
     if helpers._db_connection is None:
         folder = os.path.dirname(helpers.CACHEDB)
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)  # with a umask of 002 the next lines would refuse our own folder
         for path in (folder, *(f"{helpers.CACHEDB}{suffix}" for suffix in ("", "-wal", "-shm"))):
             if os.path.exists(path) and (problem := _shared(path)):
                 _give_up(f"{path} {problem}")

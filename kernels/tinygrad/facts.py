@@ -65,6 +65,13 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What compilers call native: the processor's name and, where the system lists them, its instruction sets."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
+    return f"{_cpu_name(cpuinfo)} {found[1] if found else ''}"
+
+
 def cpu_cache_nbytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
     """The largest cache that sysfs lists for the first CPU ("32768K" is 32 MiB); 32 MiB if it lists none."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30}

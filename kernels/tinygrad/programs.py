@@ -22,7 +22,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from db.records import Target
 from kernels.cache import PROGRAMS
-from kernels.tinygrad.compiler_cache import tinygrad_version
+from kernels.tinygrad.compiler_cache import made_for, tinygrad_version
 
 _LAYOUT = 2  # of the files
 _DIMENSIONS, _MOST_THREADS = 3, 1024  # of a workgroup, on any device
@@ -53,7 +53,7 @@ def _enabled() -> bool:
 
 
 def _key(key: tuple[object, ...], target: Target) -> str:
-    return f"{_LAYOUT} {tinygrad_version()} {sorted(asdict(target).items())} {key!r}"
+    return f"{_LAYOUT} {tinygrad_version()} {sorted(asdict(target).items())} {made_for(repr(key))}"
 
 
 def _fits(program: UOp, kernel: UOp) -> bool:

@@ -105,6 +105,26 @@ def test_an_export_is_imported_once(filled: Path, tmp_path: Path, name: str) -> 
     assert "2 imported and not checked yet" in ok("list", "--all-targets", "--db", other)
 
 
+@pytest.mark.parametrize("name", ["store.sqlite", "link.sqlite"])
+def test_an_export_does_not_replace_the_store_itself(filled: Path, tmp_path: Path, name: str) -> None:
+    """The store has more than is served: all that was tried, and what was found wrong."""
+    (tmp_path / "link.sqlite").symlink_to(filled)
+    before = Store.read(filled).stats().rows
+    done = run("export", "-o", str(tmp_path / name))
+    assert done.exit_code == 2
+    assert "the store that is exported" in done.stderr
+    assert Store.read(filled).stats().rows == before
+
+
+def test_a_store_in_use_is_not_replaced_through_a_link(filled: Path, tmp_path: Path) -> None:
+    other = Store.open(tmp_path / "other.sqlite")
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "other.sqlite")
+    with other.kept_open():
+        done = run("export", "-o", str(tmp_path / "link.sqlite"))
+    assert done.exit_code == 2
+    assert "a store in use" in done.stderr
+
+
 def test_an_export_goes_through_a_pipe(filled: Path, tmp_path: Path) -> None:
     text = ok("export", "--target", "H100")
     assert [f["workload"]["format"] for f in json.loads(text)["finals"]] == ["Q8_0"]

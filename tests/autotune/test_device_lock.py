@@ -1,6 +1,8 @@
 """One process at a time measures on a device. A lock belongs to an open file: here threads stand for processes."""
 
 import contextlib
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autotune.device_lock import alone, lock_name
+from db.errors import FileError
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,30 @@ def test_other_devices_are_free():
 )
 def test_a_device_is_what_runs_kernels_however_it_is_spelled(a, b, same):
     assert (lock_name(*a) == lock_name(*b)) is same
+
+
+def test_the_name_of_many_devices_fits_a_file_and_tells_them_apart():
+    uuids = [f"GPU-{i:08d}-1111-2222-3333-444444444444" for i in range(9)]
+    names = {lock_name("CUDA", {"CUDA_VISIBLE_DEVICES": ",".join(u)}) for u in (uuids[:8], uuids[1:], uuids)}
+    assert len(names) == 3
+    assert max(map(len, names)) < 200
+
+
+def test_a_folder_that_others_can_write_is_refused(tmp_path):
+    folder = tmp_path / f"tinygrad-autotune-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(FileError, match=r"mode 777 lets others in: chmod 700 it, or set XDG_RUNTIME_DIR"), alone("CPU"):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(FileError, match=rf"{tmp_path}.*No locks available"), alone("CPU"):
+        pass
 
 
 def test_those_that_wait_get_their_turn(monkeypatch):

@@ -14,6 +14,7 @@ from autotune.trial.runner import RunnerError
 from autotune.trial.validate import Verdict
 from autotune.tune import Tuner
 from db.records import Outcome, Stage
+from kernels.ops.registry import kernel_digest
 
 
 @pytest.fixture
@@ -146,6 +147,29 @@ def test_a_search_that_is_killed_again_and_again_ends(bench):
     assert len(set(tried)) == len(tried)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_who_stops_sweeps_does_not_blame_the_candidate(bench, how):
+    """Two sweeps are killed during a schedule before it is called a crash; those that are stopped do not count."""
+    for life in range(2 * FATAL_ATTEMPTS):
+        b = bench(world(), replace(QUICK, id=f"life{life}"))
+        CutOff(b.runner, "validate", 1, how())
+        with pytest.raises(how):
+            b.tune()
+        subject = W, b.tuner.target, kernel_digest(W)
+        assert b.store.attempts(*subject) == {}
+    killed = bench(world(), replace(QUICK, id="killed"))
+    CutOff(killed.runner, "validate", 1, Killed())
+    with pytest.raises(Killed):
+        killed.tune()
+    assert list(b.store.attempts(*subject).values()) == [1]
+    assert bench(world(), replace(QUICK, id="again")).tune().status == "tuned"
+    assert not [m for m in b.rows() if m.outcome is Outcome.CRASH]
+
+
 def test_a_candidate_that_takes_the_process_down_is_skipped_in_the_end(bench):
     fates = world(killer := First(Fate()))
     lives = 0
@@ -155,13 +179,13 @@ def test_a_candidate_that_takes_the_process_down_is_skipped_in_the_end(bench):
 
         def validate(program, *args, real=real, **options):
             if program.schedule == killer.schedule:
-                raise SystemExit  # stands for SIGKILL: nothing that could be caught comes after
+                raise Killed
             return real(program, *args, **options)
 
         b.runner.validate = validate
         try:
             result = b.tune()
-        except SystemExit:
+        except Killed:
             lives += 1
         else:
             break

@@ -259,3 +259,11 @@ def test_a_durable_transaction_is_on_the_disk_when_it_is_done(tmp_path: Path) ->
     for durable, level in ((True, 2), (False, 1)):
         with writing(engine, durable=durable) as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
+
+
+def test_a_journal_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """SQLite would wait for a pipe without end."""
+    opened(path := tmp_path / "store.sqlite")
+    os.mkfifo(f"{path}-journal")
+    with pytest.raises(StoreError, match="not a regular file"):
+        open_engine(path)

@@ -113,6 +113,35 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, suffix: str, monkeypatch
         read(str(sparse), no_stdin)
 
 
+def test_a_temporary_folder_that_cannot_be_made_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(StoreError, match="temporary folder: No space left on device"):
+        read(str(path), no_stdin)
+
+
+def test_a_store_that_another_program_has_for_itself_is_not_waited_for_without_end(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="database is locked: another program"):
+            read(str(path), no_stdin)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_journal_that_may_never_end_is_not_read(path: Path, suffix: str) -> None:
+    """SQLite opens what lies beside a store, and waits for a pipe without end."""
+    os.mkfifo(journal := f"{path}{suffix}")
+    with pytest.raises(FileError, match="no regular file"):
+        read(str(path), no_stdin)
+    os.remove(journal)
+    with open(journal, "wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(FileError, match=r"2147483648 bytes are more than the \d+ that are read"):
+        read(str(path), no_stdin)
+
+
 def test_a_file_that_grows_is_read_no_further_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = tmp_path / "growing.json"
     growing.write_bytes(b" " * 40)
@@ -146,6 +175,17 @@ def test_an_export_that_fails_leaves_the_old_file_whole(
     write(payload, str(link))  # type: ignore[arg-type]
     assert link.is_symlink()
     assert out.stat().st_size > 3
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_export_holds_nothing_of_one_that_was_killed(path: Path, tmp_path: Path) -> None:
+    """Process ids are used again, and in containers soon."""
+    payload = read(str(path), no_stdin)
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out" / "opts.sqlite"
+    opened(out.with_name(f".{out.name}.{os.getpid()}"), fact(kernel_digest="killed"))
+    write(payload, str(out))  # type: ignore[arg-type]
+    assert read(str(out), no_stdin) == payload
     assert list(out.parent.iterdir()) == [out]
 
 

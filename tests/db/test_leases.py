@@ -51,6 +51,13 @@ def test_a_lease_ends_by_itself_unless_it_is_renewed(store: Store) -> None:
     assert other.take(*KEY) == "lapsed"
 
 
+def test_nobody_waits_for_a_lease_that_is_longer_than_any(store: Store) -> None:
+    """Its owner's clock was ahead by a year, or the date is damaged."""
+    ahead, other = Leases(store, "ahead", lease_seconds=365 * 86400.0), Leases(store, "other")
+    assert ahead.take(*KEY) is None
+    assert other.take(*KEY) is None
+
+
 def test_of_many_that_ask_at_once_one_gets_it(store: Store) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda i: Leases(store, f"owner {i}").take(*KEY), range(8)))

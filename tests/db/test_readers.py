@@ -258,6 +258,11 @@ def journal_that_is_a_fifo(path: Path) -> None:
     os.mkfifo(f"{path}-journal")
 
 
+def both_journals(path: Path) -> None:
+    Path(f"{path}-wal").write_bytes(b"some")
+    journal_that_is_a_fifo(path)
+
+
 def foreign(path: Path) -> None:
     path.unlink()
     change(path, "CREATE TABLE bookmarks (url TEXT)")
@@ -317,9 +322,9 @@ def endless_revision(path: Path) -> None:
     )
 
 
-DAMAGES = [Path.unlink, newer, older, garbage, truncated, folder, fifo, device, loop, journal_that_is_a_fifo, foreign,
-           foreign_json, other_json, undecodable, deep, blob, huge, text_for_seconds, text_for_tolerance,
-           another_workload, endless_view, endless_revision]  # fmt: skip
+DAMAGES = [Path.unlink, newer, older, garbage, truncated, folder, fifo, device, loop, journal_that_is_a_fifo,
+           both_journals, foreign, foreign_json, other_json, undecodable, deep, blob, huge, text_for_seconds,
+           text_for_tolerance, another_workload, endless_view, endless_revision]  # fmt: skip
 
 
 @pytest.mark.parametrize("aged", [False, True])

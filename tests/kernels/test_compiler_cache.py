@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.kernel_runs import device
 
-from kernels.tinygrad import hostcc
+from kernels.cache import Folder
+from kernels.tinygrad import compiler_cache, facts, hostcc
 
 OPS = """
 import json, os, resource, sys, warnings
@@ -63,6 +64,21 @@ def test_what_was_compiled_is_taken_if_it_is_whole(tmp_path):
     [told] = answered(tmp_path)
     assert "is damaged, and is made again" in told
     assert answered(tmp_path, "warm") == []
+
+
+CPUINFO = "model name\t: A CPU\nflags\t\t: fpu {}\n"
+
+
+@pytest.mark.parametrize("compiler", ["compile_clang_obj_x86_64_native", "compile_nvrtc_sm_90"])
+def test_what_is_compiled_for_this_processor_is_not_read_on_another(tmp_path, monkeypatch, compiler):
+    """Machines may share a cache folder; what was compiled for AVX-512 kills a process on a processor without."""
+    monkeypatch.setattr(compiler_cache, "OBJECTS", Folder(str(tmp_path / "objects")))
+    for flags, found in (("avx2", None), ("avx2 avx512f", None if "native" in compiler else b"code")):
+        (cpuinfo := tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
+        monkeypatch.setattr(compiler_cache, "_processor", lambda file=cpuinfo: facts.processor(file))
+        assert compiler_cache._compiled(compiler, "source") == found
+        compiler_cache._keep_compiled(compiler, "source", b"code")
+        assert compiler_cache._compiled(compiler, "source") == b"code"
 
 
 def test_without_caches_nothing_is_written(tmp_path):
@@ -125,6 +141,16 @@ def test_what_beam_found_is_kept(tmp_path):
     assert searched(tmp_path) == [["an opt"], ["an opt"], []]
 
 
+def test_a_group_that_may_write_what_its_members_make_is_of_no_matter(tmp_path):
+    """Red Hat's systems give users a umask of 002."""
+    before = os.umask(0o002)
+    try:
+        assert searched(tmp_path) == [None, ["an opt"], []]
+        assert searched(tmp_path) == [["an opt"], ["an opt"], []]
+    finally:
+        os.umask(before)
+
+
 def foreign(path: Path) -> None:
     """A database whose pickle leaves a file when it is read."""
     with sqlite3.connect(path) as db:
@@ -173,10 +199,17 @@ def test_a_database_that_cannot_be_used_is_one_warning(tmp_path, what, why):
         held.close()
 
 
-def test_a_damaged_result_of_beam_is_one_warning(tmp_path):
+DAMAGED = {
+    "no pickle": b"\x80\x05no pickle",
+    "a frame beyond all sizes": b"\x80\x04\x95" + b"\xff" * 8 + b".",
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_result_of_beam_is_one_warning(tmp_path, damaged):
     searched(tmp_path)
     with sqlite3.connect(tmp_path / "tinygrad" / "cache.db") as db:
-        db.execute("UPDATE beam_search_22 SET val = ?", (b"\x80\x05no pickle",))
+        db.execute("UPDATE beam_search_22 SET val = ?", (damaged,))
     db.close()
     first, _, [told] = searched(tmp_path)
     assert first is None
