@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from autotune.accept import SEEDS
 from autotune.claims import unfit
+from autotune.device_lock import alone
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
@@ -169,7 +170,8 @@ class _Verifier:
             self._record(self._run(0, 0.0), [trial.measurement(Stage.VERIFY)])
             status, seconds, reason = "right" if trial.ok else "wrong", None, trial.reason
             if trial.ok and task.origin == "stale" and task.winner is not None:
-                seconds, reason = self._replay(pipeline, task.winner, trial)
+                with alone(self._session.choice.device):
+                    seconds, reason = self._replay(pipeline, task.winner, trial)
                 status = "unchecked" if seconds is None else "replayed"
             yield Checked(w, task.schedule, task.origin, status, trial.outcome, trial.error, seconds, reason)
 
