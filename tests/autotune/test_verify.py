@@ -1,6 +1,7 @@
 """Verification on a real CPU device: what is right stays, what is wrong is withdrawn, what is stale is replayed."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,10 +90,15 @@ def test_what_computes_wrongly_is_withdrawn(fresh: Session, monkeypatch: pytest.
     assert check(fresh) == []  # it is not served any more, so there is nothing to check
 
 
-def test_what_is_stale_is_replayed_with_the_effort_it_was_found_with(fresh: Session) -> None:
+def test_what_is_stale_is_replayed_with_the_effort_it_was_found_with(
+    fresh: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[str] = []  # devices that no sweep may time on meanwhile
+    monkeypatch.setattr("autotune.verify.alone", lambda device: nullcontext(held.append(device)))
     final(fresh, kernel="0ld")
     assert serves(fresh) is None
     (checked,) = check(fresh)
+    assert held == [fresh.choice.device]
     assert (checked.origin, checked.status) == ("stale", "replayed")
     assert checked.seconds is not None
     accepted = serves(fresh)
