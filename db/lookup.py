@@ -14,10 +14,13 @@ from typing import Any
 from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
-from db.records import Served, Target, Workload
+from db.records import Outcome, Served, Target, Workload
 
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
+
+
+_FAULTS = frozenset(outcome.value for outcome in Outcome)
 
 
 class Lookup:
@@ -79,7 +82,8 @@ class Lookup:
     def found_wrong(self, workload: Workload, target: Target, kernel_digest: str) -> frozenset[str]:
         """Digests of the schedules that failed for this workload on this very target when they were last tried."""
         asked = queries.asked(workload, target, kernel_digest)
-        return frozenset(row[0] for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
+        found = (row for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
+        return frozenset(digest for digest, outcome, _ in found if outcome in _FAULTS)  # a damaged row says nothing
 
     def _answers(
         self, sql: str, asked: dict[str, Any], decode: Callable[[tuple[Any, ...], str], Served]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import io
 import math
+import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +58,7 @@ class Program(click.Group):
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is not
                 signal.signal(number, _end)
+        sys.unraisablehook = _raise_again
         try:
             status: Any = run()
         except click.ClickException as e:
@@ -86,6 +89,17 @@ class Program(click.Group):
 
 def _end(number: int, _frame: object) -> None:
     sys.exit(128 + number)
+
+
+def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+    """Sends a signal again whose exception was lost, because it came while Python ran a destructor or a callback."""
+    number: int = signal.SIGINT
+    if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
+        number = lost.exc_value.code - 128
+    elif not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # not in here, where it would be lost again
 
 
 def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from db.codec import schedule_digest
 from db.lookup import Lookup
 from db.records import Schedule, Served, Target, Workload
-from kernels.ops.registry import KernelError, kernel_digest
+from kernels.ops.registry import kernel_digest
 from kernels.serve import defaults
 
 STEPS = ("user", "packaged", "same_arch", "nearest", "default", "untuned")
@@ -37,29 +37,29 @@ class Resolution:
 
 def look_up(w: Workload, target: Target, lookup: Lookup, mode: str, applies: Applies) -> Resolution:
     """The first step that has an answer, in a mode of AUTOTUNE_LOOKUP. What was tuned for this very workload and
-    target is not checked with `applies` here.
+    target is not checked with `applies` here. If every schedule was found wrong on the target, this is the untuned one,
+    which `Server.serve` then refuses.
 
-    Raises KernelError or FormatError for a workload that these kernels do not have, and KernelError where every
-    schedule that there is was found wrong on the target.
+    Raises KernelError or FormatError for a workload that these kernels do not have.
     """
     if found := _stored(w, target, lookup, mode, applies):
         return found
     for found in fallbacks(w, target, lookup, mode):
         if found.step == "untuned" or applies(w, found.schedule):
             return found
-    raise KernelError(f"no schedule of {w} computes rightly on {target}; `autotune sweep` searches for one")
+    return Resolution(defaults.untuned(w), "untuned")
 
 
 def fallbacks(w: Workload, target: Target, lookup: Lookup, mode: str) -> Iterator[Resolution]:
     """What may serve a workload without a stored schedule, best first: nothing that was found wrong on the target."""
-    wrong = _found_wrong(w, target, lookup, mode)
+    wrong = found_wrong(w, target, lookup, mode)
     untuned = (defaults.untuned(w), *defaults.heuristic(w, target.backend))
     for step, schedules in (("default", defaults.defaults(w, target.backend)), ("untuned", untuned)):
         yield from (Resolution(s, step) for s in schedules if schedule_digest(s) not in wrong)
 
 
-def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Collection[str]:
-    """Digests of schedules."""
+def found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Collection[str]:
+    """Digests of the schedules that failed for a workload on a target when they were last tried there."""
     return () if mode == "off" else lookup.found_wrong(w, target, kernel_digest(w))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp
 
+from db.codec import schedule_digest
 from db.guard import Guard
 from db.lookup import Lookup
 from db.records import Schedule, Target, Workload
@@ -24,7 +25,7 @@ from kernels.ops.tolerance import tolerance
 from kernels.serve import sink
 from kernels.serve.memo import Memo
 from kernels.serve.modes import lookup_mode
-from kernels.serve.resolution import Resolution, fallbacks, look_up
+from kernels.serve.resolution import Resolution, fallbacks, found_wrong, look_up
 from kernels.tinygrad import compile as compiler
 from kernels.tinygrad import programs
 from kernels.tinygrad.garbage import rare_collections
@@ -161,6 +162,8 @@ class Server:
         here = self.device(device)
         problem: ValueError | None = None
         for found in self._candidates(w, here.target):
+            if found.step == "untuned" and self._is_wrong(w, here.target, found.schedule):
+                continue
             try:
                 kernel = Kernel(found.schedule, found.step, sink.build(w, found.schedule, here.renderer))
             except (ScheduleError, registry.KernelError) as e:
@@ -169,7 +172,12 @@ class Server:
             if problem is not None:
                 warnings.warn(f"the tuned schedule of {w} no longer applies and is not used: {problem}", stacklevel=2)
             return kernel
-        raise registry.KernelError(f"no schedule of {w} can be built for {here.name}: {problem}")
+        remedy = "`autotune sweep` searches for another"
+        why = f"or cannot be built ({problem})" if problem else "all of them"
+        raise registry.KernelError(f"the schedules of {w} were found wrong on {here.name}, {why}; {remedy}")
+
+    def _is_wrong(self, w: Workload, target: Target, schedule: Schedule) -> bool:
+        return schedule_digest(schedule) in found_wrong(w, target, self._lookup, self._mode)
 
     def _candidates(self, w: Workload, target: Target) -> Iterator[Resolution]:
         yield self.resolve(w, target)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.cli import ok, run
 from support.cpu_session import use_cpu
+from support.interrupts import sigint
 from support.store_rows import KERNEL, fact, opened
 
 from autotune.demo import write_demo_model
@@ -210,3 +212,29 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("list")
     assert done.exit_code == 130
     assert "Traceback" not in done.output
+
+
+LOSING = """
+import os, signal, sys, time
+from autotune.cli import main
+
+class Lost:
+    def __del__(self):  # what a handler raises in here goes no further
+        os.kill(os.getpid(), int(sys.argv.pop()))
+        time.sleep(0.01)
+
+@main.command("lose")
+def lose():
+    Lost()
+    time.sleep(60)
+
+main(["lose"])
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_arrives_in_a_destructor_ends_a_command(number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-c", LOSING, str(int(number))]
+    with sigint():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,6 +17,7 @@ from support.store_rows import fact, opened
 import kernels
 from db.lookup import Lookup
 from db.records import Opt, Outcome, Schedule, Stage, Target, Workload
+from kernels.devices import describe_target, named
 from kernels.formats import FormatError
 from kernels.ops.registry import KernelError, kernel_digest
 from kernels.serve import defaults, resolution, sink
@@ -95,15 +95,25 @@ def test_what_was_found_wrong_here_is_served_by_no_step(resolver, here, sister):
     others = {"schedule": C, "target": sister}, {"schedule": D, "workload": NEAR}
     wrong = {"outcome": Outcome.WRONG_RESULT, "stage": Stage.VERIFY, "samples": (), "error": 1.0, "reason": "wrong"}
     steps, faults = [], []
-    with suppress(KernelError):
-        while len(faults) < 30:
-            found = resolver((*others, *faults), ({"schedule": B},))(W, here)
-            assert found.schedule not in [fault["schedule"] for fault in faults]
-            steps.append(found.step)
-            faults.append({"schedule": found.schedule, **wrong})
+    while (found := resolver((*others, *faults), ({"schedule": B},))(W, here)).schedule not in faulty(faults):
+        steps.append(found.step)
+        faults.append({"schedule": found.schedule, **wrong})
     assert list(dict.fromkeys(steps)) == ["packaged", "same_arch", "nearest", "default", "untuned"]
-    with pytest.raises(KernelError, match=r"no schedule of .* computes rightly on"):
-        resolver((*others, *faults), ({"schedule": B},))(W, here)
+
+
+def test_a_workload_whose_schedules_were_all_found_wrong_is_refused(resolver):
+    there = describe_target(named(device().name))
+    wrong = {"target": there, "outcome": Outcome.CRASH, "stage": Stage.PROBE, "samples": (), "error": None}
+    faults = []
+    while (found := resolver(faults)(W, there)).schedule not in faulty(faults):
+        faults.append({"schedule": found.schedule, "reason": "SIGSEGV", **wrong})
+    server = resolver(faults).__self__
+    with pytest.raises(KernelError, match=r"the schedules of .* were found wrong on"):
+        server.serve(W, device().name)
+
+
+def faulty(faults):
+    return [fault["schedule"] for fault in faults]
 
 
 @pytest.mark.parametrize(
