@@ -73,10 +73,11 @@ def _fits(program: UOp, kernel: UOp) -> bool:
 
 
 def _arguments(uops: Iterable[UOp]) -> Iterator[tuple[object, object]]:
-    """Of each buffer (slot, bytes), of each Variable (name, limits), but for the number of a CPU's thread."""
+    """Of each buffer (slot, elements), of each Variable (name, limits), but for the number of a CPU's thread. The dtype
+    of a buffer says nothing: tinygrad's x86 renderer makes all of them addresses."""
     for p in uops:
         if p.op is Ops.PARAM and p.addrspace is not AddrSpace.ALU:
-            yield p.arg.slot, math.prod(p.shape) * p.dtype.itemsize
+            yield p.arg.slot, math.prod(p.shape)
         elif p.op is Ops.PARAM and p.arg.name != "core_id":
             yield p.arg.name, p.arg.vmin_vmax
 
