@@ -10,6 +10,7 @@ import numpy as np
 import platformdirs
 import pytest
 from support.attention_workloads import flash, mla_store, rope_store
+from support.cpu_device import cpu
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit
 from tinygrad.codegen import to_program, to_program_cache
@@ -21,6 +22,7 @@ from db.lookup import Lookup
 from db.records import Served, Workload
 from kernels.api import small
 from kernels.cache import CacheWarning, Folder
+from kernels.devices import choose_device
 from kernels.formats import reference
 from kernels.serve import defaults
 from kernels.serve.server import Server, serving, shared, use
@@ -130,7 +132,9 @@ def test_a_process_keeps_what_it_compiled_when_it_ends(tmp_path):
         from kernels.api import small
         small.argmax(Tensor(np.arange(48, dtype=np.float32)[None])).realize()
         """
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": device().name, "PYTHONPATH": os.pathsep.join(sys.path)}
+    chosen = choose_device() if os.environ.get("DEV") else cpu()
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": chosen.device, "PYTHONPATH": os.pathsep.join(sys.path)}
+    env |= {"CC": chosen.cc} if chosen.cc else {}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, check=True)
     assert len(list(tmp_path.glob("*/kernels/*"))) == 1
 
