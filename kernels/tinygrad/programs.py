@@ -64,7 +64,8 @@ def _fits(program: UOp, kernel: UOp) -> bool:
     return (
         info.name == kernel.arg.name
         and found <= asked
-        and {*info.globals, *info.outs, *info.ins} <= {argument for argument, _ in asked}
+        and {*info.outs} <= {argument for argument, _ in found}
+        and {*info.globals, *info.ins} <= {argument for argument, _ in asked}
         and len(sizes) <= _DIMENSIONS
         and len(local) <= _DIMENSIONS
         and all(size > 0 for size in (*sizes, *local))

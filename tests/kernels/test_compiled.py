@@ -22,7 +22,6 @@ from db.lookup import Lookup
 from db.records import Served, Workload
 from kernels.api import small
 from kernels.cache import CacheWarning, Folder
-from kernels.devices import choose_device
 from kernels.formats import reference
 from kernels.serve import defaults
 from kernels.serve.server import Server, serving, shared, use
@@ -128,13 +127,14 @@ def test_what_a_launch_compiled_is_kept_for_the_next_process(programs):
 def test_a_process_keeps_what_it_compiled_when_it_ends(tmp_path):
     program = """
         import numpy as np
-        from tinygrad import Device, Tensor
+        from tinygrad import Tensor
+        from kernels import devices
         from kernels.api import small
+        devices.activate(devices.choose_device())
         small.argmax(Tensor(np.arange(48, dtype=np.float32)[None])).realize()
         """
-    chosen = choose_device() if os.environ.get("DEV") else cpu()
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": chosen.device, "PYTHONPATH": os.pathsep.join(sys.path)}
-    env |= {"CC": chosen.cc} if chosen.cc else {}
+    dev = os.environ.get("DEV") or cpu().device
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DEV": dev, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, check=True)
     assert len(list(tmp_path.glob("*/kernels/*"))) == 1
 
