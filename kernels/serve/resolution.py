@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -42,42 +43,40 @@ def look_up(w: Workload, target: Target, lookup: Lookup, mode: str, applies: App
 
     Raises KernelError or FormatError for a workload that these kernels do not have.
     """
-    if found := _stored(w, target, lookup, mode, applies):
-        return found
-    for found in fallbacks(w, target, lookup, mode):
-        if found.step == "untuned" or applies(w, found.schedule):
+    served = None if mode == "off" else lookup.exact(w, target, kernel_digest(w))
+    if served and served.origin == "user":  # the store itself leaves out what it knows to be wrong
+        return Resolution(served.schedule, served.origin, served)
+    wrong = _found_wrong(w, target, lookup, mode)
+    if served and schedule_digest(served.schedule) not in wrong:
+        return Resolution(served.schedule, served.origin, served)
+    near = _near(w, target, lookup) if mode == "on" else ()
+    for found in itertools.chain(near, _guesses(w, target)):  # lazily: nearest is asked only if need be
+        if schedule_digest(found.schedule) not in wrong and (found.step == "untuned" or applies(w, found.schedule)):
             return found
     return Resolution(defaults.untuned(w), "untuned")
 
 
 def fallbacks(w: Workload, target: Target, lookup: Lookup, mode: str) -> Iterator[Resolution]:
-    """What may serve a workload without a stored schedule, best first: nothing that was found wrong on the target."""
-    wrong = found_wrong(w, target, lookup, mode)
-    untuned = (defaults.untuned(w), *defaults.heuristic(w, target.backend))
-    for step, schedules in (("default", defaults.defaults(w, target.backend)), ("untuned", untuned)):
-        yield from (Resolution(s, step) for s in schedules if schedule_digest(s) not in wrong)
+    """What may serve a workload without a stored schedule, best first: nothing that was found wrong on the target. The
+    store is asked when the first is taken."""
+    wrong = _found_wrong(w, target, lookup, mode)
+    yield from (found for found in _guesses(w, target) if schedule_digest(found.schedule) not in wrong)
 
 
-def found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Collection[str]:
+def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Collection[str]:
     """Digests of the schedules that failed for a workload on a target when they were last tried there."""
     return () if mode == "off" else lookup.found_wrong(w, target, kernel_digest(w))
 
 
-def _stored(w: Workload, target: Target, lookup: Lookup, mode: str, applies: Applies) -> Resolution | None:
-    if mode == "off":
-        return None
-    digest = kernel_digest(w)
-    served = lookup.exact(w, target, digest)
-    if served and served.origin == "user":  # the store itself leaves out what it knows to be wrong
-        return Resolution(served.schedule, served.origin, served)
-    wrong = lookup.found_wrong(w, target, digest)
-    if served and schedule_digest(served.schedule) not in wrong:
-        return Resolution(served.schedule, served.origin, served)
-    if mode == "exact":
-        return None
+def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
     near = functools.partial(lookup.nearest, within=defaults.near_enough(target.backend))
     for step, ask in (("same_arch", lookup.same_arch), ("nearest", near)):
-        served = ask(w, target, digest)
-        if served and schedule_digest(served.schedule) not in wrong and applies(w, served.schedule):
-            return Resolution(served.schedule, step, served)
-    return None
+        if served := ask(w, target, kernel_digest(w)):
+            yield Resolution(served.schedule, step, served)
+
+
+def _guesses(w: Workload, target: Target) -> Iterator[Resolution]:
+    for schedule in defaults.defaults(w, target.backend):
+        yield Resolution(schedule, "default")
+    for schedule in (defaults.untuned(w), *defaults.heuristic(w, target.backend)):
+        yield Resolution(schedule, "untuned")

@@ -7,6 +7,7 @@ in another.
 from __future__ import annotations
 
 import atexit
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp
 
-from db.codec import schedule_digest
 from db.guard import Guard
 from db.lookup import Lookup
 from db.records import Schedule, Target, Workload
@@ -25,7 +25,7 @@ from kernels.ops.tolerance import tolerance
 from kernels.serve import sink
 from kernels.serve.memo import Memo
 from kernels.serve.modes import lookup_mode
-from kernels.serve.resolution import Resolution, fallbacks, found_wrong, look_up
+from kernels.serve.resolution import Resolution, fallbacks, look_up
 from kernels.tinygrad import compile as compiler
 from kernels.tinygrad import programs
 from kernels.tinygrad.garbage import rare_collections
@@ -162,8 +162,6 @@ class Server:
         here = self.device(device)
         problem: ValueError | None = None
         for found in self._candidates(w, here.target):
-            if found.step == "untuned" and self._is_wrong(w, here.target, found.schedule):
-                continue
             try:
                 kernel = Kernel(found.schedule, found.step, sink.build(w, found.schedule, here.renderer))
             except (ScheduleError, registry.KernelError) as e:
@@ -176,12 +174,13 @@ class Server:
         why = f"or cannot be built ({problem})" if problem else "all of them"
         raise registry.KernelError(f"the schedules of {w} were found wrong on {here.name}, {why}; {remedy}")
 
-    def _is_wrong(self, w: Workload, target: Target, schedule: Schedule) -> bool:
-        return schedule_digest(schedule) in found_wrong(w, target, self._lookup, self._mode)
-
     def _candidates(self, w: Workload, target: Target) -> Iterator[Resolution]:
-        yield self.resolve(w, target)
-        yield from fallbacks(w, target, self._lookup, self._mode)
+        """What `resolve` gives, then what may stand in for it. The untuned schedule is the last resort of `resolve`,
+        which may have been found wrong."""
+        found, others = self.resolve(w, target), fallbacks(w, target, self._lookup, self._mode)
+        if found.step == "untuned":
+            return (other for other in others if other.step == "untuned")
+        return itertools.chain([found], others)
 
 
 def _open(name: str) -> Device:
