@@ -14,7 +14,7 @@ from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
 from db.files import read_file, replacing
 from db.foreign import read_store
 from db.paths import sqlite_path
-from db.payload import MAX_TEXT, parse
+from db.payload import MAX_TEXT, Payload
 from db.records import Stage
 from db.store import Store, Winner
 
@@ -80,13 +80,14 @@ def read(path: str, stdin: Callable[[int], str]) -> object:
         raise ExchangeError(f"{path}: {e}") from e
 
 
-def claims_of(store: Store, payload: object) -> tuple[Winner, ...]:
+def claims_of(store: Store, payload: Payload) -> tuple[Winner, ...]:
     """Those of a payload's finals, which the store has, that are not served because nobody has checked them here."""
-    facts = {(f.run_id, f.created_at, f.measurement) for f in parse(payload).facts}
+    facts = {(f.run_id, f.created_at, f.measurement) for f in payload.facts}
     return tuple(c for c in store.claims() if (c.row.run.id, c.row.created_at, c.row.measurement) in facts)
 
 
-def found_wrong(store: Store, payload: object) -> int:
+def found_wrong(store: Store, payload: Payload) -> int:
     """How many of a payload's finals this machine found wrong before: they are never served."""
-    finals = [f.measurement for f in parse(payload).facts if f.measurement.stage is Stage.FINAL]
-    return sum(schedule_digest(m.schedule) in store.known_bad(m.workload, m.target, m.kernel_digest) for m in finals)
+    finals = [f.measurement for f in payload.facts if f.measurement.stage is Stage.FINAL]
+    bad = {key: store.known_bad(*key) for key in {(m.workload, m.target, m.kernel_digest) for m in finals}}
+    return sum(schedule_digest(m.schedule) in bad[m.workload, m.target, m.kernel_digest] for m in finals)

@@ -63,12 +63,17 @@ def export_payload(
 
 
 def import_payload(store: Store, value: object, origin: str = "imported") -> Counts:
+    """`import_parsed` of a payload's rows. Raises ExchangeError, naming the field, for anything that `export_payload`
+    would not have written."""
+    return import_parsed(store, payload.parse(value), origin)
+
+
+def import_parsed(store: Store, parsed: payload.Payload, origin: str = "imported") -> Counts:
     """Adds a payload's rows, all of them or none, as claims: none is served before its schedule has been found right on
     its target (`Store.claims`). Twice adds nothing more. `origin` "packaged": the file was checked already.
 
-    Raises ExchangeError, naming the field, for anything that `export_payload` would not have written.
+    Raises ExchangeError for rows of a run of this store that it did not record.
     """
-    parsed = payload.parse(value)
     with reported(store.where), writing(store.engine) as connection:
         ours = {run.id: _is_ours(connection, i, run, at) for i, (run, at) in enumerate(parsed.runs)}
         new = []
@@ -94,14 +99,14 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
 
     Raises ExchangeError like `import_payload`, and StoreError or FileError where the file cannot be written.
     """
-    payload.parse(value)  # before anything is written
+    parsed = payload.parse(value)  # before anything is written
     if Path(f"{os.path.realpath(path)}-wal").exists():  # its journal would be taken for the new file's
         raise StoreError(f"{path}: a store in use; choose another name")
     if Path(path).is_dir():
         raise StoreError(f"{path}: Is a directory")
     with replacing(path) as draft:
         store = Store.open(draft)
-        counts = import_payload(store, value, "packaged")
+        counts = import_parsed(store, parsed, "packaged")
         with reported(draft):
             seal(store.engine)
     return counts

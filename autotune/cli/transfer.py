@@ -86,13 +86,15 @@ def import_(file: str, verify: bool, workers: int | None, device: str | None, db
       autotune import opts.json
     """
     from autotune import transfer
-    from db.exchange import import_payload
+    from db.exchange import import_parsed
+    from db.payload import parse
     from db.store import Store
 
-    payload = transfer.read(file, lambda most: read_stdin("the export", UTF8, most))
+    read = transfer.read(file, lambda most: read_stdin("the export", UTF8, most))
     chosen = settings(db=db, device=device, workers=workers)
     store = Store.open(chosen.db)
-    counts = import_payload(store, payload)
+    payload = parse(read)
+    counts = import_parsed(store, payload)
     if not as_json:
         echo(f"{counts.measurements} rows are new, {counts.known} were known; stored in {store.where}")
     claims, wrong = transfer.claims_of(store, payload), transfer.found_wrong(store, payload)

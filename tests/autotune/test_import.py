@@ -19,6 +19,7 @@ from autotune.transfer import claims_of
 from autotune.verify import verify, verify_claims
 from db.exchange import export_payload, import_payload
 from db.lookup import Lookup
+from db.payload import parse
 from db.records import Measurement, Opt, Outcome, Run, Schedule, Stage, Workload
 from db.store import Store
 from kernels.ops.registry import kernel_digest
@@ -65,7 +66,7 @@ def serves(s: Session, w: Workload = W) -> Schedule | None:
 
 def check(s: Session, payload: dict[str, Any]) -> list[tuple[str, Outcome | None]]:
     import_payload(s.store, payload)
-    return [(c.status, c.outcome) for c in verify_claims(s, "test", claims_of(s.store, payload))]
+    return [(c.status, c.outcome) for c in verify_claims(s, "test", claims_of(s.store, parse(payload)))]
 
 
 def test_what_is_right_is_served_and_checked_once(fresh: Session, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_what_computes_wrongly_is_never_served(fresh: Session, tmp_path: Path, m
 def test_an_interrupted_check_goes_on_where_it_was(fresh: Session, tmp_path: Path) -> None:
     payload = exported(tmp_path, final(fresh), final(fresh, w=WIDE))
     import_payload(fresh.store, payload)
-    checks = verify_claims(fresh, "test", claims_of(fresh.store, payload))
+    checks = verify_claims(fresh, "test", claims_of(fresh.store, parse(payload)))
     first = next(checks).workload
     checks.close()  # type: ignore[attr-defined]
     assert serves(fresh, first) == RIGHT
