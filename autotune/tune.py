@@ -14,7 +14,7 @@ from dataclasses import replace
 from autotune.accept import accept
 from autotune.journal import Journal
 from autotune.result import Progress, Result
-from autotune.search.space import Limits, Space
+from autotune.search.space import Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
 from autotune.trial.compiler import CompilePool
@@ -26,6 +26,7 @@ from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.limits import Limits
 from kernels.serve.sink import default
 
 __all__ = ["Progress", "Result", "Tuner"]

@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from autotune.search.space import Limits, Space
+from autotune.search.space import Space
 from db.records import Schedule, Workload
+from kernels.serve.limits import Limits
 from kernels.tinygrad.renderers import Renderer
 
 if TYPE_CHECKING:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from autotune.tinygrad_api.actions import actions
 from db.records import Schedule, Workload
 from kernels.ops.registry import KernelError, backend, body, variants
-from kernels.serve.limits import MAX_THREADS, Limits, Shape, shape_of
+from kernels.serve.limits import Limits, Shape, shape_of
 from kernels.serve.sink import complete, placeholders
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
-
-__all__ = ["MAX_THREADS", "Candidate", "Limits", "Shape", "Space"]
 
 _FIXED = Shape(1, 1, 1, 1, 1, 1, 0)
 
@@ -134,21 +131,14 @@ class Space:
             self._plain[key] = apply_opts(sink, self.ren, ())
         return self._plain[key]
 
-    def _trips(self, schedule: Schedule) -> int:
-        """Of all loops before any opt."""
-        return math.prod(a.size for a in self._bare(schedule).axes)
-
     def _apply(self, schedule: Schedule) -> ScheduledKernel:
-        kernel = self._bare(schedule).copy()
-        for opt in schedule.opts or ():
-            kernel.apply(opt)
-        return kernel
+        return self._bare(schedule).with_opts(schedule.opts or ())
 
     def _candidate(self, origin: Schedule, kernel: ScheduledKernel) -> Candidate | None:
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         if not self._complete(schedule):
             return None
-        shape = shape_of(self.workload, origin, kernel, self._trips(origin))
+        shape = shape_of(self.workload, origin, self._bare(origin), kernel)
         if self.limits.exceeded(shape):
             return None
         # only the axis of a tensor core matters; its selection and the permission to pad do not change the kernel

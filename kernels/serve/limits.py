@@ -3,6 +3,7 @@ serves."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from db.records import Schedule, Workload
@@ -52,9 +53,10 @@ class Limits:
         return None
 
 
-def shape_of(w: Workload, schedule: Schedule, kernel: ScheduledKernel, trips: int) -> Shape:
-    """The shape of `kernel`, whose loops made `trips` in all before the opts of `schedule` were applied."""
+def shape_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: ScheduledKernel) -> Shape:
+    """The shape of `kernel`, which is `bare` with the opts of `schedule`."""
     loops = loop_sizes(kernel)
+    trips = math.prod(axis.size for axis in bare.axes)
     body = -(-get_op(w.op).products(w) // trips) * loops.upcast * loops.unroll
     lanes = dict(schedule.params).get("lanes", 1)
     return Shape(

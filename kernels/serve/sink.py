@@ -6,7 +6,6 @@ raises then; what is served falls back (`kernels.serve.server`).
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from tinygrad import Device, UOp
@@ -18,7 +17,7 @@ from kernels.ops.registry import Variant
 from kernels.serve import defaults
 from kernels.serve.limits import Limits, shape_of
 from kernels.tinygrad.renderers import Renderer, device_renderer
-from kernels.tinygrad.schedule import ScheduleError, apply_opts
+from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError
 
 # what tinygrad raises for a device whose driver, library or compiler is not there
 DEVICE_MISSING = (RuntimeError, OSError, AttributeError, AssertionError, ImportError, LookupError, ExceptionGroup)
@@ -60,9 +59,9 @@ def _scheduled(w: Workload, sink: UOp, schedule: Schedule, ren: Renderer) -> UOp
     device = registry.backend(ren)
     if not registry.variants(w, device)[schedule.variant].schedulable:
         raise ScheduleError(f"{schedule.variant} fixes its own structure and takes no opts")
-    trips = math.prod(axis.size for axis in apply_opts(sink, ren, ()).axes)
-    kernel = apply_opts(sink, ren, schedule.opts)
-    too_large = Limits.of(ren, w).exceeded(shape_of(w, schedule, kernel, trips))
+    bare = ScheduledKernel(sink, ren)
+    kernel = bare.with_opts(schedule.opts)
+    too_large = Limits.of(ren, w).exceeded(shape_of(w, schedule, bare, kernel))
     if too_large and schedule not in defaults.defaults(w, device):  # ours may be as large as they were made
         raise ScheduleError(f"too large a kernel: {too_large}")
     return sink.replace(arg=replace(sink.arg, opts_to_apply=kernel.tinygrad_opts))

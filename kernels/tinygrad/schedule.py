@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tinygrad import UOp
@@ -93,6 +94,13 @@ class ScheduledKernel:
         other = object.__new__(ScheduledKernel)
         # tinygrad numbers new loops from a counter that Scheduler.copy starts again above the highest in use
         other._scheduler, other._known, other.opts = self._scheduler.copy(), dict(self._known), self.opts
+        return other
+
+    def with_opts(self, opts: Iterable[records.Opt]) -> ScheduledKernel:
+        """A copy with `opts` too; ScheduleError names the first that does not apply."""
+        other = self.copy()
+        for opt in opts:
+            other.apply(opt)
         return other
 
     @property
@@ -216,10 +224,7 @@ class ScheduledKernel:
 
 def apply_opts(sink: UOp, ren: Renderer, opts: tuple[records.Opt, ...]) -> ScheduledKernel:
     """The kernel with all of `opts`; ScheduleError names the first that does not apply."""
-    kernel = ScheduledKernel(sink, ren)
-    for opt in opts:
-        kernel.apply(opt)
-    return kernel
+    return ScheduledKernel(sink, ren).with_opts(opts)
 
 
 def heuristic_opts(sink: UOp, ren: Renderer) -> tuple[records.Opt, ...]:

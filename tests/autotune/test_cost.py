@@ -7,8 +7,9 @@ import pytest
 from support.synthetic_space import SyntheticSpace, seconds
 
 from autotune.search.cost import MIN_OBSERVATIONS, CostModel
-from autotune.search.space import Candidate, Shape
+from autotune.search.space import Candidate
 from db.records import Opt, Schedule
+from kernels.serve.limits import Shape
 
 
 def taught(count, cost=seconds, seed=0):

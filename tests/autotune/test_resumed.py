@@ -9,12 +9,13 @@ from support.tuning import HEURISTIC, QUICK, Bench, First, W, has, world
 
 from autotune import tune
 from autotune.journal import FATAL_ATTEMPTS
-from autotune.search.space import Limits, Space
+from autotune.search.space import Space
 from autotune.trial.runner import RunnerError
 from autotune.trial.validate import Verdict
 from autotune.tune import Tuner
 from db.records import Outcome, Stage
 from kernels.ops.registry import kernel_digest
+from kernels.serve.limits import Limits
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ from support.tiers import few_of
 from tinygrad.codegen import full_rewrite_to_sink
 from tinygrad.codegen.opt.search import get_kernel_actions
 
-from autotune.search.space import MAX_THREADS, Limits, Space
+from autotune.search.space import Space
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Opt, Outcome, Schedule, Workload
 from kernels.formats import FORMATS, get_format
 from kernels.ops.registry import backend
 from kernels.serve.defaults import heuristic
+from kernels.serve.limits import MAX_THREADS, Limits
 from kernels.serve.sink import build
 from kernels.tinygrad.schedule import apply_opts
 

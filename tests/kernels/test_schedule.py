@@ -10,12 +10,13 @@ from support.renderers import CL, METAL, THREADED
 from tinygrad.codegen.opt import KernelOptError
 from tinygrad.uop.ops import AxisType
 
-from autotune.search.space import Limits, Space
+from autotune.search.space import Space
 from autotune.tinygrad_api.lower import compile_program
 from db.codec import OPT_OPS
 from db.records import Opt, Workload
 from kernels.formats import get_format
 from kernels.ops.registry import body
+from kernels.serve.limits import Limits
 from kernels.serve.sink import build, placeholders
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts
 

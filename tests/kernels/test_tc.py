@@ -20,7 +20,7 @@ from tinygrad.helpers import Target
 from tinygrad.renderer import Renderer
 from tinygrad.runtime import ops_python
 
-from autotune.search.space import Limits, Space
+from autotune.search.space import Space
 from autotune.tinygrad_api.lower import MAX_UOPS as SEARCHED_UOPS
 from autotune.tinygrad_api.lower import compile_program
 from autotune.trial import simulator
@@ -33,6 +33,7 @@ from kernels.ops.linear.spec import HeadLinear
 from kernels.ops.registry import backend, variants
 from kernels.ops.tolerance import tolerance
 from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.limits import Limits
 from kernels.serve.sink import applies, build, default
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
-from autotune.search.space import Candidate, Shape
+from autotune.search.space import Candidate
 from db.records import Opt, Schedule
+from kernels.serve.limits import Shape
 
 NAMES = ("UPCAST", "LOCAL", "UNROLL", "GROUP")
 TOP = 5  # each amount is 2 ** 0..TOP
