@@ -180,17 +180,24 @@ def settings(**given: Any) -> Settings:
     return replace(Settings.from_environment(), **changes)
 
 
-def settings_to_read(**given: Any) -> Settings:
-    """`settings` of a command that only reads its store. Raises SettingError for a --db that is not there, which the
-    command would find empty, and StoreError for a store that cannot be read, before anything else is done."""
+def store_to_read(**given: Any) -> tuple[Settings, Store]:
+    """`settings` of a command that only reads its store, and the store; one that is not there has no rows.
+
+    Raises SettingError for a --db that is not there, which the command would find empty, and StoreError for a store
+    that cannot be read.
+    """
     from db.paths import is_missing
     from db.store import Store
 
     if (named := given.get("db")) is not None and is_missing(named):
         raise SettingError(f"--db {named}: there is no such store; `autotune sweep` and `autotune import` make one")
     chosen = settings(**given)
-    Store.read(chosen.db, missing_ok=True)
-    return chosen
+    return chosen, Store.read(chosen.db, missing_ok=True)
+
+
+def settings_to_read(**given: Any) -> Settings:
+    """The settings of `store_to_read`, where the store is looked at to fail before anything else is done."""
+    return store_to_read(**given)[0]
 
 
 def status_of(store: Store) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import options, settings_to_read, status_of, this_target
+from autotune.cli.options import options, status_of, store_to_read, this_target
 from autotune.cli.text import echo, say
 
 
@@ -28,10 +28,8 @@ def list_(
       autotune list --format Q4_K
     """
     from autotune import jsonable, reports, transfer
-    from db.store import Store
 
-    chosen = settings_to_read(db=db, device=device)
-    store = Store.read(chosen.db, missing_ok=True)
+    chosen, store = store_to_read(db=db, device=device)
     here = None if all_targets or target is not None else this_target(chosen)
     every = [w for w in transfer.served(store, target) if not formats or w.row.measurement.workload.format in formats]
     found = [w for w in every if here in (None, w.row.measurement.target)]
@@ -60,9 +58,8 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
       autotune show 5f0c1e
     """
     from autotune import jsonable, reports
-    from db.store import Store
 
-    store = Store.read(settings_to_read(db=db).db, missing_ok=True)
+    _, store = store_to_read(db=db)
     rows = store.measurements(digest.lower())
     w = rows[0].measurement.workload
     served = [x for x in store.finals(op=w.op, format=w.format) if x.row.measurement.workload == w]

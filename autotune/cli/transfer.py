@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import INTERRUPTED, options, settings, settings_to_read, status_of
+from autotune.cli.options import INTERRUPTED, options, settings, status_of, store_to_read
 from autotune.cli.text import UTF8, echo, read_stdin, say, tell
 
 if TYPE_CHECKING:
@@ -38,14 +38,13 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
       autotune export -o opts.json
     """
     from autotune import transfer
-    from db.store import Store
     from kernels.ops.registry import get_op
 
     if op is not None:
         get_op(op)
     if as_json and output == "-":
         raise click.UsageError("stdout has the export itself: --json reports on one that goes to a file (-o)")
-    store = Store.read(settings_to_read(db=db).db, missing_ok=True)
+    _, store = store_to_read(db=db)
     payload = transfer.export(store, target, op, format_)
     if output == "-":
         say(payload)
