@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from support.cli import run
-from support.cpu_session import use_cpu
+from support.cpu_session import cpu_session, use_cpu
 
 from autotune.claims import MAX_OPERAND_NBYTES, why_not
-from autotune.session import Session, session
-from autotune.settings import Settings
+from autotune.session import Session
 from autotune.transfer import claims_of
 from autotune.verify import verify, verify_claims
 from db.exchange import export_payload, import_payload
@@ -35,10 +34,8 @@ HUGE_CODE = replace(RIGHT, opts=(Opt("UPCAST", 0, 16), Opt("UPCAST", 0, 4), Opt(
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with pytest.MonkeyPatch.context() as patch:
-        place = tmp_path_factory.mktemp("import") / "store.sqlite"
-        with session(Settings(db=str(place), device=use_cpu(patch), workers=1)) as s:
-            yield s
+    with cpu_session(tmp_path_factory.mktemp("import") / "store.sqlite") as s:
+        yield s
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.cpu_session import use_cpu
+from support.cpu_session import cpu_session
 
-from autotune.session import Session, session
-from autotune.settings import Settings
+from autotune.session import Session
 from autotune.trial import trial
 from autotune.verify import Checked, verify
 from db.codec import workload_digest
@@ -26,10 +25,8 @@ RUN = Run("run1", "autotune sweep model.gguf", 3, 7.0)
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with pytest.MonkeyPatch.context() as patch:
-        place = tmp_path_factory.mktemp("verify") / "store.sqlite"
-        with session(Settings(db=str(place), device=use_cpu(patch), workers=1)) as s:
-            yield s
+    with cpu_session(tmp_path_factory.mktemp("verify") / "store.sqlite") as s:
+        yield s
 
 
 @pytest.fixture

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import atexit
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import pytest
 from tinygrad import helpers
 
+from autotune.session import Session, session
+from autotune.settings import Settings
 from kernels.devices import activate
 from support.cpu_device import cpu
 
@@ -30,3 +35,13 @@ def use_cpu(patch: pytest.MonkeyPatch) -> str:
         patch.setenv("CC", choice.cc)
     activate(choice)
     return choice.device
+
+
+@contextmanager
+def cpu_session(place: Path) -> Iterator[Session]:
+    """A session on this machine's CPU, with one compile worker and a store at `place`."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        session(Settings(db=str(place), device=use_cpu(patch), workers=1)) as opened,
+    ):
+        yield opened
