@@ -34,7 +34,7 @@ class BeamSearch:
     def __init__(self, task: Task, width: int = 4, seed: int = 0, patience: int = 2) -> None:
         self._space, self._width, self._patience = task.space, width, patience
         self._random = random.Random(seed)
-        self._model = CostModel(task.space.starts)
+        self._model = CostModel(task.space.starts, task.expected)
         self._seen: set[tuple[object, ...]] = set()
         self._known: dict[tuple[object, ...], tuple[float, Candidate]] = {}
         self._expanded: set[tuple[object, ...]] = set()
