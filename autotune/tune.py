@@ -40,6 +40,9 @@ NEIGHBOURS = 3
 RESUMED = 8
 # of a budget: for comparing the fastest and checking the winner with a second seed
 DECIDING = 0.15
+# a batch is begun if this share of the last one's time is left: what still compiles at the deadline is killed, and a
+# new worker takes a second to start
+ENOUGH = 0.7
 
 
 class Tuner:
@@ -99,6 +102,7 @@ class _Search:
         self._best = min((t.seconds for t in self._timed.values()), default=float("inf"))
         self._seen: set[Schedule] = set()  # what was compiled, or did not compile
         self._prepared = False
+        self._batch_seconds = 0.0
 
     def result(self) -> Result:
         baselines = self._baselines()
@@ -112,18 +116,22 @@ class _Search:
         """Tries the baselines, however long they take, and what the strategy proposes up to `deadline` (of
         time.monotonic)."""
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
-        known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
         expected = self._t._ranking.of(self._w) if self._t._ranking else None
-        seeds = [*self._seeds(), *(promising(space.starts, expected, 2 * self._t._pool.workers) if expected else ())]
-        starts = self._starts(space, [*known, *baselines])
-        strategy = self._t._strategy(Task(space, known, seeds, starts, expected))
-        batch = strategy.propose(self._t._pool.workers)
-        seconds = self._evaluate([*baselines, *(c.schedule for c in batch)], deadline, baselines)
-        while batch and time.monotonic() < deadline:
+        seeds = self._seeds()
+        # of these nothing has to be worked out before they compile
+        fixed = promising([s for s in space.starts if not space.schedulable(s)], expected, self._t._pool.workers)
+        seeds += [] if fixed else promising(space.starts, expected, NEIGHBOURS)
+        self._evaluate([*baselines, *(s for s in seeds if space.candidate(s)), *fixed], deadline, baselines)
+        known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
+        strategy = self._t._strategy(Task(space, known, seeds, self._starts(space, known), expected))
+        while self._has_time(deadline) and (batch := strategy.propose(self._t._pool.workers)):
+            seconds = self._evaluate([c.schedule for c in batch], deadline)
             for candidate in batch:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
-            batch = strategy.propose(2 * self._t._pool.workers)
-            seconds = self._evaluate([c.schedule for c in batch], deadline)
+
+    def _has_time(self, deadline: float) -> bool:
+        """Whether another batch, which takes as long as the last one, would be done in time, or nearly."""
+        return time.monotonic() + ENOUGH * self._batch_seconds < deadline
 
     def _baselines(self) -> dict[str, list[Schedule]]:
         """What would be served without tuning and, if it is asked for, tinygrad's heuristic over each variant."""
@@ -139,22 +147,25 @@ class _Search:
         resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
         return [*resumed, *near]
 
-    def _starts(self, space: Space, known: Container[Schedule]) -> list[Schedule]:
+    def _starts(self, space: Space, known: Container[Schedule]) -> Iterator[Schedule]:
         """Elsewhere in the space: the first that was chosen by hand for each variant, and each variant bare. Others
         that were chosen by hand are for shapes where those do not apply."""
         chosen: dict[str, Schedule] = {}
         for schedule in defaults(self._w, backend(self._t._info.renderer)):
             if space.candidate(schedule):
                 chosen.setdefault(schedule.variant, schedule)
-        return [s for s in (*chosen.values(), *space.seeds) if s not in known]
+        yield from (s for s in (*chosen.values(), *space.seeds) if s not in known)
 
     def _evaluate(
         self, schedules: Sequence[Schedule], deadline: float, baselines: Container[Schedule] = ()
     ) -> dict[Schedule, float]:
         """Tries each schedule once, but for those that failed before, up to `deadline`; `baselines` whatever the time.
         Seconds of those that work; each fate is stored as it becomes known."""
+        start = time.monotonic()
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
-        fresh = [s for s in schedules if s not in self._timed and schedule_digest(s) not in self._journal.bad]
+        fresh = [
+            s for s in dict.fromkeys(schedules) if s not in self._timed and schedule_digest(s) not in self._journal.bad
+        ]
         trials = list(self._compile(fresh, deadline, baselines))
         lacking = [s for s in fresh if s in baselines and s not in self._seen]
         trials += self._compile(lacking, None, baselines)
@@ -171,6 +182,7 @@ class _Search:
                 seconds[trial.schedule] = trial.seconds
                 self._best = min(self._best, trial.seconds)
             self._report()
+        self._batch_seconds = time.monotonic() - start
         return seconds
 
     def _prepare(self) -> None:

@@ -87,8 +87,10 @@ class Ranking:
         return expected
 
 
-def promising(schedules: Sequence[Schedule], expected: Expected, count: int) -> list[Schedule]:
-    """The `count` schedules that are expected to be the fastest, the fastest first."""
+def promising(schedules: Sequence[Schedule], expected: Expected | None, count: int) -> list[Schedule]:
+    """The `count` schedules that are expected to be the fastest, the fastest first; none where nothing is expected."""
+    if expected is None or not schedules:
+        return []
     return [schedules[i] for i in np.argsort(expected(schedules), kind="stable")[:count]]
 
 
