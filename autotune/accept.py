@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.trial.pipeline import Pipeline
+from autotune.trial.pipeline import COMPARE_SECONDS, Pipeline
 from autotune.trial.statistics import beats, median
 from autotune.trial.trial import Trial
 from db.records import Measurement, Schedule, Stage
@@ -30,6 +30,7 @@ def accept(
     baselines: Sequence[Trial],
     contenders: Sequence[Trial],
     record: Callable[[Measurement], None],
+    seconds: float = COMPARE_SECONDS,
 ) -> Decision:
     """Accepts the fastest contender that is faster than the best baseline beyond noise, else the best baseline.
 
@@ -37,12 +38,13 @@ def accept(
 
     record: is called with the measurements of trials that failed while they were measured (CONTENDER), of the baselines
     that were compared (BASELINE), of schedules that were skipped (CONTENDER), and of the accepted one (FINAL).
+    seconds: that the comparison may take; a slow kernel needs more.
     """
 
     def faulted(trial: Trial) -> None:
         record(replace(trial, samples=()).measurement(Stage.CONTENDER))
 
-    comparison = pipeline.compare([*baselines, *contenders], faulted)
+    comparison = pipeline.compare([*baselines, *contenders], faulted, seconds)
     medians = {t.schedule: median(t.samples) for t in comparison.compared}
     known = {t.schedule for t in baselines}
     compared_baselines = [t for t in comparison.compared if t.schedule in known]

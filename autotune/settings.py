@@ -2,7 +2,7 @@
 
 AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platform's data folder)
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
-AUTOTUNE_BUDGET   seconds of search a workload (default 20)
+AUTOTUNE_BUDGET   seconds a workload, with all that it takes (default 5)
 AUTOTUNE_WORKERS  compiler processes (default: one for each CPU thread that it may use, at most 16)
 AUTOTUNE_LOOKUP   on, exact or off, see kernels.serve.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses
@@ -31,6 +31,7 @@ def default_workers() -> int:
 @dataclass(frozen=True)
 class Settings:
     """`db` and `device` are None where the defaults decide (db.paths.default_store, kernels.devices.choose_device).
+    heuristic: also time what tinygrad's heuristic makes of a workload.
 
     Raises SettingError, also through dataclasses.replace, for a number that is out of its range.
     """
@@ -38,9 +39,10 @@ class Settings:
     db: str | None = None
     device: str | None = None
     beam_width: int = 4
-    budget_seconds: float = 20.0
+    budget_seconds: float = 5.0
     workers: int = field(default_factory=default_workers)
     lookup: str = LOOKUP_MODES[0]
+    heuristic: bool = False
 
     def __post_init__(self) -> None:
         for _, name, _, low, high in _NUMBERS:

@@ -16,6 +16,7 @@ from autotune.device_lock import alone
 from autotune.gains import Gains
 from autotune.load import LOAD
 from autotune.owner import ended, owner
+from autotune.search.ranking import Ranking
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import RunnerError
@@ -27,6 +28,7 @@ from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
 
 POLL_SECONDS = 1.0
+RANKED_ROWS = 20_000  # the newest of a target, which say what a schedule may cost
 RENEW_SECONDS = LEASE_SECONDS / 10
 OnProgress = Callable[[ModelWorkload, Progress], None]
 
@@ -158,7 +160,18 @@ class _Work:
         if self._run is None or dict(self._run.versions).get(LOAD, "") != s.load.note():
             self._run = s.run(sweep._command, s.settings.beam_width, s.settings.budget_seconds)
             s.store.start_run(self._run)
-        return Tuner(s.store, s.runner, self._pool, self._run, lambda p: self._told(mw, p), started=True)
+        ranking = Ranking.fit(s.store.timings(s.info.target, RANKED_ROWS))
+        told = lambda p: self._told(mw, p)  # noqa: E731
+        return Tuner(
+            s.store,
+            s.runner,
+            self._pool,
+            self._run,
+            told,
+            heuristic=s.settings.heuristic,
+            ranking=ranking,
+            started=True,
+        )
 
     def _told(self, mw: ModelWorkload, p: Progress) -> None:
         if time.monotonic() - self._renewed > RENEW_SECONDS:

@@ -1,8 +1,9 @@
 """Tunes one workload: baselines, search, validation, measurement, acceptance, record. The loop that joins the stages.
 
-Compiling and timing take turns: nothing compiles while a candidate is timed. Every candidate's fate is stored as it
-becomes known, and the accepted schedule last. A search that was cut off is gone on with: what it measured is not
-measured again, and the seconds that it searched count against the budget.
+A run's budget is the wall time of a workload, from its inputs to its acceptance. The first candidates compile while the
+device makes the inputs; nothing compiles while a candidate is timed. Every candidate's fate is stored as it becomes
+known, and the accepted schedule last. A search that was cut off is gone on with: what it measured is not measured
+again, and the seconds that it searched count against the budget.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 from autotune.accept import accept
 from autotune.journal import Journal
 from autotune.result import Progress, Result
+from autotune.search.ranking import Ranking, promising
 from autotune.search.space import Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
@@ -36,13 +38,19 @@ PROBE_SLACK = 1.3
 CONTENDERS = 4
 NEIGHBOURS = 3
 RESUMED = 8
+# of a budget: for comparing the fastest and checking the winner with a second seed
+DECIDING = 0.15
+# a batch is begun if this share of the last one's time is left: what still compiles at the deadline is killed, and a
+# new worker takes a second to start
+ENOUGH = 0.7
 
 
 class Tuner:
     """Tunes workloads one after another on one device, into one store.
 
-    strategy: makes the strategy that proposes schedules; by default a beam search of the run's width. started: the run
-    is stored already.
+    strategy: makes the strategy that proposes schedules; by default a beam search of the run's width. heuristic: also
+    compile and time what tinygrad's heuristic makes of our variants, which can take a minute. ranking: what is known of
+    the speed of schedules before any is measured. started: the run is stored already.
     """
 
     def __init__(
@@ -54,12 +62,14 @@ class Tuner:
         progress: Callable[[Progress], None] = lambda p: None,
         strategy: Callable[[Task], Strategy] | None = None,
         *,
+        heuristic: bool = False,
+        ranking: Ranking | None = None,
         started: bool = False,
     ) -> None:
         self._store, self._runner, self._pool, self._run, self._progress = store, runner, pool, run, progress
         self._strategy = strategy or (lambda task: BeamSearch(task, run.beam_width))
         self._info = runner.describe()
-        self._started = started
+        self._heuristic, self._ranking, self._started = heuristic, ranking, started
 
     @property
     def target(self) -> Target:
@@ -71,13 +81,12 @@ class Tuner:
             self._store.start_run(self._run)
             self._started = True
         start = time.monotonic()
-        self._pool.fill()  # those that the last search cut off start while inputs are made
+        self._runner.begin(w)
         try:
-            self._runner.prepare(w)
+            with self._store.kept_open():
+                return _Search(self, w, start).result()
         except PrepareError as e:
             return Result(w, "failed", reason=str(e))
-        with self._store.kept_open():
-            return _Search(self, w, start).result()
 
 
 class _Search:
@@ -91,38 +100,45 @@ class _Search:
         self._by_program: dict[str, Trial] = {}
         self._timed = dict(self._journal.timed)
         self._best = min((t.seconds for t in self._timed.values()), default=float("inf"))
-        self._tried = 0
+        self._seen: set[Schedule] = set()  # what was compiled, or did not compile
+        self._prepared = False
+        self._batch_seconds = 0.0
 
     def result(self) -> Result:
         baselines = self._baselines()
-        of_baselines = {s for group in baselines.values() for s in group}
+        known = [s for group in baselines.values() for s in group]
         # where nothing works yet, a search that was cut off has used nothing up
-        spent = self._journal.spent_seconds(of_baselines) if self._timed else 0.0
-        deadline = time.monotonic() + self._t._run.budget_seconds - spent
-        if time.monotonic() < deadline:
-            self._search(deadline)
+        spent = self._journal.spent_seconds(known) if self._timed else 0.0
+        self._search(known, self._start + (1 - DECIDING) * self._t._run.budget_seconds - spent)
         return self._decide(baselines)
 
-    def _search(self, deadline: float) -> None:
-        """Tries what the strategy proposes, up to `deadline` (of time.monotonic)."""
+    def _search(self, baselines: Sequence[Schedule], deadline: float) -> None:
+        """Tries the baselines, however long they take, and what the strategy proposes up to `deadline` (of
+        time.monotonic)."""
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
+        expected = self._t._ranking.of(self._w) if self._t._ranking else None
+        seeds = self._seeds()
+        # of these nothing has to be worked out before they compile
+        fixed = promising([s for s in space.starts if not space.schedulable(s)], expected, self._t._pool.workers)
+        seeds += [] if fixed else promising(space.starts, expected, NEIGHBOURS)
+        self._evaluate([*baselines, *(s for s in seeds if space.candidate(s)), *fixed], deadline, baselines)
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
-        strategy = self._t._strategy(Task(space, known, self._seeds(), self._starts(space, known)))
-        batch_size = 2 * self._t._pool.workers
-        while time.monotonic() < deadline and (batch := strategy.propose(batch_size)):
+        strategy = self._t._strategy(Task(space, known, seeds, self._starts(space, known), expected))
+        while self._has_time(deadline) and (batch := strategy.propose(self._t._pool.workers)):
             seconds = self._evaluate([c.schedule for c in batch], deadline)
             for candidate in batch:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
 
+    def _has_time(self, deadline: float) -> bool:
+        """Whether another batch, which takes as long as the last one, would be done in time, or nearly."""
+        return time.monotonic() + ENOUGH * self._batch_seconds < deadline
+
     def _baselines(self) -> dict[str, list[Schedule]]:
-        """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
+        """What would be served without tuning and, if it is asked for, tinygrad's heuristic over each variant."""
         ren = self._t._info.renderer
-        chosen = default(self._w, ren)  # what would be served untuned
-        found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [chosen] if chosen else []}
-        every = [s for group in found.values() for s in group]
-        for start in range(0, len(every), self._t._pool.workers):  # few at a time, so that the first is stored soon
-            self._evaluate(every[start : start + self._t._pool.workers], None)
-        return found
+        chosen = default(self._w, ren)
+        plain = list(heuristic(self._w, backend(ren))) if self._t._heuristic or not chosen else []
+        return {"heuristic": plain, "default": [chosen] if chosen else []}
 
     def _seeds(self) -> list[Schedule]:
         """The fastest of earlier runs, and what other shapes were tuned to."""
@@ -131,21 +147,32 @@ class _Search:
         resumed = [m.schedule for m in store.best_probes(self._w, target, self._digest, RESUMED)]
         return [*resumed, *near]
 
-    def _starts(self, space: Space, known: Container[Schedule]) -> list[Schedule]:
+    def _starts(self, space: Space, known: Container[Schedule]) -> Iterator[Schedule]:
         """Elsewhere in the space: the first that was chosen by hand for each variant, and each variant bare. Others
         that were chosen by hand are for shapes where those do not apply."""
         chosen: dict[str, Schedule] = {}
         for schedule in defaults(self._w, backend(self._t._info.renderer)):
             if space.candidate(schedule):
                 chosen.setdefault(schedule.variant, schedule)
-        return [s for s in (*chosen.values(), *space.seeds) if s not in known]
+        yield from (s for s in (*chosen.values(), *space.seeds) if s not in known)
 
-    def _evaluate(self, schedules: Sequence[Schedule], deadline: float | None) -> dict[Schedule, float]:
-        """Tries each schedule once, but for those that failed before. Seconds of those that work; each fate is stored
-        as it becomes known. No deadline: as baselines."""
+    def _evaluate(
+        self, schedules: Sequence[Schedule], deadline: float, baselines: Container[Schedule] = ()
+    ) -> dict[Schedule, float]:
+        """Tries each schedule once, but for those that failed before, up to `deadline`; `baselines` whatever the time.
+        Seconds of those that work; each fate is stored as it becomes known."""
+        start = time.monotonic()
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
-        fresh = [s for s in schedules if s not in self._timed and schedule_digest(s) not in self._journal.bad]
-        for trial in list(self._compile(fresh, deadline)):
+        fresh = [
+            s for s in dict.fromkeys(schedules) if s not in self._timed and schedule_digest(s) not in self._journal.bad
+        ]
+        trials = list(self._compile(fresh, deadline, baselines))
+        lacking = [s for s in fresh if s in baselines and s not in self._seen]
+        trials += self._compile(lacking, None, baselines)
+        self._prepare()
+        for trial in sorted(trials, key=lambda t: t.schedule not in baselines):
+            if time.monotonic() >= deadline and trial.schedule not in baselines:
+                break
             if twin := self._by_program.get(_key(trial)):
                 seconds[trial.schedule] = twin.seconds  # another way to write a kernel that was timed already
                 continue
@@ -155,12 +182,21 @@ class _Search:
                 seconds[trial.schedule] = trial.seconds
                 self._best = min(self._best, trial.seconds)
             self._report()
+        self._batch_seconds = time.monotonic() - start
         return seconds
 
-    def _compile(self, schedules: Sequence[Schedule], deadline: float | None) -> Iterator[Trial]:
-        """Those that compile; the others are stored."""
-        for trial in self._pipeline.compile(schedules, deadline, patient=deadline is None):
-            self._tried += 1
+    def _prepare(self) -> None:
+        """Waits for the inputs. Raises PrepareError."""
+        if not self._prepared:
+            self._t._runner.prepare(self._w)
+            self._prepared = True
+
+    def _compile(
+        self, schedules: Sequence[Schedule], deadline: float | None, patient: Container[Schedule]
+    ) -> Iterator[Trial]:
+        """Those that compile; the others are stored. patient: those with the limits of a baseline."""
+        for trial in self._pipeline.compile(schedules, deadline, patient=patient):
+            self._seen.add(trial.schedule)
             if trial.program:
                 yield trial
             else:
@@ -182,7 +218,7 @@ class _Search:
     def _with_programs(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials, those that an earlier search left compiled again."""
         lacking = {t.schedule: t for t in trials if t.program is None}
-        again = {t.schedule: t.program for t in self._compile(list(lacking), None)}
+        again = {t.schedule: t.program for t in self._compile(list(lacking), None, lacking)}
         return [
             t if t.program else replace(t, program=again[t.schedule])
             for t in trials
@@ -195,12 +231,14 @@ class _Search:
         contenders = sorted((t for s, t in self._timed.items() if s not in baselines), key=lambda t: t.seconds)
         if not (baselines or contenders):
             return self._finished("failed", reason="no schedule compiles and computes rightly here; see `show`")
+        self._prepare()
         ready = self._with_programs([*baselines.values(), *contenders[:CONTENDERS]])
         decision = accept(
             self._pipeline,
             [t for t in ready if t.schedule in baselines],
             [t for t in ready if t.schedule not in baselines],
             self._journal.record,
+            DECIDING * self._t._run.budget_seconds,
         )
         if decision.accepted is None:
             return self._finished("failed", reason="the fastest schedules failed validation with a second seed")
@@ -217,10 +255,10 @@ class _Search:
 
     def _report(self) -> None:
         best = None if self._best == float("inf") else self._best
-        self._t._progress(Progress(time.monotonic() - self._start, self._tried, best))
+        self._t._progress(Progress(time.monotonic() - self._start, len(self._seen), best))
 
     def _finished(self, status: str, **found: object) -> Result:
-        result = Result(self._w, status, tried=self._tried, elapsed_seconds=time.monotonic() - self._start)
+        result = Result(self._w, status, tried=len(self._seen), elapsed_seconds=time.monotonic() - self._start)
         return replace(result, **found)  # type: ignore[arg-type]
 
 

@@ -180,7 +180,7 @@ class _Verifier:
         tinygrad's heuristic makes is bounded by nobody."""
         limited = [t.schedule for t in tasks if t.imported and t.schedule.opts is not None]
         patient = [t.schedule for t in tasks if t.schedule not in limited]
-        trials = (*pipeline.compile(patient, patient=True), *pipeline.compile(limited))
+        trials = (*pipeline.compile(patient, patient=patient), *pipeline.compile(limited))
         return {t.schedule: t for t in trials}
 
     def _replay(self, pipeline: Pipeline, winner: Winner, ours: Trial) -> tuple[float | None, str]:
@@ -188,7 +188,7 @@ class _Verifier:
         w, ren = ours.subject.workload, self._session.info.renderer
         chosen = default(w, ren)
         judged = dict.fromkeys((*heuristic(w, backend(ren)), *([chosen] if chosen else [])))
-        others = pipeline.compile([s for s in judged if s != ours.schedule], patient=True)
+        others = pipeline.compile([s for s in judged if s != ours.schedule], patient=judged)
         field = [pipeline.measure(t) for t in (*(pipeline.validate(t, SEEDS) for t in list(others)), ours)]
         compared = pipeline.compare(field).compared
         mine = next((t for t in compared if t.schedule == ours.schedule), None)

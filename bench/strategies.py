@@ -85,7 +85,7 @@ def compared(runner: Runner, pool: CompilePool, w: Workload, found: dict[str, Re
     runner.prepare(w)
     pipeline = Pipeline(runner, pool, w)
     schedules = list(dict.fromkeys(s for s in wanted.values() if s is not None))
-    trials = [pipeline.measure(pipeline.validate(t)) for t in list(pipeline.compile(schedules, patient=True))]
+    trials = [pipeline.measure(pipeline.validate(t)) for t in list(pipeline.compile(schedules, patient=schedules))]
     samples = {t.schedule: t.samples for t in pipeline.compare(trials).compared}
     row: Row = {
         name: {

@@ -95,6 +95,11 @@ BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_S
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
+TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
+    JOIN workloads w ON w.id = f.workload_id JOIN schedules s ON s.id = f.schedule_id
+    WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.outcome IN ('ok', 'slow')
+    AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
+
 SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
     SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id
     WHERE {_SUBJECT} AND f.stage = 'final' AND r.origin = 'local') ORDER BY f.id"""

@@ -151,6 +151,12 @@ def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str
     return Served(workload, target, schedule(text, digest), number(seconds), origin)
 
 
+def timing(row: Sequence[Any]) -> tuple[Workload, Schedule, float]:
+    """A row of the query for timings. Raises ValueError for one that no version of ours wrote."""
+    workload, workload_digest, schedule_, schedule_digest, seconds = row
+    return _workload(workload, workload_digest), schedule(schedule_, schedule_digest), number(seconds)
+
+
 def schedule(text: object, digest: object) -> Schedule:
     """Raises ValueError, as for a text that is not what its digest says."""
     return codec.schedule_from_json(_hashed(text, digest))

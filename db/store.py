@@ -193,6 +193,11 @@ class Store:
         found = self._rows(queries.FASTEST, queries.asked(workload, target, kernel_digest) | {"limit": limit})
         return tuple(row.measurement for row in self._timed(found))
 
+    def timings(self, target: Target, limit: int) -> tuple[tuple[Workload, Schedule, float], ...]:
+        """(workload, schedule, median seconds) of the newest `limit` rows that were timed on `target`."""
+        found = self._rows(queries.TIMINGS, {"target": codec.target_digest(target), "limit": limit})
+        return tuple(self._decoded(rows.timing, found))
+
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""
         found = self._rows(queries.OTHER_SHAPES, queries.asked(workload, target, kernel_digest))

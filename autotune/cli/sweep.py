@@ -36,12 +36,13 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="Seconds of search for each workload. [env: AUTOTUNE_BUDGET; 20]",
+        help="Seconds for each workload. [env: AUTOTUNE_BUDGET; 5]",
     ),
     click.option(
         "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
     ),
     opt.workers,
+    click.option("--heuristic", is_flag=True, help="Also time tinygrad's heuristic; takes up to a minute a workload."),
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
     click.option(
         "--bandwidth",
@@ -71,6 +72,7 @@ def sweep(
     budget: float | None,
     beam: int | None,
     workers: int | None,
+    heuristic: bool,
     dry_run: bool,
     bandwidth: float,
     tflops: float | None,
@@ -90,7 +92,9 @@ def sweep(
     if demo == (model is not None):
         raise click.UsageError("give a MODEL or --demo" if not demo else "--demo brings its own model: leave MODEL out")
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
-    chosen = settings(db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers)
+    chosen = settings(
+        db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers, heuristic=heuristic
+    )
     model = model or _demo_model()
     if dry_run:
         return _dry_run(plan_of(model, chosen.device or "", m, ctx, linears), bandwidth, tflops, as_json)

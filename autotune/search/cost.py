@@ -1,8 +1,8 @@
 """Ranks candidates before they are compiled, by ridge regression on the measurements of the current search.
 
 Compiling a candidate takes a second and timing it a millisecond, so the order of compilation decides how much a search
-of fixed length can find. The model is deliberately small: it uses loop sizes, not code, and is trained for each
-workload separately.
+of fixed length can find. The model is deliberately small: it uses loop sizes, not code. It corrects what
+`autotune.search.ranking` expects from other workloads by what was measured of this one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autotune.search.ranking import Expected
 from autotune.search.space import Candidate
 from db.records import Schedule
 
@@ -21,10 +22,11 @@ _RIDGE = 0.5
 
 
 class CostModel:
-    """Predicts log(seconds). `observe` adds a measurement. With fewer than MIN_OBSERVATIONS, `predict` returns zeros.
-    starts: schedules that contain every possible variant and parameter."""
+    """Predicts log(seconds). `observe` adds a measurement. With fewer than MIN_OBSERVATIONS, `predict` returns what is
+    `expected`, or zeros. starts: schedules that contain every possible variant and parameter."""
 
-    def __init__(self, starts: Sequence[Schedule]) -> None:
+    def __init__(self, starts: Sequence[Schedule], expected: Expected | None = None) -> None:
+        self._expected = expected or (lambda schedules: np.zeros(len(schedules)))
         self._variants = tuple(dict.fromkeys(s.variant for s in starts))
         self._params = tuple(dict.fromkeys(name for s in starts for name, _ in s.params))
         self._x: list[npt.NDArray[np.float64]] = []
@@ -32,12 +34,13 @@ class CostModel:
 
     def observe(self, candidate: Candidate, seconds: float) -> None:
         self._x.append(self._features(candidate))
-        self._y.append(math.log(seconds))
+        self._y.append(math.log(seconds) - float(self._expected([candidate.schedule])[0]))
 
     def predict(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
         """log(seconds) of each candidate, up to a constant."""
+        expected = self._expected([c.schedule for c in candidates])
         if len(self._y) < MIN_OBSERVATIONS or not candidates:
-            return np.zeros(len(candidates))
+            return expected
         x, y = np.array(self._x), np.array(self._y)
         center = y.mean()
         # slow candidates get less weight, because the ranking of fast ones matters
@@ -45,7 +48,7 @@ class CostModel:
         normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
         beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))
         predicted: npt.NDArray[np.float64] = np.array([self._features(c) for c in candidates]) @ beta + center
-        return predicted
+        return predicted + expected
 
     def _features(self, c: Candidate) -> npt.NDArray[np.float64]:
         """log2 of the candidate's sizes, their squares (most sizes have an optimum in the middle), its variant as

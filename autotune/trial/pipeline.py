@@ -5,7 +5,7 @@ Schedules compile in parallel; each is validated and measured alone. Chooses not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.tinygrad_api.lower import Program
@@ -48,14 +48,14 @@ class Pipeline:
         self.subject = Subject(workload, info.target, info.clock)
 
     def compile(
-        self, schedules: Sequence[Schedule], deadline: float | None = None, *, patient: bool = False
+        self, schedules: Sequence[Schedule], deadline: float | None = None, *, patient: Container[Schedule] = ()
     ) -> Iterator[Trial]:
         """A trial of each schedule as it is compiled, up to `deadline` (of time.monotonic).
 
-        patient: with the limits of a baseline instead of the pool's.
+        patient: schedules that have the limits of a baseline instead of the pool's.
         """
-        limits = (BASELINE_UOPS, BASELINE_SECONDS) if patient else (None, None)
-        jobs = [Job(s, self.subject.workload, s, *limits) for s in schedules]
+        patience = (BASELINE_UOPS, BASELINE_SECONDS)
+        jobs = [Job(s, self.subject.workload, s, *(patience if s in patient else (None, None))) for s in schedules]
         for done in self._pool.compile(jobs, deadline):
             assert isinstance(done.key, Schedule)
             yield Trial(self.subject, done.key).compiled(done.outcome, done.reason, done.program)
@@ -74,8 +74,13 @@ class Pipeline:
             self._runner.measure(trial.program, PROBE_LAUNCHES, stop_above_seconds=stop_above_seconds)
         )
 
-    def compare(self, trials: Sequence[Trial], on_fault: Callable[[Trial], None] = lambda trial: None) -> Comparison:
-        """Takes samples of measured trials in turn.
+    def compare(
+        self,
+        trials: Sequence[Trial],
+        on_fault: Callable[[Trial], None] = lambda trial: None,
+        seconds: float = COMPARE_SECONDS,
+    ) -> Comparison:
+        """Takes samples of measured trials in turn, for `seconds`, but at least MIN_ROUNDS of each.
 
         After a fault, the trials that fail again when they are alone are left out and the others are compared anew. If
         each works alone, the slowest is left out. on_fault: is told of a trial that failed as soon as that is known.
@@ -84,7 +89,7 @@ class Pipeline:
         faulted: list[Trial] = []
         while field:
             once = sum(t.seconds for t in field)
-            rounds = int(min(ROUNDS, max(MIN_ROUNDS, COMPARE_SECONDS / once)))
+            rounds = int(min(ROUNDS, max(MIN_ROUNDS, seconds / once)))
             patience = TIMEOUT_SECONDS + COMPARE_SLACK * rounds * once
             timings = self._runner.compare([_program(t) for t in field], rounds, timeout_seconds=patience)
             if all(t.outcome is Outcome.OK for t in timings):

@@ -55,6 +55,7 @@ class Runner:
         self._opening = False
         self._info: DeviceInfo | None = None
         self._prepared: tuple[Workload, int] | None = None
+        self._begun: tuple[Workload, int] | None = None
         self._bandwidth: float | None = None
         self.starts = 0  # children started so far: one, and one more for every fault
 
@@ -74,18 +75,34 @@ class Runner:
         assert self._info is not None
         return self._info
 
+    def begin(self, workload: Workload, seed: int = 0) -> None:
+        """Lets the device make the inputs while the caller goes on: `prepare` with the same arguments comes next, and
+        waits for them. Raises RunnerError if the device does not open."""
+        self._abandon()
+        child = self._ready()
+        with suppress(ChildFault):  # if it is dead, `prepare` says so
+            child.send(_prepare_request(workload, seed))
+        self._begun = (workload, seed)
+
     def prepare(self, workload: Workload, seed: int = 0) -> Prepared:
         """Puts inputs, reference and cold copies of the weight where the calls below find them.
 
         Raises PrepareError for a workload that has no inputs, RunnerError if they do not fit or the device fails.
         """
-        self._prepared = None
+        if self._begun != (workload, seed):
+            self._abandon()
         try:
             answer = _twice(lambda: self._prepare(self._ready(), workload, seed))
         except ChildFault as e:
             raise RunnerError(f"{workload} cannot be prepared on {self._choice.device}: {e}") from e
         self._prepared = (workload, seed)
         return answer
+
+    def _abandon(self) -> None:
+        """The child's inputs are of no use any more."""
+        if self._begun is not None:
+            self._drop()  # its late answer must not be read
+        self._prepared = None
 
     def validate(
         self, program: Program, tolerance: float, *, seeds: int = 1, timeout_seconds: float = TIMEOUT_SECONDS
@@ -158,6 +175,8 @@ class Runner:
 
     def _ask(self, verb: str, timeout_seconds: float, **arguments: object) -> Any:
         """The child's answer, or Refused; a child that may be broken is gone afterwards."""
+        if self._begun is not None:
+            raise RunnerError(f"{verb} while inputs are made: call prepare(workload) first")
         try:
             answer = _twice(lambda: self._exchange(self._ready(), Request(verb, arguments), timeout_seconds))
         except ChildFault as e:
@@ -180,7 +199,7 @@ class Runner:
     def _drop(self) -> None:
         if self._child is not None:
             self._child.kill()
-        self._child = None
+        self._child = self._begun = None
 
     def _spawn(self) -> Child:
         self._child = child = Child(_CHILD, memory_limit_nbytes=self._memory_limit_nbytes)
@@ -213,11 +232,17 @@ class Runner:
 
     def _prepare(self, child: Child, workload: Workload, seed: int) -> Prepared:
         """Raises ChildFault, PrepareError."""
-        answer = self._exchange(child, Request("prepare", {"workload": workload, "seed": seed}), PREPARE_SECONDS)
+        request = None if self._begun else _prepare_request(workload, seed)
+        self._begun = None
+        answer = self._exchange(child, request, PREPARE_SECONDS)
         if isinstance(answer, Refused):
             raise PrepareError(answer.reason)
         assert isinstance(answer, Prepared)
         return answer
+
+
+def _prepare_request(workload: Workload, seed: int) -> Request:
+    return Request("prepare", {"workload": workload, "seed": seed})
 
 
 def _twice(action: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Workload
 from kernels import devices
 from kernels.ops.case import Case, outputs
-from kernels.ops.op import WEIGHT, Operand
+from kernels.ops.op import UPDATE, WEIGHT, Operand
 from kernels.ops.references import make_case
 from kernels.ops.registry import operands, tuned_values
 
@@ -90,12 +90,14 @@ class Bench:
         verdicts = []
         for seed in range(self._seed, self._seed + seeds):
             case, buffers = self._set(seed)
-            for o in outputs(self._operands):
-                self._device.write(self._written[o.name], initial(o, case))
+            before = {o.name: initial(o, case) for o in outputs(self._operands)}
+            for name, content in before.items():
+                self._device.write(self._written[name], content)
             kernel(self._arguments(buffers))
             for o in outputs(self._operands):
                 data = self._device.read(self._written[o.name])
-                verdict = judge(data, dtype_name(o), case.truths[o.name], tolerance)
+                old = before[o.name] if o.role == UPDATE else None
+                verdict = judge(data, dtype_name(o), case.truths[o.name], tolerance, old)
                 if verdict.outcome is not Outcome.OK:
                     return verdict
                 verdicts.append(verdict)

@@ -102,6 +102,23 @@ def test_odd_workloads(runner, renderer, format, n, k, m, x_dtype, out_dtype):
         runner.prepare(W)
 
 
+def test_inputs_are_made_while_the_caller_goes_on(runner, good):
+    starts = runner.starts
+    runner.begin(W)
+    with pytest.raises(RunnerError, match="call prepare"):
+        runner.validate(good, TOLERANCE)
+    assert runner.prepare(W).copies > 0
+    assert runner.validate(good, TOLERANCE).outcome is Outcome.OK
+    assert runner.starts == starts
+
+
+def test_inputs_that_nobody_waited_for_are_dropped(runner, good):
+    runner.begin(Workload("linear", "Q4_1", 64, 96))
+    runner.begin(W)
+    runner.prepare(W)
+    assert runner.validate(good, TOLERANCE).outcome is Outcome.OK
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -49,7 +49,8 @@ def test_what_has_no_kernel_is_skipped_with_a_reason_and_the_rest_is_tuned(
     assert result.status in ("tuned", "baseline wins")
     assert result.error is not None
     assert result.error <= 1e-5
-    assert result.gain is not None
+    assert result.heuristic_seconds is None  # nobody asked for it
+    assert result.default_seconds is not None
     assert rows[2].bandwidth is not None
     assert 0 < (rows[2].copy_share or 0) < 10
 

@@ -81,6 +81,6 @@ def test_a_comparison_that_never_works_leaves_out_the_slowest_first():
 def test_a_baseline_may_take_longer_to_compile():
     pool = FakePool(lambda schedule: Fate(), FakeClock())
     path = Pipeline(FakeRunner(pool.world), pool, W)
-    list(path.compile([A], patient=True))
+    list(path.compile([A], patient=[A]))
     list(path.compile([B]))
     assert [job.max_uops for job in pool.compiled] == [BASELINE_UOPS, None]

@@ -5,6 +5,7 @@ One test at the end tunes a small workload on a real device.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.cpu_device import cpu
 from support.fake_tuning import TARGET, FakeClock, Fate
@@ -12,11 +13,12 @@ from support.store_rows import RUN
 from support.tuning import DEFAULTS, HEURISTIC, QUICK, Bench, First, W, has, world
 
 from autotune import tune
+from autotune.search.ranking import Ranking
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import BASELINE_UOPS
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
-from db.records import Outcome, Stage, Workload
+from db.records import Outcome, Schedule, Stage, Workload
 from db.store import Store
 from kernels.ops.registry import kernel_digest
 
@@ -190,6 +192,30 @@ def test_no_budget_still_measures_the_baselines(bench):
     assert result.seconds == min(result.heuristic_seconds, result.default_seconds)
 
 
+def test_the_heuristic_is_measured_only_on_request(bench):
+    b = bench(world())
+    b.tuner = Tuner(b.store, b.runner, b.pool, QUICK)
+    result = b.tune()
+    assert not set(HEURISTIC) & set(b.pool.schedules)
+    assert (result.status, result.heuristic_seconds, result.default_seconds) == ("tuned", None, 1e-3)
+
+
+@pytest.mark.parametrize("budget_seconds", [5.0, 16.0, 30.0])
+def test_a_budget_is_the_time_of_a_workload_with_all_that_it_takes(bench, budget_seconds):
+    b = bench(world(), replace(QUICK, budget_seconds=budget_seconds))
+    assert 0.8 * budget_seconds <= b.tune().elapsed_seconds <= 1.2 * budget_seconds
+
+
+def test_timings_of_other_workloads_choose_what_is_compiled_first(bench):
+    b = bench(world())
+    chosen = Schedule("factored", (("lanes", 16), ("words", 8)), ())
+    ranking = Ranking.fit([])
+    ranking.of = lambda w: lambda schedules: np.array([float(s != chosen) for s in schedules])
+    b.tuner = Tuner(b.store, b.runner, b.pool, QUICK, ranking=ranking)
+    b.tune()
+    assert chosen in b.pool.schedules[1:4]
+
+
 class Given:
     """A strategy that proposes each start without opts in turn, and remembers what it is told of them."""
 
@@ -221,11 +247,11 @@ def test_a_real_workload_on_a_real_device(tmp_path):
     w, run = Workload("linear", "Q8_0", 64, 64), replace(RUN, budget_seconds=3.0, beam_width=2)
     store = Store.open(tmp_path / "store")
     with Runner(cpu()) as runner, CompilePool(runner.describe().renderer, 2) as pool:
-        tuner = Tuner(store, runner, pool, run)
+        tuner = Tuner(store, runner, pool, run, heuristic=True)
         result = tuner.tune(w)
     assert result.status in ("tuned", "baseline wins")
     assert result.error < 1e-5
-    assert result.tried > len(HEURISTIC)
+    assert result.tried >= len(HEURISTIC) + 1
     assert 0 < result.seconds <= result.heuristic_seconds
     (winner,) = store.finals()
     assert winner.row.measurement.schedule == result.schedule

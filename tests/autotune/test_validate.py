@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.trial.validate import CANARY_NBYTES, Truth, ValidateError, judge, poisoned
+from autotune.trial.validate import CANARY_NBYTES, Truth, ValidateError, decode, judge, poisoned
 from db.records import Outcome, Workload
 from kernels.formats import reference
 from kernels.ops.case import InputsError
@@ -163,3 +163,22 @@ def test_a_workload_without_inputs_is_refused(change):
     with pytest.raises(ValueError, match=r"\S"):
         make_case(w)
     assert issubclass(InputsError, ValueError)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_update_is_judged_where_it_should_write_and_where_it_should_not(dtype):
+    """A cache of 8192 rows of which the launch writes row 5000."""
+    rng = np.random.default_rng(0)
+    old = written(rng.standard_normal((8192, 8)), dtype)
+    size = old.size - CANARY_NBYTES
+    content = decode(old[:size].view(np.uint16 if dtype != "float32" else np.uint32), dtype).reshape(8192, 8)
+    ref = content.copy()
+    ref[5000] = rng.standard_normal(8)
+    tolerance = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
+    right = written(ref, dtype)
+    assert judge(right, dtype, truth_of(ref), tolerance, old).outcome is Outcome.OK
+    assert judge(old, dtype, truth_of(ref), tolerance, old).outcome is Outcome.WRONG_RESULT
+    stray = right.copy()
+    stray[size // 2 : size // 2 + 4] ^= 0x40
+    assert judge(stray, dtype, truth_of(ref), tolerance, old).outcome is Outcome.WRONG_RESULT
+    assert judge(right, dtype, truth_of(content), tolerance, old).outcome is Outcome.WRONG_RESULT

@@ -105,6 +105,9 @@ class FakeRunner:
     def describe(self) -> DeviceInfo:
         return DeviceInfo(TARGET, CL, 1 << 20, 1 << 30, "made up", ())
 
+    def begin(self, workload: Workload, seed: int = 0) -> None:
+        """Nothing takes time."""
+
     def prepare(self, workload: Workload, seed: int = 0) -> Prepared:
         if self.refuses:
             raise PrepareError("made up: no inputs")

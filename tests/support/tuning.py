@@ -17,7 +17,7 @@ from support.store_rows import RUN
 
 W = Workload("linear", "Q8_0", 48, 64)
 HEURISTIC, DEFAULTS = heuristic(W, "CL"), defaults(W, "CL")
-QUICK = replace(RUN, budget_seconds=12.0, beam_width=2)  # 24 candidates
+QUICK = replace(RUN, budget_seconds=16.0, beam_width=2)  # 27 candidates
 
 
 def world(fates: Callable[[Schedule], Fate | None] | None = None, tuned: float = 0.5e-3) -> World:
@@ -54,7 +54,7 @@ class Bench:
         self.store, self.pool, self.runner = Store.open(path), FakePool(world, clock), FakeRunner(world, **runner)
         self.seen: list[Progress] = []
         self.run = run
-        self.tuner = Tuner(self.store, self.runner, self.pool, run, self.seen.append)  # type: ignore[arg-type]
+        self.tuner = Tuner(self.store, self.runner, self.pool, run, self.seen.append, heuristic=True)  # type: ignore[arg-type]
 
     def tune(self, w: Workload = W) -> Result:
         return self.tuner.tune(w)

@@ -9,7 +9,7 @@ are expanded first, so that a short search explores the neighbourhood of the bas
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class BeamSearch:
     def __init__(self, task: Task, width: int = 4, seed: int = 0, patience: int = 2) -> None:
         self._space, self._width, self._patience = task.space, width, patience
         self._random = random.Random(seed)
-        self._model = CostModel(task.space.starts)
+        self._model = CostModel(task.space.starts, task.expected)
         self._seen: set[tuple[object, ...]] = set()
         self._known: dict[tuple[object, ...], tuple[float, Candidate]] = {}
         self._expanded: set[tuple[object, ...]] = set()
@@ -50,9 +50,9 @@ class BeamSearch:
             promising, self._frontier = self._frontier, []
             self._next_level()
             self._frontier = [*promising, *self._frontier]
-        self._starts = tuple(task.starts)
+        self._starts: Iterable[Schedule] | None = task.starts
 
-    def _seed(self, schedules: Sequence[Schedule]) -> None:
+    def _seed(self, schedules: Iterable[Schedule]) -> None:
         for schedule in schedules:
             if schedule.opts is not None and (candidate := self._space.candidate(schedule)):
                 self._add(candidate)
@@ -69,8 +69,8 @@ class BeamSearch:
     def propose(self, count: int) -> list[Candidate]:
         """Up to `count` candidates that were never proposed before; empty when the search is over."""
         while not self._frontier:
-            if self._starts:  # their sizes are computed only now, because each takes a fraction of a second
-                starts, self._starts = self._starts, ()
+            if self._starts is not None:  # only now, because the sizes of each take a fraction of a second
+                starts, self._starts = self._starts, None
                 self._seed(starts)
             elif not self._next_level():
                 return []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from autotune.search.ranking import Expected
 from autotune.search.space import Candidate
 from db.records import Schedule
 
@@ -30,12 +31,15 @@ class SearchSpace(Protocol):
 @dataclass(frozen=True)
 class Task:
     """Where a search begins. known: schedules that were already measured, with their seconds; they are not proposed
-    again. seeds: promising schedules, which are proposed first. starts: schedules in other parts of the space."""
+    again. seeds: promising schedules, which are proposed first. starts: schedules in other parts of the space,
+    which are asked for when the neighbourhood of the others is exhausted.
+    expected: what is known of the speed of schedules before any is measured."""
 
     space: SearchSpace
     known: Mapping[Schedule, float] = field(default_factory=dict)
     seeds: Sequence[Schedule] = ()
-    starts: Sequence[Schedule] = ()
+    starts: Iterable[Schedule] = ()
+    expected: Expected | None = None
 
 
 class Strategy(Protocol):
