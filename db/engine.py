@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from db import schema
 from db.errors import StoreError
 from db.paths import sqlite_path
-from db.queries import REVISION, REVISIONS
+from db.queries import READABLE, REVISION, REVISIONS
 from db.sqlite_files import (
     FAILURES,
     alias,
@@ -93,7 +93,7 @@ def open_engine_read_only(where: str | Path) -> Engine:
         _check_revision(path, revision, objects)
         if revision is None:
             raise StoreError(f"store {path}: an empty file")
-        if revision != REVISIONS[-1]:
+        if revision not in READABLE:
             return _migrated_copy(connection)
     engine = create_engine("sqlite://", creator=lambda: _reading(name), poolclass=NullPool)
 
@@ -298,7 +298,7 @@ def _read_server(url: str) -> Engine:
     with reported(shown), engine.connect() as connection:
         found = connection.execute(text(REVISION)).scalar()
     _check_revision(shown, found, {})
-    if found != REVISIONS[-1]:
+    if found not in READABLE:
         raise StoreError(f"store {shown}: schema {found!r}, not {REVISIONS[-1]!r}; a sweep migrates it")
     return engine
 

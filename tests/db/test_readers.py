@@ -389,6 +389,20 @@ def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
     assert lookup.exact(*ASKED) is not None
 
 
+def test_a_store_of_the_revision_before_is_read_as_it_is(user: Path) -> None:
+    opened(user, fact(schedule=A), fact(schedule=B))
+    change(
+        user,
+        "DROP INDEX measurements_final; CREATE INDEX measurements_final ON measurements "
+        "(workload_id, target_id, kernel_digest, created_at) WHERE stage = 'final'; "
+        "UPDATE measurements SET created_at = '2099' WHERE id = 1; UPDATE alembic_version SET version_num = '0005'",
+    )
+    found = Lookup(user).exact(*ASKED)
+    assert found is not None
+    assert found.schedule == B
+    assert Store.read(user).stats().schema == "0005"
+
+
 def test_a_locked_store_is_a_miss_soon_and_is_read_again_later(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(user, fact())
     with closing(sqlite3.connect(user, isolation_level=None)) as db:
