@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 from collections.abc import Callable
 
 _HERE = -100  # AT_FDCWD
@@ -25,7 +26,7 @@ def _asked_statx(path: str) -> bool | None:
     found = ctypes.create_string_buffer(256)
     if statx(_HERE, os.fsencode(path), 0, 0, found):
         return None
-    known, attributes = (int.from_bytes(found[part], "little") for part in (_KNOWN, _ATTRIBUTES))
+    known, attributes = (int.from_bytes(found.raw[part], sys.byteorder) for part in (_KNOWN, _ATTRIBUTES))
     return bool(attributes & _MOUNT_ROOT) if known & _MOUNT_ROOT else None
 
 

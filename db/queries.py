@@ -121,7 +121,7 @@ FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedul
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
-    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST} LIMIT 1"""
+    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST}"""
 
 _LATEST = f"""NOT {_IMPORTED} AND NOT EXISTS (
     SELECT 1 FROM measurements b JOIN runs o ON o.id = b.run_id
