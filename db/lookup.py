@@ -51,6 +51,12 @@ class Lookup:
         """Why a store could not be read, as far as questions have met it."""
         return tuple(problem for _, store in self._stores for problem in store.problems)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a store could not be asked for a reason that may pass, such as a lock, and is left alone for a while.
+        What it has is then not in the answers."""
+        return any(store.refused for _, store in self._stores)
+
     def exact(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
         """The schedule accepted for this workload on this very target, of the user's store if it has one."""
         asked = queries.asked(workload, target, kernel_digest)

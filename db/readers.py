@@ -39,6 +39,11 @@ class Reader:
         be called again where the store has changed meanwhile."""
         return None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the store could not be asked for a reason that may pass, and is left alone for a while."""
+        return False
+
     def note(self, problem: str) -> None:
         if problem not in self.problems:  # one line each, however often it is met
             self.problems.append(problem)
@@ -83,6 +88,10 @@ class SqliteReader(Reader):
             self.note(f"store {self.path}: it changes faster than it can be read")
             return None
 
+    @property
+    def refused(self) -> bool:
+        return time.monotonic() - self._locked_at < _LOCKED_SECONDS
+
     def __del__(self) -> None:
         # A connection is part of a reference cycle with its own statement cache, so it would be closed late and warn.
         self._close()
@@ -94,7 +103,7 @@ class SqliteReader(Reader):
         self._close()
         if self._unreadable is not None and self._unreadable == look(self._name):
             return None
-        if time.monotonic() - self._locked_at < _LOCKED_SECONDS:
+        if self.refused:
             return None
         self._opened_by = os.getpid()
         self._opened = open_read_only(self._name, prefer_still=True)
@@ -139,7 +148,7 @@ class ServerReader(Reader):
 
     def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
         with self._guard.lock:
-            if time.monotonic() - self._failed_at < _FAILED_SECONDS:
+            if self.refused:
                 return None
             try:
                 if self._opened_by != os.getpid():
@@ -152,6 +161,10 @@ class ServerReader(Reader):
                 self.note(f"store URL cannot be read: {type(e).__name__}: {' '.join(str(e).split()):.200}")
             self._opened_by, self._failed_at = None, time.monotonic()
             return None
+
+    @property
+    def refused(self) -> bool:
+        return time.monotonic() - self._failed_at < _FAILED_SECONDS
 
     def _open(self) -> Any:
         from db.engine import server_engine
