@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -20,6 +21,8 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 _ATTEMPTS = 5
+_STATEMENT_SECONDS = 3  # of a server for a question, which takes it milliseconds
+_ANSWER_SECONDS = 8.0  # of a server for all: to be reached, to work, and to send
 _LOCKED_SECONDS, _FAILED_SECONDS = 5.0, 60.0  # until what could not be read is tried again
 _INHERITED: list[Opened] = []  # of a parent process: SQLite forbids to use or close them in a child
 
@@ -136,7 +139,7 @@ class SqliteReader(Reader):
 
 class ServerReader(Reader):
     """A store that is no SQLite file. SQLAlchemy is imported only if there is one, by the first question. A server that
-    could not be asked is left alone for a while."""
+    could not be asked, or did not answer in time, is left alone for a while."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -169,7 +172,7 @@ class ServerReader(Reader):
     def _open(self) -> Any:
         from db.engine import server_engine
 
-        engine = server_engine(self._url)
+        engine = server_engine(self._url, _STATEMENT_SECONDS)
         found = self._ask(engine, REVISION, {})
         if not found or found[0][0] not in READABLE:
             raise StoreError(_wrong_schema(engine.url.render_as_string(), found[0][0] if found else None))
@@ -178,8 +181,31 @@ class ServerReader(Reader):
     def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         from sqlalchemy import text
 
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), asked)]
+        def answer() -> list[Row]:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(sql), asked)]
+
+        return _within(_ANSWER_SECONDS, answer)
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """What `ask` returns or raises; StoreError where that takes longer. It is then left to itself in its thread, which
+    the end of the process does not wait for: a driver may wait without end for a server that is silent."""
+    from concurrent.futures import Future
+
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as e:  # noqa: BLE001 - it is raised where the answer is waited for
+            answer.set_exception(e)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise StoreError(f"store URL cannot be read: no answer of the server within {seconds:g} s") from None
 
 
 def reader(where: str | Path) -> Reader:
