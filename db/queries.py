@@ -12,11 +12,12 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0007")
 """Alembic revisions of the schema, oldest first; the last is the one that this code writes."""
 
-READABLE = REVISIONS[-2:]
-"""Revisions that these queries read: 0005 has other indices, so that it is slower."""
+READABLE = REVISIONS[REVISIONS.index("0005") :]
+"""Revisions that these queries read. Those after 0005 changed no table that is in them; before 0007, indices of another
+order make them slower."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
 
