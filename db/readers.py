@@ -161,7 +161,8 @@ class ServerReader(Reader):
             except StoreError as e:
                 self.note(str(e))
             except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
-                self.note(f"store URL cannot be read: {type(e).__name__}: {' '.join(str(e).split()):.200}")
+                said = getattr(e, "orig", None) or e  # the driver's own words, without the SQL
+                self.note(f"store URL cannot be read: {type(said).__name__}: {' '.join(str(said).split()):.200}")
             self._opened_by, self._failed_at = None, time.monotonic()
             return None
 
