@@ -1,4 +1,4 @@
-"""One sweep of a user at a time measures on a device: a file that is locked while it does."""
+"""One command of a user at a time measures on a device: a file that is locked while it does."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from db.errors import file_errors
 from kernels import backends, private_files
 
 POLL_SECONDS = 0.2
-_LONGEST = 160  # of a name before its digest: eight UUIDs of GPUs have more than the 255 bytes that a file system takes
+_LONGEST = 160  # of a name before its digest: a file system takes 255 bytes, a variable may have any number
 _REMEDY = "set XDG_RUNTIME_DIR to a folder of your own"
 
 
 def lock_name(device: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The name of what is measured on: the device without its renderer, and what the environment makes it stand for."""
-    seen = [f"{k}={v}" for k, v in sorted(environ.items()) if k.endswith("VISIBLE_DEVICES")]
-    name = re.sub(r"[^\w=,-]", "-", "-".join([backends.find(device).device or device, *seen]))
+    """The name of what is measured on: the card, where one can be reached as several devices or a device may be one of
+    several cards; else the device without its renderer."""
+    row = backends.find(device)
+    card, named = row.card(environ), row.device or device
+    name = re.sub(r"[^\w-]", "-", card if card.startswith("GPU-") else f"{named}-{card}" if card else named)
     if len(name) <= _LONGEST:
         return name
     return f"{name[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -5,6 +5,7 @@ Data only: no name in the JSON is ever imported, called or evaluated.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -44,11 +45,12 @@ def _check(ok: bool, field: str, value: object) -> None:
 def _keys(value: object, where: str, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
     if not isinstance(value, dict):
         raise CodecError(f"{where}: expected an object, saw {shown(value)}")
+    if required <= value.keys() <= required | optional:
+        return value
     if missing := required - value.keys():
         raise CodecError(f"{where}: missing {', '.join(sorted(missing))}")
-    if unknown := value.keys() - required - optional:
-        raise CodecError(f"{where}: unknown field {', '.join(sorted(map(shown, unknown))):.200}")
-    return value
+    unknown = value.keys() - required - optional
+    raise CodecError(f"{where}: unknown field {', '.join(sorted(map(shown, unknown))):.200}")
 
 
 def _int(value: object, field: str, low: int = 0, high: int = MAX_INT) -> int:
@@ -176,5 +178,6 @@ def target_from_json(value: object) -> Target:
     return Target(**text, compute_units=_int(d["compute_units"], "target.compute_units", 0, 1 << 24))
 
 
+@functools.lru_cache(maxsize=64)  # a process asks about few targets, each time about one kernel
 def target_digest(t: Target) -> str:
     return digest(canonical_json(target_to_json(t)))

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from db import schema
 from db.errors import StoreError
 from db.paths import sqlite_path
-from db.queries import REVISION, REVISIONS
+from db.queries import READABLE, REVISION, REVISIONS
 from db.sqlite_files import (
     FAILURES,
     alias,
@@ -93,7 +93,7 @@ def open_engine_read_only(where: str | Path) -> Engine:
         _check_revision(path, revision, objects)
         if revision is None:
             raise StoreError(f"store {path}: an empty file")
-        if revision != REVISIONS[-1]:
+        if revision not in READABLE:
             return _migrated_copy(connection)
     engine = create_engine("sqlite://", creator=lambda: _reading(name), poolclass=NullPool)
 
@@ -264,14 +264,19 @@ def _use_wal(engine: Engine) -> None:
         connection.cursor().execute("PRAGMA journal_mode = WAL")
 
 
-def server_engine(url: str) -> Engine:
-    """An engine on a database server, which is given up for unreachable within seconds. Raises StoreError, without the
-    URL, which may hold a password."""
+def server_engine(url: str, statement_seconds: int | None = None) -> Engine:
+    """An engine on a database server, which is given up for unreachable within seconds. statement_seconds: how long
+    PostgreSQL may work on a statement. Raises StoreError, without the URL, which may hold a password."""
     try:
         parsed = make_url(url)
-        waits = {_WAITS[parsed.get_driver_name()]: 3} if parsed.get_driver_name() in _WAITS else {}
+        driver = parsed.get_driver_name()
+        limits: dict[str, Any] = {_WAITS[driver]: 3} if driver in _WAITS else {}
+        if statement_seconds is not None and driver in _LIBPQ:
+            asked = parsed.query.get("options", "")
+            options = [asked] if isinstance(asked, str) else asked
+            limits["options"] = " ".join([*options, f"-c statement_timeout={statement_seconds}s"]).strip()
         # no pool: questions are few, and nothing is left to be carried across a fork
-        return create_engine(parsed, poolclass=NullPool, connect_args=waits)
+        return create_engine(parsed, poolclass=NullPool, connect_args=limits)
     except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:
         seen = type(e).__name__ if isinstance(e, ValueError) else " ".join(str(e).split())
         raise StoreError(f"store URL cannot be used: {seen}; give a path, or {_EXAMPLE}") from e
@@ -280,6 +285,7 @@ def server_engine(url: str) -> Engine:
 _EXAMPLE = "a URL as in postgresql+psycopg://host/name"
 _WAITS = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pg8000": "timeout"}
 """Driver -> its argument for how many seconds to wait for a server."""
+_LIBPQ = {"psycopg", "psycopg2"}  # drivers that hand settings of the session to the server
 
 
 def _open_server(url: str) -> Engine:
@@ -298,7 +304,7 @@ def _read_server(url: str) -> Engine:
     with reported(shown), engine.connect() as connection:
         found = connection.execute(text(REVISION)).scalar()
     _check_revision(shown, found, {})
-    if found != REVISIONS[-1]:
+    if found not in READABLE:
         raise StoreError(f"store {shown}: schema {found!r}, not {REVISIONS[-1]!r}; a sweep migrates it")
     return engine
 

@@ -6,19 +6,22 @@ a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from db import queries, rows
 from db.paths import PACKAGED, default_store
-from db.readers import Reader, SqliteReader, reader
+from db.readers import Reader, Row, SqliteReader, reader
 from db.records import Outcome, Served, Target, Workload
 
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
 
+Decode = Callable[[Sequence[Any], str], Served]
+"""(row, origin) -> what it says; raises ValueError for what must not be served."""
 
 _FAULTS = frozenset(outcome.value for outcome in Outcome)
 
@@ -48,14 +51,27 @@ class Lookup:
         """Why a store could not be read, as far as questions have met it."""
         return tuple(problem for _, store in self._stores for problem in store.problems)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a store could not be asked for a reason that may pass, such as a lock, and is left alone for a while.
+        What it has is then not in the answers."""
+        return any(store.refused for _, store in self._stores)
+
     def exact(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
         """The schedule accepted for this workload on this very target, of the user's store if it has one."""
         asked = queries.asked(workload, target, kernel_digest)
 
-        def served(row: tuple[Any, ...], origin: str) -> Served:
+        def decode(row: Sequence[Any], origin: str) -> Served:
             return rows.exact(row, asked["workload"], workload, target, origin)
 
-        return next(self._answers(queries.EXACT, asked, served), None)
+        for origin, store in self._stores:
+            newest = functools.partial(self._newest, decode, store, origin)
+            served, claims = store.take(queries.EXACT, asked, newest) or (None, False)
+            if served is None and claims:
+                served, _ = store.take(queries.EXACT_CHECKED, asked, newest) or (None, False)
+            if served is not None:
+                return served
+        return None
 
     def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
         """The same workload's schedule on another device of this backend and arch, of nearest compute units."""
@@ -85,18 +101,31 @@ class Lookup:
         found = (row for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
         return frozenset(digest for digest, outcome, _ in found if outcome in _FAULTS)  # a damaged row says nothing
 
-    def _answers(
-        self, sql: str, asked: dict[str, Any], decode: Callable[[tuple[Any, ...], str], Served]
-    ) -> Iterator[Served]:
+    def _newest(self, decode: Decode, store: Reader, origin: str, found: Iterator[Row]) -> tuple[Served | None, bool]:
+        """The first row that may serve, no more are read; and whether there were claims, which are passed over."""
+        claims = False
+        for *row, claim in found:
+            if claim:
+                claims = True
+            elif served := self._served(decode, row, store, origin):
+                return served, claims
+        return None, claims
+
+    def _answers(self, sql: str, asked: dict[str, Any], decode: Decode) -> Iterator[Served]:
         for origin, store in self._stores:
             for row in store.rows(sql, asked):
-                try:
-                    served = decode(row, origin)
-                    limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
-                    if row[-1] <= limit:  # the error
-                        yield served
-                except ValueError as e:  # JSON that no version of ours wrote
-                    store.note(f"{origin} store: a row cannot be read: {e}")
+                if served := self._served(decode, row, store, origin):
+                    yield served
+
+    def _served(self, decode: Decode, row: Sequence[Any], store: Reader, origin: str) -> Served | None:
+        """The row, whose last column is the error; None if it must not be served."""
+        try:
+            served = decode(row, origin)
+        except ValueError as e:  # JSON that no version of ours wrote
+            store.note(f"{origin} store: a row cannot be read: {e}")
+            return None
+        limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
+        return served if row[-1] <= limit else None
 
 
 def _units_apart(a: Target, b: Target) -> int:

@@ -12,8 +12,12 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0007")
+"""Alembic revisions of the schema, oldest first; the last is the one that this code writes."""
+
+READABLE = REVISIONS[REVISIONS.index("0005") :]
+"""Revisions that these queries read. Those after 0005 changed no table that is in them; before 0007, indices of another
+order make them slower."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
 
@@ -26,7 +30,8 @@ _FAULT = "('ok', 'slow')"  # outcomes that say nothing against a schedule's resu
 _SAME = """{0}.workload_id = f.workload_id AND {0}.target_id = f.target_id
       AND {0}.kernel_digest = f.kernel_digest AND {0}.schedule_id = f.schedule_id"""
 
-_IMPORTED = "(SELECT r.origin FROM runs r WHERE r.id = f.run_id) = 'imported'"
+_IMPORTED = "r.origin = 'imported'"
+# The queries below join the run `r` of each measurement `f`.
 
 _WITHDRAWN = f"""EXISTS (
     SELECT 1 FROM measurements b
@@ -51,15 +56,22 @@ _BEST_FIRST = f"CASE WHEN {_IMPORTED} THEN 1 ELSE 0 END, f.id DESC"
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""
 
-EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id), s.json, s.digest, f.median_seconds,
-    f.tolerance, f.error FROM measurements f JOIN schedules s ON s.id = f.schedule_id
-    WHERE {_SUBJECT} AND {_SERVABLE} ORDER BY {_BEST_FIRST} LIMIT 8"""
-"""What may serve (workload, target, kernel_digest), all three digests, best first."""
+_EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id), s.json, s.digest, f.median_seconds,
+    f.tolerance, f.error, {{}} FROM measurements f CROSS JOIN runs r CROSS JOIN schedules s
+    WHERE {_SUBJECT} AND r.id = f.run_id AND s.id = f.schedule_id AND {_SOUND}"""
+# CROSS JOIN keeps SQLite from weighing other orders. An index has the rows in the order of their ids, so that who takes
+# the first has read no other.
+
+EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
+"""What may serve (workload, target, kernel_digest), all three digests, newest first. The last column says of a row that
+it is a claim: whether it was checked, EXACT_CHECKED tells, which is asked only if there is nothing else."""
+
+EXACT_CHECKED = f"{_EXACT.format('1 = 0')} AND {_IMPORTED} AND {_CHECKED} ORDER BY f.id DESC"
 
 _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
     best.median_seconds, best.tolerance, best.error
     FROM workloads w CROSS JOIN targets t JOIN measurements best ON best.id = (
-        SELECT f.id FROM measurements f
+        SELECT f.id FROM measurements f JOIN runs r ON r.id = f.run_id
         WHERE f.workload_id = w.id AND f.target_id = t.id AND f.kernel_digest = :kernel_digest AND {_SERVABLE}
         ORDER BY {_BEST_FIRST} LIMIT 1)
     JOIN schedules s ON s.id = best.schedule_id
@@ -115,14 +127,15 @@ FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedul
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
-    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST} LIMIT 1"""
+    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST}"""
 
 _LATEST = f"""NOT {_IMPORTED} AND NOT EXISTS (
     SELECT 1 FROM measurements b JOIN runs o ON o.id = b.run_id
     WHERE {_SAME.format("b")} AND b.id > f.id AND o.origin <> 'imported')"""
 # Of this machine's own rows: an import hides none of them.
 
-KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason
+    FROM measurements f JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id
     WHERE {_SUBJECT} AND f.outcome NOT IN {_FAULT} AND {_LATEST}"""
 """Schedules whose latest measurement failed."""
 

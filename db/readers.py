@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
-from db.queries import REVISION, REVISIONS
+from db.queries import READABLE, REVISION, REVISIONS
 from db.sqlite_files import FAILURES, STEPS, Look, Opened, is_locked, look, open_read_only, reason
 
-Rows = list[tuple[Any, ...]]
+Row = tuple[Any, ...]
+T = TypeVar("T")
 
 _ATTEMPTS = 5
+_STATEMENT_SECONDS = 3  # of a server for a question, which takes it milliseconds
+_ANSWER_SECONDS = 8.0  # of a server for all: to be reached, to work, and to send
 _LOCKED_SECONDS, _FAILED_SECONDS = 5.0, 60.0  # until what could not be read is tried again
 _INHERITED: list[Opened] = []  # of a parent process: SQLite forbids to use or close them in a child
 
@@ -28,9 +33,19 @@ class Reader:
     def __init__(self, *problems: str) -> None:
         self.problems = list(problems)
 
-    def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+    def rows(self, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         """The answer, in full; no rows where the store cannot be read."""
-        return []
+        return self.take(sql, asked, list) or []
+
+    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
+        """What `of` makes of the rows, which are read as it asks for them; None where the store cannot be read. It may
+        be called again where the store has changed meanwhile."""
+        return None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the store could not be asked for a reason that may pass, and is left alone for a while."""
+        return False
 
     def note(self, problem: str) -> None:
         if problem not in self.problems:  # one line each, however often it is met
@@ -57,23 +72,28 @@ class SqliteReader(Reader):
         self._unreadable: Look | None = None
         self._locked_at = -inf  # seconds of time.monotonic
 
-    def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
         with self._guard.lock:
             for _ in range(_ATTEMPTS):
                 try:
                     if (opened := self._open()) is None:
-                        return []
+                        return None
                     opened.allowance.steps = STEPS
-                    answer = opened.connection.execute(sql, asked).fetchall()
+                    with closing(opened.connection.execute(sql, asked)) as cursor:
+                        answer = of(cursor)
                     if opened.unchanged():
                         return answer
                 except (*FAILURES, OSError, StoreError) as e:
                     if self._opened is None or self._opened.unchanged():
                         self._give_up(e)
-                        return []
+                        return None
                 self._close()
             self.note(f"store {self.path}: it changes faster than it can be read")
-            return []
+            return None
+
+    @property
+    def refused(self) -> bool:
+        return time.monotonic() - self._locked_at < _LOCKED_SECONDS
 
     def __del__(self) -> None:
         # A connection is part of a reference cycle with its own statement cache, so it would be closed late and warn.
@@ -86,12 +106,12 @@ class SqliteReader(Reader):
         self._close()
         if self._unreadable is not None and self._unreadable == look(self._name):
             return None
-        if time.monotonic() - self._locked_at < _LOCKED_SECONDS:
+        if self.refused:
             return None
         self._opened_by = os.getpid()
         self._opened = open_read_only(self._name, prefer_still=True)
         row = self._opened.connection.execute(REVISION).fetchone()
-        if row != (REVISIONS[-1],):
+        if row is None or row[0] not in READABLE:
             raise StoreError(_wrong_schema(self.path, row and row[0]))
         return self._opened
 
@@ -119,7 +139,7 @@ class SqliteReader(Reader):
 
 class ServerReader(Reader):
     """A store that is no SQLite file. SQLAlchemy is imported only if there is one, by the first question. A server that
-    could not be asked is left alone for a while."""
+    could not be asked, or did not answer in time, is left alone for a while."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -129,36 +149,64 @@ class ServerReader(Reader):
         self._opened_by: int | None = None
         self._failed_at = -inf  # seconds of time.monotonic
 
-    def rows(self, sql: str, asked: Mapping[str, Any]) -> Rows:
+    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
         with self._guard.lock:
-            if time.monotonic() - self._failed_at < _FAILED_SECONDS:
-                return []
+            if self.refused:
+                return None
             try:
                 if self._opened_by != os.getpid():
                     self._opened_by, self._engine = os.getpid(), None
                     self._engine = self._open()
-                return self._ask(self._engine, sql, asked)
+                return of(iter(self._ask(self._engine, sql, asked)))
             except StoreError as e:
                 self.note(str(e))
             except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
-                self.note(f"store URL cannot be read: {type(e).__name__}: {' '.join(str(e).split()):.200}")
+                said = getattr(e, "orig", None) or e  # the driver's own words, without the SQL
+                self.note(f"store URL cannot be read: {type(said).__name__}: {' '.join(str(said).split()):.200}")
             self._opened_by, self._failed_at = None, time.monotonic()
-            return []
+            return None
+
+    @property
+    def refused(self) -> bool:
+        return time.monotonic() - self._failed_at < _FAILED_SECONDS
 
     def _open(self) -> Any:
         from db.engine import server_engine
 
-        engine = server_engine(self._url)
+        engine = server_engine(self._url, _STATEMENT_SECONDS)
         found = self._ask(engine, REVISION, {})
-        if found != [(REVISIONS[-1],)]:
+        if not found or found[0][0] not in READABLE:
             raise StoreError(_wrong_schema(engine.url.render_as_string(), found[0][0] if found else None))
         return engine
 
-    def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> Rows:
+    def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         from sqlalchemy import text
 
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), asked)]
+        def answer() -> list[Row]:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(sql), asked)]
+
+        return _within(_ANSWER_SECONDS, answer)
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """What `ask` returns or raises; StoreError where that takes longer. It is then left to itself in its thread, which
+    the end of the process does not wait for: a driver may wait without end for a server that is silent."""
+    from concurrent.futures import Future
+
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as e:  # noqa: BLE001 - it is raised where the answer is waited for
+            answer.set_exception(e)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise StoreError(f"store URL cannot be read: no answer of the server within {seconds:g} s") from None
 
 
 def reader(where: str | Path) -> Reader:

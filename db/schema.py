@@ -91,7 +91,7 @@ measurements = Table(
 # Finals are one row in hundreds: an index of these alone keeps a lookup within a few pages however long the history.
 Index(
     "measurements_final",
-    *(measurements.c[name] for name in ("workload_id", "target_id", "kernel_digest", "created_at")),
+    *(measurements.c[name] for name in ("workload_id", "target_id", "kernel_digest")),
     sqlite_where=measurements.c.stage == "final",
     postgresql_where=measurements.c.stage == "final",
 )
@@ -104,7 +104,7 @@ Index(
 # What speaks against a schedule that is served; without it each of its rows would be read, from pages far apart.
 Index(
     "measurements_fault",
-    *(measurements.c[name] for name in ("workload_id", "target_id", "kernel_digest", "schedule_id", "created_at")),
+    *(measurements.c[name] for name in ("workload_id", "target_id", "kernel_digest", "schedule_id")),
     sqlite_where=measurements.c.outcome.not_in(["ok", "slow"]),
     postgresql_where=measurements.c.outcome.not_in(["ok", "slow"]),
 )

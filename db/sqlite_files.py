@@ -17,6 +17,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from db.errors import StoreError
+from db.mounts import mounted_by_itself
 from db.queries import TABLES
 
 BUSY_SECONDS = 0.25  # writers hold readers up only while the last of them closes the file
@@ -89,10 +90,9 @@ def has_journal(path: str) -> bool:
     file."""
     found = False
     for journal in (f"{path}-wal", f"{path}-journal"):  # both are looked at: SQLite opens both
-        with suppress(FileNotFoundError):  # a writer may have ended since
-            # access takes a third of what exists() does
-            if os.access(journal, os.F_OK) and look(journal).nbytes:
-                found = True
+        if os.access(journal, os.F_OK):  # takes a third of what exists() does
+            with suppress(FileNotFoundError):  # a writer may have ended since
+                found |= look(journal).nbytes > 0
     return found
 
 
@@ -204,23 +204,6 @@ def alias(path: str, names: int) -> str | None:
     """That a file has other names, where journals may be that are not seen from here, and the remedy."""
     if names > 1:
         return f"one file with {names} names (hard links): cp it and mv the copy over it"
-    if _mount(path) != _mount(os.path.dirname(path)):
+    if mounted_by_itself(path):
         return "a file mounted by itself: mount its folder"
     return None
-
-
-def _mount(path: str) -> bytes | None:
-    """The id of the mount that a path is on; None where the system does not tell."""
-    if not hasattr(os, "O_PATH"):
-        return None
-    handle = os.open(path, os.O_PATH)  # closing such a handle drops no locks
-    try:
-        told = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY)
-        try:
-            return os.read(told, 4096).partition(b"mnt_id:")[2].partition(b"\n")[0]
-        finally:
-            os.close(told)
-    except OSError:
-        return None
-    finally:
-        os.close(handle)

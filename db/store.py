@@ -121,11 +121,11 @@ class Store:
         self, target: Target | None = None, op: str | None = None, format: str | None = None
     ) -> tuple[Winner, ...]:
         """Everything that is served, with the baselines of the same run, by target and workload."""
-        newest: dict[tuple[object, ...], tuple[Any, ...]] = {}
+        found: dict[tuple[object, ...], list[Sequence[Any]]] = {}
         with reported(self.where), self.engine.connect() as connection:
             for row in connection.execute(text(queries.FINALS)):
-                newest[tuple(row[queries.SUBJECT])] = tuple(row)
-            served = self._timed(newest.values())
+                found.setdefault(tuple(row[queries.SUBJECT]), []).append(row)
+            served = [best for kernel in found.values() if (best := self._first_timed(reversed(kernel)))]
             winners = [
                 Winner(row, self._baselines(connection, row))
                 for row, m in ((row, row.measurement) for row in served)
@@ -168,8 +168,10 @@ class Store:
     ) -> Measurement | None:
         """A final that may be served, of a run that was given at least this effort: more effort subsumes less."""
         effort = {"beam_width": beam_width, "budget_seconds": budget_seconds}
-        found = self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
-        return next((row.measurement for row in self._timed(found)), None)
+        found = self._first_timed(
+            self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
+        )
+        return None if found is None else found.measurement
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
         """Schedule digest -> how it failed and why, for those whose latest measurement failed. `slow` is no failure."""
@@ -226,6 +228,9 @@ class Store:
             if not row.measurement.samples:
                 self._note(f"store {self.where}: measurement {row.id} was served without a time")
         return [row for row in read if row.measurement.samples]
+
+    def _first_timed(self, found: Iterable[Sequence[Any]]) -> Recorded | None:
+        return next((read[0] for row in found if (read := self._timed([row]))), None)
 
     def _recorded(self, found: Iterable[Sequence[Any]]) -> list[Recorded]:
         return self._decoded(rows.recorded, found)

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kernels import drivers, gpu_load
+from kernels import cards, drivers, gpu_load
 from kernels.tinygrad import facts
 
 HOST_CLOCK = "perf_counter around the call"
@@ -63,6 +63,7 @@ class Backend:
 
     What its device is:
     facts               reads what an open device tells about itself
+    card                names the card that it computes on, before it is opened
     busy                tells how busy it is with the work of others
     clock               where the seconds of a launch come from
     automatic           chosen without being asked for, if it works; the order of rows is the order of preference
@@ -88,6 +89,7 @@ class Backend:
     fitted: bool = False
     prepare: Callable[[], None] = _nothing
     facts: facts.Reader = facts.arch_only
+    card: cards.Card = cards.unknown
     busy: gpu_load.Busy = gpu_load.unknown
     clock: str = HOST_CLOCK
     automatic: bool = False
@@ -177,6 +179,7 @@ _CUDA = Backend(
     denormals=True,
     fitted=True,
     facts=facts.cuda,
+    card=cards.cuda,
     busy=gpu_load.nvidia,
     clock="CUDA events",
     automatic=True,
@@ -187,6 +190,7 @@ _NV = replace(
     _CUDA,
     name="NV",
     facts=facts.nv,
+    card=cards.nv,
     clock="GPU timestamps",
     missing=drivers.files("/dev/nvidiactl"),
     interface="NVK",

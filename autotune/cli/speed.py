@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
@@ -63,15 +65,16 @@ def bench(
     choice = choose(chosen)
     plan = plan_model(read_header(model), choice, ctx)
     asked = Asked(prompt_tokens, tokens, position, plan.context, plan.vocabulary)
-    _note_load()
-    bandwidth = _bandwidth(choice)
-    others = []
-    for name in COMPETITORS if compare else ():  # before our model takes its part of the device's memory
-        tell(f"measuring {name}")
-        others.append(competitor(name, model, asked, choice))
-    ready = loaded(plan, chosen, choice)
-    with ready.running():
-        ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
+    with _alone(choice):
+        _note_load()
+        bandwidth = _bandwidth(choice)
+        others = []
+        for name in COMPETITORS if compare else ():  # before our model takes its part of the device's memory
+            tell(f"measuring {name}")
+            others.append(competitor(name, model, asked, choice))
+        ready = loaded(plan, chosen, choice)
+        with ready.running():
+            ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
         told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
@@ -111,15 +114,25 @@ def profile(
 
     chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
-    ready = loaded(plan_model(read_header(model), choice, ctx), chosen, choice)
-    with ready.running():
-        found = kernel_profile.profile(ready.model, tokens)
+    plan = plan_model(read_header(model), choice, ctx)
+    with _alone(choice):
+        ready = loaded(plan, chosen, choice)
+        with ready.running():
+            found = kernel_profile.profile(ready.model, tokens)
     backend = ready.target.backend
     if as_json:
         say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
     else:
         echo(model_reports.profile(found, by, backend))
     return 0
+
+
+def _alone(choice: Choice) -> AbstractContextManager[None]:
+    """The device, without another command that measures on it."""
+    from autotune.device_lock import alone
+
+    waiting = functools.cache(lambda: tell("waiting for the device: another command measures on it"))
+    return alone(choice.device, waiting)
 
 
 def _note_load() -> None:

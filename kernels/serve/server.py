@@ -58,6 +58,7 @@ class Device:
 
 class Server:
     """Answers from one pair of stores, in one mode of AUTOTUNE_LOOKUP; each question is answered once and remembered.
+    Only what was answered while a store was locked, or out of reach, is asked once more when that may be over.
 
     Threads may share it: an answer is made by one of them, and the others wait. A forked child goes on with the answers
     that there are, and never waits for a thread of its parent.
@@ -73,6 +74,7 @@ class Server:
         self._tables = Memo(guard, _upload_tables)
         self._resolutions = Memo(guard, self._resolve)
         self._kernels = Memo(guard, self._build)
+        self._provisional: set[Workload] = set()  # answered without a store that could not be asked
         self._programs: dict[compiler.Key, UOp] = {}
         self._awaited: dict[compiler.Key, Target] = {}  # not on disk; tinygrad will compile them
 
@@ -81,6 +83,8 @@ class Server:
 
         Raises KernelError or FormatError for a workload that these kernels do not have.
         """
+        if self._provisional:
+            self._ask_again()
         return self._resolutions[workload, target]
 
     def device(self, name: str) -> Device:
@@ -95,6 +99,8 @@ class Server:
     def serve(self, workload: Workload, device: str) -> Kernel:
         """The kernel for a workload on a device. Where the schedule that `resolve` gives does not apply, warns once and
         serves the first of the defaults that does. Raises KernelError, FormatError or DeviceError."""
+        if self._provisional:
+            self._ask_again()
         return self._kernels[workload, device]
 
     def program(self, workload: Workload, device: str) -> UOp:
@@ -149,7 +155,20 @@ class Server:
             opened = next((d.renderer for d in self._devices.values() if d.target == target), None)
             return sink.can_build(w, schedule, device, opened or self._renderers[device])
 
-        return look_up(w, target, self._lookup, self._mode, applies)
+        found = look_up(w, target, self._lookup, self._mode, applies)
+        if found.step != "user" and self._lookup.refused:
+            self._provisional.add(w)
+        return found
+
+    def _ask_again(self) -> None:
+        """Forgets what was answered without a store, if that may be asked by now."""
+        with self._guard.lock:
+            if self._lookup.refused:
+                return
+            for memo in (self._resolutions, self._kernels):
+                for key in [key for key in memo if key[0] in self._provisional]:
+                    del memo[key]
+            self._provisional.clear()
 
     def _renderer(self, device: str) -> Renderer | None:
         """The renderer of a device, which this opens; None if this machine has no such device."""

@@ -1,5 +1,6 @@
 """`autotune run`, `bench` and `profile` on a small random model with a tokenizer, on the CPU device."""
 
+import contextlib
 import copy
 import json
 import signal
@@ -15,6 +16,8 @@ from support.tiers import few_of
 from support.tokenizer_files import DATA, write_tokenizer
 
 from autotune.demo import CONTEXT, VOCABULARY, write_demo_model
+from autotune.device_lock import alone
+from autotune.speed import AskedError
 from kernels import devices, llm
 from kernels.devices import describe_target
 from kernels.models.header import read_header
@@ -262,6 +265,37 @@ def test_memory_that_runs_out_later_is_one_line(model: str, monkeypatch: pytest.
     assert done.exit_code == 2
     assert "does not fit on CPU" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("verb", ["bench", "profile"])
+def test_what_measures_waits_for_the_device(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    held, told_of = [], []
+    with contextlib.ExitStack() as other:
+        other.enter_context(alone("CPU"))
+
+        def tell(line: str) -> None:
+            told_of.append(line)
+            other.close()
+
+        def load(*_: object) -> None:
+            with pytest.raises(TimeoutError), alone("CPU", waiting=lambda: raises(TimeoutError)):
+                pass
+            held.append(verb)
+            raise AskedError("enough")
+
+        monkeypatch.setattr("autotune.cli.speed.tell", tell)
+        monkeypatch.setattr("autotune.cli.speed._bandwidth", lambda _: None)
+        monkeypatch.setattr("autotune.cli.speed.loaded", load)
+        done = run(verb, model, *(["--prompt-tokens", "3"] if verb == "bench" else []))
+    assert (done.exit_code, held) == (2, [verb])
+    assert [line for line in told_of if "waiting for the device" in line] == told_of[:1]
+
+
+def raises(error: type[Exception]) -> None:
+    raise error
 
 
 def test_ctrl_c_is_status_130_and_leaves_nothing_running(model: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from autotune.device_lock import alone, lock_name
 from db.errors import FileError
+from kernels import cards
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,18 +50,42 @@ def test_other_devices_are_free():
         (("AMD", {}), ("KFD+AMD:LLVM", {}), True),
         (("CUDA", {}), ("CPU", {}), False),
         (("CUDA", {"CUDA_VISIBLE_DEVICES": "0"}), ("CUDA", {"CUDA_VISIBLE_DEVICES": "1"}), False),
-        (("CUDA", {"CUDA_VISIBLE_DEVICES": "0", "HOME": "/"}), ("CUDA", {"CUDA_VISIBLE_DEVICES": "0"}), True),
+        (("CUDA", {"CUDA_VISIBLE_DEVICES": "0", "HOME": "/"}), ("CUDA", {}), True),
+        (("CUDA", {"CUDA_VISIBLE_DEVICES": "0,1"}), ("CUDA:PTX", {"CUDA_VISIBLE_DEVICES": " 0"}), True),
+        (("METAL", {"CUDA_VISIBLE_DEVICES": "0"}), ("METAL", {"CUDA_VISIBLE_DEVICES": "1"}), True),
     ],
 )
 def test_a_device_is_what_runs_kernels_however_it_is_spelled(a, b, same):
     assert (lock_name(*a) == lock_name(*b)) is same
 
 
-def test_the_name_of_many_devices_fits_a_file_and_tells_them_apart():
-    uuids = [f"GPU-{i:08d}-1111-2222-3333-444444444444" for i in range(9)]
-    names = {lock_name("CUDA", {"CUDA_VISIBLE_DEVICES": ",".join(u)}) for u in (uuids[:8], uuids[1:], uuids)}
-    assert len(names) == 3
-    assert max(map(len, names)) < 200
+@pytest.fixture
+def two_cards(tmp_path, monkeypatch):
+    """UUIDs of two cards, in the order of their bus."""
+    uuids = [f"GPU-{i:08d}-1111-2222-3333-444444444444" for i in range(2)]
+    for bus, uuid in enumerate(uuids):
+        card = tmp_path / "gpus" / f"0000:0{bus}:00.0" / "information"
+        card.parent.mkdir(parents=True)
+        card.write_text(f"Model: \t\t NVIDIA H200\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n")
+    monkeypatch.setattr(cards, "_DRIVER", tmp_path / "gpus")
+    return uuids
+
+
+def test_a_card_is_one_device_however_it_is_reached(two_cards):
+    def named(device, visible=None):
+        return lock_name(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+
+    first, second = two_cards
+    assert {named("CUDA"), named("CUDA:PTX", "0"), named("CUDA", first[:9]), named("NV"), named("NV", "1")} == {first}
+    assert {named("CUDA", "1"), named("CUDA", "1,0"), named("CUDA", f"{second},{first}")} == {second}
+    assert named("CUDA", "MIG-1") not in (first, second)
+    assert named("CPU") == "CPU"
+
+
+def test_the_name_of_a_device_fits_a_file():
+    long = {lock_name("CUDA", {"CUDA_VISIBLE_DEVICES": "x" * 5000 + end}) for end in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 200
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path):

@@ -14,13 +14,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import event
 from support import store_writer
 from support.store_files import old_store
 from support.store_rows import RUN, fact, opened, schedule
 
 from db import engine as engine_module
 from db import queries, schema
-from db.engine import MIGRATIONS, open_engine, writing
+from db.engine import MIGRATIONS, open_engine, server_engine, writing
 from db.store import Store, StoreError
 
 
@@ -58,8 +59,9 @@ def test_lookups_use_the_index_of_finals(tmp_path: Path) -> None:
         asked = queries.asked(fact().workload, fact().target, fact().kernel_digest)
         plans = [
             str(db.execute(f"EXPLAIN QUERY PLAN {sql}", asked).fetchall())
-            for sql in (queries.EXACT, queries.OTHER_SHAPES)
+            for sql in (queries.EXACT, queries.EXACT_CHECKED, queries.OTHER_SHAPES)
         ]
+    assert "TEMP B-TREE" not in plans[0]  # the newest row is found without reading the others
     for plan in plans:
         assert "INDEX measurements_final" in plan
         assert "SCAN f" not in plan
@@ -106,6 +108,24 @@ def test_a_newer_or_foreign_database_is_refused_untouched(tmp_path: Path, sql: s
     with pytest.raises(StoreError, match=message):
         Store.open(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [("", "-c statement_timeout=3s"), ("?options=-c%20geqo%3Doff", "-c geqo=off -c statement_timeout=3s")],
+)
+def test_a_server_is_told_how_long_it_may_work(query: str, options: str) -> None:
+    pytest.importorskip("psycopg")
+    engine, asked = server_engine(f"postgresql+psycopg://host/name{query}", statement_seconds=3), {}
+
+    @event.listens_for(engine, "do_connect")
+    def _(_dialect: object, _record: object, _args: object, settings: dict[str, object]) -> None:
+        asked.update(settings)
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        engine.connect()
+    assert (asked["options"], asked["connect_timeout"]) == (options, 3)
 
 
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +168,21 @@ def test_a_lookup_imports_no_database_toolkit(user: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code, str(user)], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_server_that_never_answers_is_a_miss_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr("db.readers._ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lookup = Lookup(f"postgresql+psycopg://user:secret@127.0.0.1:{server.getsockname()[1]}/store")
+        assert lookup.exact(*ASKED) is None
+        start = time.monotonic()
+        assert [lookup.exact(*ASKED) for _ in range(100)] == [None] * 100
+        assert time.monotonic() - start < 0.3  # it is left alone for a while
+    assert lookup.refused
+    (problem,) = lookup.problems
+    assert "no answer of the server within 0.3 s" in problem
+    assert "secret" not in problem
 
 
 def test_a_store_behind_a_url_answers_alike(user: Path) -> None:

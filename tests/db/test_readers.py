@@ -17,7 +17,7 @@ import pytest
 from support.store_files import age, change, garbage, killed_while_withdrawing, newer, older, withdraw
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
-from db import queries, sqlite_files
+from db import mounts, queries, sqlite_files
 from db.engine import seal
 from db.lookup import Lookup
 from db.readers import reader
@@ -125,16 +125,22 @@ def test_a_sealed_store_may_have_hard_links(real: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="mounts are told apart on Linux")
-def test_a_file_that_is_mounted_by_itself_is_not_read(
-    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mounts = {str(real): b"mnt_id: 7"}
-    monkeypatch.setattr(sqlite_files, "_mount", lambda path: mounts.get(path, b"mnt_id: 1"))
+def test_a_file_that_is_mounted_by_itself_is_not_read(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = {str(real): b"mnt_id: 7"}
+    monkeypatch.setattr(mounts, "_statx", lambda: None)  # as before Linux 5.8
+    monkeypatch.setattr(mounts, "_mount", lambda path: ids.get(path, b"mnt_id: 1"))
     lookup = Lookup(real)
     assert lookup.exact(*ASKED) is None
     assert "mount its folder" in lookup.problems[0]
     with pytest.raises(StoreError, match="mount its folder"):
         Store.open(real)
+
+
+@pytest.mark.skipif(mounts._asked_statx("/") is None, reason="a system without statx's attribute")
+@pytest.mark.parametrize("path", ["/proc", __file__])
+def test_both_ways_to_ask_about_a_mount_agree(path: str) -> None:
+    ids = {mounts._mount(path), mounts._mount(os.path.dirname(path))}
+    assert mounts.mounted_by_itself(path) == (len(ids) == 2)
 
 
 MOUNTED = """
@@ -387,6 +393,20 @@ def test_a_store_that_is_migrated_later_is_read_then(user: Path) -> None:
     assert lookup.exact(*ASKED) is None
     change(user, f"UPDATE alembic_version SET version_num = '{queries.REVISIONS[-1]}'")
     assert lookup.exact(*ASKED) is not None
+
+
+def test_a_store_of_the_revision_before_is_read_as_it_is(user: Path) -> None:
+    opened(user, fact(schedule=A), fact(schedule=B))
+    change(
+        user,
+        "DROP INDEX measurements_final; CREATE INDEX measurements_final ON measurements "
+        "(workload_id, target_id, kernel_digest, created_at) WHERE stage = 'final'; "
+        "UPDATE measurements SET created_at = '2099' WHERE id = 1; UPDATE alembic_version SET version_num = '0005'",
+    )
+    found = Lookup(user).exact(*ASKED)
+    assert found is not None
+    assert found.schedule == B
+    assert Store.read(user).stats().schema == "0005"
 
 
 def test_a_locked_store_is_a_miss_soon_and_is_read_again_later(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from math import inf, nan
 from pathlib import Path
 
 import pytest
+from support.store_files import change
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
 from db import codec, queries
@@ -146,6 +147,16 @@ def test_more_effort_subsumes_less(path: Path, beam_width: int, budget_seconds: 
     store = opened(path, fact())
     assert store.has_final(WORKLOAD, TARGET, KERNEL, beam_width, budget_seconds) == (fact() if done else None)
     assert store.has_final(replace(WORKLOAD, m=2), TARGET, KERNEL, beam_width, budget_seconds) is None
+
+
+@pytest.mark.parametrize("damage", ["samples = '[]'", "samples = 'none'", "nbytes = 'many'"])
+def test_a_damaged_row_does_not_hide_the_good_one_before_it(tmp_path: Path, damage: str) -> None:
+    good = fact(schedule=schedule("good"))
+    store = opened(tmp_path / "store.sqlite", good, fact(schedule=schedule("damaged")))
+    change(tmp_path / "store.sqlite", f"UPDATE measurements SET {damage} WHERE id = 2")
+    assert [winner.row.measurement for winner in store.finals()] == [good]
+    assert store.has_final(WORKLOAD, TARGET, KERNEL, 0, 0) == good
+    assert len(store.problems) == 1
 
 
 def test_what_a_resumed_search_is_told(path: Path) -> None:

@@ -1,16 +1,20 @@
 """One server under several threads and in forked children: every answer is made once, and nobody waits for ever."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import closing
 
 import pytest
 from support.kernel_runs import device
+from support.store_rows import fact, opened
 
 from db.lookup import Lookup
-from db.records import Workload
+from db.records import Schedule, Target, Workload
+from kernels.ops.registry import kernel_digest
 from kernels.serve import sink
 from kernels.serve.server import Server, resolve, serving, shared, use
 
@@ -54,6 +58,22 @@ def test_what_is_served_is_what_resolve_says():
     served, found = server.serve(W, device().name), server.resolve(W, server.device(device().name).target)
     assert (served.schedule, served.step) == (found.schedule, found.step)
     assert served.sink == sink.build(W, found.schedule, device().renderer)
+
+
+def test_a_store_that_is_locked_at_the_first_question_is_asked_again(tmp_path, monkeypatch):
+    target = Target("CPU", "any", "any", 2)
+    found = Schedule("loops", (("rows", 1),), ())
+    final = fact(workload=W, target=target, schedule=found, kernel_digest=kernel_digest(W))
+    opened(tmp_path / "db", final)
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("BEGIN EXCLUSIVE")
+        server = Server(Lookup(tmp_path / "db"), "exact")
+        first = server.resolve(W, target)
+        assert first.step != "user"
+        assert server.resolve(W, target) is first  # it is not asked every time
+    monkeypatch.setattr("db.readers._LOCKED_SECONDS", 0)
+    assert (server.resolve(W, target).step, server.resolve(W, target).schedule) == ("user", found)
 
 
 def test_a_server_is_handed_in_for_a_while():
