@@ -2,11 +2,11 @@
 
 They are the same on every machine: they come from the raw bits of PCG64, whose stream numpy promises to keep.
 
-Attention chooses as sharply as in trained models. Over the keys that a token sees, the scores q.k of a head have a
-standard deviation of about 2.3 after all factors, with YaRN's too. In SmolLM2-135M and in gemma-3-270m, reading 300
-tokens of English, it is 2.4 on average, and 1.8 to 2.6 for the middle half of the heads. With twice of that a token
-attends to two or three of 500 keys. Two paths that differ by float32 rounding then differ by much more than in a
-trained model.
+Attention chooses as sharply as in trained models. In SmolLM2-135M and gemma-3-270m, reading 300 tokens of English, the
+scores q.k of a head over the keys that a token sees have a standard deviation of 2.4, on average over the heads (1.8 to
+2.6 for the middle half of them), and the largest weight of the softmax is 0.4. So large scores are made here too, after
+all factors of the model, with YaRN's temperature. When they are larger, a token attends to two or three keys only, and
+paths that differ by rounding differ more than they would in a trained model.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def _blocks(name: str, n: int, k: int, format: str, size: float) -> Raw:
     shape, few = (n, fmt.blocks(k), fmt.nbytes), min(n, STATISTIC_ROWS)
     raw = _bits(name, -(-int(np.prod(shape)) // 8)).view(np.uint8)[: int(np.prod(shape))].reshape(shape).copy()
     scales = {plane.name: raw[:, :, plane.start : plane.stop] for plane in fmt.planes if plane.name in ("d", "dm", "e")}
-    turn = raw[:, :, 0] / 256  # of each block, before its scales are chosen
+    turn = raw[:, :, 0].copy()  # a number below 256 for each block
 
     def values(*chosen: float) -> npt.NDArray[np.float32]:
         for plane, place in scales.items():
             if plane == "e":  # MXFP4: two exponents, which mix such that the variance is that of the scale
                 low = math.floor(math.log2(chosen[0]))
-                place[:, :, 0] = 127 + low + (turn < ((chosen[0] / 2.0**low) ** 2 - 1) / 3)
+                place[:, :, 0] = 127 + low + (turn < 256 * ((chosen[0] / 2.0**low) ** 2 - 1) / 3)
             else:
                 place[:] = np.array(chosen[: place.shape[-1] // 2], np.float16).view(np.uint8)
         return reference.dequantize(raw[:STATISTIC_ROWS].reshape(few, -1), format, (few, k))
