@@ -16,7 +16,7 @@ import numpy as np
 
 from kernels.models.header import read_header
 from support.gguf_files import TensorFact, load_model, write_sparse_gguf
-from support.random_weights import random_rows
+from support.random_weights import random_rows, score_factor
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 
@@ -33,9 +33,9 @@ def write_full_model(name: str, path: Path, layers: int | None = None) -> Path:
         metadata[f"{metadata['general.architecture']}.block_count"] = len(_layers(tensors))
     shapes = {tensor: shape for tensor, shape, _ in tensors}
     write_sparse_gguf(path, {**metadata, **_vocabulary(metadata, shapes["token_embd.weight"][0])}, tensors)
-    data = np.memmap(path, np.uint8, "r+")
+    factor, data = score_factor(metadata), np.memmap(path, np.uint8, "r+")
     for t in read_header(path).tensors:
-        rows = random_rows(t.name, t.shape, t.format, tied="output.weight" not in shapes)
+        rows = random_rows(t.name, t.shape, t.format, tied="output.weight" not in shapes, score_factor=factor)
         data[t.offset : t.offset + t.nbytes] = rows.reshape(-1)
     data.flush()
     return path

@@ -17,7 +17,7 @@ import numpy as np
 from kernels.formats import reference
 from kernels.models.header import Header
 from support import gguf_files, synthetic_models
-from support.random_weights import random_rows
+from support.random_weights import random_rows, score_factor
 from support.synthetic_models import DENSE, PLAIN, Shape
 
 VOCABULARY = 384
@@ -61,12 +61,13 @@ class Small:
         header = self.header
         keys = {"general.architecture": self.architecture, "tokenizer.ggml.model": "no_vocab", **header.metadata}
         tensors = [(t.name, t.shape, self._format(t.name, t.shape)) for t in header.tensors]
+        factor = score_factor(keys)
         entries = [gguf_files.plain_entry(key, value) for key, value in keys.items()]
         raw, _ = gguf_files.header(entries, [(n, shape, "F32" if twin else format) for n, shape, format in tensors])
         with path.open("wb") as file:
             file.write(raw)
             for name, shape, format in tensors:
-                rows = random_rows(name, shape, format, tied=self.tied)
+                rows = random_rows(name, shape, format, tied=self.tied, score_factor=factor)
                 if twin:
                     rows = reference.dequantize(rows, format, (len(rows), shape[-1])).view(np.uint8)
                 file.write(rows.tobytes() + bytes(-rows.size % 32))
