@@ -6,7 +6,7 @@ a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, SqliteReader, reader
-from db.records import Outcome, Served, Target, Workload
+from db.records import Outcome, Schedule, Served, Target, Workload
 
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
@@ -31,13 +31,18 @@ class Lookup:
     """
 
     def __init__(
-        self, user: str | Path | None = None, packaged: str | Path | None = None, limit: Limit | None = None
+        self,
+        user: str | Path | None = None,
+        packaged: str | Path | None = None,
+        limit: Limit | None = None,
+        without: Collection[tuple[Workload, Target, Schedule]] = (),
     ) -> None:
         """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel.
 
-        limit: rows with a larger error are not served, whatever tolerance they were stored with.
+        limit: rows with a larger error are not served, whatever tolerance they were stored with. without: what the
+        user's store has of these is passed over.
         """
-        self._limit = limit
+        self._limit, self._without = limit, frozenset(without)
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
             ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
@@ -93,7 +98,8 @@ class Lookup:
                 try:
                     served = decode(row, origin)
                     limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
-                    if row[-1] <= limit:  # the error
+                    left_out = origin == "user" and (served.workload, served.target, served.schedule) in self._without
+                    if row[-1] <= limit and not left_out:  # the last column is the error
                         yield served
                 except ValueError as e:  # JSON that no version of ours wrote
                     store.note(f"{origin} store: a row cannot be read: {e}")
