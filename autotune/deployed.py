@@ -8,6 +8,7 @@ rejected: the store records it, and does not serve it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ from kernels.serve.resolution import Resolution, look_up
 
 MIN_GAIN = 0.002  # of a pass; less is not worth a change
 COMPARISONS = 12  # of sets of schedules for one pass, at most
+LEAST_SECONDS = 15.0  # for the comparisons of a pass; more where the search of its winners took longer
 CLOCK = "wall clock, a captured pass"
 
 Final = tuple[Workload, Target, Schedule]
@@ -71,14 +73,15 @@ class Deployed:
 
 @dataclass
 class _Trials:
-    """Compares sets, each pair once, and COMPARISONS pairs at most."""
+    """Compares sets, each pair once; COMPARISONS pairs at most, and none after `deadline` (of time.monotonic)."""
 
     compare: Compare
+    deadline: float
     known: dict[tuple[frozenset[Workload], frozenset[Workload]], Pair] = field(default_factory=dict)
 
     @property
     def exhausted(self) -> bool:
-        return len(self.known) >= COMPARISONS
+        return len(self.known) >= COMPARISONS or (bool(self.known) and time.monotonic() > self.deadline)
 
     def pair(self, a: frozenset[Workload], b: frozenset[Workload]) -> Pair:
         if (a, b) not in self.known:
@@ -89,10 +92,10 @@ class _Trials:
         return beats(*self.pair(a, b), min_gain=MIN_GAIN)
 
 
-def choose(winners: Sequence[Workload], compare: Compare) -> tuple[frozenset[Workload], Pair]:
+def choose(winners: Sequence[Workload], compare: Compare, seconds: float) -> tuple[frozenset[Workload], Pair]:
     """The winners to keep, and the samples of a pass with them and without any. winners: most promising first, so that
-    a half has what is alike."""
-    trials = _Trials(compare)
+    a half has what is alike. seconds: after which no further halves are tried; what was not faster by then goes."""
+    trials = _Trials(compare, time.monotonic() + seconds)
     kept = _settle(trials, frozenset(), tuple(winners))
     with_all = frozenset(winners)
     # where nothing is kept, what was timed against nothing is at hand
@@ -174,7 +177,8 @@ class AsDeployed:
             first, second = timer.compare(m, [winners.schedules(a), winners.schedules(b)])
             return first, second
 
-        kept, (after, before) = choose(order, compare)
+        seconds = max(LEAST_SECONDS, len(order) * self._session.settings.budget_seconds)
+        kept, (after, before) = choose(order, compare, seconds)
         # winners that another model of this command has kept are a part of the gain
         if winners.kept_here:
             after, before = timer.compare(m, [winners.schedules(kept), winners.first])

@@ -126,9 +126,11 @@ def token_line(d: Deployed, name: str = "") -> str:
     if d.reason:
         said = d.reason
     elif before is None or after is None:
-        said = f"nothing to gain here: {same}" if d.m == 1 else f"{what}: nothing to gain, {same}"
+        found = "nothing new: what is served here was timed before" if d.tuned else f"nothing to gain here: {same}"
+        said = found if d.m == 1 else f"{what}: {found}"
     elif not d.kept:
-        said = f"nothing to gain here: {same} ({what}: {_milli(before)}, {d.m / before:.0f} tok/s)"
+        rate = f"{d.m / before:.{_digits(d.m / before)}f} tok/s"
+        said = f"nothing to gain here: {same} ({what}: {_milli(before)}, {rate})"
     else:
         gain = 100 * (before / after - 1)
         change = f"{gain:+.1f} %" if abs(gain) < 2 else f"{gain:+.0f} %"

@@ -34,7 +34,7 @@ POSITION = 512  # of a token in the context
 BLOCK_SECONDS, BLOCK = 0.02, 16  # a sample is of as many passes as take this long, at most BLOCK
 WARM_SECONDS = 0.3
 COMPARE_SECONDS, LEAST_ROUNDS = 90.0, 8
-CAPTURED = 6  # sets of schedules whose passes are kept
+CAPTURED = 6  # sets of schedules whose captured passes are at hand
 
 
 class _Fixed(Lookup):
@@ -96,16 +96,17 @@ class Bench:
 
     def _captured_model(self, tokens: int, schedules: Schedules) -> Transformer:
         key = tokens, schedules
-        if key not in self._captured:
-            while len(self._captured) >= CAPTURED:
+        model = self._captured.pop(key, None)
+        if model is None:
+            while len(self._captured) >= CAPTURED:  # the one that was not used for longest
                 del self._captured[next(iter(self._captured))]
             model = self._model.another()
             with serving(Server(_Fixed(dict(schedules)), "exact")):
                 model.compile(tokens)
                 for _ in range(2):  # captured, then replayed
                     self._seconds(model, tokens, 1)
-            self._captured[key] = model
-        return self._captured[key]
+        self._captured[key] = model
+        return model
 
     def _seconds(self, model: Transformer, tokens: int, passes: int) -> float:
         """Seconds of one of several passes: tokens that follow each other from POSITION on, or a prompt's beginning."""
