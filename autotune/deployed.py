@@ -116,12 +116,14 @@ def _settle(trials: _Trials, base: frozenset[Workload], group: tuple[Workload, .
 
 
 def _pruned(trials: _Trials, kept: frozenset[Workload], group: tuple[Workload, ...]) -> frozenset[Workload]:
-    """`kept` without the parts of `group` that make the pass slower."""
-    for half in _halves(group):
+    """`kept` without the parts of `group` that make the pass slower. A part that does so beside others that make up for
+    it is found in the less promising halves only."""
+    for half in reversed(_halves(group)):
         if trials.exhausted:
             break
-        if trials.faster(kept - set(half), kept):
-            kept = _pruned(trials, kept, half) if len(half) > 1 else kept - set(half)
+        hurts = trials.faster(kept - set(half), kept)
+        less = _pruned(trials, kept, half) if hurts or set(half) == set(group[-len(half) :]) else kept
+        kept = kept - set(half) if hurts and less == kept else less
     return kept
 
 
