@@ -199,8 +199,8 @@ def test_another_model_of_the_command_counts_what_the_first_has_kept(planted: Pl
 
 def test_the_captured_token_itself_rejects_a_slow_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = use_cpu(monkeypatch)
-    planted = plant(tmp_path, device, describe_target(device))
+    planted = plant(tmp_path, device, describe_target(device), slow_attention=True)
     found = token(run(*planted.arguments("--json")))
-    assert found["kept"] == digests(planted.attention)
-    assert found["rejected"] == digests(planted.head)
+    assert (found["kept"], found["rejected"]) == ([], digests(planted.attention))
+    assert served(planted, planted.attention) is None
     assert (found["layers"], found["of_layers"]) == (1, 1)

@@ -17,14 +17,13 @@ from support import synthetic_models
 from support.gguf_files import write_sparse_gguf
 
 CONTEXT = 512
-VOCABULARY = 32768  # the head takes much of a token
 RUN = Run("planted", "autotune sweep planted.gguf", 64, 3600.0)
 
 
 @dataclass(frozen=True)
 class Planted:
     """attention: the kernel of which a slow schedule was served, and the default is the new winner. head: the kernel of
-    which the new winner is slow, and the default was served."""
+    which the new winner is tinygrad's heuristic, and the default was served."""
 
     path: Path
     header: Header
@@ -38,25 +37,24 @@ class Planted:
         return "sweep", str(self.path), "--db", str(self.place), "--budget", "1", *ctx, *more
 
 
-def plant(folder: Path, device: str, target: Target, *, attention: bool = True, head: bool = True) -> Planted:
-    """attention, head: which of the two have a new winner."""
-    made = synthetic_models.model("llama", keys={"block_count": 1}, vocabulary=VOCABULARY)
+def plant(folder: Path, device: str, target: Target, *, slow_attention: bool = False) -> Planted:
+    """slow_attention: the only new winner is a slow schedule of attention instead, a hundred times slower on a CPU."""
+    made = synthetic_models.model("llama", keys={"block_count": 1})
     path, place = folder / "planted.gguf", folder / "store.sqlite"
     tensors = [(t.name, t.shape, t.format) for t in made.tensors]
     write_sparse_gguf(path, {"general.architecture": "llama", **made.metadata}, tensors)
     header = read_header(path)
     every = [mw.workload for mw in workloads(header, (1,), "float32", CONTEXT, False, device).workloads]
     (of_attention,) = [w for w in every if w.op == "flash_decode"]
-    (of_head,) = [w for w in every if w.n == VOCABULARY and w.op == "rmsnorm_linear"]
+    (of_head,) = [w for w in every if w.n == synthetic_models.VOCABULARY and w.op == "rmsnorm_linear"]
     found = Planted(path, header, place, target, of_attention, of_head)
     store = Store.open(place)
     store.start_run(RUN)
     for w in every:
-        chosen = defaults(w, device)[0]
-        if w == of_attention and attention:
-            slow = untuned(w)
-            store.record(RUN.id, [_fact(w, target, slow), _fact(w, target, slow, Stage.DEPLOYED)])
-        store.record(RUN.id, [_fact(w, target, untuned(w) if w == of_head and head else chosen)])
+        if w == of_attention and not slow_attention:
+            store.record(RUN.id, [_fact(w, target, untuned(w)), _fact(w, target, untuned(w), Stage.DEPLOYED)])
+        slow = w == (of_attention if slow_attention else of_head)
+        store.record(RUN.id, [_fact(w, target, untuned(w) if slow else defaults(w, device)[0])])
     return found
 
 
