@@ -44,13 +44,15 @@ class RandomWeights(Weights):
         n, k = sum(math.prod(r.tensor.shape[:-1]) for r in part.reads) // part.count, first.shape[-1]
         key = first.format, n, k
         if key not in self._planes:  # layers are alike: only uploading is done for each
-            self._planes[key] = _planes(*key)
+            self._planes[key] = random_planes(*key)
         planes = (upload(plane, device) for plane in self._planes[key])
         tables = shared().tables(first.format, device)
         return PackedWeight(first.format, (n, k), (*planes, *tables), device, shared().device(device).target)
 
 
-def _planes(format: str, n: int, k: int) -> tuple[npt.NDArray[np.generic], ...]:
+def random_planes(format: str, n: int, k: int) -> tuple[npt.NDArray[np.generic], ...]:
+    """The planes of a weight [n, k] on the host, each [n, blocks, items]. The mean square of the weights is 1 / k, where
+    the scales of the format are float16."""
     few = np.arange(ROWS + ROWS // 4)
     few = few[~np.isin(few % 16, _EXTREME)]
     raw = reference.random_blocks(format, int(few[-1]) + 1, k, np.random.default_rng(0))[few]
