@@ -51,7 +51,7 @@ class RandomWeights(Weights):
 
 
 def random_planes(format: str, n: int, k: int) -> tuple[npt.NDArray[np.generic], ...]:
-    """The planes of a weight [n, k] on the host, each [n, blocks, items]. The mean square of the weights is 1 / k, where
+    """The planes of a weight [n, k] on the host, each [n, blocks, items]. The weights' mean square is 1 / k, where
     the scales of the format are float16."""
     few = np.arange(ROWS + ROWS // 4)
     few = few[~np.isin(few % 16, _EXTREME)]

@@ -1,4 +1,4 @@
-"""What a model's pass said of a schedule: a rejected final is not served, and counts as searched; a kept one is known."""
+"""What a model's pass said of a schedule: a rejected final is not served, and counts as searched."""
 
 from dataclasses import replace
 from pathlib import Path
