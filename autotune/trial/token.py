@@ -19,6 +19,7 @@ from kernels.models.header import Header
 _CHILD = "autotune.trial.token_child"
 LOAD_SECONDS = COMPARE_SECONDS = 600.0
 ROUNDS = 24
+SHARES = (0.5, 0.25, 0.125)  # of a model's layers, tried where the device has less room than it says
 
 Schedules = tuple[tuple[Workload, Schedule], ...]
 
@@ -37,21 +38,28 @@ class TokenTimer:
         self._choice, self._header, self._context = choice, header, context
 
     def __enter__(self) -> Self:
-        layers: int | None = None
-        while True:
-            self._child = Child(_CHILD)
-            try:
-                self._child.send(self._choice)
-                arguments = {"header": self._header, "context": self._context, "layers": layers}
-                answer = self._ask(Request("load", arguments), LOAD_SECONDS)
-            except BaseException:
-                self._child.kill()
-                raise
-            if isinstance(answer, LoadedPass):
-                self.loaded = answer
-                return self
-            self._child.kill()
+        answer = self._load(1.0)
+        for share in SHARES:  # others may have the device's memory
+            if isinstance(answer, Refused) and "memory" in answer.reason.lower():
+                answer = self._load(share)
+        if isinstance(answer, Refused):
             raise TokenError(answer.reason)
+        self.loaded: LoadedPass = answer
+        return self
+
+    def _load(self, share: float) -> LoadedPass | Refused:
+        """Loads a share of the model's layers in a new child, which is gone if it did not."""
+        self._child = Child(_CHILD)
+        try:
+            self._child.send(self._choice)
+            arguments = {"header": self._header, "context": self._context, "share": share}
+            answer: LoadedPass | Refused = self._ask(Request("load", arguments), LOAD_SECONDS)
+        except BaseException:
+            self._child.kill()
+            raise
+        if isinstance(answer, Refused):
+            self._child.kill()
+        return answer
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._child.close()

@@ -6,6 +6,7 @@ It decides nothing: which schedules to compare, and what to make of the seconds,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -60,18 +61,16 @@ class Bench:
         self._device = choice.device
         self._captured: dict[tuple[int, Schedules], Transformer] = {}
 
-    def load(self, header: Header, context: int, layers: int | None) -> LoadedPass:
-        """Puts the model on the device: all of its layers or, if they do not fit, as many as do, `layers` at most."""
-        start, whole = time.perf_counter(), plan(header, context, self._device, weights=False)
-        room = _room(self._device)
-        planned, most = whole, min(layers or whole.model.layers, whole.model.layers)
-        while most < whole.model.layers or _nbytes(planned) > room:
-            planned = plan(_cut(header, most), context, self._device, weights=False)
-            if _nbytes(planned) <= room:
-                break
-            most = most * 7 // 8
-            if most < 1:
-                raise MemoryError(f"one layer needs {_nbytes(planned) / 1e9:.1f} GB, {room / 1e9:.1f} GB are free")
+    def load(self, header: Header, context: int, share: float) -> LoadedPass:
+        """Puts a share of the model's layers on the device or, if they do not fit, as many as do."""
+        start, room = time.perf_counter(), _room(self._device)
+        planned = whole = plan(header, context, self._device, weights=False)
+        layers = math.ceil(whole.model.layers * share)
+        while layers < planned.model.layers or _nbytes(planned) > room:
+            if layers < 1:
+                raise MemoryError(f"memory: one layer needs {_nbytes(planned) / 1e9:.1f} GB of {room / 1e9:.1f} GB")
+            planned = plan(_cut(header, layers), context, self._device, weights=False)
+            layers = layers * 7 // 8 if _nbytes(planned) > room else layers
         self._model = load_planned(planned, None, RandomWeights)
         Device[Device.DEFAULT].synchronize()
         return LoadedPass(planned.model.layers, whole.model.layers, time.perf_counter() - start)
