@@ -35,6 +35,7 @@ POSITION = 512  # of a token in the context
 BLOCK_SECONDS, BLOCK = 0.02, 16  # a sample is of as many passes as take this long, at most BLOCK
 WARM_SECONDS = 0.3
 COMPARE_SECONDS, LEAST_ROUNDS = 90.0, 8
+LONGEST_SECONDS = 240.0  # of a comparison of LEAST_ROUNDS
 CAPTURED = 6  # sets of schedules whose captured passes are at hand
 
 
@@ -79,7 +80,9 @@ class Bench:
         """Seconds of a pass over `tokens` tokens with each set of schedules, taken in turn, ABBAAB..: sample i of each
         is of round i."""
         models = [self._captured_model(tokens, schedules) for schedules in sets]
-        about = max(min(self._seconds(m, tokens, 1) for _ in range(2)) for m in models)
+        about = max(self._seconds(model, tokens, 1) for model in models)
+        if about * len(models) * LEAST_ROUNDS > LONGEST_SECONDS:
+            raise RuntimeError(f"a pass over {tokens} tokens takes {about:.0f} s, too long to compare some")
         block = max(1, min(BLOCK if tokens == 1 else 4, round(BLOCK_SECONDS / about)))
         rounds = max(LEAST_ROUNDS, min(rounds, int(COMPARE_SECONDS / (about * block * len(models)))))
         start = time.perf_counter()
@@ -102,8 +105,7 @@ class Bench:
             model = self._model.another()
             with serving(Server(_Fixed(dict(schedules)), "exact")):
                 model.compile(tokens)
-                for _ in range(2):  # captured, then replayed
-                    self._seconds(model, tokens, 1)
+                self._seconds(model, tokens, 1)  # captures
         self._captured[key] = model
         return model
 
