@@ -12,6 +12,7 @@ from autotune.gains import Gains, geometric_mean
 from db import codec
 
 if TYPE_CHECKING:
+    from autotune.deployed import Deployed
     from autotune.explain import Explained
     from autotune.model_check.whole import Check
     from autotune.sweep import Row
@@ -61,6 +62,22 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float) -> dict[str, Any]
         "statuses": dict(Counter(r.result.status for r in rows)),
         "geometric_mean_gain": geometric_mean(gains),
         "elapsed_seconds": elapsed_seconds,
+    }
+
+
+def deployed(d: Deployed) -> dict[str, Any]:
+    """A model's pass over m tokens without and with what a sweep found; seconds of one pass."""
+    return {
+        "m": d.m,
+        "before_seconds": d.before_seconds,
+        "after_seconds": d.after_seconds,
+        "before_samples_seconds": list(d.before),
+        "after_samples_seconds": list(d.after),
+        "kept": [codec.workload_digest(w) for w in d.kept],
+        "rejected": [codec.workload_digest(w) for w in d.rejected],
+        "layers": d.layers,
+        "of_layers": d.of_layers,
+        "reason": d.reason,
     }
 
 

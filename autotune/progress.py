@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from autotune.workloads import ModelWorkload
 
 
+DEPLOYED_SECONDS = 20.0  # about what timing a model's passes takes
+
+
 class _Drawn:
     """A bar of tqdm, which is closed at the end of its context."""
 
@@ -36,13 +39,15 @@ class _Drawn:
 
 
 class Bar(_Drawn):
-    """A bar for a sweep. It counts seconds of the budget, so that the ETA is also correct within a workload. shown:
-    False draws nothing."""
+    """A bar for a sweep of `count` workloads, and `models` that are timed as deployed. It counts seconds of the budget,
+    so that the ETA is also correct within a workload. What a workload takes beyond its budget slows the bar down, and
+    is a part of the ETA from the first one on. shown: False draws nothing."""
 
-    def __init__(self, count: int, budget_seconds: float, shown: bool) -> None:
+    def __init__(self, count: int, budget_seconds: float, shown: bool, models: int = 0) -> None:
         self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
+        self._models_seconds = 0.0
         super().__init__(
-            total=count * self._budget_seconds,
+            total=count * self._budget_seconds + models * DEPLOYED_SECONDS,
             disable=not shown or not count,
             smoothing=0,
             bar_format="{percentage:3.0f}% |{bar:16}| ETA {remaining}  {desc}",
@@ -62,8 +67,17 @@ class Bar(_Drawn):
         self._done += 1
         self._move(0)
 
+    def deploying(self, name: str, waiting: str = "") -> None:
+        """Says that a model is timed as deployed."""
+        self._bar.set_description_str(f"{name}: {f'waiting for {waiting}' if waiting else 'timing whole passes'}")
+
+    def deployed(self) -> None:
+        """Counts a model that was timed."""
+        self._models_seconds += DEPLOYED_SECONDS
+        self._move(0)
+
     def _move(self, seconds: float) -> None:
-        target = self._done * self._budget_seconds + seconds
+        target = self._done * self._budget_seconds + self._models_seconds + seconds
         self._bar.update(max(0.0, min(target, self._bar.total or target) - self._bar.n))
 
 

@@ -50,6 +50,11 @@ def _readable_extra(w: Workload) -> dict[str, object]:
     return extra
 
 
+def shortened(text: str, width: int) -> str:
+    """`text` in at most `width` characters; what is left out is an ellipsis."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def opt_name(opt: Opt) -> str:
     """`UPCAST(1:4)`: the opt, its loop (or the axis index as `#0` if the loop has no name), and its amount."""
     loop = opt.range if opt.range is not None else None if opt.axis is None else f"#{opt.axis}"

@@ -12,10 +12,12 @@ from autotune.render import (
     Columns,
     exponent,
     giga,
+    heading,
     line,
     micros,
     percent,
     schedule_name,
+    shortened,
     table,
     times,
     workload_name,
@@ -24,6 +26,7 @@ from db.codec import workload_digest
 from db.records import Outcome, Stage
 
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
+    from autotune.deployed import Deployed
     from autotune.doctor import Report
     from autotune.explain import Explained
     from autotune.sweep import Row
@@ -44,6 +47,14 @@ SWEEP: Columns = (
     ("error", 7),
     ("schedule", 0),
 )
+SWEEP_NARROW: Columns = (
+    ("workload", -40),
+    ("calls", 5),
+    ("default µs", 10),
+    ("tuned µs", 9),
+    ("result", 0),
+)
+WIDE = 130  # columns of a terminal in which a line of SWEEP fits
 LIST: Columns = (
     WORKLOAD,
     ("tuned µs", 10),
@@ -67,8 +78,17 @@ HISTORY: Columns = (
 )
 
 
-def sweep_row(row: Row) -> str:
+def sweep_heading(width: int) -> str:
+    """The titles of `sweep_row` in a terminal of this many columns."""
+    return heading(SWEEP if width >= WIDE else SWEEP_NARROW)
+
+
+def sweep_row(row: Row, width: int = WIDE) -> str:
+    """A line for a workload. In a narrow terminal it has what the pass is judged by, and no schedule."""
     r = row.result
+    if width < WIDE:
+        cells = shortened(workload_name(r.workload), 40), str(row.model.count), micros(r.default_seconds)
+        return line(SWEEP_NARROW, (*cells, micros(r.seconds), r.status))
     what = r.reason if r.schedule is None else schedule_name(r.schedule)
     note = "" if r.status == "tuned" else f"{r.status}: " if r.schedule is None else f"  ({r.status})"
     return line(
@@ -89,21 +109,47 @@ def sweep_row(row: Row) -> str:
 
 
 def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> str:
-    """The geometric mean gain, the time of all kernels of a pass before and after, the duration and the store's
-    place."""
-    gain = geometric_mean([r.result.gain for r in rows if r.result.gain])
-    lines = [f"geometric mean gain over tinygrad's heuristic: {times(gain)}"]
-    for m in sorted({r.result.workload.m for r in rows}):
-        timed = [r for r in rows if r.result.workload.m == m and r.result.gain]
-        before = sum(r.model.count * (r.result.heuristic_seconds or 0) for r in timed)
-        after = sum(r.model.count * (r.result.seconds or 0) for r in timed)
-        what = "a token" if m == 1 else f"{m} tokens"
-        if timed:
-            lines.append(f"all kernels of {what}: {micros(before)} µs -> {micros(after)} µs")
+    """What was done, how long it took, the store's place, and as a footnote the gain of each kernel by itself."""
     counts = Counter(r.result.status for r in rows)
     status = ", ".join(f"{n} {name}" for name, n in counts.items())
-    lines.append(f"{len(rows)} workloads ({status}) in {elapsed_seconds:.1f} s; stored in {where}")
-    return "\n".join(lines)
+    summary = f"{len(rows)} workloads ({status}) in {elapsed_seconds:.1f} s; stored in {where}"
+    gain = geometric_mean([r.result.gain for r in rows if r.result.gain])
+    note = f"each kernel by itself, over tinygrad's heuristic: {times(gain)} (geometric mean)"
+    return "\n".join([summary, note] if gain else [summary])
+
+
+def token_line(d: Deployed, name: str = "") -> str:
+    """What a sweep brought for a model's pass, in one line. name: of the model, where there are several."""
+    what = "a token" if d.m == 1 else f"a prompt of {d.m} tokens"
+    same = "the schedules that were served before are as fast" if d.tuned else "the shipped schedules are as fast"
+    before, after = d.before_seconds, d.after_seconds
+    if d.reason:
+        said = d.reason
+    elif before is None or after is None:
+        found = "nothing new: what is served here was timed before" if d.tuned else f"nothing to gain here: {same}"
+        said = found if d.m == 1 else f"{what}: {found}"
+    elif not d.kept:
+        rate = f"{d.m / before:.{_digits(d.m / before)}f} tok/s"
+        said = f"nothing to gain here: {same} ({what}: {_milli(before)}, {rate})"
+    else:
+        gain = 100 * (before / after - 1)
+        change = f"{gain:+.1f} %" if abs(gain) < 2 else f"{gain:+.0f} %"
+        rates = f"{d.m / before:.{_digits(d.m / before)}f} → {d.m / after:.{_digits(d.m / before)}f} tok/s"
+        said = f"{what}: {_milli(before)} → {_milli(after)} ({rates}, {change})"
+    if d.kept and d.rejected:
+        said += f"; {len(d.rejected)} of {len(d.kept) + len(d.rejected)} new schedules left out, no faster with them"
+    if d.layers < d.of_layers:
+        said += f"; timed with {d.layers} of {d.of_layers} layers, for want of memory"
+    return f"{name}: {said}" if name else said
+
+
+def _milli(seconds: float) -> str:
+    return f"{seconds * 1e3:.{_digits(seconds * 1e3)}f} ms"
+
+
+def _digits(value: float) -> int:
+    """Decimals with which a value has three digits, 2 at most."""
+    return 2 if value < 10 else 1 if value < 100 else 0
 
 
 def winners_table(winners: Sequence[Winner]) -> str:

@@ -8,14 +8,16 @@ turns.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from autotune.device_lock import alone
 from autotune.gains import Gains
 from autotune.load import LOAD
 from autotune.owner import ended, owner
+from autotune.render import schedule_name
 from autotune.search.ranking import Ranking
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
@@ -23,7 +25,7 @@ from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.leases import LEASE_SECONDS, Leases
-from db.records import Run, Workload
+from db.records import Measurement, Run, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
 
@@ -57,10 +59,22 @@ class Row:
 
 
 class Sweep:
-    """A model's sweep on one session. `command` is what the store remembers of it."""
+    """A model's sweep on one session. `command` is what the store remembers of it.
 
-    def __init__(self, session: Session, plan: ModelPlan, command: str) -> None:
+    again: what is stored is tuned anew, but for `done`: the results of this command's earlier sweeps.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        plan: ModelPlan,
+        command: str,
+        *,
+        again: bool = False,
+        done: Mapping[Workload, Result] = MappingProxyType({}),
+    ) -> None:
         self._session, self._plan, self._command = session, plan, command
+        self._again, self._done = again, done
 
     @cached_property
     def settled(self) -> tuple[Row, ...]:
@@ -103,18 +117,22 @@ class Sweep:
                 left = others
 
     def _known(self, models: Sequence[ModelWorkload]) -> dict[ModelWorkload, Row]:
-        """The rows of those that have a stored result of at least this effort."""
-        known = [mw for mw in models if self._is_known(mw.workload)]
+        """The rows of those that have a stored result of at least this effort, or one of this command."""
+        done = {mw: Row(mw, replace(self._done[mw.workload], tried=0)) for mw in models if mw.workload in self._done}
+        failed = {mw: row for mw, row in done.items() if row.result.status == "failed"}
+        found = {mw: self._final(mw.workload) for mw in models if mw in done or not self._again}
+        known = {mw: final for mw, final in found.items() if final}
         # asked last: what another sweep stores in between is there, and what one withdraws is not
         winners = self._session.store.finals(self._session.info.target) if known else ()
         served = {(w.row.measurement.workload, w.row.measurement.kernel_digest): w for w in winners}
-        found = {mw: served.get((mw.workload, kernel_digest(mw.workload))) for mw in known}
-        return {mw: _row_of(mw, winner) for mw, winner in found.items() if winner}
+        return failed | {
+            mw: _row_of(mw, served.get((mw.workload, final.kernel_digest)), final) for mw, final in known.items()
+        }
 
-    def _is_known(self, w: Workload) -> bool:
+    def _final(self, w: Workload) -> Measurement | None:
         s = self._session.settings
         target, digest = self._session.info.target, kernel_digest(w)
-        return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds) is not None
+        return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds)
 
     @cached_property
     def _copy_bandwidth(self) -> float | None:
@@ -180,7 +198,10 @@ class _Work:
         self._progress(mw, p)
 
 
-def _row_of(mw: ModelWorkload, winner: Winner) -> Row:
+def _row_of(mw: ModelWorkload, winner: Winner | None, final: Measurement) -> Row:
+    """The row of a workload with a stored result, which is served or was rejected since."""
+    if winner is None:
+        return Row(mw, Result(mw.workload, "known", reason=f"{schedule_name(final.schedule)} was rejected as deployed"))
     m, gains = winner.row.measurement, Gains.of(winner)
     times = gains.seconds, gains.heuristic_seconds, gains.default_seconds
     return Row(mw, Result(mw.workload, "known", m.schedule, *times, error=m.error), m.nbytes)

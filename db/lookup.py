@@ -7,7 +7,7 @@ a running sweep's new rows are seen; `kernels.resolve` keeps the answers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, Row, SqliteReader, reader
-from db.records import Outcome, Served, Target, Workload
+from db.records import Outcome, Schedule, Served, Target, Workload
 
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
@@ -34,13 +34,18 @@ class Lookup:
     """
 
     def __init__(
-        self, user: str | Path | None = None, packaged: str | Path | None = None, limit: Limit | None = None
+        self,
+        user: str | Path | None = None,
+        packaged: str | Path | None = None,
+        limit: Limit | None = None,
+        without: Collection[tuple[Workload, Target, Schedule]] = (),
     ) -> None:
         """`user` is a path or SQLAlchemy URL, by default `paths.default_store`; `packaged` that of the wheel.
 
-        limit: rows with a larger error are not served, whatever tolerance they were stored with.
+        limit: rows with a larger error are not served, whatever tolerance they were stored with. without: what the
+        user's store has of these is passed over.
         """
-        self._limit = limit
+        self._limit, self._without = limit, frozenset(without)
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
             ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
@@ -125,7 +130,8 @@ class Lookup:
             store.note(f"{origin} store: a row cannot be read: {e}")
             return None
         limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
-        return served if row[-1] <= limit else None
+        left_out = origin == "user" and (served.workload, served.target, served.schedule) in self._without
+        return served if row[-1] <= limit and not left_out else None
 
 
 def _units_apart(a: Target, b: Target) -> int:

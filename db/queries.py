@@ -33,11 +33,12 @@ _SAME = """{0}.workload_id = f.workload_id AND {0}.target_id = f.target_id
 _IMPORTED = "r.origin = 'imported'"
 # The queries below join the run `r` of each measurement `f`.
 
-_WITHDRAWN = f"""EXISTS (
-    SELECT 1 FROM measurements b
-    WHERE {_SAME.format("b")} AND b.outcome NOT IN {_FAULT} AND (b.id > f.id OR {_IMPORTED}))"""
+_AGAINST = f"""SELECT 1 FROM measurements b
+    WHERE {_SAME.format("b")} AND b.outcome NOT IN {_FAULT} AND (b.id > f.id OR {_IMPORTED})"""
+_WITHDRAWN = f"EXISTS ({_AGAINST})"
 # Faults are this machine's own, since imports hold none. A result of this machine is withdrawn by a fault that was
 # stored after it, an imported one by any. Ids order rows by when the store got them; dates are claims, and clocks step.
+# The outcome 'rejected', of the stage DEPLOYED, withdraws as a fault does, and says nothing against the result.
 
 _CHECKED = f"""EXISTS (
     SELECT 1 FROM measurements v
@@ -45,8 +46,9 @@ _CHECKED = f"""EXISTS (
       AND v.error <= v.tolerance)"""
 # Rows of the stage VERIFY are this machine's own too.
 
-_SOUND = f"""f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f.error <= f.tolerance
-    AND f.median_seconds > 0 AND NOT {_WITHDRAWN}"""
+_FINAL = """f.stage = 'final' AND f.outcome = 'ok' AND f.simulated = 0 AND f.error <= f.tolerance
+    AND f.median_seconds > 0"""
+_SOUND = f"{_FINAL} AND NOT {_WITHDRAWN}"
 
 _SERVABLE = f"{_SOUND} AND (NOT {_IMPORTED} OR {_CHECKED})"
 
@@ -110,7 +112,7 @@ HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
     JOIN workloads w ON w.id = f.workload_id JOIN schedules s ON s.id = f.schedule_id
     WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.outcome IN ('ok', 'slow')
-    AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
+    AND f.stage <> 'deployed' AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
 
 SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
     SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id
@@ -126,13 +128,23 @@ ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL} AND count >
 FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedule = :schedule AND count > 0"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
-WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
+WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_FINAL} AND NOT EXISTS ({_AGAINST} AND b.outcome <> 'rejected')
+    AND (NOT {_IMPORTED} OR {_CHECKED}) AND r.beam_width >= :beam_width
     AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST}"""
+"""What a search of some effort found, served or rejected since."""
 
-_LATEST = f"""NOT {_IMPORTED} AND NOT EXISTS (
+_DEPLOYED = "f.stage = 'deployed'"
+
+KEPT = f"""SELECT w.digest, f.kernel_digest, s.digest FROM measurements f JOIN workloads w ON w.id = f.workload_id
+    JOIN schedules s ON s.id = f.schedule_id WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target)
+    AND {_DEPLOYED} AND f.outcome = 'ok' AND NOT EXISTS (
+    SELECT 1 FROM measurements b WHERE {_SAME.format("b")} AND b.outcome = 'rejected' AND b.id > f.id)"""
+"""Schedules with which a model's pass was found to be faster on a target."""
+
+_LATEST = f"""NOT {_IMPORTED} AND NOT {_DEPLOYED} AND NOT EXISTS (
     SELECT 1 FROM measurements b JOIN runs o ON o.id = b.run_id
-    WHERE {_SAME.format("b")} AND b.id > f.id AND o.origin <> 'imported')"""
-# Of this machine's own rows: an import hides none of them.
+    WHERE {_SAME.format("b")} AND b.id > f.id AND b.stage <> 'deployed' AND o.origin <> 'imported')"""
+# Of this machine's own rows of a launch by itself: an import hides none of them, and a model's pass is no launch.
 
 KNOWN_BAD = f"""SELECT s.digest, f.outcome, f.reason
     FROM measurements f JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id

@@ -75,7 +75,8 @@ class Target:
 
 
 class Outcome(StrEnum):
-    """What became of a candidate. Only OK can ever be served."""
+    """What became of a candidate. Only OK can ever be served. REJECTED: it is correct and fast by itself, but a model's
+    pass is not faster with it."""
 
     OK = "ok"
     ILLEGAL = "illegal"
@@ -84,16 +85,19 @@ class Outcome(StrEnum):
     CRASH = "crash"
     WRONG_RESULT = "wrong_result"
     SLOW = "slow"
+    REJECTED = "rejected"
 
 
 class Stage(StrEnum):
-    """Why a measurement was taken. A workload's FINAL row is the schedule that its run accepted."""
+    """Why a measurement was taken. A workload's FINAL row is the schedule that its run accepted. A DEPLOYED row says
+    whether a model's captured pass is faster with the schedule; its samples are seconds of that pass."""
 
     BASELINE = "baseline"
     PROBE = "probe"
     CONTENDER = "contender"
     FINAL = "final"
     VERIFY = "verify"
+    DEPLOYED = "deployed"
 
 
 @dataclass(frozen=True)

@@ -166,12 +166,23 @@ class Store:
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:
-        """A final that may be served, of a run that was given at least this effort: more effort subsumes less."""
+        """A final of a run that was given at least this effort, which more effort subsumes: one that may be served, or
+        one that is not because no model's pass is faster with it."""
         effort = {"beam_width": beam_width, "budget_seconds": budget_seconds}
         found = self._first_timed(
             self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
         )
         return None if found is None else found.measurement
+
+    def undecided(self, target: Target) -> tuple[Winner, ...]:
+        """This machine's own finals that are served on `target`, and with which no model's pass was timed yet."""
+        kept = {tuple(row) for row in self._rows(queries.KEPT, {"target": codec.target_digest(target)})}
+
+        def is_kept(m: Measurement) -> bool:
+            return (codec.workload_digest(m.workload), m.kernel_digest, codec.schedule_digest(m.schedule)) in kept
+
+        own = (w for w in self.finals(target) if w.row.origin == "local")
+        return tuple(w for w in own if not is_kept(w.row.measurement))
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
         """Schedule digest -> how it failed and why, for those whose latest measurement failed. `slow` is no failure."""

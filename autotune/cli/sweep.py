@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -17,21 +21,32 @@ from autotune.cli.text import echo, say, say_line, tell
 from db.errors import file_errors
 
 if TYPE_CHECKING:
+    from autotune.deployed import Deployed
+    from autotune.result import Result
+    from autotune.session import Session
     from autotune.settings import Settings
     from autotune.sweep import Row, Sweep
     from autotune.workloads import ModelPlan
+    from db.records import Workload
+    from kernels.models.header import Header
 
 DEMO_BUDGET_SECONDS = 2.0
 BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
 
 
 @click.command(cls=opt.Verb)
-@click.argument("model", required=False)
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
 @options(
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 2 s a workload, instead of MODEL."),
     opt.m,
     opt.ctx,
     opt.linears,
+    click.option("--again", is_flag=True, help="Tune what is known anew, too."),
+    click.option(
+        "--deployed/--no-deployed",
+        default=True,
+        help="Keep what was found only if a captured token of the model is faster with it. [on]",
+    ),
     click.option(
         "--budget",
         type=float,
@@ -64,11 +79,13 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     opt.json,
 )
 def sweep(
-    model: str | None,
+    models: tuple[str, ...],
     demo: bool,
     m: tuple[int, ...],
     ctx: int | None,
     linears: bool,
+    again: bool,
+    deployed: bool,
     budget: float | None,
     beam: int | None,
     workers: int | None,
@@ -80,32 +97,34 @@ def sweep(
     db: str | None,
     as_json: bool,
 ) -> int:
-    """Tune every kernel of MODEL that has no stored result of this effort yet.
+    """Tune every kernel of each MODEL that has no stored result of this effort yet.
 
     MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. Results
-    are stored as they come; after Ctrl-C the same command goes on from there.
+    are stored as they come; after Ctrl-C the same command goes on from there. At last the model's captured token is
+    timed, with random weights, with what was found and without it: what does not make it faster is not served.
 
     \b
-    Example:
-      autotune sweep model.gguf --m 1,8 --budget 30
+    Examples:
+      autotune sweep model.gguf --m 1,512 --budget 30
+      autotune sweep small.gguf large.gguf
     """
-    if demo == (model is not None):
+    if demo == bool(models):
         raise click.UsageError("give a MODEL or --demo" if not demo else "--demo brings its own model: leave MODEL out")
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(
         db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers, heuristic=heuristic
     )
-    model = model or _demo_model()
+    models = models or (_demo_model(),)
     if dry_run:
-        return _dry_run(plan_of(model, chosen.device or "", m, ctx, linears), bandwidth, tflops, as_json)
+        plans = {model: plan_of(model, chosen.device or "", m, ctx, linears) for model in dict.fromkeys(models)}
+        return _dry_run(plans, bandwidth, tflops, as_json)
 
     from autotune.session import choose
 
-    plan = plan_of(model, choose(chosen).device, m, ctx, linears)
-    # what an export says of the run: the file's name, not where it lies on this machine
-    command = f"autotune sweep {model.partition('?')[0].rpartition('/')[2]}"
+    device = choose(chosen).device
+    found = [_Model.read(model, device, m, ctx, linears) for model in dict.fromkeys(models)]
     try:
-        return _sweep(plan, chosen, command, as_json)
+        return _sweep(found, chosen, as_json, again=again, deployed=deployed)
     except KeyboardInterrupt:
         tell("stopped; what was measured is stored, and the same command goes on from there")
         return INTERRUPTED
@@ -127,60 +146,132 @@ def _demo_model() -> str:
     return str(path)
 
 
-def _dry_run(plan: ModelPlan, gbps: float, tflops: float | None, as_json: bool) -> int:
+def _dry_run(plans: Mapping[str, ModelPlan], gbps: float, tflops: float | None, as_json: bool) -> int:
     from autotune.plan_report import plan_table
     from autotune.workloads import Roof, plan_to_json
 
+    several = len(plans) > 1
     if as_json:
-        say(plan_to_json(plan))
+        named = [({"model": _name(model)} if several else {}, plan) for model, plan in plans.items()]
+        say([{**name, **workload} for name, plan in named for workload in plan_to_json(plan)])
     else:
         roof = Roof(gbps * 1e9, None if tflops is None else tflops * 1e12)
-        echo("\n".join([*(f"note: {note}" for note in plan.notes), plan_table(plan, roof)]))
+        for model, plan in plans.items():
+            title = [f"{_name(model)}:"] if several else []
+            echo("\n".join([*title, *(f"note: {note}" for note in plan.notes), plan_table(plan, roof)]))
     return 0
 
 
-def _sweep(plan: ModelPlan, chosen: Settings, command: str, as_json: bool) -> int:
+@dataclass(frozen=True)
+class _Model:
+    """A model to sweep. name: the file's, without the place where it lies on this machine."""
+
+    name: str
+    header: Header
+    plan: ModelPlan
+    context: int
+
+    @classmethod
+    def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool) -> Self:
+        from autotune.workloads import workloads
+        from kernels.models.header import read_header
+        from kernels.models.passes import CONTEXT
+
+        header, context = read_header(model), CONTEXT if ctx is None else ctx
+        plan = workloads(header, m or (1,), "float32", context, linears, device)
+        return cls(_name(model), header, plan, context)
+
+    @property
+    def command(self) -> str:
+        """What an export says of the run."""
+        return f"autotune sweep {self.name}"
+
+
+def _name(model: str) -> str:
+    return model.partition("?")[0].rpartition("/")[2]
+
+
+def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: bool, deployed: bool) -> int:
     from autotune.session import session
 
     start = time.monotonic()
     with session(chosen) as s:
         from autotune import jsonable, reports  # while the device opens
-        from autotune.render import heading
         from autotune.sweep import Sweep
 
         target = s.info.target
         busy = s.load.note()
-        notes = [*plan.notes, *([f"{busy}: timings are noisy, and are marked with it"] if busy else [])]
+        notes = list(dict.fromkeys(note for model in models for note in model.plan.notes))
+        notes += [f"{busy}: timings are noisy, and are marked with it"] if busy else []
         if as_json:
             about = {"notes": notes, "target": str(target), "store": s.store.where}
             say_line("start", **jsonable.choice(s.choice), **about)
         else:
             lines = [f"note: {note}" for note in notes]
             echo("\n".join([reports.choice(s.choice), f"target {target}", *lines]))
-            echo(heading(reports.SWEEP))
-        rows = _swept(Sweep(s, plan, command), chosen.budget_seconds, as_json)
+            echo(reports.sweep_heading(_width()))
+        done: dict[Workload, Result] = {}
+        sweeps = [Sweep(s, model.plan, model.command, again=again, done=done) for model in models]
+        rows, passes = _swept(s, models, sweeps, done, as_json, deployed=deployed)
         seconds = time.monotonic() - start
         if as_json:
             say_line("summary", **jsonable.sweep_summary(rows, seconds))
         else:
-            echo(reports.sweep_summary(rows, seconds, s.store.where))
+            lines = [reports.token_line(d, name if len(models) > 1 else "") for name, d in passes]
+            echo("\n".join([reports.sweep_summary(rows, seconds, s.store.where), *lines]))
     return 1 if any(row.result.status == "failed" for row in rows) else 0
 
 
-def _swept(sweep: Sweep, budget_seconds: float, as_json: bool) -> list[Row]:
-    """The rows, each printed as it comes, under a progress bar if stderr is a terminal."""
+def _swept(
+    s: Session,
+    models: Sequence[_Model],
+    sweeps: Sequence[Sweep],
+    done: dict[Workload, Result],
+    as_json: bool,
+    *,
+    deployed: bool,
+) -> tuple[list[Row], list[tuple[str, Deployed]]]:
+    """The rows of one model after another, each printed as it comes, and what the models' passes gained; under a
+    progress bar if stderr is a terminal."""
     from autotune import jsonable, reports
+    from autotune.deployed import AsDeployed
     from autotune.progress import Bar
 
-    rows = []
-    with Bar(len(sweep.todo), budget_seconds, sys.stderr.isatty()) as bar, closing(sweep.rows(bar.update)) as coming:
-        for row in coming:
-            bar.clear()
-            if as_json:
-                say_line("workload", **jsonable.sweep_row(row))
-            else:
-                echo(reports.sweep_row(row))
-            if row.model in sweep.todo:
-                bar.finished()
-            rows.append(row)
-    return rows
+    rows: list[Row] = []
+    passes: list[tuple[str, Deployed]] = []
+    todo = {mw.workload for sweep in sweeps for mw in sweep.todo}
+    timing = AsDeployed(s, models[0].command) if deployed else None
+    with Bar(len(todo), s.settings.budget_seconds, sys.stderr.isatty(), len(models) if deployed else 0) as bar:
+        for model, sweep in zip(models, sweeps, strict=True):
+            of_model = {"model": model.name} if len(models) > 1 else {}
+            if of_model and not as_json:
+                bar.clear()
+                echo(f"{model.name}:")
+            with closing(sweep.rows(bar.update)) as coming:
+                for row in coming:
+                    bar.clear()
+                    if as_json:
+                        say_line("workload", **of_model, **jsonable.sweep_row(row))
+                    else:
+                        echo(reports.sweep_row(row, _width()))
+                    w = row.result.workload
+                    if w in todo and w not in done:
+                        bar.finished()
+                        done[w] = row.result
+                    rows.append(row)
+            if timing is None:
+                continue
+            bar.deploying(model.name)
+            found = timing.passes(
+                model.header, model.context, model.plan.workloads, functools.partial(bar.deploying, model.name)
+            )
+            bar.deployed()
+            passes += [(model.name, d) for d in found]
+            for d in found if as_json else ():
+                say_line("token", model=model.name, token=jsonable.deployed(d))
+    return rows, passes
+
+
+def _width() -> int:
+    """Columns of the terminal; of what is no terminal, enough."""
+    return shutil.get_terminal_size((1 << 10, 24)).columns

@@ -42,6 +42,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class LoadedPass:
+    """A model on the device: `layers` of its `of_layers` layers, made in `seconds`."""
+
+    layers: int
+    of_layers: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Request:
     """A method of Bench and its keyword arguments."""
 

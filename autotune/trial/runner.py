@@ -65,13 +65,12 @@ class Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self.release()
 
     def describe(self) -> DeviceInfo:
         """The device. Raises RunnerError if it does not open."""
-        self._ready()
+        if self._info is None:
+            self._ready()
         assert self._info is not None
         return self._info
 
@@ -83,6 +82,13 @@ class Runner:
         with suppress(ChildFault):  # if it is dead, `prepare` says so
             child.send(_prepare_request(workload, seed))
         self._begun = (workload, seed)
+
+    def release(self) -> None:
+        """Lets go of the device, so that another process may have all of it. The next call opens it again."""
+        self._prepared = None
+        if self._child is not None:
+            self._child.close()
+            self._child = self._begun = None
 
     def prepare(self, workload: Workload, seed: int = 0) -> Prepared:
         """Puts inputs, reference and cold copies of the weight where the calls below find them.

@@ -20,7 +20,7 @@ from kernels.llm.prompt import CHUNKS, reads
 from kernels.llm.shapes import X_DTYPE
 from kernels.llm.tokens import check_temperature, token_ids
 from kernels.llm.weights import Weights
-from kernels.models.header import read_header
+from kernels.models.header import Header, read_header
 from kernels.models.passes import CONTEXT
 from kernels.serve.resolution import Resolution
 from kernels.serve.server import resolve, shared
@@ -73,6 +73,22 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         """The schedule of each launch of a decode step, and the lookup step that found it."""
         launched = (launch.workload(1, X_DTYPE) for launch in self.program.decode.launches)
         return [(w, resolve(w, self.program.target)) for w in launched]
+
+    def another(self) -> Transformer:
+        """A model of the same weights and caches that captures its own passes, by what the server says by then."""
+        return Transformer(self.program, self.plan, self.sizes)
+
+    def compile(self, tokens: int) -> None:
+        """Compiles, together, what `replay` launches."""
+        self._compile({tokens})
+
+    def replay(self, ids: Tensor, position: int) -> Tensor:
+        """Runs the captured pass over ids int32 [tokens], the first of which is at a position, and does not wait for
+        it. One token: the next token [1]. A chunk of CHUNKS: the residual after the last block. For timing: what is in
+        the caches is not told."""
+        step = self._greedy if ids.shape[0] == 1 else self._fill[ids.shape[0]]
+        found: Tensor = step(ids, self.program.position(position))
+        return found
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
         (row,) = self.program.run(ids, start_pos, "logits")
@@ -224,18 +240,21 @@ def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None
     return load_planned(plan(header, max_context, Device.canonicalize(device)), device)
 
 
-def load_planned(planned: PlannedModel, device: str | None = None) -> Transformer:
+def load_planned(
+    planned: PlannedModel, device: str | None = None, weights: Callable[[Header, str], Weights] = Weights
+) -> Transformer:
     """Loads a planned model on `device`, by default tinygrad's default device.
 
-    The device must be of the backend that the model was planned for. Raises HeaderError for invalid rotation factors.
+    The device must be of the backend that the model was planned for. weights: makes the weights of a header on a
+    device, by default those of its files. Raises HeaderError for invalid rotation factors.
     """
     device = Device.canonicalize(device)
     target = shared().device(device).target
-    weights = Weights(planned.header, device)
-    factors = {t.name: weights.floats(t) for t in planned.factors}
+    loading = weights(planned.header, device)
+    factors = {t.name: loading.floats(t) for t in planned.factors}
     angle_tables = angles.tables(planned.model, planned.context, factors)
     tables = {name: upload(table, device) for name, table in angle_tables.items()}
     m = [1, *(m for m in CHUNKS if m <= planned.context)]
-    program = Program.load(planned.passes, planned.context, m, weights, tables, device, target)
+    program = Program.load(planned.passes, planned.context, m, loading, tables, device, target)
     release(device)
-    return Transformer(program, planned, Sizes(weights.nbytes, program.cache_nbytes))
+    return Transformer(program, planned, Sizes(loading.nbytes, program.cache_nbytes))

@@ -61,16 +61,17 @@ class PlannedModel:
         return self.model.hp.need(TOKEN_EMBEDDING).shape[0]
 
 
-def plan(header: Header, max_context: int = CONTEXT, device: str = "") -> PlannedModel:
+def plan(header: Header, max_context: int = CONTEXT, device: str = "", *, weights: bool = True) -> PlannedModel:
     """Plans the model of a header, with a cache of `max_context` positions, limited to the model's own context.
 
-    device: tinygrad's name of the device that will run it; "" stands for any GPU. The function opens no device and
+    device: tinygrad's name of the device that will run it; "" stands for any GPU. weights: whether the file's weights
+    will be loaded, for which it must be local. The function opens no device and
     reads no weight. Raises ModelError for a context below 2, an architecture outside of TESTED, a tensor whose format
     has no kernels and a file that is not local; HeaderError for a header that contradicts itself or asks for something
     not implemented.
     """
     path = header.files[0]
-    _check(header, max_context)
+    _check(header, max_context, weights)
     passes = plan_passes(header, max_context, device)
     assert passes.model is not None  # TESTED architectures are known
     if passes.model.context < 2:
@@ -86,7 +87,7 @@ def plan(header: Header, max_context: int = CONTEXT, device: str = "") -> Planne
     return PlannedModel(header, passes.model, passes, _sizes(passes.decode), factors)
 
 
-def _check(header: Header, max_context: int) -> None:
+def _check(header: Header, max_context: int, weights: bool) -> None:
     # tinygrad cannot schedule a cache of one position
     if isinstance(max_context, bool) or not isinstance(max_context, int) or max_context < 2:
         raise ModelError(f"a context of {max_context!r} tokens, expected at least 2: one to read and one to write")
@@ -96,7 +97,7 @@ def _check(header: Header, max_context: int) -> None:
             f"{path}: the architecture {header.architecture!r} is not supported, expected one of those that were "
             f"compared with llama.cpp: {', '.join(TESTED)}"
         )
-    if any("://" in name for name in header.files):
+    if weights and any("://" in name for name in header.files):
         raise ModelError(f"{path}: is a remote file: download it first, because weights are read from the disk")
 
 

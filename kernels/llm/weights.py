@@ -34,7 +34,7 @@ class RawWeight:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """An operand: the concatenated rows of `reads`, using part `number` of `count` equal parts of each matrix."""
 
     operand: str
@@ -53,12 +53,13 @@ class _Part:
 
 
 class Weights:
-    """Loads tensors on demand and remembers them. nbytes: of all weights on the device."""
+    """Loads tensors on demand and remembers them. nbytes: of all weights on the device. opened: whether the model's
+    files are read."""
 
-    def __init__(self, header: Header, device: str) -> None:
+    def __init__(self, header: Header, device: str, *, opened: bool = True) -> None:
         self._device, self.nbytes = device, 0
         self._tensors = {t.name: t for t in header.tensors}
-        self._files = [np.memmap(Path(name), np.uint8, "r") for name in header.files]
+        self._files = [np.memmap(Path(name), np.uint8, "r") for name in header.files] if opened else []
         self._known: dict[tuple[object, ...], PackedWeight | Tensor] = {}
 
     def operands(self, launch: PlannedLaunch) -> Operands:
@@ -78,23 +79,24 @@ class Weights:
         rows = self._rows(t)
         return reference.dequantize(rows, t.format, (rows.shape[0], t.shape[-1])).reshape(t.shape).astype(np.float32)
 
-    def _loaded(self, part: _Part) -> PackedWeight | Tensor:
+    def _loaded(self, part: Part) -> PackedWeight | Tensor:
         if part.key not in self._known:
-            if part.is_vector:
-                vector = upload(self._vector(part), self._device)
-                self._known[part.key], nbytes = vector, vector.nbytes()
-            else:
-                raw = self._weight(part)
-                weight = PackedWeight.from_blocks(raw.rows, raw.format, (len(raw.rows), raw.k), self._device)
-                self._known[part.key], nbytes = weight, weight.nbytes
-            self.nbytes += nbytes
+            self._known[part.key] = put = self._put(part)
+            self.nbytes += put.nbytes if isinstance(put, PackedWeight) else put.nbytes()
         return self._known[part.key]
 
-    def _vector(self, part: _Part) -> npt.NDArray[np.float32]:
+    def _put(self, part: Part) -> PackedWeight | Tensor:
+        """A part on the device."""
+        if part.is_vector:
+            return upload(self._vector(part), self._device)
+        raw = self._weight(part)
+        return PackedWeight.from_blocks(raw.rows, raw.format, (len(raw.rows), raw.k), self._device)
+
+    def _vector(self, part: Part) -> npt.NDArray[np.float32]:
         halves = (np.split(self.floats(r.tensor), part.count, axis=-1)[part.number] for r in part.reads)
         return np.concatenate([half.reshape(-1) for half in halves])
 
-    def _weight(self, part: _Part) -> RawWeight:
+    def _weight(self, part: Part) -> RawWeight:
         first = part.reads[0].tensor
         found = [_matrix_part(self._half(r), r.tensor, part.number, part.count) for r in part.reads]
         rows = np.concatenate(found) if len(found) > 1 else found[0]  # avoids a copy of a large tensor
@@ -121,7 +123,7 @@ class Weights:
         return turned.view(np.uint8).reshape(heads * n, -1)
 
 
-def _parts(launch: PlannedLaunch) -> Iterator[_Part]:
+def _parts(launch: PlannedLaunch) -> Iterator[Part]:
     """The operands that a launch reads from the file. "gate+up" is two operands."""
     grouped: dict[str, list[Read]] = {}
     for read in launch.reads:
@@ -130,7 +132,7 @@ def _parts(launch: PlannedLaunch) -> Iterator[_Part]:
         operands = names.split("+")
         for number, operand in enumerate(operands):
             if operand:
-                yield _Part(operand, tuple(reads), number, len(operands))
+                yield Part(operand, tuple(reads), number, len(operands))
 
 
 def _matrix_part(rows: npt.NDArray[np.uint8], t: TensorInfo, number: int, count: int) -> npt.NDArray[np.uint8]:

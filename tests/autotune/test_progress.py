@@ -40,6 +40,20 @@ def test_a_workload_beyond_its_budget_does_not_run_ahead(capsys: pytest.CaptureF
     assert "100%" not in text
 
 
+def test_a_model_that_is_timed_as_deployed_is_a_part_of_the_eta(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar(2, 20.0, True, models=1) as bar:
+        bar.finished()
+        bar.finished()
+        bar.deploying("a.gguf")
+        bar._bar.refresh()
+        before = capsys.readouterr().err
+        bar.deployed()
+        bar._bar.refresh()
+    assert " 67%" in before
+    assert "a.gguf: timing whole passes" in before
+    assert "100%" in capsys.readouterr().err
+
+
 def test_it_is_silent_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     assert drawn(capsys, Progress(1.0, 1, 1e-3), shown=False) == ""
 

@@ -12,6 +12,7 @@ from autotune import sweep, tune
 from autotune.device_lock import alone
 from autotune.load import Load
 from autotune.owner import owner
+from autotune.result import Result
 from autotune.session import Session
 from autotune.settings import Settings
 from autotune.sweep import Sweep
@@ -55,7 +56,7 @@ def swept(tmp_path, monkeypatch):
     store = Store.open(tmp_path / "store.sqlite")
     settings = Settings(budget_seconds=0.0, beam_width=1)
 
-    def run(*workloads, on_progress=lambda mw, p: None, load=None, store=store):
+    def run(*workloads, on_progress=lambda mw, p: None, load=None, store=store, **options):
         session = Session(settings, Choice("CL", "test"), store, FakeRunner(world()), load or Quiet())
         told = []
 
@@ -64,7 +65,7 @@ def swept(tmp_path, monkeypatch):
             on_progress(mw, p)
 
         models = tuple(ModelWorkload(w, 1, ("x",), 1000) for w in workloads)
-        rows = list(Sweep(session, ModelPlan("llama", models, ()), "test").rows(progress))
+        rows = list(Sweep(session, ModelPlan("llama", models, ()), "test", **options).rows(progress))
         return [(row.result.workload, row.result.status) for row in rows], told
 
     return SimpleNamespace(run=run, store=store)
@@ -149,3 +150,18 @@ def test_what_is_measured_under_load_is_of_a_run_that_says_so(swept):
     swept.run(W, V, load=Quiet("", "others keep it busy", "others keep it busy"))
     runs = [dict(w.row.run.versions).get("load") for w in swept.store.finals()]
     assert sorted(map(str, runs)) == ["None", "others keep it busy"]
+
+
+def test_what_is_known_is_tuned_anew_if_asked(swept):
+    assert swept.run(W)[0] == swept.run(W, again=True)[0] == [(W, "baseline wins")]
+    assert swept.run(W)[0] == [(W, "known")]
+
+
+def test_what_this_command_has_tuned_is_not_tuned_again(swept):
+    swept.run(W, V)
+    done = {W: Result(W, "tuned")}
+    assert sorted(swept.run(W, V, again=True, done=done)[0], key=str) == [(V, "baseline wins"), (W, "known")]
+
+
+def test_what_failed_in_this_command_is_not_tried_for_another_model(swept):
+    assert swept.run(W, done={W: Result(W, "failed", reason="no room")})[0] == [(W, "failed")]
