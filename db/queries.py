@@ -12,7 +12,7 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Alembic revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
@@ -94,6 +94,12 @@ CLAIMS = f"{_ROW} WHERE {_SOUND} AND {_IMPORTED} AND NOT {_CHECKED} ORDER BY f.i
 BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_SUBJECT} ORDER BY f.id"""
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
+
+TIMINGS = f"""SELECT s.digest, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+    JOIN runs r ON r.id = f.run_id
+    WHERE {_SUBJECT} AND f.outcome IN {_FAULT} AND f.simulated = 0 AND f.median_seconds > 0 AND r.origin <> 'imported'
+    AND f.stage <> 'verify' ORDER BY f.id"""
+"""What was timed of one kernel, oldest first, but for what was imported."""
 
 SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
     SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id

@@ -163,6 +163,11 @@ class Store:
             raise StoreError(self.problems[-1] if self.problems else f"nothing was measured of {found[0]}")
         return tuple(history)
 
+    def timings(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, float]:
+        """Schedule digest -> median seconds when it was last timed for one kernel; imports are left out."""
+        found = self._rows(queries.TIMINGS, queries.asked(workload, target, kernel_digest))
+        return {str(digest): float(seconds) for digest, seconds in found if isinstance(seconds, float)}
+
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:

@@ -1,0 +1,83 @@
+"""Computes rules from rows: per class of workloads the schedules with the lowest summed relative time, as CLBlast's
+database chooses its defaults.
+
+The candidates of a class are the schedules that won for one of its shapes, and the baselines of those. The relative
+time of a candidate on a shape is its time over that of the shape's winner, where it was timed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+
+from db.codec import canonical_json, schedule_to_json
+from db.records import Schedule, Target, Workload
+from db.rules import ANY_ARCH, Rule
+from kernels.ops import registry
+from kernels.serve.classes import classes
+from kernels.serve.rules import adapted
+
+NOT_TIMED = 1.25
+"""Relative time that counts for a shape on which a candidate was not timed. The worst that a neighbour's schedule costs
+is more, and its mean less; so a candidate that was timed everywhere wins unless it is slow."""
+MOST = 3  # schedules of a rule: the first that applies to a shape serves it
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A workload that was tuned. seconds: of its winner. times: of all schedules that are known on it."""
+
+    workload: Workload
+    target: Target
+    seconds: float
+    times: Mapping[Schedule, float]
+
+
+def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
+    """The rules of all classes of these shapes, for each arch and for all of a backend. A rule of one arch that is no
+    other than that of the backend is left out."""
+    groups: dict[tuple[str, str, str], list[Shape]] = {}
+    for shape in shapes:
+        for kind in classes(shape.workload):
+            for arch in (ANY_ARCH, shape.target.arch):
+                groups.setdefault((shape.target.backend, arch, kind), []).append(shape)
+    rules = {key: rule for key, group in sorted(groups.items()) if (rule := _rule(*key, group))}
+    return tuple(rule for rule in rules.values() if rule.arch == ANY_ARCH or _differs(rule, rules))
+
+
+def ranked(group: Sequence[Shape]) -> list[tuple[float, Schedule]]:
+    """The candidates of shapes of one class with their mean log relative time, the best first."""
+    candidates = {s for shape in group for s in shape.times}
+    found = [(_loss(s, group), s) for s in candidates]
+    return sorted(found, key=lambda f: (f[0], canonical_json(schedule_to_json(f[1]))))
+
+
+def _rule(backend: str, arch: str, kind: str, group: Sequence[Shape]) -> Rule | None:
+    best = ranked(group)[:MOST]
+    if not best:
+        return None
+    loss = float(f"{exp(best[0][0]):.4g}")
+    return Rule(backend, arch, kind, tuple(s for _, s in best), len(group), loss)
+
+
+def _differs(rule: Rule, rules: Mapping[tuple[str, str, str], Rule]) -> bool:
+    general = rules.get((rule.backend, ANY_ARCH, rule.kind))
+    return general is None or general.schedules != rule.schedules
+
+
+def _loss(schedule: Schedule, group: Sequence[Shape]) -> float:
+    return sum(log(_relative(schedule, shape)) for shape in group) / len(group)
+
+
+def _relative(schedule: Schedule, shape: Shape) -> float:
+    seconds = shape.times.get(schedule)
+    if seconds is None:
+        seconds = next((shape.times[s] for s in _as_served(schedule, shape) if s in shape.times), None)
+    return max(seconds / shape.seconds, 1.0) if seconds else NOT_TIMED
+
+
+def _as_served(schedule: Schedule, shape: Shape) -> Iterator[Schedule]:
+    there = registry.variants(shape.workload, shape.target.backend)
+    if schedule.variant in there:
+        yield adapted(schedule, there[schedule.variant].params(shape.workload))
