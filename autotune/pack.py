@@ -69,7 +69,7 @@ def pack(paths: Sequence[str]) -> Packed:
         newest[row.subject] = row
     reasons = {subject: _why_not(row.final.measurement) for subject, row in newest.items()}
     rows = tuple(newest[subject] for subject in sorted(newest) if reasons[subject] is None)
-    measured = computed([_shape(row) for row in rows])
+    measured = computed([shape(row) for row in rows])
     known = {(rule.backend, rule.arch, rule.kind) for rule in measured}
     written = {(r.backend, r.arch, r.kind): r for p in payloads for r in p.rules}
     rules = (*measured, *(rule for key, rule in written.items() if key not in known))
@@ -143,7 +143,8 @@ def _why_not(m: Measurement) -> str | None:
     return STALE if m.kernel_digest != kernel_digest(m.workload) else unfit(m)
 
 
-def _shape(row: Row) -> Shape:
+def shape(row: Row) -> Shape:
+    """What rules are computed from."""
     m = row.final.measurement
     times = {f.measurement.schedule: _seconds(f) for f in (*row.baselines, row.final)}
     return Shape(m.workload, m.target, _seconds(row.final), {**row.others, **times})

@@ -1,8 +1,8 @@
 """Computes rules from rows: per class of workloads the schedules with the lowest summed relative time, as CLBlast's
 database chooses its defaults.
 
-The candidates of a class are the schedules that won for one of its shapes, and the baselines of those. The relative
-time of a candidate on a shape is its time over that of the shape's winner, where it was timed there.
+The candidates of a class are the schedules that won for one of its shapes, and the baselines of those; not what
+tinygrad's heuristic schedules, which is another kernel on each shape. The relative time of a candidate on a shape is its time over that of the shape's winner, where it was timed there.
 """
 
 from __future__ import annotations
@@ -35,20 +35,27 @@ class Shape:
 
 
 def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
-    """The rules of all classes of these shapes, for each arch and for all of a backend. A rule of one arch that is no
-    other than that of the backend is left out."""
-    groups: dict[tuple[str, str, str], list[Shape]] = {}
+    """The rules of all classes of these shapes, for each backend and, where it has several archs, for each of them. Left
+    out are those that say the same as that of the next larger class."""
+    archs: dict[str, set[str]] = {}
     for shape in shapes:
-        for kind in classes(shape.workload):
-            for arch in (ANY_ARCH, shape.target.arch):
-                groups.setdefault((shape.target.backend, arch, kind), []).append(shape)
+        archs.setdefault(shape.target.backend, set()).add(shape.target.arch)
+    groups: dict[tuple[str, str, str], list[Shape]] = {}
+    larger: dict[str, str | None] = {}
+    for shape in shapes:
+        kinds = classes(shape.workload)
+        larger |= zip(kinds, (*kinds[1:], None), strict=True)
+        own = shape.target.backend, shape.target.arch
+        for kind in kinds:
+            for arch in (ANY_ARCH, own[1]) if len(archs[own[0]]) > 1 else (ANY_ARCH,):
+                groups.setdefault((own[0], arch, kind), []).append(shape)
     rules = {key: rule for key, group in sorted(groups.items()) if (rule := _rule(*key, group))}
-    return tuple(rule for rule in rules.values() if rule.arch == ANY_ARCH or _differs(rule, rules))
+    return tuple(rule for rule in rules.values() if not _says_the_same(rules.get(_next(rule, larger)), rule))
 
 
 def ranked(group: Sequence[Shape]) -> list[tuple[float, Schedule]]:
     """The candidates of shapes of one class with their mean log relative time, the best first."""
-    candidates = {s for shape in group for s in shape.times}
+    candidates = {s for shape in group for s in shape.times if s.opts is not None}
     found = [(_loss(s, group), s) for s in candidates]
     return sorted(found, key=lambda f: (f[0], canonical_json(schedule_to_json(f[1]))))
 
@@ -61,9 +68,12 @@ def _rule(backend: str, arch: str, kind: str, group: Sequence[Shape]) -> Rule | 
     return Rule(backend, arch, kind, tuple(s for _, s in best), len(group), loss)
 
 
-def _differs(rule: Rule, rules: Mapping[tuple[str, str, str], Rule]) -> bool:
-    general = rules.get((rule.backend, ANY_ARCH, rule.kind))
-    return general is None or general.schedules != rule.schedules
+def _next(rule: Rule, larger: Mapping[str, str | None]) -> tuple[str, str, str]:
+    return rule.backend, rule.arch, larger[rule.kind] or ""
+
+
+def _says_the_same(general: Rule | None, rule: Rule) -> bool:
+    return general is not None and general.schedules == rule.schedules
 
 
 def _loss(schedule: Schedule, group: Sequence[Shape]) -> float:

@@ -15,13 +15,14 @@ from kernels.serve.classes import classes
 
 
 def rules(w: Workload, target: Target, lookup: Lookup) -> list[Rule]:
-    """Those of the smallest class first; in a class those of the target's arch, then those of the backend, then those
-    of the backend that its GPUs share (`backends.Backend.kin`). Reasoned rules come after all that were measured."""
+    """Those of the target's arch first, then those of the backend, then those of the backend that its GPUs share
+    (`backends.Backend.kin`); of each those of the smallest class first. Reasoned rules come after all that were
+    measured."""
     kinds = classes(w)
-    found: list[tuple[bool, int, int, bool, Rule]] = []
+    found: list[tuple[bool, int, bool, int, Rule]] = []
     for far, backend in enumerate((target.backend, backends.find(target.backend).kin)):
         for rule in lookup.rules(backend, target.arch, kinds) if backend else ():
-            found.append((rule.reasoned, kinds.index(rule.kind), far, rule.arch == ANY_ARCH, rule))
+            found.append((rule.reasoned, far, rule.arch == ANY_ARCH, kinds.index(rule.kind), rule))
     return [rule for *_, rule in sorted(found, key=lambda f: f[:-1])]
 
 

@@ -1,0 +1,105 @@
+"""What benches over packaged rows share: what would be served without a row, and how schedules compare. Not a bench
+itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autotune.pack import Packed, shape
+from autotune.render import workload_name
+from autotune.rules import computed
+from autotune.trial import statistics
+from autotune.trial.compiler import CompilePool, Job
+from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
+from autotune.trial.runner import PrepareError, Runner, RunnerError
+from db.codec import digest
+from db.queries import distance
+from db.records import Schedule, Served, Target, Workload
+from db.rules import Rule
+from kernels.serve import sink
+from kernels.serve.resolution import Resolution, look_up
+
+ROUNDS = 12
+
+
+class Without:
+    """Answers a lookup from all packed rows but those of one workload, in memory; rules are computed without it."""
+
+    def __init__(self, packed: Packed, without: Workload) -> None:
+        left = [row for row in packed.rows if row.final.measurement.workload != without]
+        self._rows = [row.final.measurement for row in left]
+        self._shapes = [shape(row) for row in left if row.final.measurement.workload.op == without.op]
+        self._reasoned = [rule for rule in packed.rules if rule.reasoned]
+
+    def exact(self, w: Workload, target: Target, kernel_digest: str) -> Served | None:
+        return None
+
+    same_arch = exact
+
+    def nearest(self, w: Workload, target: Target, kernel_digest: str, within: float = math.inf) -> Served | None:
+        mine = [m for m in self._rows if (m.target.backend, m.target.arch) == (target.backend, target.arch)]
+        for some in ([m for m in mine if m.target == target], mine):
+            near = [(far, i) for i, m in enumerate(some) if (far := distance(m.workload, w)) <= within]
+            if near and (found := min(near))[0] < math.inf:
+                m = some[found[1]]
+                return Served(m.workload, m.target, m.schedule, statistics.median(m.samples), "packaged")
+        return None
+
+    def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
+        every = (*computed(self._shapes), *self._reasoned)
+        return tuple(r for r in every if r.backend == backend and r.arch in (arch, "") and r.kind in kinds)
+
+    def found_wrong(self, w: Workload, target: Target, kernel_digest: str) -> frozenset[str]:
+        return frozenset()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Schedules of one workload to compare, by name; `step` gave the one called "predicted"."""
+
+    workload: Workload
+    step: str
+    schedules: dict[str, Schedule]
+
+
+def predicted(packed: Packed, w: Workload, target: Target, renderer: Any) -> Resolution:
+    """What would serve a workload on a target without its own rows."""
+    lookup: Any = Without(packed, w)
+    return look_up(w, target, lookup, "on", lambda w, s: sink.can_build(w, s, target.backend, renderer))
+
+
+def compared(
+    runner: Runner, pool: CompilePool, asked: Sequence[Asked], seconds: float
+) -> Iterator[tuple[Asked, dict[str, float]]]:
+    """Median seconds of each named schedule, measured in turn, of those workloads that `seconds` are enough for. All
+    are compiled first. The order is that of a hash, so that what is left out is of all kinds."""
+    deadline = time.monotonic() + seconds
+    jobs = {(a.workload, s): None for a in asked for s in a.schedules.values()}
+    compiled = pool.compile([Job(key, *key, BASELINE_UOPS, BASELINE_SECONDS) for key in jobs], deadline)
+    programs = {done.key: done.program for done in compiled if done.program is not None}
+    for a in sorted(asked, key=lambda a: digest(workload_name(a.workload))):
+        there = {name: programs[a.workload, s] for name, s in a.schedules.items() if (a.workload, s) in programs}
+        if time.monotonic() > deadline or len(there) < len(a.schedules):
+            continue
+        distinct = list({p.key: p for p in there.values()}.values())
+        try:
+            runner.prepare(a.workload)
+            timings = runner.compare(distinct, ROUNDS) if distinct[1:] else ()
+        except (PrepareError, RunnerError):
+            continue
+        medians = {
+            p.key: statistics.median(t.samples) for p, t in zip(distinct, timings, strict=bool(timings)) if t.samples
+        }
+        yield a, {name: medians.get(p.key, math.nan) if timings else 1.0 for name, p in there.items()}
+
+
+def described(a: Asked) -> dict[str, Any]:
+    return {**asdict(a.workload), "step": a.step}
+
+
+def mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
