@@ -2,7 +2,8 @@
 database chooses its defaults.
 
 The candidates of a class are the schedules that won for one of its shapes, and the baselines of those; not what
-tinygrad's heuristic schedules, which is another kernel on each shape. The relative time of a candidate on a shape is its time over that of the shape's winner, where it was timed there.
+tinygrad's heuristic schedules, which is another kernel on each shape. The relative time of a candidate on a shape is
+its time over that of the shape's winner, where it was timed there.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Shape:
 
 
 def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
-    """The rules of all classes of these shapes, for each backend and, where it has several archs, for each of them. Left
-    out are those that say the same as that of the next larger class."""
+    """The rules of all classes of these shapes, for each backend and, where it has several archs, for each of them.
+    Those that say the same as that of the next larger class are left out."""
     archs: dict[str, set[str]] = {}
     for shape in shapes:
         archs.setdefault(shape.target.backend, set()).add(shape.target.arch)

@@ -3,8 +3,8 @@
     python -m bench.leave_one_out db/rows/*.json
 
 Leaves out each packed workload of this device in turn: the nearest row, else the rule computed from the others, else
-the default serves it. What serves is measured in turn with the default and with the workload's own winner. Prints a table,
-then one JSON line.
+the default serves it. What serves is measured in turn with the default and with the workload's own winner. Prints a
+table, then one JSON line.
 """
 
 from __future__ import annotations
