@@ -86,7 +86,7 @@ def put(payload: Any, path: str, value: Any) -> None:
 HUGE = 10**400
 BAD = [
     ("format", "tinygrad"),
-    ("version", 3),
+    ("version", 4),
     ("version", True),
     ("runs", {}),
     ("runs[0].id", "run 1"),
