@@ -22,6 +22,8 @@ from kernels.serve.rules import adapted
 NOT_TIMED = 1.25
 """Relative time that counts for a shape on which a candidate was not timed. The worst that a neighbour's schedule costs
 is more, and its mean less; so a candidate that was timed everywhere wins unless it is slow."""
+WITHIN = {0: 1, 1: 2, 3: 4, 4: 5}
+"""Level of `kernels.serve.classes` -> the level that is asked next, if that has all of its workloads."""
 MOST = 3  # schedules of a rule: the first that applies to a shape serves it
 
 
@@ -42,10 +44,10 @@ def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
     for shape in shapes:
         archs.setdefault(shape.target.backend, set()).add(shape.target.arch)
     groups: dict[tuple[str, str, str], list[Shape]] = {}
-    larger: dict[str, str | None] = {}
+    larger: dict[str, str] = {}
     for shape in shapes:
         kinds = classes(shape.workload)
-        larger |= zip(kinds, (*kinds[1:], None), strict=True)
+        larger |= {kinds[i]: kinds[j] for i, j in WITHIN.items()}
         own = shape.target.backend, shape.target.arch
         for kind in kinds:
             for arch in (ANY_ARCH, own[1]) if len(archs[own[0]]) > 1 else (ANY_ARCH,):
@@ -69,8 +71,8 @@ def _rule(backend: str, arch: str, kind: str, group: Sequence[Shape]) -> Rule | 
     return Rule(backend, arch, kind, tuple(s for _, s in best), len(group), loss)
 
 
-def _next(rule: Rule, larger: Mapping[str, str | None]) -> tuple[str, str, str]:
-    return rule.backend, rule.arch, larger[rule.kind] or ""
+def _next(rule: Rule, larger: Mapping[str, str]) -> tuple[str, str, str]:
+    return rule.backend, rule.arch, larger.get(rule.kind, "")
 
 
 def _says_the_same(general: Rule | None, rule: Rule) -> bool:

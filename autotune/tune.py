@@ -27,6 +27,7 @@ from db.store import Store
 from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.limits import Limits
+from kernels.serve.packaged import packaged
 from kernels.serve.sink import default
 
 __all__ = ["Progress", "Result", "Tuner"]
@@ -115,10 +116,11 @@ class _Search:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
 
     def _baselines(self) -> dict[str, list[Schedule]]:
-        """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
+        """tinygrad's heuristic over each variant, and what would be served untuned: our default, and what the packaged
+        store has for other devices and shapes. They are measured before anything else."""
         ren = self._t._info.renderer
-        chosen = default(self._w, ren)  # what would be served untuned
-        found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [chosen] if chosen else []}
+        chosen = dict.fromkeys((packaged(self._w, self._t.target, ren), default(self._w, ren)))
+        found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [s for s in chosen if s]}
         every = [s for group in found.values() for s in group]
         for start in range(0, len(every), self._t._pool.workers):  # few at a time, so that the first is stored soon
             self._evaluate(every[start : start + self._t._pool.workers], None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from autotune.pack import Packed, shape
 from autotune.render import workload_name
 from autotune.rules import computed
+from autotune.tinygrad_api.lower import Program
 from autotune.trial import statistics
 from autotune.trial.compiler import CompilePool, Job
 from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
@@ -75,26 +76,33 @@ def predicted(packed: Packed, w: Workload, target: Target, renderer: Any) -> Res
 def compared(
     runner: Runner, pool: CompilePool, asked: Sequence[Asked], seconds: float
 ) -> Iterator[tuple[Asked, dict[str, float]]]:
-    """Median seconds of each named schedule, measured in turn, of those workloads that `seconds` are enough for. All
-    are compiled first. The order is that of a hash, so that what is left out is of all kinds."""
+    """Median seconds of each named schedule, measured in turn, of those workloads that `seconds` are enough for. The
+    order is that of a hash, so that what is left out is of all kinds."""
     deadline = time.monotonic() + seconds
-    jobs = {(a.workload, s): None for a in asked for s in a.schedules.values()}
-    compiled = pool.compile([Job(key, *key, BASELINE_UOPS, BASELINE_SECONDS) for key in jobs], deadline)
-    programs = {done.key: done.program for done in compiled if done.program is not None}
-    for a in sorted(asked, key=lambda a: digest(workload_name(a.workload))):
-        there = {name: programs[a.workload, s] for name, s in a.schedules.items() if (a.workload, s) in programs}
-        if time.monotonic() > deadline or len(there) < len(a.schedules):
-            continue
-        distinct = list({p.key: p for p in there.values()}.values())
-        try:
-            runner.prepare(a.workload)
-            timings = runner.compare(distinct, ROUNDS) if distinct[1:] else ()
-        except (PrepareError, RunnerError):
-            continue
-        medians = {
-            p.key: statistics.median(t.samples) for p, t in zip(distinct, timings, strict=bool(timings)) if t.samples
-        }
-        yield a, {name: medians.get(p.key, math.nan) if timings else 1.0 for name, p in there.items()}
+    left = sorted(asked, key=lambda a: digest(workload_name(a.workload)))
+    while left and time.monotonic() < deadline:
+        some, left = left[: 2 * pool.workers], left[2 * pool.workers :]
+        jobs = {(a.workload, s): None for a in some for s in a.schedules.values()}
+        compiled = pool.compile([Job(key, *key, BASELINE_UOPS, BASELINE_SECONDS) for key in jobs], deadline)
+        programs = {done.key: done.program for done in compiled if done.program is not None}
+        for a in some:
+            there = {name: programs[a.workload, s] for name, s in a.schedules.items() if (a.workload, s) in programs}
+            if len(there) == len(a.schedules) and (times := _times(runner, a.workload, there)):
+                yield a, times
+
+
+def _times(runner: Runner, w: Workload, programs: Mapping[str, Program]) -> dict[str, float]:
+    """Median seconds by name; of programs that are one and the same all 1. Empty where something failed."""
+    distinct = list({p.key: p for p in programs.values()}.values())
+    if not distinct[1:]:
+        return dict.fromkeys(programs, 1.0)
+    try:
+        runner.prepare(w)
+        timings = runner.compare(distinct, ROUNDS)
+    except (PrepareError, RunnerError):
+        return {}
+    medians = {p.key: statistics.median(t.samples) for p, t in zip(distinct, timings, strict=True) if t.samples}
+    return {name: medians[p.key] for name, p in programs.items()} if len(medians) == len(distinct) else {}
 
 
 def described(a: Asked) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class Rule:
 
 
 RULES = """SELECT backend, arch, kind, schedules, shapes, loss, why FROM rules
-    WHERE backend = :backend AND arch IN (:arch, '') AND kind IN (:kind0, :kind1, :kind2, :kind3, :kind4)"""
-KINDS = 5  # classes of a workload that RULES asks for
+    WHERE backend = :backend AND arch IN (:arch, '') AND kind IN (:kind0, :kind1, :kind2, :kind3, :kind4, :kind5)"""
+KINDS = 6  # classes of a workload that RULES asks for
 
 
 def asked(backend: str, arch: str, kinds: Sequence[str]) -> dict[str, Any]:

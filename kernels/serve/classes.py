@@ -1,12 +1,12 @@
 """Classes of workloads that one schedule may fit: what a rule (`db.rules`) is a rule for.
 
-A workload is in one class of each level. From level to level a class leaves out one more thing, so that the classes of
-a workload are within each other:
+A workload is in one class of each level, the most particular first:
 
     op, tokens, facts, format, size    its own kind of weight, within a factor of 4 in n and in k
     op, tokens, facts, format          any size
     op, tokens, facts, bits            any format with blocks as large and about as many bits a weight
-    op, tokens, facts                  any format
+    op, tokens, facts, rows            any format, within a factor of 4 in n
+    op, tokens, facts                  any format and size
     op, tokens                         any workload of the op
 """
 
@@ -23,7 +23,7 @@ FEW = 8  # tokens: up to here kernels are bound by the bytes of the weights
 
 
 def classes(w: Workload) -> tuple[str, ...]:
-    """The classes of a workload, the smallest first."""
+    """The classes of a workload, the most particular first."""
     op = {"op": w.op, "tokens": tokens(w.m)}
     facts = {**op, "facts": _facts(w)}
     format = {**facts, "format": w.format}
@@ -33,6 +33,7 @@ def classes(w: Workload) -> tuple[str, ...]:
             {**format, "size": [_power_of_4(w.n), _power_of_4(w.k)]},
             format,
             {**facts, "bits": _bits(w.format)},
+            {**facts, "rows": _power_of_4(w.n)},
             facts,
             op,
         )
@@ -48,8 +49,9 @@ def named(text: str) -> str:
     parts: dict[str, Any] = json.loads(text)
     size = [f"n from {4 ** parts['size'][0]}, k from {4 ** parts['size'][1]}"] if "size" in parts else []
     bits = [f"{parts['bits'][1]} bits in blocks of {parts['bits'][0]}"] if "bits" in parts else []
+    rows = [f"n from {4 ** parts['rows']}"] if "rows" in parts else []
     facts = [k if v is None else f"{k}={v}" for k, v in parts.get("facts", {}).items()]
-    return " ".join([parts["op"], f"m={parts['tokens']}", *facts, *bits, parts.get("format", ""), *size]).strip()
+    return " ".join([parts["op"], f"m={parts['tokens']}", *facts, *bits, *rows, parts.get("format", ""), *size]).strip()
 
 
 def _facts(w: Workload) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from db.records import Schedule, Target, Workload
 from db.rules import ANY_ARCH, Rule
 from kernels import backends
 from kernels.ops import registry
+from kernels.serve import defaults
 from kernels.serve.classes import classes
 
 
@@ -27,11 +28,13 @@ def rules(w: Workload, target: Target, lookup: Lookup) -> list[Rule]:
 
 
 def schedules(rule: Rule, w: Workload, device: str) -> Iterator[Schedule]:
-    """The schedules of a rule for a workload, best first; those whose variant it does not have are left out."""
+    """The schedules of a rule for a workload, best first; those whose variant it does not have are left out. Parameters
+    that a reasoned rule says nothing about are those of the default."""
     there = registry.variants(w, device)
     for schedule in rule.schedules:
         if schedule.variant in there:
-            yield adapted(schedule, there[schedule.variant].params(w))
+            params = there[schedule.variant].params(w)
+            yield adapted(_whole(schedule, w, device) if len(schedule.params) < len(params[0]) else schedule, params)
 
 
 def adapted(schedule: Schedule, params: tuple[Mapping[str, int], ...]) -> Schedule:
@@ -40,6 +43,11 @@ def adapted(schedule: Schedule, params: tuple[Mapping[str, int], ...]) -> Schedu
     if wanted in params:
         return schedule
     return replace(schedule, params=tuple(sorted(min(params, key=lambda p: _apart(p, wanted)).items())))
+
+
+def _whole(schedule: Schedule, w: Workload, device: str) -> Schedule:
+    start = next((s.params for s in defaults.defaults(w, device) if s.variant == schedule.variant), ())
+    return replace(schedule, params=tuple(sorted({**dict(start), **dict(schedule.params)}.items())))
 
 
 def _apart(a: Mapping[str, int], b: Mapping[str, int]) -> float:
