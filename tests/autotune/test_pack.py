@@ -1,4 +1,4 @@
-"""`autotune pack`: what is packed, what is left out, that the same inputs give the same file, and what its rules say."""
+"""`autotune pack`: what is packed, what is left out, that equal inputs give equal files, and what rules say."""
 
 import itertools
 import json
