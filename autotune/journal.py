@@ -70,8 +70,7 @@ class Journal:
 
 
 def _versions(run: Run) -> dict[str, str]:
-    """What a run's figures depend on. What was measured under load, or by another commit with the same kernels, is not
-    measured again for that alone."""
+    """What a run's figures depend on. What was measured under load is not measured again for that alone."""
     return {name: version for name, version in run.versions if name not in (LOAD, COMMIT)}
 
 

@@ -3,7 +3,7 @@
 The same inputs give the same bytes: rows are sorted, nothing says when they were packed. What may travel is what an
 export may hold (`db.exchange`): accepted rows whose numerics were verified, with the run that they come from. Of
 several rows of a workload, target and kernel source the newest is kept; those of another source than the present are
-left out.
+left out. They count for rules, which are guesses, where nothing newer is known of their workload and target.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from db.rows import quantile
 from db.rules import Rule
 from kernels.ops.registry import kernel_digest
 
-STALE = "of another version of the kernels; a sweep or `autotune verify` on the device makes them current"
+STALE = "of another version of the kernels, but count for rules; `autotune verify` on the device replays them"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def pack(paths: Sequence[str]) -> Packed:
         newest[row.subject] = row
     reasons = {subject: _why_not(row.final.measurement) for subject, row in newest.items()}
     rows = tuple(newest[subject] for subject in sorted(newest) if reasons[subject] is None)
-    measured = computed([shape(row) for row in rows])
+    of_rules = {row.subject[:2]: row for subject, row in newest.items() if reasons[subject] == STALE}
+    of_rules |= {row.subject[:2]: row for row in rows}
+    measured = computed([shape(of_rules[subject]) for subject in sorted(of_rules)])
     known = {(rule.backend, rule.arch, rule.kind) for rule in measured}
     written = {(r.backend, r.arch, r.kind): r for p in payloads for r in p.rules}
     rules = (*measured, *(rule for key, rule in written.items() if key not in known))

@@ -46,7 +46,7 @@ class Session:
             ("python", platform.python_version()),
             ("tinygrad-autotune", __version__),
             ("clock", self.info.clock),
-            *((COMMIT, found) for found in [commit()] if found),
+            *((COMMIT, known) for known in [commit()] if known),
             *((LOAD, note) for note in [self.load.note()] if note),
         )
         return Run(str(uuid.uuid4()), command, beam_width, budget_seconds, versions)

@@ -59,12 +59,18 @@ def export_payload(
         unserved = {_subject(w): w for w in store.claims(target)}
         winners += [unserved[key] for key in unserved.keys() - {_subject(w) for w in winners}]
         winners.sort(key=lambda w: w.row.id)
+    return payload_of(store, winners)
+
+
+def payload_of(store: Store, winners: Sequence[Winner]) -> dict[str, Any]:
+    """Winners of a store, in their order, with their baselines, the times of others on their workloads, and runs."""
+    others = cross_times(store, winners)
     runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
     return {
         "format": payload.FORMAT,
         "version": payload.VERSION,
         "runs": [runs[id_] for id_ in sorted(runs)],
-        "finals": [_final(w, o) for w, o in zip(winners, cross_times(store, winners), strict=True)],
+        "finals": [_final(w, o) for w, o in zip(winners, others, strict=True)],
     }
 
 

@@ -87,6 +87,15 @@ def test_what_may_not_be_served_is_left_out_with_the_reason(results):
     assert packed.left_out == Counter({STALE: 1, "less exact, as they say themselves, than the op must be": 1})
 
 
+def test_a_rule_outlives_the_source_that_its_rows_are_of(results):
+    """Until there is a row of the present source."""
+    old, new = results(row(kernel_digest="cd" * 32)), results(row(schedule=B))
+    for paths, best in (([old], A), ([old, new], B)):
+        rules = pack(paths).rules
+        assert {rule.schedules[0] for rule in rules} == {best}
+        assert rules[0].shapes == 1
+
+
 def test_two_runs_of_one_id_are_refused(results, tmp_path):
     first = results(row())
     other = tmp_path / "other.json"
