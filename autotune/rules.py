@@ -8,8 +8,8 @@ its time over that of the shape's winner, where it was timed there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import exp, log
 
 from db.codec import canonical_json, schedule_to_json
@@ -29,17 +29,25 @@ MOST = 3  # schedules of a rule: the first that applies to a shape serves it
 
 @dataclass(frozen=True)
 class Shape:
-    """A workload that was tuned. seconds: of its winner. times: of all schedules that are known on it."""
+    """A workload that was tuned. seconds: of its winner. times: of all schedules that are known on it. losses: what
+    `loss` has found."""
 
     workload: Workload
     target: Target
     seconds: float
     times: Mapping[Schedule, float]
+    losses: dict[Schedule, float] = field(default_factory=dict, compare=False)
+
+    def loss(self, schedule: Schedule) -> float:
+        """The logarithm of the relative time of a schedule, as it would be served for this shape."""
+        if (known := self.losses.get(schedule)) is None:
+            known = self.losses[schedule] = log(_relative(schedule, self))
+        return known
 
 
-def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
-    """The rules of all classes of these shapes, for each backend and, where it has several archs, for each of them.
-    Those that say the same as that of the next larger class are left out."""
+def computed(shapes: Sequence[Shape], only: Collection[str] | None = None) -> tuple[Rule, ...]:
+    """The rules of all classes of these shapes, or of those in `only`; for each backend and, where it has several
+    archs, for each of them. Those that say the same as that of the next larger class are left out."""
     archs: dict[str, set[str]] = {}
     for shape in shapes:
         archs.setdefault(shape.target.backend, set()).add(shape.target.arch)
@@ -49,7 +57,7 @@ def computed(shapes: Sequence[Shape]) -> tuple[Rule, ...]:
         kinds = classes(shape.workload)
         larger |= {kinds[i]: kinds[j] for i, j in WITHIN.items()}
         own = shape.target.backend, shape.target.arch
-        for kind in kinds:
+        for kind in (k for k in kinds if only is None or k in only):
             for arch in (ANY_ARCH, own[1]) if len(archs[own[0]]) > 1 else (ANY_ARCH,):
                 groups.setdefault((own[0], arch, kind), []).append(shape)
     rules = {key: rule for key, group in sorted(groups.items()) if (rule := _rule(*key, group))}
@@ -80,7 +88,7 @@ def _says_the_same(general: Rule | None, rule: Rule) -> bool:
 
 
 def _loss(schedule: Schedule, group: Sequence[Shape]) -> float:
-    return sum(log(_relative(schedule, shape)) for shape in group) / len(group)
+    return sum(shape.loss(schedule) for shape in group) / len(group)
 
 
 def _relative(schedule: Schedule, shape: Shape) -> float:

@@ -10,6 +10,7 @@ table, then one JSON line.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,26 +38,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("results", nargs="+", help="files of `autotune export`, or stores")
-    parser.add_argument("--seconds", type=float, default=140.0, help="for all measurements")
+    parser.add_argument("--seconds", type=float, default=140.0, help="for all of it")
     parser.add_argument("--op", help="only workloads of this op")
     args = parser.parse_args()
     choice = devices.choose_device()
     devices.activate(choice)
-    packed = pack(args.results)
+    packed, deadline = pack(args.results), time.monotonic() + args.seconds
     with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
         info = runner.describe()
+        served = predicted(packed, info.target, info.renderer, args.op)
         asked = []
         for m in (row.final.measurement for row in packed.rows):
-            if m.target == info.target and args.op in (None, m.workload.op):
-                served, chosen = (
-                    predicted(packed, m.workload, info.target, info.renderer),
-                    default(m.workload, info.renderer),
-                )
-                if chosen is not None:
-                    schedules = {"default": chosen, "predicted": served.schedule, "tuned": m.schedule}
-                    asked.append(Asked(m.workload, served.step, schedules))
+            if m.target == info.target and m.workload in served:
+                found = served[m.workload]
+                if (chosen := default(m.workload, info.renderer)) is not None:
+                    schedules = {"default": chosen, "predicted": found.schedule, "tuned": m.schedule}
+                    asked.append(Asked(m.workload, found.step, schedules))
         rows = []
-        for a, times in compared(runner, pool, asked, args.seconds):
+        for a, times in compared(runner, pool, asked, deadline):
             about = {"name": workload_name(a.workload), "schedule": schedule_name(a.schedules["predicted"])}
             rows.append({**described(a), **about, **times, "gain": times["default"] / times["predicted"]})
     print(table(rows))

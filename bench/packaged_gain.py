@@ -9,6 +9,7 @@ JSON line.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 
 from autotune.pack import pack
@@ -24,11 +25,11 @@ from kernels.serve.sink import default
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("results", nargs="+", help="files of `autotune export`, or stores")
-    parser.add_argument("--seconds", type=float, default=140.0, help="for all measurements")
+    parser.add_argument("--seconds", type=float, default=140.0, help="for all of it")
     args = parser.parse_args()
     choice = devices.choose_device()
     devices.activate(choice)
-    packed = pack(args.results)
+    packed, deadline = pack(args.results), time.monotonic() + args.seconds
     with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
         info = runner.describe()
         mine = [m for m in (row.final.measurement for row in packed.rows) if m.target == info.target]
@@ -37,7 +38,7 @@ def main() -> None:
         asked = [Asked(m.workload, "packaged", {"default": s, "packaged": m.schedule}) for m, s in pairs]
         rows = []
         print(f"{'workload':<46}{'default µs':>12}{'packaged µs':>12}{'gain':>7}  schedule")
-        for a, times in compared(runner, pool, asked, args.seconds):
+        for a, times in compared(runner, pool, asked, deadline):
             gain = times["default"] / times["packaged"]
             rows.append({**described(a), **times, "gain": gain})
             shown = f"{micros(times['default']):>12}{micros(times['packaged']):>12}{gain:>7.2f}"

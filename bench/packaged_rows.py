@@ -11,7 +11,7 @@ from typing import Any
 
 from autotune.pack import Packed, shape
 from autotune.render import workload_name
-from autotune.rules import computed
+from autotune.rules import Shape, computed
 from autotune.tinygrad_api.lower import Program
 from autotune.trial import statistics
 from autotune.trial.compiler import CompilePool, Job
@@ -28,12 +28,12 @@ ROUNDS = 12
 
 
 class Without:
-    """Answers a lookup from all packed rows but those of one workload, in memory; rules are computed without it."""
+    """Answers a lookup from all packed rows but those of one workload, in memory; rules are computed without it.
+    shapes: those of the rows."""
 
-    def __init__(self, packed: Packed, without: Workload) -> None:
-        left = [row for row in packed.rows if row.final.measurement.workload != without]
-        self._rows = [row.final.measurement for row in left]
-        self._shapes = [shape(row) for row in left if row.final.measurement.workload.op == without.op]
+    def __init__(self, packed: Packed, shapes: Sequence[Shape], without: Workload) -> None:
+        self._rows = [m for row in packed.rows if (m := row.final.measurement).workload != without]
+        self._shapes = [s for s in shapes if s.workload != without and s.workload.op == without.op]
         self._reasoned = [rule for rule in packed.rules if rule.reasoned]
 
     def exact(self, w: Workload, target: Target, kernel_digest: str) -> Served | None:
@@ -51,7 +51,7 @@ class Without:
         return None
 
     def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
-        every = (*computed(self._shapes), *self._reasoned)
+        every = (*computed(self._shapes, kinds), *self._reasoned)
         return tuple(r for r in every if r.backend == backend and r.arch in (arch, "") and r.kind in kinds)
 
     def found_wrong(self, w: Workload, target: Target, kernel_digest: str) -> frozenset[str]:
@@ -67,18 +67,22 @@ class Asked:
     schedules: dict[str, Schedule]
 
 
-def predicted(packed: Packed, w: Workload, target: Target, renderer: Any) -> Resolution:
-    """What would serve a workload on a target without its own rows."""
-    lookup: Any = Without(packed, w)
+def predicted(packed: Packed, target: Target, renderer: Any, op: str | None) -> dict[Workload, Resolution]:
+    """What would serve each packed workload of a target, and of an op if one is given, without its own rows."""
+    shapes = [shape(row) for row in packed.rows]
+    asked = [s.workload for s in shapes if s.target == target and op in (None, s.workload.op)]
+    return {w: _predicted(Without(packed, shapes, w), w, target, renderer) for w in asked}
+
+
+def _predicted(lookup: Any, w: Workload, target: Target, renderer: Any) -> Resolution:
     return look_up(w, target, lookup, "on", lambda w, s: sink.can_build(w, s, target.backend, renderer))
 
 
 def compared(
-    runner: Runner, pool: CompilePool, asked: Sequence[Asked], seconds: float
+    runner: Runner, pool: CompilePool, asked: Sequence[Asked], deadline: float
 ) -> Iterator[tuple[Asked, dict[str, float]]]:
-    """Median seconds of each named schedule, measured in turn, of those workloads that `seconds` are enough for. The
-    order is that of a hash, so that what is left out is of all kinds."""
-    deadline = time.monotonic() + seconds
+    """Median seconds of each named schedule, measured in turn, of the workloads that can be measured up to `deadline`
+    (of time.monotonic). The order is that of a hash, so that what is left out is of all kinds."""
     left = sorted(asked, key=lambda a: digest(workload_name(a.workload)))
     while left and time.monotonic() < deadline:
         some, left = left[: 2 * pool.workers], left[2 * pool.workers :]
