@@ -1,6 +1,8 @@
 """The step `rule` of the lookup: when it is asked, which rule answers, and what of it is served."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.kernel_runs import backend, device
@@ -8,15 +10,16 @@ from support.store_rows import fact, opened
 
 from db.exchange import write_sqlite
 from db.lookup import Lookup
-from db.payload import FORMAT, VERSION
+from db.payload import FORMAT, VERSION, parse
 from db.records import Opt, Outcome, Schedule, Stage, Target, Workload
 from db.rules import ANY_ARCH, Rule
-from kernels.ops.registry import kernel_digest
+from kernels.ops.registry import kernel_digest, variants
 from kernels.serve.classes import classes
 from kernels.serve.server import Server
 
 W = Workload("linear", "Q4_0", 64, 64)
 FAR = replace(W, n=4096, k=4096)
+ROOT = Path(__file__).parents[2]
 EMPTY = {"format": FORMAT, "version": VERSION, "runs": [], "finals": []}
 
 
@@ -89,6 +92,19 @@ def test_a_far_row_comes_before_a_reasoned_rule(resolve):
 
 def test_a_measured_rule_comes_before_a_reasoned_one(resolve):
     assert resolve([rule(A, shapes=0), rule(B, level=4)]).schedule == B
+
+
+@pytest.mark.parametrize("w", [replace(W, n=n, k=4096, m=m) for n in (256, 4096, 128256) for m in (1, 4)])
+def test_metals_linears_are_served_by_reasoned_rules_until_somebody_measures(tmp_path, w):
+    """Parameters that the rule does not give are those of the default."""
+    rules = parse(json.loads((ROOT / "db/rows/metal-reasoned.json").read_text())).rules
+    write_sqlite(tmp_path / "packaged", EMPTY, rules)
+    metal = Target("METAL", "Apple9", "Apple M3 Max", 40)
+    found = Server(Lookup(tmp_path / "none", tmp_path / "packaged"), "on").resolve(w, metal)
+    assert (found.step, found.schedule.variant, found.rule.reasoned) == ("rule", "warp", True)
+    assert found.rule.why
+    assert dict(found.schedule.params)["warps"] == 2
+    assert found.schedule.params in [tuple(sorted(p.items())) for p in variants(w, "METAL")["warp"].params(w)]
 
 
 def test_what_was_found_wrong_here_is_not_served_by_a_rule(resolve):
