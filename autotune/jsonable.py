@@ -3,6 +3,7 @@ units."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -119,6 +120,9 @@ def explained(e: Explained) -> dict[str, Any]:
             "target": codec.target_to_json(served.target),
             "origin": served.origin,
         },
+        "rule": None
+        if found is None or (rule := found.rule) is None
+        else {"class": json.loads(rule.kind), "shapes": rule.shapes, "loss": rule.loss, "why": rule.why},
         "stale": e.stale,
         "reason": e.reason,
     }

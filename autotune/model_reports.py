@@ -15,7 +15,12 @@ from autotune.text_stream import TextStream
 from autotune.trial.statistics import Summary, summarize
 from kernels import backends
 
-STEP_NAMES = {"user": "tuned", "packaged": "tuned elsewhere", "same_arch": "tuned on the same arch"}
+STEP_NAMES = {
+    "user": "tuned",
+    "packaged": "tuned elsewhere",
+    "same_arch": "tuned on the same arch",
+    "rule": "by a rule",
+}
 BENCH: Columns = (
     ("", -14),
     ("prefill tok/s", 13),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not 
     from autotune.explain import Explained
     from autotune.sweep import Row
     from autotune.verify import Checked
+    from db.rules import Rule
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
@@ -189,11 +190,20 @@ def _explain_table(rows: Sequence[Explained]) -> str:
         what = e.reason if e.resolution is None else schedule_name(e.resolution.schedule)
         if served is not None and e.step in ("same_arch", "nearest"):
             what += f"  (tuned for {workload_name(served.workload)} on {served.target.device})"
+        if e.resolution is not None and e.resolution.rule is not None:
+            what += f"  ({rule_name(e.resolution.rule)})"
         what += "  (stale: tuned for another kernel source; `autotune verify` replays it)" if e.stale else ""
         seconds = served.seconds if served is not None and e.step != "nearest" else None
         name = workload_name(e.model.workload)
         cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
     return table(EXPLAIN, cells)
+
+
+def rule_name(rule: Rule) -> str:
+    """Where a rule comes from."""
+    if rule.reasoned:
+        return f"reasoned: {rule.why}"
+    return f"rule of {rule.shapes} shapes, {rule.loss:.2f}× their best times"
 
 
 def checked_row(c: Checked) -> str:

@@ -26,6 +26,7 @@ from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels import backends
 from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.packaged import packaged
 from kernels.serve.sink import applies
 
 BACKEND = backends.SIMULATED
@@ -63,8 +64,9 @@ def simulated_target(arch: str) -> Target:
 def jobs(
     store: Store, arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
 ) -> list[Job]:
-    """The stored schedules of every Metal device of the arch, then for each workload its applicable default schedules,
-    the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty for all."""
+    """The stored schedules of all Metal devices of the arch, then for each workload what the packaged store serves, its
+    applicable default schedules, the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty
+    for all."""
 
     def wanted(w: Workload) -> bool:
         return (not formats or w.format in formats) and missing_kernel(w) is None
@@ -78,6 +80,7 @@ def jobs(
     ren, target = metal_renderer(arch), simulated_target(arch)
     for w in filter(wanted, workloads):
         chosen = [s for s in defaults(w, BACKEND) if applies(w, s, BACKEND, ren)]
+        found += [Job(w, s, "packaged", target) for s in [packaged(w, target, ren)] if s and s not in chosen]
         found += [Job(w, s, "default", target) for s in chosen]
         found += [Job(w, s, "heuristic", target) for s in heuristic(w, BACKEND)]
         drawn = itertools.islice(random_schedules(w, ren, random.Random(str(w))), count)

@@ -178,7 +178,7 @@ class _Work:
         if self._run is None or dict(self._run.versions).get(LOAD, "") != s.load.note():
             self._run = s.run(sweep._command, s.settings.beam_width, s.settings.budget_seconds)
             s.store.start_run(self._run)
-        ranking = Ranking.fit(s.store.timings(s.info.target, RANKED_ROWS))
+        ranking = Ranking.fit(s.store.target_timings(s.info.target, RANKED_ROWS))
         told = lambda p: self._told(mw, p)  # noqa: E731
         return Tuner(
             s.store,

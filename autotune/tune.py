@@ -29,6 +29,7 @@ from db.store import Store
 from kernels.ops.registry import backend
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.limits import Limits
+from kernels.serve.packaged import packaged
 from kernels.serve.sink import default
 
 __all__ = ["Progress", "Result", "Tuner"]
@@ -134,11 +135,14 @@ class _Search:
         return time.monotonic() + ENOUGH * self._batch_seconds < deadline
 
     def _baselines(self) -> dict[str, list[Schedule]]:
-        """What would be served without tuning and, if it is asked for, tinygrad's heuristic over each variant."""
+        """What would be served untuned (our default, and what the packaged store has) and, if it is asked for,
+        tinygrad's heuristic over each variant."""
         ren = self._t._info.renderer
-        chosen = default(self._w, ren)
+        chosen = [
+            s for s in dict.fromkeys((packaged(self._w, self._t.target, ren), default(self._w, ren))) if s is not None
+        ]
         plain = list(heuristic(self._w, backend(ren))) if self._t._heuristic or not chosen else []
-        return {"heuristic": plain, "default": [chosen] if chosen else []}
+        return {"heuristic": plain, "default": chosen}
 
     def _seeds(self) -> list[Schedule]:
         """The fastest of earlier runs, and what other shapes were tuned to."""

@@ -4,7 +4,7 @@
 
 Leaves out each tuned workload of the store in turn, and measures the schedule of its nearest neighbour, the default and
 its own winner in turn. The result decides step 4 of the lookup order (`kernels.serve.resolution`) and the largest
-useful distance (`kernels.serve.defaults.near_enough`). Prints a table, then one JSON line.
+useful distance (`kernels.serve.resolution.NEAR`). Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from db.records import Measurement, Schedule
 from db.store import Store
 from kernels import devices
 from kernels.ops.registry import backend, kernel_digest
-from kernels.serve.defaults import defaults, near_enough
+from kernels.serve.defaults import defaults
+from kernels.serve.resolution import NEAR
 from kernels.serve.sink import build
 from kernels.tinygrad.schedule import ScheduleError
 
@@ -109,8 +110,7 @@ def main() -> None:
         rows = [row for m in current if (row := leave_out(store, runner, pool, m))]
     report = {"bench": "nearest", "target": asdict(info.target), "versions": dict(info.versions), "clock": info.clock}
     print(table(rows))
-    limit = near_enough(info.target.backend)
-    near, far = ([r for r in rows if (r["distance"] <= limit) is inside] for inside in (True, False))
+    near, far = ([r for r in rows if (r["distance"] <= NEAR) is inside] for inside in (True, False))
     for name, some in (("near enough to be served", near), ("farther", far)):
         print(f"{name}: geometric mean of default / nearest {gain(some):.3f} over {len(some)} workloads")
     print(json.dumps({**report, "rows": rows, "near_default_over_nearest": gain(near), "far": gain(far)}))

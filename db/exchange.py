@@ -1,19 +1,23 @@
 """What is served, as JSON that may travel: export, and an import that trusts nothing it is given.
 
-Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 2:
+Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 3:
 
     {"format": "tinygrad-autotune", "version": 2,
      "runs":   [{id, started_at, command, beam_width, budget_seconds, versions: {name: version}}],
-     "finals": [{run, workload, target, kernel_digest, baselines: [fact], ...fact}]}
+     "finals": [{run, workload, target, kernel_digest, baselines: [fact], others: [{schedule, seconds}], ...fact}],
+     "rules":  [{backend, arch, class, schedules, why}]}
 
 where a fact is {schedule, samples (seconds a launch), nbytes, error, tolerance, clock, created_at}, and `run` is the id
-of one of the runs. Workloads, targets and schedules are spelt as `codec` spells them.
-Version 1, whose workloads have texts for numbers, is imported too.
+of one of the runs. Workloads, targets and schedules are spelt as `codec` spells them. `others` are the schedules that
+other workloads of the op were tuned to, timed on this one; `rules` (`db.rules`) are written by hand, and no export has
+any. Both may be left out; they are for `autotune pack`, and an import leaves them.
+Version 2 has neither; version 1, whose workloads have texts for numbers, is imported too.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +25,14 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from db import codec, payload, queries, rows, schema
+from db.cross_times import cross_times
 from db.engine import reported, seal, writing
 from db.errors import StoreError, shown
 from db.files import replacing
 from db.inserts import insert_measurements, insert_run
 from db.payload import ExchangeError, Fact, load_json
-from db.records import Run, Target
+from db.records import Run, Schedule, Target
+from db.rules import Rule, to_columns
 from db.store import Store, Winner
 
 __all__ = ["Counts", "ExchangeError", "export_payload", "import_payload", "load_json", "write_sqlite"]
@@ -53,12 +59,18 @@ def export_payload(
         unserved = {_subject(w): w for w in store.claims(target)}
         winners += [unserved[key] for key in unserved.keys() - {_subject(w) for w in winners}]
         winners.sort(key=lambda w: w.row.id)
+    return payload_of(store, winners)
+
+
+def payload_of(store: Store, winners: Sequence[Winner]) -> dict[str, Any]:
+    """Winners of a store, in their order, with their baselines, the times of others on their workloads, and runs."""
+    others = cross_times(store, winners)
     runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
     return {
         "format": payload.FORMAT,
         "version": payload.VERSION,
         "runs": [runs[id_] for id_ in sorted(runs)],
-        "finals": [_final(w) for w in winners],
+        "finals": [_final(w, o) for w, o in zip(winners, others, strict=True)],
     }
 
 
@@ -92,8 +104,9 @@ def import_parsed(store: Store, parsed: payload.Payload, origin: str = "imported
     return Counts(len(added), len(new), len(parsed.facts) - len(new))
 
 
-def write_sqlite(path: str | Path, value: object) -> Counts:
-    """Writes a payload as a store of its own: one file without journals, readable from a read-only folder.
+def write_sqlite(path: str | Path, value: object, rules: Sequence[Rule] = ()) -> Counts:
+    """Writes a payload as a store of its own: one file without journals, readable from a read-only folder. rules: what
+    it has besides.
 
     An existing file is replaced, in one step and only by a finished one.
 
@@ -107,6 +120,9 @@ def write_sqlite(path: str | Path, value: object) -> Counts:
     with replacing(path) as draft:
         store = Store.open(draft)
         counts = import_parsed(store, parsed, "packaged")
+        if rules:
+            with reported(draft), writing(store.engine) as connection:
+                connection.execute(schema.rules.insert(), [to_columns(rule) for rule in rules])
         with reported(draft):
             seal(store.engine)
     return counts
@@ -117,16 +133,25 @@ def _subject(winner: Winner) -> tuple[object, ...]:
     return m.workload, m.target, m.kernel_digest
 
 
-def _final(winner: Winner) -> dict[str, Any]:
+def _final(winner: Winner, others: Mapping[Schedule, float]) -> dict[str, Any]:
     m = winner.row.measurement
     return {
         "run": winner.row.run.id,
         "workload": codec.workload_to_json(m.workload),
         "target": codec.target_to_json(m.target),
         "kernel_digest": m.kernel_digest,
-        **payload.fact_to_json(winner.row),
-        "baselines": [payload.fact_to_json(b) for b in winner.baselines if payload.is_sound(b.measurement)],
+        **payload.fact_to_json(m, winner.row.created_at),
+        "baselines": [
+            payload.fact_to_json(b.measurement, b.created_at)
+            for b in winner.baselines
+            if payload.is_sound(b.measurement)
+        ],
+        **({"others": [_other(s, seconds) for s, seconds in others.items()]} if others else {}),
     }
+
+
+def _other(schedule: Schedule, seconds: float) -> dict[str, Any]:
+    return {"schedule": codec.schedule_to_json(schedule), "seconds": float(f"{seconds:.4g}")}
 
 
 def _is_ours(connection: Connection, index: int, run: Run, started_at: str) -> str | None:

@@ -16,6 +16,8 @@ from db import queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, Row, SqliteReader, reader
 from db.records import Outcome, Schedule, Served, Target, Workload
+from db.rules import RULES, Rule, from_row
+from db.rules import asked as rule_asked
 
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
@@ -99,6 +101,17 @@ class Lookup:
             if near:
                 return min(near)[3]  # ties: the user's before the packaged
         return None
+
+    def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
+        """The rules of the packaged store for one of several classes (at most `rules.KINDS`), in no order."""
+        origin, store = self._stores[-1]
+        found = []
+        for row in store.rows(RULES, rule_asked(backend, arch, kinds)):
+            try:
+                found.append(from_row(row))
+            except ValueError as e:
+                store.note(f"{origin} store: a rule cannot be read: {e}")
+        return tuple(found)
 
     def found_wrong(self, workload: Workload, target: Target, kernel_digest: str) -> frozenset[str]:
         """Digests of the schedules that failed for this workload on this very target when they were last tried."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any, TypeVar
@@ -14,9 +15,11 @@ from db import codec
 from db.errors import AutotuneError, shown
 from db.migrations.text_extras import respelled
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
-from db.rows import NAME, TEXT_LENGTH, Recorded
+from db.rows import NAME, TEXT_LENGTH
+from db.rules import Rule, kind
 
-FORMAT, VERSION = "tinygrad-autotune", 2
+FORMAT, VERSION = "tinygrad-autotune", 3
+VERSIONS = (1, 2, 3)
 TEXT_EXTRAS = 1  # the version whose workloads `db.migrations.text_extras` respells
 MAX_TEXT = 64 * 2**20  # bytes of a file
 MAX_PARTS = 2_000_000  # lists and objects of a file, which take much more memory than their two brackets
@@ -24,12 +27,15 @@ MAX_VALUES = 8_000_000  # others of a file; 64 MiB of samples have half as many
 MAX_DEPTH = 16  # of lists and objects within each other; an export has 8
 MAX_ITEMS = 100_000  # runs, finals
 MAX_SAMPLES = 10_000
+MAX_SCHEDULES = 16  # of a rule
 MIN_SECONDS, MAX_SECONDS = 1e-9, 86_400.0  # of one launch
 MAX_BUDGET_SECONDS = 1e9
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _CLOCK_SKEW = timedelta(days=1)
 _FACT = {"schedule", "samples", "nbytes", "error", "tolerance", "clock", "created_at"}
 _FINAL = {"run", "workload", "target", "kernel_digest", "baselines"} | _FACT
+_OTHER = {"schedule", "seconds"}
+_RULE = {"backend", "arch", "class", "schedules", "why"}
 _RUN = {"id", "started_at", "command", "beam_width", "budget_seconds", "versions"}
 
 T = TypeVar("T")
@@ -51,8 +57,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Payload:
-    runs: tuple[tuple[Run, str], ...]  # with started_at
+    """runs: with started_at. others: for each final, the seconds of schedules that other shapes were tuned to. rules:
+    written by hand. Both are for `autotune pack`; an import leaves them out."""
+
+    runs: tuple[tuple[Run, str], ...]
     facts: tuple[Fact, ...]
+    others: Mapping[Fact, Mapping[Schedule, float]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
 
 
 def load_json(source: str) -> object:
@@ -85,8 +96,7 @@ def run_to_json(run: Run, started_at: str) -> dict[str, Any]:
     return {"id": run.id, "started_at": started_at, "command": run.command, **effort, "versions": dict(run.versions)}
 
 
-def fact_to_json(row: Recorded) -> dict[str, Any]:
-    m = row.measurement
+def fact_to_json(m: Measurement, created_at: str) -> dict[str, Any]:
     return {
         "schedule": codec.schedule_to_json(m.schedule),
         "samples": list(m.samples),
@@ -94,23 +104,24 @@ def fact_to_json(row: Recorded) -> dict[str, Any]:
         "error": m.error,
         "tolerance": m.tolerance,
         "clock": m.clock,
-        "created_at": row.created_at,
+        "created_at": created_at,
     }
 
 
 def parse(value: object) -> Payload:
     """Raises ExchangeError for the first field that is not as `exchange` describes."""
     _check_depth(value)
-    top = _object(value, "payload", {"format", "version", "runs", "finals"})
+    top = _object(value, "payload", {"format", "version", "runs", "finals"}, {"rules"})
     _check(top["format"] == FORMAT, "format", top["format"])
     version = top["version"]
-    _check(type(version) is int and version in (TEXT_EXTRAS, VERSION), "version", version)
+    _check(type(version) is int and version in VERSIONS, "version", version)
     runs = tuple(_run(v, f"runs[{i}]") for i, v in enumerate(_list(top["runs"], "runs", MAX_ITEMS)))
     known: set[str] = set()
     for i, (run, _) in enumerate(runs):
         _check(run.id not in known, f"runs[{i}].id", run.id, "is given twice")
         known.add(run.id)
     facts: dict[Fact, None] = {}
+    others: dict[Fact, Mapping[Schedule, float]] = {}
     subjects: set[tuple[Workload, Target, str]] = set()
     for i, v in enumerate(_list(top["finals"], "finals", MAX_ITEMS)):
         final, *baselines = _final(v, f"finals[{i}]", known, version)
@@ -120,7 +131,9 @@ def parse(value: object) -> Payload:
             raise ExchangeError(f"finals[{i}]: {m.workload.op} {m.workload.format} on {m.target} is given twice")
         subjects.add(subject)
         facts |= dict.fromkeys((final, *baselines))
-    return Payload(runs, tuple(facts))
+        others[final] = _others(v.get("others", []), f"finals[{i}].others")
+    rules = tuple(_rule(v, f"rules[{i}]") for i, v in enumerate(_list(top.get("rules", []), "rules", MAX_ITEMS)))
+    return Payload(runs, tuple(facts), others, rules)
 
 
 def _run(value: object, path: str) -> tuple[Run, str]:
@@ -138,7 +151,7 @@ def _run(value: object, path: str) -> tuple[Run, str]:
 
 
 def _final(value: object, path: str, runs: set[str], version: int) -> list[Fact]:
-    d = _object(value, path, _FINAL)
+    d = _object(value, path, _FINAL, {"others"})
     _check(isinstance(d["run"], str) and d["run"] in runs, f"{path}.run", d["run"], "is not among the runs")
     workload = _decoded(
         _text_workload if version == TEXT_EXTRAS else codec.workload_from_json, d["workload"], path, "workload"
@@ -150,6 +163,29 @@ def _final(value: object, path: str, runs: set[str], version: int) -> list[Fact]
         where = f"{path}.baselines[{i}]"
         facts.append(_fact(_object(v, where, _FACT), where, Stage.BASELINE, *about))
     return facts
+
+
+def _others(value: object, path: str) -> dict[Schedule, float]:
+    found = {}
+    for i, v in enumerate(_list(value, path, MAX_ITEMS)):
+        d = _object(v, f"{path}[{i}]", _OTHER)
+        seconds = _number(d["seconds"], f"{path}[{i}].seconds", MAX_SECONDS, MIN_SECONDS)
+        found[_schedule(d["schedule"], f"{path}[{i}]")] = seconds
+    return found
+
+
+def _rule(value: object, path: str) -> Rule:
+    d = _object(value, path, _RULE)
+    _check(isinstance(d["class"], dict), f"{path}.class", d["class"])
+    schedules = _list(d["schedules"], f"{path}.schedules", MAX_SCHEDULES)
+    _check(len(schedules) > 0, f"{path}.schedules", schedules)
+    return Rule(
+        _text(d["backend"], f"{path}.backend"),
+        _text(d["arch"], f"{path}.arch"),
+        kind(d["class"]),
+        tuple(_schedule(s, path) for s in schedules),
+        why=_text(d["why"], f"{path}.why"),
+    )
 
 
 def _fact(
@@ -217,10 +253,10 @@ def _check(ok: bool, path: str, value: object, why: str = "is not allowed") -> N
         raise ExchangeError(f"{path}: {shown(value)} {why}")
 
 
-def _object(value: object, path: str, keys: set[str]) -> dict[str, Any]:
+def _object(value: object, path: str, keys: set[str], optional: AbstractSet[str] = frozenset()) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ExchangeError(f"{path}: expected an object, saw {shown(value)}")
-    for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys)):
+    for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys - optional)):
         if names:
             raise ExchangeError(
                 f"{path}: {', '.join(sorted(map(str, names))):.100} {what}: not as `autotune export` writes it"

@@ -12,7 +12,7 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Alembic revisions of the schema, oldest first; the last is the one that this code writes."""
 
 READABLE = REVISIONS[REVISIONS.index("0005") :]
@@ -109,10 +109,17 @@ BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_S
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
-TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
+TARGET_TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
     JOIN workloads w ON w.id = f.workload_id JOIN schedules s ON s.id = f.schedule_id
     WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.outcome IN ('ok', 'slow')
     AND f.stage <> 'deployed' AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
+"""The newest timings of a target, of all its kernels."""
+
+TIMINGS = f"""SELECT s.digest, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
+    JOIN runs r ON r.id = f.run_id
+    WHERE {_SUBJECT} AND f.outcome IN {_FAULT} AND f.simulated = 0 AND f.median_seconds > 0 AND r.origin <> 'imported'
+    AND f.stage NOT IN ('verify', 'deployed') ORDER BY f.id"""
+"""What was timed of one kernel, oldest first, but for what was imported."""
 
 SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
     SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id

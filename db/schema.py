@@ -129,3 +129,13 @@ attempts = Table(
     Column("schedule", Text, primary_key=True),
     Column("count", Integer, nullable=False),
 )
+# What serves the shapes of a class that no row is for (`db.rules`). A user's store has none.
+rules = Table(
+    "rules",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("backend", "arch", "kind")),
+    Column("schedules", Text, nullable=False),  # JSON list, best first
+    Column("shapes", Integer, nullable=False),
+    Column("loss", Float, nullable=False),
+    Column("why", Text, nullable=False),
+)

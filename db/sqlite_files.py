@@ -28,7 +28,7 @@ _SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a l
 # a folder that forbids the files of WAL mode, to writers as well, or a file system without locks
 _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 FAILURES = (sqlite3.Error, UnicodeError)  # the second where SQLite's message quotes what is no text
-_READABLE = {*TABLES, "alembic_version", "sqlite_master"}
+_READABLE = {*TABLES, "rules", "alembic_version", "sqlite_master"}
 _READ, _SELECT, _FUNCTION, _PRAGMA, _TRANSACTION = 20, 21, 31, 19, 22  # SQLite's action codes
 _PRAGMAS = {"journal_mode", "read_uncommitted"}  # the second is SQLAlchemy's
 

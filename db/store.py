@@ -163,6 +163,11 @@ class Store:
             raise StoreError(self.problems[-1] if self.problems else f"nothing was measured of {found[0]}")
         return tuple(history)
 
+    def timings(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, float]:
+        """Schedule digest -> median seconds when it was last timed for one kernel; imports are left out."""
+        found = self._rows(queries.TIMINGS, queries.asked(workload, target, kernel_digest))
+        return {str(digest): float(seconds) for digest, seconds in found if isinstance(seconds, float)}
+
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:
@@ -206,9 +211,9 @@ class Store:
         found = self._rows(queries.FASTEST, queries.asked(workload, target, kernel_digest) | {"limit": limit})
         return tuple(row.measurement for row in self._timed(found))
 
-    def timings(self, target: Target, limit: int) -> tuple[tuple[Workload, Schedule, float], ...]:
+    def target_timings(self, target: Target, limit: int) -> tuple[tuple[Workload, Schedule, float], ...]:
         """(workload, schedule, median seconds) of the newest `limit` rows that were timed on `target`."""
-        found = self._rows(queries.TIMINGS, {"target": codec.target_digest(target), "limit": limit})
+        found = self._rows(queries.TARGET_TIMINGS, {"target": codec.target_digest(target), "limit": limit})
         return tuple(self._decoded(rows.timing, found))
 
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:

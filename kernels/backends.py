@@ -59,6 +59,7 @@ class Backend:
                         they are: halves are then converted by arithmetic, in vectors
     denormals           float32 arithmetic takes denormals as they are, at full speed
     fitted              default schedules follow what was measured on its GPUs, shape by shape
+    kin                 another backend with the same GPUs and kernels, whose rules serve where it has none
     prepare             what to do before a kernel is built for it
 
     What its device is:
@@ -87,6 +88,7 @@ class Backend:
     vector_half: bool = True
     denormals: bool = False
     fitted: bool = False
+    kin: str = ""
     prepare: Callable[[], None] = _nothing
     facts: facts.Reader = facts.arch_only
     card: cards.Card = cards.unknown
@@ -142,6 +144,7 @@ def _renderer(row: Backend, name: str) -> Backend:
         shuffle="",
         tensor_core=None,
         fitted=False,
+        kin="",
         compiler="",
     )
 
@@ -189,6 +192,7 @@ _CUDA = Backend(
 _NV = replace(
     _CUDA,
     name="NV",
+    kin=_CUDA.name,
     facts=facts.nv,
     card=cards.nv,
     clock="GPU timestamps",

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf, log, prod
+from math import prod
 
 from db.records import Schedule, Workload
 from kernels import backends
 from kernels.ops import registry
-
-
-def near_enough(device: str) -> float:
-    """How far another shape may be (`db.queries.distance`) for its schedule to be a better guess than our default.
-
-    On an H100 shapes a factor of two and more apart had 0.87 times the defaults' speed with each other's schedules, on
-    a CPU 1.08 times.
-    """
-    return log(1.5) if backends.find(device).fitted else inf
 
 
 def untuned(w: Workload) -> Schedule:

@@ -3,25 +3,31 @@
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
 3 same_arch   the same, tuned on another device of this backend and arch
-4 nearest     the nearest shape of this op and format, if it is near enough and its opts apply here
-5 default     the op's hand-chosen schedule for the backend
-6 untuned     tinygrad's heuristic
+4 nearest     the nearest shape of this op and format, within NEAR, if its opts apply here; or, where no rule was
+              measured, at any distance
+5 rule        what was fastest over the shapes of its class; where nothing was measured, what was reasoned
+6 default     the op's hand-chosen schedule for the backend
+7 untuned     tinygrad's heuristic
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 
 from db.codec import schedule_digest
 from db.lookup import Lookup
 from db.records import Schedule, Served, Target, Workload
+from db.rules import Rule
 from kernels.ops.registry import kernel_digest
 from kernels.serve import defaults
+from kernels.serve.rules import rules, schedules
 
-STEPS = ("user", "packaged", "same_arch", "nearest", "default", "untuned")
+STEPS = ("user", "packaged", "same_arch", "nearest", "rule", "default", "untuned")
+NEAR = log(1.5)
+"""How far another shape may be (`db.queries.distance`) for its schedule to be a better guess than a rule."""
 
 Applies = Callable[[Workload, Schedule], bool]
 """Whether a schedule can be built for a workload on the target that is asked about."""
@@ -29,11 +35,13 @@ Applies = Callable[[Workload, Schedule], bool]
 
 @dataclass(frozen=True)
 class Resolution:
-    """The schedule that serves a workload, the step of STEPS that gave it, and the stored row behind it, if any."""
+    """The schedule that serves a workload, the step of STEPS that gave it, and the stored row or the rule behind it, if
+    there is one."""
 
     schedule: Schedule
     step: str
     served: Served | None = None
+    rule: Rule | None = None
 
 
 def look_up(w: Workload, target: Target, lookup: Lookup, mode: str, applies: Applies) -> Resolution:
@@ -69,10 +77,23 @@ def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Coll
 
 
 def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
-    near = functools.partial(lookup.nearest, within=defaults.near_enough(target.backend))
-    for step, ask in (("same_arch", lookup.same_arch), ("nearest", near)):
-        if served := ask(w, target, kernel_digest(w)):
-            yield Resolution(served.schedule, step, served)
+    """Guesses from what was measured elsewhere, best first. Each store is asked only if it comes to that."""
+    digest = kernel_digest(w)
+    if served := lookup.same_arch(w, target, digest):
+        yield Resolution(served.schedule, "same_arch", served)
+    if served := lookup.nearest(w, target, digest, NEAR):
+        yield Resolution(served.schedule, "nearest", served)
+    there = rules(w, target, lookup)
+    yield from _ruled([rule for rule in there if not rule.reasoned], w, target)
+    if all(rule.reasoned for rule in there) and (served := lookup.nearest(w, target, digest)):
+        yield Resolution(served.schedule, "nearest", served)
+    yield from _ruled([rule for rule in there if rule.reasoned], w, target)
+
+
+def _ruled(there: Sequence[Rule], w: Workload, target: Target) -> Iterator[Resolution]:
+    for rule in there:
+        for schedule in schedules(rule, w, target.backend):
+            yield Resolution(schedule, "rule", rule=rule)
 
 
 def _guesses(w: Workload, target: Target) -> Iterator[Resolution]:

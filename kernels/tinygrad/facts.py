@@ -49,13 +49,28 @@ cpu = bool(kind.value & 2)
 def cpu(opened: Any, renderer: Any) -> Facts:
     compiler = hostcc.find() if type(renderer) is opened.renderers[0] else None
     return Facts(
-        opened.arch.split(",")[0],
+        opened.arch.split(",")[0] + vectors(),
         _cpu_name(),
         os.cpu_count() or 1,
         hostcc.compiler_version(compiler.path) if compiler else _tinygrad(opened, renderer),
         _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     )
+
+
+def vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What an x86-64's arch is called besides, by the widest vectors that compilers use natively: "-avx512", "-avx2" or
+    "". Schedules for one are slow on the other. Of other processors, and where the system lists no instruction sets,
+    "" too."""
+    flags = _flags(cpuinfo).split()
+    return next((f"-{name}" for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), "")
+
+
+def _flags(cpuinfo: Path) -> str:
+    """The processor's instruction sets, where the system lists them."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
+    return found[1] if found else ""
 
 
 def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -67,9 +82,7 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """What compilers call native: the processor's name and, where the system lists them, its instruction sets."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
-    return f"{_cpu_name(cpuinfo)} {found[1] if found else ''}"
+    return f"{_cpu_name(cpuinfo)} {_flags(cpuinfo)}"
 
 
 def cpu_cache_nbytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:

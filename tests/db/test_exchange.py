@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def put(payload: Any, path: str, value: Any) -> None:
 HUGE = 10**400
 BAD = [
     ("format", "tinygrad"),
-    ("version", 3),
+    ("version", 4),
     ("version", True),
     ("runs", {}),
     ("runs[0].id", "run 1"),
@@ -98,6 +99,8 @@ BAD = [
     ("runs[0].versions.tinygrad", 1),
     ("finals", None),
     ("finals[0]", 3),
+    ("finals[0].others", {}),
+    ("rules", {}),
     ("finals[0].run", "run3"),
     ("finals[0].run", ["run1"]),
     ("finals[1].workload.n", 0),
@@ -147,6 +150,35 @@ def test_a_bad_field_is_named_and_nothing_is_written(source: Store, fresh: Store
     assert str(caught.value).startswith(f"{path}:")
     assert len(str(caught.value)) < 400
     assert set(rows(fresh).values()) == {0}
+
+
+OTHER = {"schedule": {"variant": "v", "opts": []}, "seconds": 1e-5}
+RULE = {
+    "backend": "METAL",
+    "arch": "",
+    "class": {"op": "linear"},
+    "schedules": [OTHER["schedule"]],
+    "why": "it is fast",
+}
+BAD_FOR_PACKING = [
+    ("finals[0].others[0].seconds", 0),
+    ("finals[0].others[0].schedule.variant", "../x"),
+    ("finals[0].others[0].schedule.opts", ["LOCAL"]),
+    ("rules[0].backend", 5),
+    ("rules[0].class", []),
+    ("rules[0].schedules", []),
+    ("rules[0].why", "\x1b[2J"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), BAD_FOR_PACKING)
+def test_what_only_a_pack_reads_is_checked_too(source: Store, fresh: Store, path: str, value: object) -> None:
+    payload = copy.deepcopy({**export_payload(source), "rules": [RULE]})
+    payload["finals"][0]["others"] = [copy.deepcopy(OTHER)]
+    assert import_payload(fresh, payload).runs == 2
+    put(payload, path, value)
+    with pytest.raises(ExchangeError, match=rf"^{re.escape(path.partition('.schedule')[0])}"):
+        import_payload(fresh, payload)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_an_old_export_is_imported_and_is_known_to_a_migrated_store(old: Path, t
         if spec.op in {"flash_decode", "topk", "head_linear", "rmsnorm_linear"}:
             assert spec.workload(m) in claimed
     payload = export_payload(fresh, claims=True)
-    assert payload["version"] == 2
+    assert payload["version"] == 3
     assert import_payload(migrated, payload).measurements == 0
 
 

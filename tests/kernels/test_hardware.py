@@ -43,13 +43,25 @@ def test_the_cpu_renderer_is_part_of_the_backend():
     if hostcc.machine() != "x86_64":
         pytest.skip("not x86_64")
     x86 = devices.describe_target("CPU:X86")
-    assert (x86.backend, x86.arch) == ("CPU:X86", "x86_64")
+    assert (x86.backend, x86.arch) == ("CPU:X86", "x86_64" + facts.vectors())
     assert x86.compute_units >= 1
     with Context(DEV="CPU:X86"):
         assert devices.describe_target("CPU") == x86
     with Context(DEV="CPU"):
         assert devices.describe_target("CPU").backend == "CPU"
     assert devices.memory_nbytes("CPU:X86") > 100 * MiB
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [("sse2 avx avx2", "-avx2"), ("avx2 avx512f avx512dq", "-avx512"), ("sse2 avx", ""), (None, "")],
+)
+def test_an_archs_vectors_are_part_of_its_name(tmp_path, flags, name):
+    """Schedules for AVX2 are slow with AVX-512, and the other way round."""
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    assert facts.vectors(cpuinfo) == name
 
 
 @pytest.mark.parametrize("device", ["NOPE", "CPU:NOPE", "CL:99"])
