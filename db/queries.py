@@ -109,8 +109,9 @@ ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL} AND count >
 FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedule = :schedule AND count > 0"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
-WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
+WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND NOT {_IMPORTED} AND r.beam_width >= :beam_width
     AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST} LIMIT 1"""
+"""A result of this machine's own effort: what is the fastest elsewhere need not be so here."""
 
 _LATEST = f"""NOT {_IMPORTED} AND NOT EXISTS (
     SELECT 1 FROM measurements b JOIN runs o ON o.id = b.run_id
