@@ -166,8 +166,8 @@ class Store:
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:
-        """A final that may be served, of a run here that was given at least this effort: more effort subsumes less. What
-        was imported is no effort of this machine."""
+        """A final that may be served, of a run here that had at least this effort: more effort subsumes less. What was
+        imported is no effort of this machine."""
         effort = {"beam_width": beam_width, "budget_seconds": budget_seconds}
         found = self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
         return next((row.measurement for row in self._timed(found)), None)
