@@ -190,7 +190,7 @@ def reason(e: Exception) -> str:
         return f"{e}: another program is writing to it, or has it for itself"
     if code is not None and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL):
         return f"{e}; choose another place with --db or AUTOTUNE_DB"
-    if code is not None and "no such table" in str(e):
+    if code is not None and str(e).startswith(("no such table", "no such column")):
         return f"a database of something else ({e})"
     return getattr(e, "strerror", None) or str(e)
 
