@@ -33,6 +33,12 @@ def caches() -> tuple[Cache, ...]:
     return _ours(), _tinygrads()
 
 
+def left_over() -> tuple[Path, ...]:
+    """Folders that earlier versions kept compiled code in. Nothing reads them any more."""
+    ours = cache_folder()
+    return tuple(folder for folder in (ours / "programs", ours.parent / "tinygrad" / "metalsim") if folder.is_dir())
+
+
 def why_unwritable(path: Path) -> str:
     """Why a file cannot be written, or made where there is none; "" if it can."""
     try:

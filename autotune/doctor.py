@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.caches import Cache, caches, why_unwritable
+from autotune.caches import Cache, caches, left_over, why_unwritable
 from autotune.tinygrad_api.nvrtc import nvrtc_library
 from db import paths
 from db.errors import StoreError, without_secrets
@@ -110,6 +110,8 @@ def examine(
     for cache in found_caches:
         if cache.problem:
             problems.append(Problem(f"the cache {cache.place} cannot be used: {cache.problem}", cache.remedy))
+    for folder in left_over():
+        problems.append(Problem(f"{folder} was of an earlier version, and nothing reads it any more", "remove it"))
     versions, missing = _versions()
     problems += missing + _advice(choice, compilers)
     chosen = None if choice is None else _spelled(choice.device)

@@ -108,9 +108,11 @@ class _Search:
     def result(self) -> Result:
         baselines = self._baselines()
         known = [s for group in baselines.values() for s in group]
+        served = self._t._store.served(self._w, self._t.target, self._digest)
+        always = [*known, *([served] if served else [])]  # whatever the budget: nothing slower takes its place
         # where nothing works yet, a search that was cut off has used nothing up
         spent = self._journal.spent_seconds(known) if self._timed else 0.0
-        self._search(known, self._start + (1 - DECIDING) * self._t._run.budget_seconds - spent)
+        self._search(always, self._start + (1 - DECIDING) * self._t._run.budget_seconds - spent)
         return self._decide(baselines)
 
     def _search(self, baselines: Sequence[Schedule], deadline: float) -> None:

@@ -25,6 +25,7 @@ from db.queries import READABLE, REVISION, REVISIONS
 from db.sqlite_files import (
     FAILURES,
     alias,
+    computed_column,
     connect,
     copy_database,
     has_journal,
@@ -190,7 +191,7 @@ def _check_revision(where: object, found: str | None, objects: Mapping[str, str]
             f"store {where}: schema {found!r:.80} is newer than this version's {REVISIONS[-1]!r}; "
             "upgrade tinygrad-autotune, or choose another store with --db or AUTOTUNE_DB"
         )
-    if foreign := sorted(f"{kind} {name}" for name, kind in objects.items() if kind in ("view", "trigger")):
+    if foreign := sorted(f"{kind} {name}" for name, kind in objects.items() if kind != "table"):
         raise StoreError(f"store {where}: no version of ours made its {', '.join(foreign):.200}; left untouched")
 
 
@@ -219,9 +220,10 @@ def _read_revision(path: Path, mode: str) -> tuple[str | None, dict[str, str]]:
 
 
 def _revision(connection: sqlite3.Connection) -> tuple[str | None, dict[str, str]]:
-    """The schema's revision, and the type of each of its tables, views and triggers."""
+    """The schema's revision, and the type of each of its tables, views and triggers, and of a computed column."""
     kinds = "SELECT name, type FROM sqlite_master WHERE type <> 'index' AND name <> 'sqlite_sequence'"
     objects = {str(name): str(kind) for name, kind in connection.execute(kinds)}
+    objects |= {odd: "computed column"} if (odd := computed_column(connection)) else {}
     row = connection.execute(REVISION).fetchone() if objects.get("alembic_version") == "table" else None
     return (str(row[0]) if row else None), objects
 

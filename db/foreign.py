@@ -23,7 +23,7 @@ from db.errors import StoreError, shown
 from db.exchange import export_payload
 from db.files import regular_size
 from db.queries import REVISIONS, TABLES
-from db.sqlite_files import copy_database, reason
+from db.sqlite_files import computed_column, copy_database, reason
 from db.store import Store
 
 MAX_NBYTES = 1 << 30
@@ -60,8 +60,9 @@ def read_store(path: str | Path) -> dict[str, Any]:
             revision = _revision(theirs)
         _make(draft, revision)
         columns = {table: _columns(draft, table) for table in TABLES}
-        if odd := [name for table in TABLES for name, hidden in _columns(snapshot, table).items() if hidden]:
-            raise StoreError(f"it has a computed column {shown(odd[0])}, which no store has")
+        with closing(sqlite3.connect(snapshot)) as theirs:
+            if odd := computed_column(theirs):
+                raise StoreError(f"it has a computed column {shown(odd)}, which no store has")
         with closing(_guarded(draft, snapshot)) as ours, ours:
             for table in TABLES:
                 names = ", ".join(columns[table])
@@ -125,7 +126,6 @@ def _make(draft: Path, revision: str) -> None:
         upgrade(connection, revision)
 
 
-def _columns(path: Path, table: str) -> dict[str, int]:
-    """The names of a table's columns, and which are computed (not 0)."""
+def _columns(path: Path, table: str) -> list[str]:
     with closing(sqlite3.connect(path)) as db:
-        return {name: hidden for _, name, *_, hidden in db.execute(f"PRAGMA table_xinfo({table})")}
+        return [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]

@@ -136,9 +136,9 @@ FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedul
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_FINAL} AND NOT EXISTS ({_AGAINST} AND b.outcome <> 'rejected')
-    AND (NOT {_IMPORTED} OR {_CHECKED}) AND r.beam_width >= :beam_width
-    AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST}"""
-"""What a search of some effort found, served or rejected since."""
+    AND NOT {_IMPORTED} AND r.beam_width >= :beam_width AND r.budget_seconds >= :budget_seconds ORDER BY f.id DESC"""
+"""What a search of some effort found here, served or rejected since. What is the fastest elsewhere need not be so
+here."""
 
 _DEPLOYED = "f.stage = 'deployed'"
 

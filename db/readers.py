@@ -15,7 +15,17 @@ from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
 from db.queries import READABLE, REVISION, REVISIONS
-from db.sqlite_files import FAILURES, STEPS, Look, Opened, is_locked, look, open_read_only, reason
+from db.sqlite_files import (
+    FAILURES,
+    STEPS,
+    Look,
+    Opened,
+    computed_column,
+    is_locked,
+    look,
+    open_read_only,
+    reason,
+)
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -113,6 +123,8 @@ class SqliteReader(Reader):
         row = self._opened.connection.execute(REVISION).fetchone()
         if row is None or row[0] not in READABLE:
             raise StoreError(_wrong_schema(self.path, row and row[0]))
+        if odd := computed_column(self._opened.connection):
+            raise StoreError(f"store {self.path}: it has a computed column {odd}, which no store has")
         return self._opened
 
     def _close(self) -> None:

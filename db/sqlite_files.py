@@ -30,7 +30,7 @@ _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_
 FAILURES = (sqlite3.Error, UnicodeError)  # the second where SQLite's message quotes what is no text
 _READABLE = {*TABLES, "rules", "alembic_version", "sqlite_master"}
 _READ, _SELECT, _FUNCTION, _PRAGMA, _TRANSACTION = 20, 21, 31, 19, 22  # SQLite's action codes
-_PRAGMAS = {"journal_mode", "read_uncommitted"}  # the second is SQLAlchemy's
+_PRAGMAS = {"journal_mode", "read_uncommitted", "table_xinfo"}  # the second is SQLAlchemy's
 
 
 class Look(NamedTuple):
@@ -159,6 +159,16 @@ def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
     source.backup(sink, progress=told)
 
 
+def computed_column(connection: sqlite3.Connection) -> str | None:
+    """A column of ours whose values an expression makes, if there is one. The limits of a connection do not hold within
+    a function of SQLite, so that reading such a column may take minutes."""
+    for table in TABLES:
+        for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})"):
+            if hidden:
+                return f"{table}.{name}"
+    return None
+
+
 def is_locked(e: Exception) -> bool:
     return getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -180,7 +190,7 @@ def reason(e: Exception) -> str:
         return f"{e}: another program is writing to it, or has it for itself"
     if code is not None and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL):
         return f"{e}; choose another place with --db or AUTOTUNE_DB"
-    if code is not None and "no such table" in str(e):
+    if code is not None and str(e).startswith(("no such table", "no such column")):
         return f"a database of something else ({e})"
     return getattr(e, "strerror", None) or str(e)
 

@@ -171,8 +171,8 @@ class Store:
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:
-        """A final of a run that was given at least this effort, which more effort subsumes: one that may be served, or
-        one that is not because no model's pass is faster with it."""
+        """A final of a run here that was given at least this effort, which more effort subsumes: one that may be
+        served, or one that is not because no model's pass is faster with it. An import is no effort of this machine."""
         effort = {"beam_width": beam_width, "budget_seconds": budget_seconds}
         found = self._first_timed(
             self._rows(queries.WITH_EFFORT, queries.asked(workload, target, kernel_digest) | effort)
@@ -188,6 +188,14 @@ class Store:
 
         own = (w for w in self.finals(target) if w.row.origin == "local")
         return tuple(w for w in own if not is_kept(w.row.measurement))
+
+    def served(self, workload: Workload, target: Target, kernel_digest: str) -> Schedule | None:
+        """What a kernel gets from this store: the result of this machine, or else a checked import."""
+        asked = queries.asked(workload, target, kernel_digest)
+        found = self._decoded(
+            lambda row: rows.exact(row, asked["workload"], workload, target, "user"), self._rows(queries.EXACT, asked)
+        )
+        return found[0].schedule if found else None
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
         """Schedule digest -> how it failed and why, for those whose latest measurement failed. `slow` is no failure."""

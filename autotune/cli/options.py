@@ -7,6 +7,7 @@ import io
 import math
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import warnings
@@ -58,7 +59,9 @@ class Program(click.Group):
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is not
                 signal.signal(number, _end)
+        _lost.clear()
         sys.unraisablehook = _raise_again
+        sqlite3.enable_callback_tracebacks(True)  # else what a callback of a query raises is lost without a word
         try:
             status: Any = run()
         except click.ClickException as e:
@@ -72,9 +75,10 @@ class Program(click.Group):
         except ReaderGoneError:
             status = 1
         except AutotuneError as e:
-            tell(f"autotune: {' '.join(str(e).split())}")
             status = 2
-        sys.exit(status)
+            if not _lost:  # else it is what became of the signal
+                tell(f"autotune: {' '.join(str(e).split())}")
+        sys.exit(128 + _lost[0] if _lost else status)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,19 +91,26 @@ class Program(click.Group):
             return super().parse_args(ctx, args)
 
 
+_lost: list[int] = []  # signals whose exceptions were lost
+
+
 def _end(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
 def _raise_again(lost: sys.UnraisableHookArgs) -> None:
-    """Sends a signal again whose exception was lost, because it came while Python ran a destructor or a callback."""
+    """Sends a signal again whose exception was lost, because it came while Python ran a destructor or a callback. A
+    command that ends before that has the signal's status."""
     number: int = signal.SIGINT
     if isinstance(lost.exc_value, SystemExit) and isinstance(lost.exc_value.code, int):
         number = lost.exc_value.code - 128
     elif not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
-    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # not in here, where it would be lost again
+    _lost.append(number)
+    again = threading.Timer(0.01, os.kill, (os.getpid(), number))  # not in here, where it would be lost again
+    again.daemon = True
+    again.start()
 
 
 def _buckets(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[int, ...]:

@@ -53,8 +53,8 @@ def read_header(source: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS,
 
     Any shard of a split file may be given: all shards are read, and the metadata are those of the first. From a URL
     only the header's bytes are fetched, in ranges. `timeout_seconds` limits each wait for the server (for hf://,
-    HF_HUB_DOWNLOAD_TIMEOUT does). `keep` names arrays of numbers or strings, such as a tokenizer's, that are returned
-    complete in `Header.kept` instead of `metadata`.
+    HF_HUB_DOWNLOAD_TIMEOUT does), and all waits together but for the time of the bytes. `keep` names arrays of numbers
+    or strings, such as a tokenizer's, that are returned complete in `Header.kept` instead of `metadata`.
 
     Raises HeaderError for a file that cannot be read. It names the file, the offset, the value seen and a remedy.
     """

@@ -20,8 +20,7 @@ from kernels.models.header_bytes import HeaderError
 SCHEMES = ("http", "https", "hf")
 EXTRA = "pip install 'tinygrad-autotune[remote]'"
 STREAM_CHUNK_NBYTES = 1 << 16
-# All requests for a file together may take PATIENCE * timeout_seconds, plus the time of its bytes at SLOWEST.
-PATIENCE = 3
+# All requests for a file together may take timeout_seconds, plus the time of its bytes at this speed.
 SLOWEST = 1 << 15  # bytes a second
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class RemoteFile:
             raise HeaderError(url, f"remote files need {error.name}, which is not installed: {EXTRA}") from error
         self._file: Any = None
         self._streamed = False
-        self._start, self._limit_seconds = time.monotonic(), PATIENCE * timeout_seconds
+        self._start, self._limit_seconds = time.monotonic(), timeout_seconds
         try:
             info = self._within(lambda: self._fs.info(url))
             size = info.get("size")

@@ -34,9 +34,10 @@ def load(key: tuple[object, ...], kernel: UOp, target: Target, ren: Renderer) ->
     if kept is None:
         return None
     try:
-        program = _rebuilt(json.loads(kept), ren.target)
-        return program if _fits(program, kernel) else None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        program = _rebuilt(described := json.loads(kept), ren.target)
+        whole = described == json.loads(json.dumps(_described(program)))  # tinygrad takes values of any type
+        return program if whole and _fits(program, kernel) else None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, RuntimeError):
         return None
 
 
@@ -63,10 +64,13 @@ def _fits(program: UOp, kernel: UOp) -> bool:
     sizes, local = info.global_size, info.local_size or ()
     return (
         info.name == kernel.arg.name
+        and len(program.src[-1].arg) > 0
         and found <= asked
+        and {slot for slot, _ in found if isinstance(slot, int)} <= {*info.globals}
+        and {*info.vars} == {p for p in program.src[1].src if p.addrspace is AddrSpace.ALU}
         and {*info.outs} <= {argument for argument, _ in found}
         and {*info.globals, *info.ins} <= {argument for argument, _ in asked}
-        and len(sizes) <= _DIMENSIONS
+        and 0 < len(sizes) <= _DIMENSIONS
         and len(local) <= _DIMENSIONS
         and all(size > 0 for size in (*sizes, *local))
         and math.prod(local) <= _MOST_THREADS
@@ -87,12 +91,12 @@ def _described(program: UOp) -> dict[str, Any] | None:
     """A PROGRAM as JSON; None where sizes depend on Variables."""
     sink, linear, source, binary = program.src
     info: ProgramInfo = program.arg
-    estimates = sink.arg.estimates or Estimates()
+    estimates = sink.arg.estimates
     parameters = linear.src
     sizes = [*info.global_size, *(info.local_size or ()), *(size for p in parameters for size in p.shape)]
     if not all(isinstance(size, int) for size in sizes):
         return None
-    counts = [estimates.ops, estimates.lds, estimates.mem]
+    counts = [estimates.ops, estimates.lds, estimates.mem] if estimates else [None]
     return {
         "name": info.name,
         "global_size": info.global_size,

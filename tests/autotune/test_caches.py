@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import pytest
 from support.full_disk import room_for
 from support.store_files import garbage
@@ -68,6 +69,19 @@ def test_a_folder_of_ours_that_others_may_enter_is_told(tmp_path: Path, monkeypa
     ours, _ = caches.caches()
     assert (ours.place, ours.remedy) == (str(folder), REMEDY)
     assert "755" in ours.problem
+
+
+@pytest.mark.parametrize("name", ["tinygrad-autotune/programs", "tinygrad/metalsim"])
+def test_what_an_earlier_version_left_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "tinygrad-autotune"))
+    before = report(tmp_path / "store.sqlite").problems
+    (tmp_path / name).mkdir(parents=True)
+    found = report(tmp_path / "store.sqlite")
+    assert found.ok
+    assert [p.remedy for p in found.problems if f"{tmp_path / name} was of an earlier version" in p.what] == [
+        "remove it"
+    ]
+    assert len(found.problems) == len(before) + 1
 
 
 @pytest.mark.parametrize(

@@ -215,26 +215,75 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LOSING = """
-import os, signal, sys, time
+import os, signal, sqlite3, sys, time
 from autotune.cli import main
+from db.errors import StoreError
+
+def signalled(*_):
+    os.kill(os.getpid(), int(sys.argv[2]))
+    time.sleep(0.01)
+    return 0
 
 class Lost:
-    def __del__(self):  # what a handler raises in here goes no further
-        os.kill(os.getpid(), int(sys.argv.pop()))
-        time.sleep(0.01)
+    __del__ = signalled  # what a handler raises in here goes no further
 
-@main.command("lose")
-def lose():
+@main.command("destructor")
+def destructor():
     Lost()
     time.sleep(60)
 
-main(["lose"])
+@main.command("query")
+def query():
+    connection = sqlite3.connect(":memory:")
+    connection.set_authorizer(signalled)  # as in here
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.DatabaseError as error:
+        raise StoreError("not authorized") from error
+
+main([sys.argv[1]])
 """
 
 
+@pytest.mark.parametrize("where", ["destructor", "query"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_that_arrives_in_a_destructor_ends_a_command(number: signal.Signals, status: int) -> None:
-    command = [sys.executable, "-c", LOSING, str(int(number))]
+def test_a_signal_that_arrives_where_python_loses_it_ends_a_command(
+    number: signal.Signals, status: int, where: str
+) -> None:
+    done = alone("-c", LOSING, where, str(int(number)))
+    assert (done.returncode, "Traceback" in done.stderr, "authorized" in done.stderr) == (status, False, False)
+
+
+EARLY = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from autotune.__main__ import main
+
+class Signalled(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "autotune.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Signalled())
+main()
+"""
+LATE = """
+import atexit, os, signal, sys
+from autotune.__main__ import main
+atexit.register(lambda: os.kill(os.getpid(), int(sys.argv.pop())))
+sys.argv[1:] = ["--version", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("program", "number"), [(EARLY, signal.SIGINT), (LATE, signal.SIGINT), (LATE, signal.SIGTERM)])
+def test_a_signal_before_a_command_has_begun_or_after_it_has_ended_ends_the_process(
+    program: str, number: signal.Signals
+) -> None:
+    done = alone("-c", program, str(int(number)))
+    assert (done.returncode, done.stderr) == (-number, "")
+
+
+def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
     with sigint():
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+        return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.cpu_device import cpu
-from support.fake_tuning import TARGET, FakeClock, Fate
-from support.store_rows import RUN
+from support.fake_tuning import TARGET, FakeClock, Fate, by_name
+from support.store_rows import RUN, fact, opened
 from support.tuning import DEFAULTS, HEURISTIC, QUICK, Bench, First, W, has, world
 
 from autotune import tune
@@ -18,7 +18,8 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import BASELINE_UOPS
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
-from db.records import Outcome, Schedule, Stage, Workload
+from db.exchange import export_payload, import_payload
+from db.records import Opt, Outcome, Schedule, Stage, Workload
 from db.store import Store
 from kernels.ops.registry import kernel_digest
 
@@ -171,6 +172,26 @@ def test_a_workload_without_inputs_failed_and_the_next_goes_on(bench):
     assert b.tune().reason == "made up: no inputs"
     b.runner.refuses = False
     assert b.tune().status == "tuned"
+
+
+def verified(store, w, schedule, tmp_path):
+    """Imports a schedule that another machine of the same target tuned, and finds it right here."""
+    claim = fact(workload=w, target=TARGET, kernel_digest=DIGEST, schedule=schedule)
+    abroad = opened(tmp_path / "abroad.sqlite", claim, run=replace(RUN, id="abroad"))
+    import_payload(store, export_payload(abroad))
+    store.start_run(replace(RUN, id="import"))
+    store.record("import", [replace(claim, stage=Stage.VERIFY, samples=())])
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.1e-3, "tuned"), (3e-3, "baseline wins")])
+def test_an_import_that_was_found_right_competes_whatever_the_budget(bench, tmp_path, seconds, status):
+    imported = Schedule("factored", (("lanes", 4), ("words", 8)), (Opt("UPCAST", None, 2, "1"),))
+    b = bench(world(lambda s: Fate(seconds) if by_name(s) == imported else None), replace(QUICK, budget_seconds=0.0))
+    verified(b.store, W, imported, tmp_path)
+    result = b.tune()
+    assert result.status == status
+    assert (result.schedule == imported) == (status == "tuned")
+    assert b.rows(Stage.FINAL)[0].schedule == result.schedule == b.store.served(W, TARGET, DIGEST)
 
 
 def test_progress_only_goes_forward(bench):

@@ -328,9 +328,18 @@ def endless_revision(path: Path) -> None:
     )
 
 
+def slow_column(path: Path) -> None:
+    """A value that takes seconds to make, and is too long at last."""
+    change(
+        path,
+        "ALTER TABLE schedules RENAME TO s; CREATE TABLE schedules (id INTEGER PRIMARY KEY, digest TEXT, "
+        "json TEXT AS (printf('%.*c', 900000000, 'x'))); INSERT INTO schedules SELECT id, digest FROM s",
+    )
+
+
 DAMAGES = [Path.unlink, newer, older, garbage, truncated, folder, fifo, device, loop, journal_that_is_a_fifo,
            both_journals, foreign, foreign_json, other_json, undecodable, deep, blob, huge, text_for_seconds,
-           text_for_tolerance, another_workload, endless_view, endless_revision]  # fmt: skip
+           text_for_tolerance, another_workload, endless_view, endless_revision, slow_column]  # fmt: skip
 
 
 @pytest.mark.parametrize("aged", [False, True])
@@ -353,6 +362,14 @@ def test_a_store_that_cannot_be_read_is_a_miss_with_a_reason(
     assert time.monotonic() - start < 2
     assert len(lookup.problems) == 1
     assert "user" in lookup.problems[0]
+
+
+def test_a_store_with_a_computed_column_is_not_opened(user: Path) -> None:
+    opened(user, fact())
+    slow_column(user)
+    for open_store in (Store.open, Store.read):
+        with pytest.raises(StoreError, match=r"computed column schedules\.json"):
+            open_store(user)
 
 
 def test_an_endless_question_is_given_up_once(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

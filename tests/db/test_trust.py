@@ -48,8 +48,19 @@ def serves(path: Path) -> Schedule | None:
     found = Lookup(path).exact(WORKLOAD, TARGET, KERNEL)
     finals = [w.row.measurement.schedule for w in Store.open(path).finals()]
     assert finals == ([found.schedule] if found else [])
-    assert (Store.open(path).has_final(WORKLOAD, TARGET, KERNEL, 0, 0) is not None) == bool(found)
     return found and found.schedule
+
+
+def test_an_import_is_no_effort_of_this_machine(path: Path, export: dict[str, Any]) -> None:
+    store = opened(path)
+    asked = WORKLOAD, TARGET, KERNEL, 0, 0.0
+    import_payload(store, export)
+    store.record(RUN.id, [right])
+    assert serves(path) == THEIRS
+    assert store.has_final(*asked) is None  # a sweep still tunes it
+    store.record(RUN.id, [fact(schedule=OURS)])
+    assert (found := store.has_final(*asked)) is not None
+    assert found.schedule == OURS
 
 
 def test_an_import_is_a_claim_until_it_is_found_right_here(path: Path, export: dict[str, Any]) -> None:

@@ -166,12 +166,18 @@ def small_kernel(n=48):
         {"global_size": [1, 1, 1, 1]},
         {"local_size": [2048, 1, 1]},
         {"global_size": ["x", 1, 1]},
+        {"global_size": []},
         {"globals": [0, 1, 77]},
+        {"globals": []},
         {"outs": [77]},
         {"parameters": []},
         {"vars": [99]},
+        {"vars": [0]},
         {"binary": [1]},
         {"binary": "!!"},
+        {"binary": ""},
+        {"estimates": ["a", "b", "c"]},
+        {"parameters": [{"shape": ["a"]}]},
     ],
     ids=str,
 )
@@ -184,7 +190,9 @@ def test_a_program_that_is_not_that_of_the_kernel_is_not_taken(changes, monkeypa
     stored.keep(key, here.target, program)
     assert stored.load(key, asked, here.target, here.renderer) is not None
     [(name, content)] = kept.items()
-    kept[name] = json.dumps({**json.loads(content), **changes}).encode()
+    described = json.loads(content)
+    fields = [{**p, **q} for p, q in zip(described["parameters"], changes.get("parameters", ()), strict=False)]
+    kept[name] = json.dumps({**described, **changes, **({"parameters": fields} if fields else {})}).encode()
     assert stored.load(key, asked, here.target, here.renderer) is None
 
 

@@ -98,7 +98,7 @@ def test_a_server_that_drips_is_given_up(model: Path, ranges: bool, monkeypatch:
     monkeypatch.setattr("kernels.models.remote.SLOWEST", 1 << 20)
     with serve(model.parent, drip=True, ranges=ranges) as server:
         start = time.monotonic()
-        with pytest.raises(HeaderError, match="sent too little in"):
+        with pytest.raises(HeaderError, match="sent too little in 0 s"):
             read_header(server.url("model.gguf"), timeout_seconds=0.3)
         assert time.monotonic() - start < 10  # not the minutes that the header would take
 

@@ -88,6 +88,34 @@ def test_zig_is_found_where_nothing_can_be_kept(tmp_path, monkeypatch):
     assert Path(found.path).is_file()
 
 
+TELLING_ZIG = """#!/bin/sh
+echo "$ZIG_GLOBAL_CACHE_DIR $ZIG_LOCAL_CACHE_DIR" >>"$0.caches"
+printf '\\177ELF'
+"""
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_zig_keeps_what_it_compiles_in_a_folder_of_the_user_alone(tmp_path, monkeypatch, mode):
+    zig = tmp_path / "site" / "ziglang" / "zig"
+    zig.parent.mkdir(parents=True)
+    (zig.parent / "__init__.py").touch()
+    zig.write_text(TELLING_ZIG)
+    zig.chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
+    for variable in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "of somebody else"))
+    ours = tmp_path / "cache" / "zig"
+    ours.mkdir(parents=True)
+    ours.chmod(mode)
+    assert hostcc.find_zig() is not None
+    used = {Path(told) for told in Path(f"{zig}.caches").read_text().split()}
+    assert len(used) == 1  # for both kinds
+    (folder,) = {path.parent for path in used}
+    assert (folder == ours) == (mode == 0o700)
+    assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_a_quote_in_the_path_of_zig_is_refused(tmp_path, monkeypatch):
     zig = fake_compiler(tmp_path / "si'te" / "ziglang" / "zig")
     (zig.parent / "__init__.py").touch()

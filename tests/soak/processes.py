@@ -19,8 +19,8 @@ from .verbs import came_through_project
 Work = Callable[[], int | None]
 
 ENDED = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGHUP: (129, -1)}
-"""Statuses of a command that a signal ended; below zero before it had begun, and where Ctrl-C came in an `exec`: Python
-remembers that, and ends itself by the signal after all is done."""
+"""Statuses of a command that a signal ended; below zero before it had begun or after it had ended, and where Ctrl-C
+came in an `exec`: Python remembers that, and ends itself by the signal after all is done."""
 
 
 @dataclass

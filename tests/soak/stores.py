@@ -150,10 +150,22 @@ def committed(path: Path) -> frozenset[tuple[object, ...]]:
         return frozenset(db.execute(_FACTS))
 
 
+def counted(path: Path) -> int:
+    """How many measurements a store has, which may be in the making."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
+            (count,) = db.execute("SELECT count(*) FROM measurements").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:
+        return 0
+
+
 def kept(path: Path, before: frozenset[tuple[object, ...]], what: str) -> frozenset[tuple[object, ...]]:
     """The rows that are there. Raises BrokenError unless those of before are among them, in a sound file."""
     try:
         with closing(sqlite3.connect(path, timeout=30)) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'measurements'").fetchone() and not before:
+                return before
             (sound,) = db.execute("PRAGMA integrity_check").fetchone()
         after = committed(path)
     except sqlite3.Error as error:

@@ -16,7 +16,7 @@ import psutil
 from support.interrupts import sigint
 
 ROOT = Path(__file__).parents[2]
-AUTOTUNE = (sys.executable, "-m", "autotune.cli")
+AUTOTUNE = (sys.executable, "-m", "autotune")
 
 
 def environment(db: Path, **more: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from .kills import Kills
 from .pages import Pages
 from .rows import Rows
 from .servers import Servers
-from .sweeps import Sweeps
+from .sweeps import Resumed, Sweeps
 from .writers import Writers
 
 ATTACKS: tuple[Attack, ...] = (
@@ -27,4 +27,5 @@ ATTACKS: tuple[Attack, ...] = (
     Kills(),
     Writers(),
     Sweeps(),
+    Resumed(),
 )

@@ -1,4 +1,5 @@
-"""Sweeps and verifications as a user starts them, of which a process is hit: the command, its runner, a compiler."""
+"""Sweeps and verifications as a user starts them, of which a process is hit: the command, its runner, a compiler. And
+sweeps that are killed again and again."""
 
 from __future__ import annotations
 
@@ -9,18 +10,21 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from support import gguf_files as files
 from support.command import AUTOTUNE, environment, left_running
 from support.interrupts import sigint
 
 from .. import processes, stores, verbs
 from ..attack import HANG_SECONDS, BrokenError, Case, Promise
 
+SWEEP = ("--beam", "1", "--workers", "1", "--json")
 _CHILDREN = {"runner": "runner_child", "compiler": "compiler_child"}
 _GOES_ON_SECONDS = 8.0
 
@@ -58,7 +62,7 @@ class Started:
 @dataclass(frozen=True)
 class Sweeps:
     name: str = "sweeps"
-    share: float = 1.5
+    share: float = 3.0
     limit_seconds: float = 6 * HANG_SECONDS
 
     def prepare(self, shared: Path) -> None:
@@ -68,7 +72,7 @@ class Sweeps:
         shared, rng = stores.Shared(case.shared), case.rng
         path, before = shared.copy(case.folder), stores.committed(shared.store)
         kind = rng.choice(("sweep", "sweep", "sweep", "verify"))
-        sweep = ("sweep", shared.model, "--budget", "0.5", "--beam", "1", "--workers", "1", "--json")
+        sweep = ("sweep", shared.model, "--budget", "0.5", *SWEEP)
         arguments = (*(sweep if kind == "sweep" else ("verify", "--defaults", "--json")), "--db", str(path))
         whom = rng.choice(("command", "command", "runner", "compiler"))
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
@@ -117,6 +121,65 @@ class Sweeps:
         except subprocess.TimeoutExpired:
             case.note(f"SIGINT {_GOES_ON_SECONDS} s later")
             started.process.send_signal(signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Sweeps of one store, each killed when it has stored some rows or after a while, and one that may end."""
+
+    name: str = "resumed"
+    share: float = 3.0
+    limit_seconds: float = 12 * HANG_SECONDS
+
+    def prepare(self, shared: Path) -> None:
+        tensors = [("blk.0.attn_q.weight", (32, 64), "Q4_0")]
+        files.write_sparse_gguf(shared / "model.gguf", {"general.architecture": "small"}, tensors)
+
+    def run(self, case: Case) -> None:
+        rng, path = case.rng, case.folder / "store.sqlite"
+        arguments = ("sweep", str(case.shared / "model.gguf"), "--budget", rng.choice(("0.1", "0.5", "2")), *SWEEP)
+        before: frozenset[tuple[object, ...]] = frozenset()
+        for _ in range(rng.randint(1, 4)):
+            rows, seconds = rng.randint(0, 4), rng.random() * rng.choice((0.2, 2, 6))
+            with _started((*arguments, "--db", str(path)), case.folder, path) as started:
+                self._kill(started, path, len(before) + rows, seconds)
+            after = stores.kept(path, before, "sweep that was killed") if path.exists() else before
+            case.note(f"killed {seconds:.2f} s after {rows} rows: {len(before)} -> {len(after)} rows")
+            before = after
+        with _started((*arguments, "--db", str(path)), case.folder, path) as started:
+            try:
+                status = started.process.wait(4 * HANG_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise BrokenError(Promise.HANG, "a sweep after others that were killed", "") from None
+        verbs.checked(arguments, status, started.err.read_text(errors="replace"), (0, 1))
+        self._judge(stores.kept(path, before, "sweep after others that were killed"), status)
+        verbs.run("list", "--db", str(path), statuses=(0,))
+
+    def _kill(self, started: Started, path: Path, rows: int, seconds: float) -> None:
+        """Kills a sweep `seconds` after its store has that many rows."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while started.process.poll() is None and time.monotonic() < deadline:
+            if rows == 0 or stores.counted(path) >= rows:
+                break
+            time.sleep(0.02)
+        time.sleep(seconds)
+        children = started.children()
+        started.process.kill()
+        started.process.wait()
+        if left := left_running(children):
+            names = [" ".join(p.cmdline())[:200] for p in left]
+            raise BrokenError(Promise.HANG, "left running by a sweep that was killed", "\n".join(names))
+
+    def _judge(self, rows: frozenset[tuple[object, ...]], status: int) -> None:
+        """No candidate was timed twice, and a sweep only failed if two others did not survive its candidates."""
+        probes = Counter((row[2], row[4]) for row in rows if row[8] == "probe")
+        if twice := [probe for probe, count in probes.items() if count > 1]:
+            raise BrokenError(Promise.WORD, "a resumed sweep tries again what was stored", f"{len(twice)}: {twice[0]}")
+        blamed = [row for row in rows if "sweeps were killed" in str(row[10])]
+        if status == 1 and not blamed:
+            raise BrokenError(Promise.WORD, "a resumed sweep fails", f"{len(rows)} rows")
+        if status == 0 and not any(row[8] == "final" for row in rows):
+            raise BrokenError(Promise.ROWS, "a resumed sweep ends without a result", f"{len(rows)} rows")
 
 
 @contextmanager
