@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 
+from autotune.commit import COMMIT
 from autotune.load import LOAD
 from autotune.trial.trial import Subject, Trial
 from db.codec import schedule_digest
@@ -70,7 +71,7 @@ class Journal:
 
 def _versions(run: Run) -> dict[str, str]:
     """What a run's figures depend on. What was measured under load is not measured again for that alone."""
-    return {name: version for name, version in run.versions if name != LOAD}
+    return {name: version for name, version in run.versions if name not in (LOAD, COMMIT)}
 
 
 def _date(row: Recorded) -> datetime:

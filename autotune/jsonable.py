@@ -14,6 +14,7 @@ from db import codec
 if TYPE_CHECKING:
     from autotune.explain import Explained
     from autotune.model_check.whole import Check
+    from autotune.submission_check import Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
     from db.records import Run, Schedule, Workload
@@ -118,6 +119,18 @@ def checked(c: Checked) -> dict[str, Any]:
         "seconds": c.seconds,
         "reason": c.reason,
     }
+
+
+def examined(e: Examined) -> dict[str, Any]:
+    changes = [
+        {
+            **winner(change.row),
+            "run": run(change.row.row.run),
+            "replaces_seconds": None if change.before is None else change.before.row.median_seconds,
+        }
+        for change in e.changes
+    ]
+    return {"files": e.files, "rows": e.rows, "changes": changes, "problems": list(e.problems)}
 
 
 def recorded(r: Recorded) -> dict[str, Any]:

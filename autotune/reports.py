@@ -26,6 +26,7 @@ from db.records import Outcome, Stage
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
     from autotune.doctor import Report
     from autotune.explain import Explained
+    from autotune.submission_check import Change, Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
     from db.store import Recorded, Winner
@@ -56,6 +57,7 @@ LIST: Columns = (
 )
 EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
 VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+SUBMITTED: Columns = (WORKLOAD, ("µs", 9), ("gain", 7), ("over default", 12), ("before", 9), ("error", 7))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),
@@ -154,6 +156,25 @@ def checked_row(c: Checked) -> str:
     what = schedule_name(c.schedule) + (f"  {c.outcome}: {c.reason}" if c.reason and c.outcome else "")
     what = f"{schedule_name(c.schedule)}  {c.reason}" if c.outcome is None else what
     return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), micros(c.seconds), what))
+
+
+def examined(e: Examined) -> str:
+    """What a folder of submissions changes, row by row under its target and versions, and what is wrong with it."""
+    parts = []
+    for target in dict.fromkeys(c.row.row.measurement.target for c in e.changes):
+        of_target = [c for c in e.changes if c.row.row.measurement.target == target]
+        versions = sorted({", ".join(map(" ".join, c.row.row.run.versions)) for c in of_target})
+        parts.append("\n".join([str(target), *versions, table(SUBMITTED, map(_submitted_row, of_target))]))
+    new = sum(c.before is None for c in e.changes)
+    counts = f"{e.rows} rows in {e.files} files: {new} new, {len(e.changes) - new} replaced"
+    return "\n\n".join([*parts, "\n".join([*e.problems, f"{counts}, {len(e.problems)} problems"])])
+
+
+def _submitted_row(c: Change) -> Iterable[str]:
+    m, s = c.row.row.measurement, Gains.of(c.row)
+    before = None if c.before is None else c.before.row.median_seconds
+    gains = times(s.gain), times(s.gain_over_default)
+    return workload_name(m.workload), micros(s.seconds), *gains, micros(before), exponent(m.error)
 
 
 def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autotune import __version__
+from autotune.commit import COMMIT, commit
 from autotune.load import LOAD, Load
 from autotune.settings import Settings
 from db.records import Run, Workload
@@ -45,6 +46,7 @@ class Session:
             ("python", platform.python_version()),
             ("tinygrad-autotune", __version__),
             ("clock", self.info.clock),
+            *((COMMIT, known) for known in [commit()] if known),
             *((LOAD, note) for note in [self.load.note()] if note),
         )
         return Run(str(uuid.uuid4()), command, beam_width, budget_seconds, versions)

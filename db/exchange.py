@@ -13,7 +13,9 @@ Version 1, whose workloads have texts for numbers, is imported too.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,17 @@ from db.payload import ExchangeError, Fact, load_json
 from db.records import Run, Target
 from db.store import Store, Winner
 
-__all__ = ["Counts", "ExchangeError", "export_payload", "import_payload", "load_json", "write_sqlite"]
+__all__ = [
+    "Counts",
+    "ExchangeError",
+    "export_payload",
+    "import_payload",
+    "load_json",
+    "payload_of",
+    "readable",
+    "write_sqlite",
+]
+_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,18 @@ def export_payload(
 
     claims: also what it would serve if all that was imported were right.
     """
-    winners = [w for w in store.finals(target, op, format) if payload.is_sound(w.row.measurement)]
+    winners = list(store.finals(target, op, format))
     if claims:
         unserved = {_subject(w): w for w in store.claims(target)}
-        winners += [unserved[key] for key in unserved.keys() - {_subject(w) for w in winners}]
+        served = {_subject(w) for w in winners if payload.is_sound(w.row.measurement)}
+        winners += [unserved[key] for key in unserved.keys() - served]
         winners.sort(key=lambda w: w.row.id)
+    return payload_of(winners)
+
+
+def payload_of(winners: Iterable[Winner]) -> dict[str, Any]:
+    """The winners whose rows may travel, in their order, with their baselines and runs."""
+    winners = [w for w in winners if payload.is_sound(w.row.measurement)]
     runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
     return {
         "format": payload.FORMAT,
@@ -60,6 +79,23 @@ def export_payload(
         "runs": [runs[id_] for id_ in sorted(runs)],
         "finals": [_final(w) for w in winners],
     }
+
+
+def readable(value: Any, indent: str = "") -> str:
+    """JSON for people and for `git diff`: what is short, or a list of numbers, is on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner = f"{indent} "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {readable(part, inner)}" for key, part in value.items()]
+        opening, closing = "{}"
+    elif any(isinstance(part, dict | list) for part in value):
+        parts = [readable(part, inner) for part in value]
+        opening, closing = "[]"
+    else:
+        return line
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
 def import_payload(store: Store, value: object, origin: str = "imported") -> Counts:

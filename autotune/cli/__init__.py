@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from autotune import __version__
-from autotune.cli import check, model, speed, store, sweep, transfer, verify
+from autotune.cli import check, model, speed, store, submit, sweep, transfer, verify
 from autotune.cli.options import Program
 
 
@@ -36,6 +36,7 @@ for _command in (
     check.explain,
     transfer.export,
     transfer.import_,
+    submit.submit,
     verify.verify,
     check.doctor,
     model.run,
