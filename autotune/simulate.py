@@ -23,7 +23,7 @@ from autotune.trial.trial import Subject, Trial
 from autotune.verify import Checked
 from db.errors import AutotuneError
 from db.records import Run, Schedule, Stage, Target, Workload
-from db.store import Store
+from db.store import Store, Winner
 from kernels import backends
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.sink import applies
@@ -61,15 +61,15 @@ def simulated_target(arch: str) -> Target:
 
 
 def jobs(
-    store: Store, arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
+    winners: Iterable[Winner], arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
 ) -> list[Job]:
-    """The stored schedules of every Metal device of the arch, then for each workload its applicable default schedules,
-    the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty for all."""
+    """The winners' schedules of every Metal device of the arch, then for each workload its applicable default
+    schedules, the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty for all."""
 
     def wanted(w: Workload) -> bool:
         return (not formats or w.format in formats) and missing_kernel(w) is None
 
-    stored = [winner.row.measurement for winner in store.finals()]
+    stored = [winner.row.measurement for winner in winners]
     found = [
         Job(m.workload, m.schedule, "stored", m.target)
         for m in stored

@@ -176,9 +176,10 @@ class _Verifier:
             yield Checked(w, task.schedule, task.origin, status, trial.outcome, trial.error, seconds, reason)
 
     def _compiled(self, pipeline: Pipeline, tasks: Sequence[_Task]) -> dict[Schedule, Trial]:
-        """What others found has no more time to compile than any candidate, or it could hold up who is served; but what
-        tinygrad's heuristic makes is bounded by nobody."""
-        limited = [t.schedule for t in tasks if t.imported and t.schedule.opts is not None]
+        """What others found has no more time to compile than any candidate, or it could hold up who is served; but our
+        defaults, and what tinygrad's heuristic makes, are bounded by nobody."""
+        ours = defaults(pipeline.subject.workload, backend(self._session.info.renderer))
+        limited = [t.schedule for t in tasks if t.imported and t.schedule.opts is not None and t.schedule not in ours]
         patient = [t.schedule for t in tasks if t.schedule not in limited]
         trials = (*pipeline.compile(patient, patient=True), *pipeline.compile(limited))
         return {t.schedule: t for t in trials}
