@@ -64,7 +64,7 @@ def examine(folder: str, old: str | None = None) -> Examined:
 
 def _files(folder: str) -> list[Path]:
     with file_errors(folder):
-        return sorted(path for path in Path(folder).iterdir() if path.name[0] != ".")
+        return sorted(path for path in Path(folder).iterdir() if path.suffix == SUFFIX)
 
 
 def _rows(files: list[Path], problems: list[str]) -> Rows:

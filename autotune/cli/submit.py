@@ -48,7 +48,7 @@ def submit(
     """Write this device's results to one readable file, which a pull request adds to the packaged store.
 
     The file has what was measured here and is served: schedules, times of the winners and of their baselines, errors,
-    and the versions of everything that the times depend on. If it exists, its other rows stay. docs/sharing.md says
+    and the versions of everything that the times depend on. Other rows that it has already stay. docs/sharing.md says
     what happens to it. With --check nothing is written: status 1 names each row that could not be merged.
 
     \b
