@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.statistics import beats, median
 from autotune.trial.trial import Trial
-from db.records import Measurement, Schedule, Stage
+from db.records import Measurement, Schedule, Stage, Workload
+from kernels.ops.registry import backend
+from kernels.serve.defaults import heuristic
+from kernels.serve.sink import default
+from kernels.tinygrad.renderers import Renderer
 
 SEEDS = 2  # an accepted schedule must compute correct results for inputs of this number of seeds
 
@@ -23,6 +27,13 @@ class Decision:
 
     accepted: Trial | None
     medians: dict[Schedule, float]
+
+
+def baselines(w: Workload, ren: Renderer) -> dict[str, list[Schedule]]:
+    """What a winner must beat: "heuristic", tinygrad's over each plainly written variant, and "default", what would be
+    served untuned."""
+    chosen = default(w, ren)
+    return {"heuristic": list(heuristic(w, backend(ren))), "default": [chosen] if chosen else []}
 
 
 def accept(

@@ -27,7 +27,7 @@ def why_not(m: Measurement, here: Target, of_arch: bool = False) -> str | None:
     if missing_kernel(m.workload) is not None:
         return "of an op, format or shape without kernels here"
     if m.kernel_digest != kernel_digest(m.workload):
-        return "for another version of the kernels; `autotune verify --schedules` replays them"
+        return "for another version of the kernels; `autotune retune` replays them"
     return unfit(m)
 
 

@@ -14,6 +14,7 @@ from db import codec
 if TYPE_CHECKING:
     from autotune.explain import Explained
     from autotune.model_check.whole import Check
+    from autotune.retune import Retuned
     from autotune.submission_check import Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
@@ -104,8 +105,27 @@ def explained(e: Explained) -> dict[str, Any]:
             "origin": served.origin,
         },
         "stale": e.stale,
+        "why_stale": e.why_stale or None,
         "reason": e.reason,
     }
+
+
+def retuned(r: Retuned) -> dict[str, Any]:
+    return {
+        **_workload(r.workload),
+        "why_stale": r.why,
+        "status": r.status,
+        "schedule": _schedule(r.schedule),
+        "same": r.same,
+        "before_seconds": r.before,
+        "seconds": r.seconds,
+        "heuristic_seconds": r.heuristic_seconds,
+        "reason": r.reason,
+    }
+
+
+def retuned_summary(rows: Sequence[Retuned]) -> dict[str, Any]:
+    return {"statuses": dict(Counter(r.status for r in rows)), "same": sum(r.same for r in rows)}
 
 
 def checked(c: Checked) -> dict[str, Any]:
@@ -116,7 +136,6 @@ def checked(c: Checked) -> dict[str, Any]:
         "status": c.status,
         "outcome": c.outcome,
         "error": c.error,
-        "seconds": c.seconds,
         "reason": c.reason,
     }
 

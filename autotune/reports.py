@@ -26,6 +26,7 @@ from db.records import Outcome, Stage
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
     from autotune.doctor import Report
     from autotune.explain import Explained
+    from autotune.retune import Retuned
     from autotune.submission_check import Change, Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
@@ -56,8 +57,9 @@ LIST: Columns = (
     ("schedule", 0),
 )
 EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
-VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("schedule", 0))
 SUBMITTED: Columns = (WORKLOAD, ("µs", 9), ("gain", 7), ("over default", 12), ("before", 9), ("error", 7))
+RETUNE: Columns = (WORKLOAD, ("before µs", 9), ("now µs", 9), ("gain", 7), ("result", -13), ("schedule", 0))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),
@@ -131,7 +133,9 @@ def explanation(rows: Sequence[Explained]) -> str:
         f"m={m}, by weight bytes: " + ", ".join(f"{step} {share:.1%}" for step, share in coverage(rows, m).items())
         for m in sorted({e.model.workload.m for e in rows})
     ]
-    return "\n".join([_explain_table(rows), *shares])
+    stale = sum(e.why_stale != "" for e in rows)
+    advice = [f"{stale} stale: `autotune retune` replays what is stored, in seconds a workload"] if stale else []
+    return "\n".join([_explain_table(rows), *shares, *advice])
 
 
 def _explain_table(rows: Sequence[Explained]) -> str:
@@ -145,7 +149,7 @@ def _explain_table(rows: Sequence[Explained]) -> str:
         what = e.reason if e.resolution is None else schedule_name(e.resolution.schedule)
         if served is not None and e.step in ("same_arch", "nearest"):
             what += f"  (tuned for {workload_name(served.workload)} on {served.target.device})"
-        what += "  (stale: tuned for another kernel source; `autotune verify` replays it)" if e.stale else ""
+        what += f"  (stale: {e.why_stale})" if e.why_stale else ""
         seconds = served.seconds if served is not None and e.step != "nearest" else None
         name = workload_name(e.model.workload)
         cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
@@ -155,7 +159,7 @@ def _explain_table(rows: Sequence[Explained]) -> str:
 def checked_row(c: Checked) -> str:
     what = schedule_name(c.schedule) + (f"  {c.outcome}: {c.reason}" if c.reason and c.outcome else "")
     what = f"{schedule_name(c.schedule)}  {c.reason}" if c.outcome is None else what
-    return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), micros(c.seconds), what))
+    return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), what))
 
 
 def examined(e: Examined) -> str:
@@ -175,6 +179,23 @@ def _submitted_row(c: Change) -> Iterable[str]:
     before = None if c.before is None else c.before.row.median_seconds
     gains = times(s.gain), times(s.gain_over_default)
     return workload_name(m.workload), micros(s.seconds), *gains, micros(before), exponent(m.error)
+
+
+def retuned_row(r: Retuned) -> str:
+    gain = r.heuristic_seconds / r.seconds if r.heuristic_seconds and r.seconds else None
+    figures = micros(r.before), micros(r.seconds), times(gain)
+    what = r.reason if r.schedule is None else schedule_name(r.schedule) + ("" if r.same else "  (another than before)")
+    return line(RETUNE, (workload_name(r.workload), *figures, r.status, what if r.ok else f"{what}: sweep it again"))
+
+
+def retuned_summary(rows: Sequence[Retuned]) -> str:
+    """What was stale, what became of it, and the time of all before and after."""
+    done = [r for r in rows if r.seconds]
+    before, after = sum(r.before for r in done), sum(r.seconds or 0 for r in done)
+    statuses = ", ".join(f"{n} {status}" for status, n in Counter(r.status for r in rows).items())
+    reasons = [f"{n} because {why}" for why, n in Counter(r.why for r in rows).items()]
+    ratio = f"; together {micros(before)} µs before, {micros(after)} µs now" if done else ""
+    return f"{len(rows)} workloads ({', '.join(reasons)}): {statuses}{ratio}"
 
 
 def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:

@@ -116,9 +116,7 @@ def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: in
                 told = f"{SIMULATED}: {trial.reason}" if trial.reason else SIMULATED
                 store.record(run.id, [replace(trial, reason=told).measurement(Stage.VERIFY)])
                 status = "right" if trial.ok else "wrong"
-                yield Checked(
-                    job.workload, job.schedule, job.origin, status, trial.outcome, trial.error, None, trial.reason
-                )
+                yield Checked(job.workload, job.schedule, job.origin, status, trial.outcome, trial.error, trial.reason)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

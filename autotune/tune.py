@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
-from autotune.accept import accept
+from autotune.accept import accept, baselines
 from autotune.journal import Journal
 from autotune.result import Progress, Result
 from autotune.search.space import Space
@@ -25,9 +25,8 @@ from db.codec import schedule_digest
 from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.ops.registry import backend
-from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.defaults import defaults
 from kernels.serve.limits import Limits
-from kernels.serve.sink import default
 
 __all__ = ["Progress", "Result", "Tuner"]
 
@@ -115,10 +114,8 @@ class _Search:
                 strategy.observe(candidate, seconds.get(candidate.schedule))
 
     def _baselines(self) -> dict[str, list[Schedule]]:
-        """tinygrad's heuristic over each variant, and our default; they are measured before anything else."""
-        ren = self._t._info.renderer
-        chosen = default(self._w, ren)  # what would be served untuned
-        found = {"heuristic": list(heuristic(self._w, backend(ren))), "default": [chosen] if chosen else []}
+        """Those of `accept`; they are measured before anything else."""
+        found = baselines(self._w, self._t._info.renderer)
         every = [s for group in found.values() for s in group]
         for start in range(0, len(every), self._t._pool.workers):  # few at a time, so that the first is stored soon
             self._evaluate(every[start : start + self._t._pool.workers], None)

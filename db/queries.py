@@ -109,6 +109,12 @@ ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL} AND count >
 FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedule = :schedule AND count > 0"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
+REPLAYABLE = f"""{_ROW} WHERE w.digest = :workload AND t.digest = :target AND f.outcome = 'ok' AND f.simulated = 0
+    AND f.median_seconds > 0 AND (f.stage = 'final' OR NOT {_IMPORTED})
+    ORDER BY CASE WHEN f.stage = 'final' THEN -f.id ELSE 0 END, f.median_seconds, f.id LIMIT :limit"""
+"""What worked under any version of the kernel: what was accepted, the newest first, then the others, the fastest
+first."""
+
 WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_SERVABLE} AND r.beam_width >= :beam_width
     AND r.budget_seconds >= :budget_seconds ORDER BY {_BEST_FIRST} LIMIT 1"""
 

@@ -193,6 +193,12 @@ class Store:
         found = self._rows(queries.FASTEST, queries.asked(workload, target, kernel_digest) | {"limit": limit})
         return tuple(row.measurement for row in self._timed(found))
 
+    def replayable(self, workload: Workload, target: Target, limit: int) -> tuple[Recorded, ...]:
+        """Rows of schedules that worked, under any version of the kernel: what was accepted, newest first, then what
+        was fastest. A schedule may be there several times."""
+        found = self._rows(queries.REPLAYABLE, queries.asked(workload, target, "") | {"limit": limit})
+        return tuple(self._timed(found))
+
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""
         found = self._rows(queries.OTHER_SHAPES, queries.asked(workload, target, kernel_digest))

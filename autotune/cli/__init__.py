@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from autotune import __version__
-from autotune.cli import check, model, speed, store, submit, sweep, transfer, verify
+from autotune.cli import check, model, retune, speed, store, submit, sweep, transfer, verify
 from autotune.cli.options import Program
 
 
@@ -31,6 +31,7 @@ def main() -> None:
 
 for _command in (
     sweep.sweep,
+    retune.retune,
     store.list_,
     store.show,
     check.explain,

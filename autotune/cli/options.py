@@ -227,6 +227,16 @@ def workloads_of(model: str, device: str, ctx: int | None = None) -> frozenset[W
     return frozenset(found.workload for found in plan_of(model, device, M_BUCKETS, ctx).workloads)
 
 
+def versions_here(chosen: Settings) -> dict[str, str]:
+    """What this machine's times depend on, of the device that `this_target` has opened."""
+    from importlib.metadata import version
+
+    from autotune.session import choose
+    from kernels import devices
+
+    return {"tinygrad": version("tinygrad"), "driver": devices.driver_version(choose(chosen).device)}
+
+
 def this_target(chosen: Settings) -> Target:
     """This machine's target. Opens the device in this process."""
     from autotune.session import choose

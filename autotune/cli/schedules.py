@@ -150,5 +150,11 @@ def _checked(
             echo(reports.checked_row(checked))
     if not as_json:
         of = f" of {total}" if total else ""
-        echo(f"{count}{of} schedules checked, {bad} not right" if count else "there is nothing for this target")
+        echo(
+            f"{count}{of} schedules checked, {bad} not right"
+            if count
+            else "nothing is stored for this target"
+            if total is None
+            else "there is nothing for this target"
+        )
     return 1 if bad else 0
