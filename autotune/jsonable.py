@@ -12,6 +12,7 @@ from autotune.gains import Gains, geometric_mean
 from db import codec
 
 if TYPE_CHECKING:
+    from autotune.compare import Comparison
     from autotune.explain import Explained
     from autotune.model_check.whole import Check
     from autotune.retune import Retuned
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from autotune.sweep import Row
     from autotune.verify import Checked
     from db.records import Run, Schedule, Workload
+    from db.rows import StoredRun
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
@@ -152,6 +154,25 @@ def examined(e: Examined) -> dict[str, Any]:
     return {"files": e.files, "rows": e.rows, "changes": changes, "problems": list(e.problems)}
 
 
+def comparison(c: Comparison) -> dict[str, Any]:
+    pairs = [
+        {
+            **_workload(pair.workload),
+            "calls": pair.calls,
+            "a_seconds": pair.a_seconds,
+            "b_seconds": pair.b_seconds,
+            "ratio": pair.ratio,
+            "a_schedule": _schedule(pair.a.row.measurement.schedule),
+            "b_schedule": _schedule(pair.b.row.measurement.schedule),
+        }
+        for pair in c.pairs
+    ]
+    totals = [{**asdict(total), "ratio": total.ratio} for total in c.totals]
+    mean = geometric_mean([pair.ratio for pair in c.pairs])
+    only = {"only_a": c.only_a, "only_b": c.only_b}
+    return {"a": c.a, "b": c.b, "workloads": pairs, "totals": totals, "geometric_mean_ratio": mean, **only}
+
+
 def recorded(r: Recorded) -> dict[str, Any]:
     m = r.measurement
     return {
@@ -176,6 +197,11 @@ def recorded(r: Recorded) -> dict[str, Any]:
 
 def run(r: Run) -> dict[str, Any]:
     return {**asdict(r), "versions": dict(r.versions)}
+
+
+def stored_run(r: StoredRun) -> dict[str, Any]:
+    counts = {"measurements": r.measurements, "accepted": r.accepted}
+    return {**run(r.run), "started_at": r.started_at, "origin": r.origin, **counts}
 
 
 def check(c: Check) -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autotune.gains import Gains, geometric_mean
@@ -24,12 +24,14 @@ from db.codec import workload_digest
 from db.records import Outcome, Stage
 
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
+    from autotune.compare import Comparison
     from autotune.doctor import Report
     from autotune.explain import Explained
     from autotune.retune import Retuned
     from autotune.submission_check import Change, Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
+    from db.rows import StoredRun
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
@@ -60,6 +62,8 @@ EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned 
 VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("schedule", 0))
 SUBMITTED: Columns = (WORKLOAD, ("µs", 9), ("gain", 7), ("over default", 12), ("before", 9), ("error", 7))
 RETUNE: Columns = (WORKLOAD, ("before µs", 9), ("now µs", 9), ("gain", 7), ("result", -13), ("schedule", 0))
+RUNS: Columns = (("run", -8), ("when (UTC)", -16), ("origin", -8), ("accepted", 8), ("rows", 6), ("command", 0))
+COMPARE: Columns = (WORKLOAD, ("calls", 5), ("A µs", 9), ("B µs", 9), ("A/B", 7), ("schedule", -8))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),
@@ -110,9 +114,7 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> st
     return "\n".join(lines)
 
 
-def winners_table(winners: Sequence[Winner]) -> str:
-    from autotune.gains import Gains
-
+def winners_table(winners: Sequence[Winner], width: int | None = None) -> str:
     blocks = []
     for target in dict.fromkeys(w.row.measurement.target for w in winners):
         rows = []
@@ -121,11 +123,11 @@ def winners_table(winners: Sequence[Winner]) -> str:
             name, digest = workload_name(m.workload), workload_digest(m.workload)[:8]
             figures = micros(s.seconds), giga(s.bandwidth), times(s.gain), times(s.gain_over_default)
             rows.append((name, *figures, exponent(m.error), digest, schedule_name(m.schedule)))
-        blocks.append(f"{target}\n{table(LIST, rows)}")
+        blocks.append(f"{target}\n{table(LIST, rows, width)}")
     return "\n\n".join(blocks)
 
 
-def explanation(rows: Sequence[Explained]) -> str:
+def explanation(rows: Sequence[Explained], width: int | None = None) -> str:
     """The schedule that serves each kernel, and the share of a pass's weight bytes that each lookup step serves."""
     from autotune.explain import coverage
 
@@ -135,10 +137,10 @@ def explanation(rows: Sequence[Explained]) -> str:
     ]
     stale = sum(e.why_stale != "" for e in rows)
     advice = [f"{stale} stale: `autotune retune` replays what is stored, in seconds a workload"] if stale else []
-    return "\n".join([_explain_table(rows), *shares, *advice])
+    return "\n".join([_explain_table(rows, width), *shares, *advice])
 
 
-def _explain_table(rows: Sequence[Explained]) -> str:
+def _explain_table(rows: Sequence[Explained], width: int | None) -> str:
     total: Counter[int] = Counter()
     for e in rows:
         total[e.model.workload.m] += e.model.count * e.model.nbytes
@@ -153,7 +155,7 @@ def _explain_table(rows: Sequence[Explained]) -> str:
         seconds = served.seconds if served is not None and e.step != "nearest" else None
         name = workload_name(e.model.workload)
         cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
-    return table(EXPLAIN, cells)
+    return table(EXPLAIN, cells, width)
 
 
 def checked_row(c: Checked) -> str:
@@ -162,19 +164,19 @@ def checked_row(c: Checked) -> str:
     return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), what))
 
 
-def examined(e: Examined) -> str:
+def examined(e: Examined, width: int | None = None) -> str:
     """What a folder of submissions changes, row by row under its target and versions, and what is wrong with it."""
     parts = []
     for target in dict.fromkeys(c.row.row.measurement.target for c in e.changes):
         of_target = [c for c in e.changes if c.row.row.measurement.target == target]
         versions = sorted({", ".join(map(" ".join, c.row.row.run.versions)) for c in of_target})
-        parts.append("\n".join([str(target), *versions, table(SUBMITTED, map(_submitted_row, of_target))]))
+        parts.append("\n".join([str(target), *versions, table(SUBMITTED, map(_submitted_row, of_target), width)]))
     new = sum(c.before is None for c in e.changes)
     counts = f"{e.rows} rows in {e.files} files: {new} new, {len(e.changes) - new} replaced"
     return "\n\n".join([*parts, "\n".join([*e.problems, f"{counts}, {len(e.problems)} problems"])])
 
 
-def _submitted_row(c: Change) -> Iterable[str]:
+def _submitted_row(c: Change) -> Sequence[str]:
     m, s = c.row.row.measurement, Gains.of(c.row)
     before = None if c.before is None else c.before.row.median_seconds
     gains = times(s.gain), times(s.gain_over_default)
@@ -198,7 +200,38 @@ def retuned_summary(rows: Sequence[Retuned]) -> str:
     return f"{len(rows)} workloads ({', '.join(reasons)}): {statuses}{ratio}"
 
 
-def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
+def runs_table(runs: Sequence[StoredRun], width: int | None = None) -> str:
+    rows = [
+        (r.run.id[:8], _minute(r.started_at), r.origin, str(r.accepted), str(r.measurements), r.run.command)
+        for r in runs
+    ]
+    return table(RUNS, rows, width)
+
+
+def comparison(c: Comparison, width: int | None = None) -> str:
+    """Both times of each workload that both have, what only one has, and the sums over a pass of a model."""
+    rows = []
+    for pair in c.pairs:
+        same = "same" if pair.a.row.measurement.schedule == pair.b.row.measurement.schedule else ""
+        name, calls = workload_name(pair.workload), NONE if pair.calls is None else str(pair.calls)
+        rows.append((name, calls, micros(pair.a_seconds), micros(pair.b_seconds), times(pair.ratio), same))
+    lines = [f"A: {c.a}", f"B: {c.b}", *([table(COMPARE, rows, width)] if rows else [])]
+    for total in c.totals:
+        what = "a token" if total.m == 1 else f"{total.m} tokens"
+        lacking = f", without {total.lacking} launches that one of them lacks" if total.lacking else ""
+        seconds = f"{micros(total.a_seconds)} µs, {micros(total.b_seconds)} µs"
+        lines.append(f"all kernels of {what}: {seconds}, {times(total.ratio)}{lacking}")
+    mean = geometric_mean([pair.ratio for pair in c.pairs])
+    lines.append(f"{len(c.pairs)} workloads in both, geometric mean {times(mean)} (above 1: B is faster)")
+    lines += [f"only in {side}: {n}" for side, n in (("A", c.only_a), ("B", c.only_b)) if n]
+    return "\n".join(lines)
+
+
+def _minute(date: str) -> str:
+    return date[:16].replace("T", " ")
+
+
+def history(rows: Sequence[Recorded], served: Sequence[Winner], width: int | None = None) -> str:
     """The details of one workload: what is served on which target, the outcomes of its candidates, and its history."""
     w = rows[0].measurement.workload
     parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
@@ -206,7 +239,7 @@ def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
     parts.append("outcomes of its schedules:\n" + _outcomes(rows))
     decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
     parts.append(
-        f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive))
+        f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive), width)
     )
     return "\n\n".join(parts)
 
@@ -237,7 +270,7 @@ def _outcomes(rows: Sequence[Recorded]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _history_row(r: Recorded) -> Iterable[str]:
+def _history_row(r: Recorded) -> Sequence[str]:
     m = r.measurement
     seconds = r.median_seconds if m.samples else None
     what = schedule_name(m.schedule) + (f"  {m.reason}" if m.reason else "")

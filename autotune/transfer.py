@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from db.codec import schedule_digest
-from db.errors import StoreError
+from db.errors import SettingError, StoreError
 from db.exchange import ExchangeError, export_payload, load_json, readable, write_sqlite
 from db.files import read_file, replacing
 from db.foreign import read_store
@@ -25,8 +25,16 @@ def is_sqlite(path: str) -> bool:
 
 
 def served(store: Store, target: str | None = None) -> tuple[Winner, ...]:
-    """What is served on targets whose name contains `target`, or on all."""
-    return tuple(w for w in store.finals() if target is None or target.lower() in str(w.row.measurement.target).lower())
+    """What is served on targets whose name contains `target`, or on all. Raises SettingError for a name that no target
+    has."""
+    winners = store.finals()
+    if target is None or not winners:
+        return winners
+    known = {w.row.measurement.target for w in winners}
+    fitting = {t for t in known if target.lower() in str(t).lower()}
+    if not fitting:
+        raise SettingError(f"--target {target!r} fits no target; there are {'; '.join(sorted(map(str, known)))}")
+    return tuple(w for w in winners if w.row.measurement.target in fitting)
 
 
 def served_if_any(place: str | None) -> tuple[Winner, ...]:
@@ -35,19 +43,17 @@ def served_if_any(place: str | None) -> tuple[Winner, ...]:
 
 
 def export(store: Store, target: str | None, op: str | None, format: str | None) -> dict[str, Any]:
-    """The payload of what is served. Raises ExchangeError unless `target` is part of just one target's name."""
+    """The payload of what is served. Raises SettingError unless `target` is part of just one target's name."""
     return export_payload(store, None if target is None else one_target(store, target), op, format)
 
 
 def one_target(store: Store, name: str) -> Target:
-    """The one target whose name contains `name`, of those that something is served for. Raises ExchangeError."""
-    known = {w.row.measurement.target for w in store.finals()}
-    fitting = [t for t in known if name.lower() in str(t).lower()]
-    if len(fitting) != 1:
-        names = "; ".join(sorted(map(str, fitting or known))) or "none, for nothing is served"
-        fits = f"it fits {names}" if fitting else f"it fits none; there are {names}"
-        raise ExchangeError(f"--target {name!r} must fit one target, {fits}")
-    return fitting[0]
+    """The one target whose name contains `name`, of those that something is served for. Raises SettingError."""
+    targets = {w.row.measurement.target for w in served(store, name)}
+    if len(targets) != 1:
+        names = "; ".join(sorted(map(str, targets))) or "none, for nothing is served"
+        raise SettingError(f"--target {name!r} must fit one target, it fits {names}")
+    return targets.pop()
 
 
 def write(payload: dict[str, Any], path: str) -> None:

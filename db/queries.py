@@ -95,6 +95,33 @@ BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_S
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
+RUNS = """SELECT r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin, count(f.id),
+    count(CASE WHEN f.stage = 'final' AND f.outcome = 'ok' THEN 1 END)
+    FROM runs r LEFT JOIN measurements f ON f.run_id = r.id
+    GROUP BY r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin
+    ORDER BY r.started_at, r.id"""
+"""Every run, the oldest first, with how many measurements it has, and how many schedules it accepted."""
+
+OF_RUN = f"{_ROW} WHERE f.run_id = :run_id AND {_SOUND} ORDER BY f.id"
+"""What a run accepted and nothing speaks against."""
+
+SUBJECTS = """SELECT DISTINCT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, f.kernel_digest
+    FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id"""
+"""What there are measurements of."""
+
+_FORGOTTEN = f"f.outcome IN {_FAULT} OR :failures = 1"
+_ASKED = f"{_SUBJECT} AND (:run_id = '' OR f.run_id = :run_id)"
+
+COUNT = f"""SELECT count(CASE WHEN ({_FORGOTTEN}) AND f.stage = 'final' THEN 1 END),
+    count(CASE WHEN ({_FORGOTTEN}) AND f.stage <> 'final' THEN 1 END), count(CASE WHEN NOT ({_FORGOTTEN}) THEN 1 END)
+    FROM measurements f WHERE {_ASKED}"""
+FORGET = f"DELETE FROM measurements WHERE id IN (SELECT f.id FROM measurements f WHERE {_ASKED} AND ({_FORGOTTEN}))"
+SWEEP_UP = tuple(
+    f"DELETE FROM {table} WHERE id NOT IN (SELECT {column} FROM measurements)"
+    for table, column in (("workloads", "workload_id"), ("targets", "target_id"), ("schedules", "schedule_id"))
+)
+"""What no measurement names any more. Runs stay: one may be going on."""
+
 SINCE_FINAL = f"""{_ROW} WHERE {_SUBJECT} AND f.simulated = 0 AND r.origin = 'local' AND f.id > (
     SELECT coalesce(max(f.id), 0) FROM measurements f JOIN runs r ON r.id = f.run_id
     WHERE {_SUBJECT} AND f.stage = 'final' AND r.origin = 'local') ORDER BY f.id"""

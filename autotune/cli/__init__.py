@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from autotune import __version__
-from autotune.cli import check, model, retune, speed, store, submit, sweep, transfer, verify
+from autotune.cli import check, compare, forget, model, retune, speed, store, submit, sweep, transfer, verify
 from autotune.cli.options import Program
 
 
@@ -35,9 +35,11 @@ for _command in (
     store.list_,
     store.show,
     check.explain,
+    compare.compare,
     transfer.export,
     transfer.import_,
     submit.submit,
+    forget.forget,
     verify.verify,
     check.doctor,
     model.run,

@@ -9,7 +9,7 @@ import click
 
 from autotune.cli import options as opt
 from autotune.cli.options import options, plan_of, settings, settings_to_read, this_target, versions_here
-from autotune.cli.text import echo, say, tell
+from autotune.cli.text import echo, line_width, say, tell
 
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
@@ -39,7 +39,7 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     if as_json:
         say([jsonable.explained(e) for e in rows])
     else:
-        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows)]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows, line_width())]))
     return 0
 
 

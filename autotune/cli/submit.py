@@ -8,7 +8,7 @@ import click
 
 from autotune.cli import options as opt
 from autotune.cli.options import options, status_of, store_to_read, this_target, workloads_of
-from autotune.cli.text import echo, say
+from autotune.cli.text import echo, line_width, say
 
 if TYPE_CHECKING:
     from autotune.submission import Submission
@@ -106,5 +106,5 @@ def _check(folder: str, old: str | None, as_json: bool) -> int:
     if as_json:
         say(jsonable.examined(found))
     else:
-        echo(reports.examined(found))
+        echo(reports.examined(found, line_width()))
     return 1 if found.problems else 0
