@@ -35,6 +35,7 @@ def table(columns: Columns, rows: Iterable[Sequence[str]], width: int | None = N
         _INDENT * bool(start) + line(fitted[start:end], row[start:end])
         for row in cells
         for start, end in zip(starts, [*starts[1:], len(columns)], strict=True)
+        if start == 0 or any(row[start:end])
     )
 
 

@@ -39,7 +39,7 @@ def compare(
     from db.records import M_BUCKETS
 
     _, store = store_to_read(db=db)
-    sides = [(name, results(name, store)) for name in (a, b)]
+    sides = (a, results(a, store)), (b, results(b, store))
     found = compared(*sides, target, (lambda backend: plan_of(model, backend, M_BUCKETS, ctx)) if model else None)
     if as_json:
         say(jsonable.comparison(found))

@@ -41,10 +41,8 @@ def echo(text: str = "", *, nl: bool = True) -> None:
 
 
 def line_width() -> int | None:
-    """Characters of a line of the terminal that stdout is, or of COLUMNS; None for a file or a pipe, whose lines are
-    for programs."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return shutil.get_terminal_size().columns if terminal or os.environ.get("COLUMNS", "").isdecimal() else None
+    """Characters of a line of the terminal that stdout is; None for a file or a pipe, whose lines programs read."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def tell(text: str) -> None:

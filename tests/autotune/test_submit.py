@@ -208,7 +208,7 @@ def test_this_devices_results_are_what_is_submitted(place: Path, rows: Path, mon
         ("submit", "give a MODEL or --all"),
         ("submit MODEL --all", "--all takes no MODEL"),
         ("submit --all --target a", "fits"),
-        ("submit --all --target M9", "it fits none; there are"),
+        ("submit --all --target M9", "fits no target; there are"),
         ("submit --all -o - --json", "stdout has the results"),
         ("submit --all --check .", "neither a MODEL nor --all"),
         ("submit --all --only-adds .", "is for --check"),
