@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autotune.session import missing_kernel
 from db.records import Measurement, Target
@@ -18,14 +19,15 @@ MAX_OPERAND_NBYTES = 4 << 30
 """Of one launch. The largest weights of real models have 2 GiB; a claim of more would only fill the memory."""
 
 
-def why_not(m: Measurement, here: Target) -> str | None:
-    """Why a claim cannot be checked on the target `here`; None if it can."""
-    if m.target != here:
-        return "for another target"
+def why_not(m: Measurement, here: Target, of_arch: bool = False) -> str | None:
+    """Why a claim cannot be checked on the target `here`; None if it can. of_arch: it may be of another device of the
+    architecture."""
+    if m.target != (replace(m.target, backend=here.backend, arch=here.arch) if of_arch else here):
+        return "for another architecture" if of_arch else "for another target"
     if missing_kernel(m.workload) is not None:
         return "of an op, format or shape without kernels here"
     if m.kernel_digest != kernel_digest(m.workload):
-        return "for another version of the kernels; `autotune verify --schedules` replays them"
+        return "for another version of the kernels; `autotune retune` replays them"
     return unfit(m)
 
 
@@ -39,8 +41,8 @@ def unfit(m: Measurement) -> str | None:
     return None
 
 
-def sorted_out(claims: Sequence[Winner], here: Target) -> tuple[list[Winner], Counter[str]]:
-    """Those that can be checked on the target `here`; of the others, how many cannot for which reason."""
-    reasons = [why_not(c.row.measurement, here) for c in claims]
+def sorted_out(claims: Sequence[Winner], here: Target, of_arch: bool = False) -> tuple[list[Winner], Counter[str]]:
+    """Those that can be checked on the target `here` (`why_not`); of the others, how many cannot for which reason."""
+    reasons = [why_not(c.row.measurement, here, of_arch) for c in claims]
     fit = [c for c, reason in zip(claims, reasons, strict=True) if reason is None]
     return fit, Counter(reason for reason in reasons if reason is not None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.session import missing_kernel
+from autotune.stale import Stored
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.lookup import Lookup
-from db.records import Target, Workload
+from db.records import Target
 from db.store import Winner
-from kernels.ops.registry import kernel_digest
 from kernels.serve.resolution import STEPS, Resolution
 from kernels.serve.server import Server
 
@@ -20,11 +20,13 @@ NO_KERNEL = "no kernel"
 @dataclass(frozen=True)
 class Explained:
     """How one kernel is served. reason: why there is no such kernel, if resolution is None. stale: the store has only
-    schedules that were accepted for other versions of the kernel's source; `autotune verify` replays them."""
+    schedules that were accepted for other versions of the kernel. why_stale: what changed since what is stored was
+    accepted, if `autotune retune` should replay it."""
 
     model: ModelWorkload
     resolution: Resolution | None
     stale: bool = False
+    why_stale: str = ""
     reason: str = ""
 
     @property
@@ -32,36 +34,26 @@ class Explained:
         return NO_KERNEL if self.resolution is None else self.resolution.step
 
 
-class Stored:
-    """The user store's winners on one target."""
-
-    def __init__(self, winners: Sequence[Winner], target: Target) -> None:
-        self._digests: dict[Workload, set[str]] = {}
-        for m in (w.row.measurement for w in winners):
-            if m.target == target:
-                self._digests.setdefault(m.workload, set()).add(m.kernel_digest)
-
-    def is_stale(self, w: Workload) -> bool:
-        """Whether all stored schedules of a workload were accepted for other versions of its kernel's source."""
-        digests = self._digests.get(w, set())
-        return bool(digests) and kernel_digest(w) not in digests
-
-
 def explain(
-    plan: ModelPlan, target: Target, lookup: Lookup, mode: str, winners: Sequence[Winner] = ()
+    plan: ModelPlan,
+    target: Target,
+    lookup: Lookup,
+    mode: str,
+    winners: Sequence[Winner] = (),
+    versions: Mapping[str, str] | None = None,
 ) -> tuple[Explained, ...]:
     """Explains each kernel, in the plan's order. mode: of AUTOTUNE_LOOKUP. winners: of the user store, to find stale
-    ones.
+    ones. versions: of tinygrad and the driver now.
     """
     server = Server(lookup, mode)
-    stored = Stored(winners, target)
+    stored = Stored(winners, target, versions)
     found = []
     for mw in plan.workloads:
         w = mw.workload
         if reason := missing_kernel(w):
             found.append(Explained(mw, None, reason=reason))
             continue
-        found.append(Explained(mw, server.resolve(w, target), stored.is_stale(w)))
+        found.append(Explained(mw, server.resolve(w, target), stored.is_stale(w), stored.why(w)))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from math import exp, log
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from db.store import Winner
+    from db.store import Recorded, Winner
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,8 @@ class Gains:
 
     @classmethod
     def of(cls, winner: Winner) -> Self:
-        tuned = [b.median_seconds for b in winner.baselines if b.measurement.schedule.opts is not None]
-        untuned = [b.median_seconds for b in winner.baselines if b.measurement.schedule.opts is None]
-        seconds = winner.row.median_seconds
-        return cls(seconds, min(untuned, default=None), min(tuned, default=None), winner.row.measurement.nbytes)
+        best = {b.measurement.schedule.opts is None: b.median_seconds for b in judged_by(winner)}
+        return cls(winner.row.median_seconds, best.get(True), best.get(False), winner.row.measurement.nbytes)
 
     @property
     def bandwidth(self) -> float:
@@ -41,6 +39,14 @@ class Gains:
     @property
     def gain_over_default(self) -> float | None:
         return self.default_seconds / self.seconds if self.default_seconds else None
+
+
+def judged_by(winner: Winner) -> tuple[Recorded, ...]:
+    """The fastest of the winner's baselines under tinygrad's heuristic, and the fastest of those with opts."""
+    groups = [
+        [b for b in winner.baselines if (b.measurement.schedule.opts is None) == untuned] for untuned in (True, False)
+    ]
+    return tuple(min(group, key=lambda b: b.median_seconds) for group in groups if group)
 
 
 def geometric_mean(ratios: Sequence[float]) -> float | None:

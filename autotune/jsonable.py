@@ -13,12 +13,16 @@ from autotune.gains import Gains, geometric_mean
 from db import codec
 
 if TYPE_CHECKING:
+    from autotune.compare import Comparison
     from autotune.deployed import Deployed
     from autotune.explain import Explained
     from autotune.model_check.whole import Check
+    from autotune.retune import Retuned
+    from autotune.submission_check import Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
     from db.records import Run, Schedule, Workload
+    from db.rows import StoredRun
     from db.store import Recorded, Winner
     from kernels.devices import Choice
 
@@ -124,8 +128,27 @@ def explained(e: Explained) -> dict[str, Any]:
         if found is None or (rule := found.rule) is None
         else {"class": json.loads(rule.kind), "shapes": rule.shapes, "loss": rule.loss, "why": rule.why},
         "stale": e.stale,
+        "why_stale": e.why_stale or None,
         "reason": e.reason,
     }
+
+
+def retuned(r: Retuned) -> dict[str, Any]:
+    return {
+        **_workload(r.workload),
+        "why_stale": r.why,
+        "status": r.status,
+        "schedule": _schedule(r.schedule),
+        "same": r.same,
+        "before_seconds": r.before,
+        "seconds": r.seconds,
+        "heuristic_seconds": r.heuristic_seconds,
+        "reason": r.reason,
+    }
+
+
+def retuned_summary(rows: Sequence[Retuned]) -> dict[str, Any]:
+    return {"statuses": dict(Counter(r.status for r in rows)), "same": sum(r.same for r in rows)}
 
 
 def checked(c: Checked) -> dict[str, Any]:
@@ -136,9 +159,39 @@ def checked(c: Checked) -> dict[str, Any]:
         "status": c.status,
         "outcome": c.outcome,
         "error": c.error,
-        "seconds": c.seconds,
         "reason": c.reason,
     }
+
+
+def examined(e: Examined) -> dict[str, Any]:
+    changes = [
+        {
+            **winner(change.row),
+            "run": run(change.row.row.run),
+            "replaces_seconds": None if change.before is None else change.before.row.median_seconds,
+        }
+        for change in e.changes
+    ]
+    return {"files": e.files, "rows": e.rows, "changes": changes, "problems": list(e.problems)}
+
+
+def comparison(c: Comparison) -> dict[str, Any]:
+    pairs = [
+        {
+            **_workload(pair.workload),
+            "calls": pair.calls,
+            "a_seconds": pair.a_seconds,
+            "b_seconds": pair.b_seconds,
+            "ratio": pair.ratio,
+            "a_schedule": _schedule(pair.a.row.measurement.schedule),
+            "b_schedule": _schedule(pair.b.row.measurement.schedule),
+        }
+        for pair in c.pairs
+    ]
+    totals = [{**asdict(total), "ratio": total.ratio} for total in c.totals]
+    mean = geometric_mean([pair.ratio for pair in c.pairs])
+    only = {"only_a": c.only_a, "only_b": c.only_b}
+    return {"a": c.a, "b": c.b, "workloads": pairs, "totals": totals, "geometric_mean_ratio": mean, **only}
 
 
 def recorded(r: Recorded) -> dict[str, Any]:
@@ -165,6 +218,11 @@ def recorded(r: Recorded) -> dict[str, Any]:
 
 def run(r: Run) -> dict[str, Any]:
     return {**asdict(r), "versions": dict(r.versions)}
+
+
+def stored_run(r: StoredRun) -> dict[str, Any]:
+    counts = {"measurements": r.measurements, "accepted": r.accepted}
+    return {**run(r.run), "started_at": r.started_at, "origin": r.origin, **counts}
 
 
 def check(c: Check) -> tuple[str, dict[str, Any]]:

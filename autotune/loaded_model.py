@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.explain import Stored
 from autotune.settings import Settings
+from autotune.stale import Stored
 from autotune.transfer import served_if_any
 from db.errors import AutotuneError
 from db.lookup import Lookup

@@ -38,7 +38,7 @@ PROFILE: Columns = (("kernel", -52), ("total ms", 9), ("count", 6), ("µs a call
 def loaded_model(o: LoadedModel) -> str:
     """One line: which lookup steps serve the kernels, the bytes on the device, and the device."""
     served = ", ".join(f"{n} {STEP_NAMES.get(step, step)}" for step, n in o.steps.items())
-    stale = f" ({o.stale} stale: autotune verify)" if o.stale else ""
+    stale = f" ({o.stale} stale: autotune retune)" if o.stale else ""
     return (
         f"{o.launches} launches a token: {served}{stale}; weights {o.sizes.weights_nbytes / 1e6:.1f} MB, cache "
         f"{o.sizes.cache_nbytes / 1e6:.1f} MB for {o.model.max_context} tokens; on {o.target}"

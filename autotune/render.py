@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from db.records import Opt, Schedule, Workload
 
 NONE = "-"
+_INDENT = "    "
 # The fields of a workload's `extra` that its name shows, as workloads of a model with the same shape may differ in them
 NAMED_EXTRAS = ("parts", "form", "up", "norm", "ctx", "window")
 Columns = Sequence[tuple[str, int]]  # (title, width) of each column; a negative width aligns to the left
@@ -23,8 +24,30 @@ def heading(columns: Columns) -> str:
     return line(columns, (title for title, _ in columns))
 
 
-def table(columns: Columns, rows: Iterable[Iterable[str]]) -> str:
-    return "\n".join([heading(columns), *(line(columns, row) for row in rows)])
+def table(columns: Columns, rows: Iterable[Sequence[str]], width: int | None = None) -> str:
+    """Columns as wide as their content needs. Where that is more than `width` characters, each row goes on in further
+    lines, indented: the last column, which may be long, takes what it needs."""
+    cells = [[title for title, _ in columns], *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    fitted = [(title, n if given > 0 else -n) for (title, given), n in zip(columns, widths, strict=True)]
+    starts = _breaks(widths, width)
+    return "\n".join(
+        _INDENT * bool(start) + line(fitted[start:end], row[start:end])
+        for row in cells
+        for start, end in zip(starts, [*starts[1:], len(columns)], strict=True)
+        if start == 0 or any(row[start:end])
+    )
+
+
+def _breaks(widths: Sequence[int], width: int | None) -> list[int]:
+    """The columns that begin a line, so that none is longer than `width`, if each column is not."""
+    starts, used = [0], 0
+    for i, n in enumerate(widths):
+        if width is not None and used and used + n > width:
+            starts.append(i)
+            used = len(_INDENT)
+        used += n + 2
+    return starts
 
 
 def workload_name(w: Workload) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autotune.gains import Gains, geometric_mean
@@ -26,11 +26,15 @@ from db.codec import workload_digest
 from db.records import Outcome, Stage
 
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
+    from autotune.compare import Comparison
     from autotune.deployed import Deployed
     from autotune.doctor import Report
     from autotune.explain import Explained
+    from autotune.retune import Retuned
+    from autotune.submission_check import Change, Examined
     from autotune.sweep import Row
     from autotune.verify import Checked
+    from db.rows import StoredRun
     from db.rules import Rule
     from db.store import Recorded, Winner
     from kernels.devices import Choice
@@ -67,7 +71,11 @@ LIST: Columns = (
     ("schedule", 0),
 )
 EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
-VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("new µs", 9), ("schedule", 0))
+VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("schedule", 0))
+SUBMITTED: Columns = (WORKLOAD, ("µs", 9), ("gain", 7), ("over default", 12), ("before", 9), ("error", 7))
+RETUNE: Columns = (WORKLOAD, ("before µs", 9), ("now µs", 9), ("gain", 7), ("result", -13), ("schedule", 0))
+RUNS: Columns = (("run", -8), ("when (UTC)", -16), ("origin", -8), ("accepted", 8), ("rows", 6), ("command", 0))
+COMPARE: Columns = (WORKLOAD, ("calls", 5), ("A µs", 9), ("B µs", 9), ("A/B", 7), ("schedule", -8))
 HISTORY: Columns = (
     ("when (UTC)", -19),
     ("stage", -9),
@@ -153,9 +161,7 @@ def _digits(value: float) -> int:
     return 2 if value < 10 else 1 if value < 100 else 0
 
 
-def winners_table(winners: Sequence[Winner]) -> str:
-    from autotune.gains import Gains
-
+def winners_table(winners: Sequence[Winner], width: int | None = None) -> str:
     blocks = []
     for target in dict.fromkeys(w.row.measurement.target for w in winners):
         rows = []
@@ -164,11 +170,11 @@ def winners_table(winners: Sequence[Winner]) -> str:
             name, digest = workload_name(m.workload), workload_digest(m.workload)[:8]
             figures = micros(s.seconds), giga(s.bandwidth), times(s.gain), times(s.gain_over_default)
             rows.append((name, *figures, exponent(m.error), digest, schedule_name(m.schedule)))
-        blocks.append(f"{target}\n{table(LIST, rows)}")
+        blocks.append(f"{target}\n{table(LIST, rows, width)}")
     return "\n\n".join(blocks)
 
 
-def explanation(rows: Sequence[Explained]) -> str:
+def explanation(rows: Sequence[Explained], width: int | None = None) -> str:
     """The schedule that serves each kernel, and the share of a pass's weight bytes that each lookup step serves."""
     from autotune.explain import coverage
 
@@ -176,10 +182,12 @@ def explanation(rows: Sequence[Explained]) -> str:
         f"m={m}, by weight bytes: " + ", ".join(f"{step} {share:.1%}" for step, share in coverage(rows, m).items())
         for m in sorted({e.model.workload.m for e in rows})
     ]
-    return "\n".join([_explain_table(rows), *shares])
+    stale = sum(e.why_stale != "" for e in rows)
+    advice = [f"{stale} stale: `autotune retune` replays what is stored, in seconds a workload"] if stale else []
+    return "\n".join([_explain_table(rows, width), *shares, *advice])
 
 
-def _explain_table(rows: Sequence[Explained]) -> str:
+def _explain_table(rows: Sequence[Explained], width: int | None) -> str:
     total: Counter[int] = Counter()
     for e in rows:
         total[e.model.workload.m] += e.model.count * e.model.nbytes
@@ -192,11 +200,11 @@ def _explain_table(rows: Sequence[Explained]) -> str:
             what += f"  (tuned for {workload_name(served.workload)} on {served.target.device})"
         if e.resolution is not None and e.resolution.rule is not None:
             what += f"  ({rule_name(e.resolution.rule)})"
-        what += "  (stale: tuned for another kernel source; `autotune verify` replays it)" if e.stale else ""
+        what += f"  (stale: {e.why_stale})" if e.why_stale else ""
         seconds = served.seconds if served is not None and e.step != "nearest" else None
         name = workload_name(e.model.workload)
         cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
-    return table(EXPLAIN, cells)
+    return table(EXPLAIN, cells, width)
 
 
 def rule_name(rule: Rule) -> str:
@@ -209,10 +217,77 @@ def rule_name(rule: Rule) -> str:
 def checked_row(c: Checked) -> str:
     what = schedule_name(c.schedule) + (f"  {c.outcome}: {c.reason}" if c.reason and c.outcome else "")
     what = f"{schedule_name(c.schedule)}  {c.reason}" if c.outcome is None else what
-    return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), micros(c.seconds), what))
+    return line(VERIFY, (workload_name(c.workload), c.origin, c.status, exponent(c.error), what))
 
 
-def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
+def examined(e: Examined, width: int | None = None) -> str:
+    """What a folder of submissions changes, row by row under its target and versions, and what is wrong with it."""
+    parts = []
+    for target in dict.fromkeys(c.row.row.measurement.target for c in e.changes):
+        of_target = [c for c in e.changes if c.row.row.measurement.target == target]
+        versions = sorted({", ".join(map(" ".join, c.row.row.run.versions)) for c in of_target})
+        parts.append("\n".join([str(target), *versions, table(SUBMITTED, map(_submitted_row, of_target), width)]))
+    new = sum(c.before is None for c in e.changes)
+    counts = f"{e.rows} rows in {e.files} files: {new} new, {len(e.changes) - new} replaced"
+    return "\n\n".join([*parts, "\n".join([*e.problems, f"{counts}, {len(e.problems)} problems"])])
+
+
+def _submitted_row(c: Change) -> Sequence[str]:
+    m, s = c.row.row.measurement, Gains.of(c.row)
+    before = None if c.before is None else c.before.row.median_seconds
+    gains = times(s.gain), times(s.gain_over_default)
+    return workload_name(m.workload), micros(s.seconds), *gains, micros(before), exponent(m.error)
+
+
+def retuned_row(r: Retuned) -> str:
+    gain = r.heuristic_seconds / r.seconds if r.heuristic_seconds and r.seconds else None
+    figures = micros(r.before), micros(r.seconds), times(gain)
+    what = r.reason if r.schedule is None else schedule_name(r.schedule) + ("" if r.same else "  (another than before)")
+    return line(RETUNE, (workload_name(r.workload), *figures, r.status, what if r.ok else f"{what}: sweep it again"))
+
+
+def retuned_summary(rows: Sequence[Retuned]) -> str:
+    """What was stale, what became of it, and the time of all before and after."""
+    done = [r for r in rows if r.seconds]
+    before, after = sum(r.before for r in done), sum(r.seconds or 0 for r in done)
+    statuses = ", ".join(f"{n} {status}" for status, n in Counter(r.status for r in rows).items())
+    reasons = [f"{n} because {why}" for why, n in Counter(r.why for r in rows).items()]
+    ratio = f"; together {micros(before)} µs before, {micros(after)} µs now" if done else ""
+    return f"{len(rows)} workloads ({', '.join(reasons)}): {statuses}{ratio}"
+
+
+def runs_table(runs: Sequence[StoredRun], width: int | None = None) -> str:
+    rows = [
+        (r.run.id[:8], _minute(r.started_at), r.origin, str(r.accepted), str(r.measurements), r.run.command)
+        for r in runs
+    ]
+    return table(RUNS, rows, width)
+
+
+def comparison(c: Comparison, width: int | None = None) -> str:
+    """Both times of each workload that both have, what only one has, and the sums over a pass of a model."""
+    rows = []
+    for pair in c.pairs:
+        same = "same" if pair.a.row.measurement.schedule == pair.b.row.measurement.schedule else ""
+        name, calls = workload_name(pair.workload), NONE if pair.calls is None else str(pair.calls)
+        rows.append((name, calls, micros(pair.a_seconds), micros(pair.b_seconds), times(pair.ratio), same))
+    lines = [f"A: {c.a}", f"B: {c.b}", *([table(COMPARE, rows, width)] if rows else [])]
+    for total in c.totals:
+        what = "a token" if total.m == 1 else f"{total.m} tokens"
+        lacking = f", without {total.lacking} launches that one of them lacks" if total.lacking else ""
+        seconds = f"{micros(total.a_seconds)} µs, {micros(total.b_seconds)} µs"
+        lines.append(f"all kernels of {what}: {seconds}, {times(total.ratio)}{lacking}")
+    mean = geometric_mean([pair.ratio for pair in c.pairs])
+    lines.append(f"{len(c.pairs)} workloads in both, geometric mean {times(mean)} (above 1: B is faster)")
+    lines += [f"only in {side}: {n}" for side, n in (("A", c.only_a), ("B", c.only_b)) if n]
+    return "\n".join(lines)
+
+
+def _minute(date: str) -> str:
+    return date[:16].replace("T", " ")
+
+
+def history(rows: Sequence[Recorded], served: Sequence[Winner], width: int | None = None) -> str:
     """The details of one workload: what is served on which target, the outcomes of its candidates, and its history."""
     w = rows[0].measurement.workload
     parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
@@ -220,7 +295,7 @@ def history(rows: Sequence[Recorded], served: Sequence[Winner]) -> str:
     parts.append("outcomes of its schedules:\n" + _outcomes(rows))
     decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
     parts.append(
-        f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive))
+        f"history, without {len(rows) - len(decisive)} probes:\n" + table(HISTORY, map(_history_row, decisive), width)
     )
     return "\n\n".join(parts)
 
@@ -251,7 +326,7 @@ def _outcomes(rows: Sequence[Recorded]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _history_row(r: Recorded) -> Iterable[str]:
+def _history_row(r: Recorded) -> Sequence[str]:
     m = r.measurement
     seconds = r.median_seconds if m.samples else None
     what = schedule_name(m.schedule) + (f"  {m.reason}" if m.reason else "")

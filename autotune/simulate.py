@@ -23,7 +23,7 @@ from autotune.trial.trial import Subject, Trial
 from autotune.verify import Checked
 from db.errors import AutotuneError
 from db.records import Run, Schedule, Stage, Target, Workload
-from db.store import Store
+from db.store import Store, Winner
 from kernels import backends
 from kernels.serve.defaults import defaults, heuristic
 from kernels.serve.packaged import packaged
@@ -62,16 +62,16 @@ def simulated_target(arch: str) -> Target:
 
 
 def jobs(
-    store: Store, arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
+    winners: Iterable[Winner], arch: str, workloads: Iterable[Workload], formats: Sequence[str] = (), count: int = 0
 ) -> list[Job]:
-    """The stored schedules of all Metal devices of the arch, then for each workload what the packaged store serves, its
-    applicable default schedules, the heuristic's, and `count` random ones. formats: restricts the jobs to these; empty
-    for all."""
+    """The winners' schedules of every Metal device of the arch, then for each workload what the packaged store serves,
+    its applicable default schedules, the heuristic's, and `count` random ones. formats: restricts the jobs to these;
+    empty for all."""
 
     def wanted(w: Workload) -> bool:
         return (not formats or w.format in formats) and missing_kernel(w) is None
 
-    stored = [winner.row.measurement for winner in store.finals()]
+    stored = [winner.row.measurement for winner in winners]
     found = [
         Job(m.workload, m.schedule, "stored", m.target)
         for m in stored
@@ -119,9 +119,7 @@ def _checked(store: Store, run: Run, arch: str, todo: Sequence[Job], workers: in
                 told = f"{SIMULATED}: {trial.reason}" if trial.reason else SIMULATED
                 store.record(run.id, [replace(trial, reason=told).measurement(Stage.VERIFY)])
                 status = "right" if trial.ok else "wrong"
-                yield Checked(
-                    job.workload, job.schedule, job.origin, status, trial.outcome, trial.error, None, trial.reason
-                )
+                yield Checked(job.workload, job.schedule, job.origin, status, trial.outcome, trial.error, trial.reason)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from db.codec import schedule_digest
-from db.errors import StoreError
-from db.exchange import ExchangeError, export_payload, load_json, write_sqlite
+from db.errors import SettingError, StoreError
+from db.exchange import ExchangeError, export_payload, load_json, readable, write_sqlite
 from db.files import read_file, replacing
 from db.foreign import read_store
 from db.paths import sqlite_path
 from db.payload import MAX_TEXT, Payload
-from db.records import Stage
-from db.store import Store, Winner
+from db.records import Stage, Target
+from db.store import Recorded, Store, Winner
 
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
@@ -26,8 +25,16 @@ def is_sqlite(path: str) -> bool:
 
 
 def served(store: Store, target: str | None = None) -> tuple[Winner, ...]:
-    """What is served on targets whose name contains `target`, or on all."""
-    return tuple(w for w in store.finals() if target is None or target.lower() in str(w.row.measurement.target).lower())
+    """What is served on targets whose name contains `target`, or on all. Raises SettingError for a name that no target
+    has."""
+    winners = store.finals()
+    if target is None or not winners:
+        return winners
+    known = {w.row.measurement.target for w in winners}
+    fitting = {t for t in known if target.lower() in str(t).lower()}
+    if not fitting:
+        raise SettingError(f"--target {target!r} fits no target; there are {'; '.join(sorted(map(str, known)))}")
+    return tuple(w for w in winners if w.row.measurement.target in fitting)
 
 
 def served_if_any(place: str | None) -> tuple[Winner, ...]:
@@ -36,14 +43,17 @@ def served_if_any(place: str | None) -> tuple[Winner, ...]:
 
 
 def export(store: Store, target: str | None, op: str | None, format: str | None) -> dict[str, Any]:
-    """The payload of what is served. Raises ExchangeError unless `target` is part of just one target's name."""
-    if target is None:
-        return export_payload(store, None, op, format)
-    targets = {w.row.measurement.target for w in served(store, target)}
+    """The payload of what is served. Raises SettingError unless `target` is part of just one target's name."""
+    return export_payload(store, None if target is None else one_target(store, target), op, format)
+
+
+def one_target(store: Store, name: str) -> Target:
+    """The one target whose name contains `name`, of those that something is served for. Raises SettingError."""
+    targets = {w.row.measurement.target for w in served(store, name)}
     if len(targets) != 1:
-        names = "; ".join(sorted(map(str, targets))) or "no stored target"
-        raise ExchangeError(f"--target {target!r} must fit one target, it fits {names}")
-    return export_payload(store, targets.pop(), op, format)
+        names = "; ".join(sorted(map(str, targets))) or "none, for nothing is served"
+        raise SettingError(f"--target {name!r} must fit one target, it fits {names}")
+    return targets.pop()
 
 
 def write(payload: dict[str, Any], path: str) -> None:
@@ -55,7 +65,7 @@ def write(payload: dict[str, Any], path: str) -> None:
         write_sqlite(path, payload)
         return
     with replacing(path) as draft:
-        draft.write_text(json.dumps(payload, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(readable(payload) + "\n", encoding="utf-8")
 
 
 def refuse_itself(store: Store, path: str) -> None:
@@ -78,6 +88,17 @@ def read(path: str, stdin: Callable[[int], str]) -> object:
         raise ExchangeError(f"{path}: not JSON, not even UTF-8 text (byte {e.start})") from e
     except ExchangeError as e:
         raise ExchangeError(f"{path}: {e}") from e
+
+
+def winners(payload: Payload) -> tuple[Winner, ...]:
+    """A payload's rows as a store gives them out: each final with its baselines."""
+    runs = {run.id: (run, started_at) for run, started_at in payload.runs}
+    groups: dict[tuple[object, ...], list[Recorded]] = {}
+    for f in payload.facts:
+        m = f.measurement
+        row = Recorded(0, f.created_at, m, *runs[f.run_id], "imported")
+        groups.setdefault((m.workload, m.target, m.kernel_digest, f.run_id), []).append(row)
+    return tuple(Winner(final, tuple(baselines)) for final, *baselines in groups.values())
 
 
 def claims_of(store: Store, payload: Payload) -> tuple[Winner, ...]:

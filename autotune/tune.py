@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
-from autotune.accept import accept
+from autotune.accept import accept, baselines
 from autotune.journal import Journal
 from autotune.result import Progress, Result
 from autotune.search.ranking import Ranking, promising
@@ -27,10 +27,8 @@ from db.codec import schedule_digest
 from db.records import Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.ops.registry import backend
-from kernels.serve.defaults import defaults, heuristic
+from kernels.serve.defaults import defaults
 from kernels.serve.limits import Limits
-from kernels.serve.packaged import packaged
-from kernels.serve.sink import default
 
 __all__ = ["Progress", "Result", "Tuner"]
 
@@ -106,14 +104,14 @@ class _Search:
         self._batch_seconds = 0.0
 
     def result(self) -> Result:
-        baselines = self._baselines()
-        known = [s for group in baselines.values() for s in group]
+        groups = baselines(self._w, self._t.target, self._t._info.renderer, self._t._heuristic)
+        known = [s for group in groups.values() for s in group]
         served = self._t._store.served(self._w, self._t.target, self._digest)
         always = [*known, *([served] if served else [])]  # whatever the budget: nothing slower takes its place
         # where nothing works yet, a search that was cut off has used nothing up
         spent = self._journal.spent_seconds(known) if self._timed else 0.0
         self._search(always, self._start + (1 - DECIDING) * self._t._run.budget_seconds - spent)
-        return self._decide(baselines)
+        return self._decide(groups)
 
     def _search(self, baselines: Sequence[Schedule], deadline: float) -> None:
         """Tries the baselines, however long they take, and what the strategy proposes up to `deadline` (of
@@ -135,16 +133,6 @@ class _Search:
     def _has_time(self, deadline: float) -> bool:
         """Whether another batch, which takes as long as the last one, would be done in time, or nearly."""
         return time.monotonic() + ENOUGH * self._batch_seconds < deadline
-
-    def _baselines(self) -> dict[str, list[Schedule]]:
-        """What would be served untuned (our default, and what the packaged store has) and, if it is asked for,
-        tinygrad's heuristic over each variant."""
-        ren = self._t._info.renderer
-        chosen = [
-            s for s in dict.fromkeys((packaged(self._w, self._t.target, ren), default(self._w, ren))) if s is not None
-        ]
-        plain = list(heuristic(self._w, backend(ren))) if self._t._heuristic or not chosen else []
-        return {"heuristic": plain, "default": chosen}
 
     def _seeds(self) -> list[Schedule]:
         """The fastest of earlier runs, and what other shapes were tuned to."""

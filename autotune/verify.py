@@ -1,8 +1,7 @@
-"""Checks stored schedules again: compile, validate with two seeds, record. Nothing is searched.
+"""Checks stored schedules again: compile, validate with two seeds, record. Nothing is searched or timed.
 
 A schedule that fails is recorded as such, which withdraws it from lookups. One that was accepted for another version
-of the kernel's source is validated under the current one and, if right, timed beside the baselines and recorded as
-accepted: a replay, which costs seconds where a new search costs minutes. One that was imported is served once it was
+of the kernel's source is served to nobody, and is for `autotune.retune`. One that was imported is served once it was
 found right here; it is compiled within the limits of any candidate.
 """
 
@@ -10,30 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from autotune.accept import SEEDS
 from autotune.claims import unfit
-from autotune.device_lock import alone
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import PrepareError, RunnerError
-from autotune.trial.statistics import beats, median
 from autotune.trial.trial import Trial
-from db.records import Measurement, Outcome, Run, Schedule, Stage, Workload
+from db.records import Outcome, Run, Schedule, Stage, Workload
 from db.store import Winner
 from kernels.ops.registry import backend, kernel_digest
-from kernels.serve.defaults import defaults, heuristic
-from kernels.serve.sink import applies, default
+from kernels.serve.defaults import defaults
+from kernels.serve.sink import applies
+
+STALE = "accepted for another version of its kernel: `autotune retune` replays it"
 
 
 @dataclass(frozen=True)
 class Checked:
     """What became of one schedule.
 
-    status: "right"; "replayed" (right, and accepted for the current kernel source, `seconds` is its new median, or the
-    baseline's that beat it); "wrong" (and withdrawn); "skipped" (there is no kernel for it); "unchecked" (the device
-    failed). origin: "stored", "claim" (imported), "stale" (accepted for another kernel source) or "default".
+    status: "right"; "wrong" (and withdrawn); "stale" (accepted for another version of the kernel, so nobody is served
+    it); "skipped" (there is no kernel for it); "unchecked" (the device failed). origin: "stored", "claim" (imported),
+    "stale" or "default".
     """
 
     workload: Workload
@@ -42,7 +42,6 @@ class Checked:
     status: str
     outcome: Outcome | None = None
     error: float | None = None
-    seconds: float | None = None
     reason: str = ""
 
     @property
@@ -143,19 +142,26 @@ def _id(task: _Task) -> int:
 
 
 class _Verifier:
-    """The state of one verification: its runs, one for each effort that a replayed schedule had been found with."""
+    """The state of one verification: the run that its checks are recorded under."""
 
     def __init__(self, session: Session, pool: CompilePool, command: str) -> None:
         self._session, self._pool, self._command = session, pool, command
-        self._runs: dict[tuple[int, float], Run] = {}
+
+    @cached_property
+    def _run(self) -> Run:
+        run = self._session.run(self._command, 0, 0.0)
+        self._session.store.start_run(run)
+        return run
 
     def check(self, w: Workload, tasks: Sequence[_Task]) -> Iterator[Checked]:
         if reason := missing_kernel(w):
             yield from (Checked(w, t.schedule, t.origin, "skipped", reason=reason) for t in tasks)
             return
-        unfits = {t: why for t in tasks if t.winner and t.imported and (why := unfit(t.winner.row.measurement))}
-        yield from (Checked(w, t.schedule, t.origin, "skipped", reason=why) for t, why in unfits.items())
-        tasks = [t for t in tasks if t not in unfits]
+        unchecked = {t: STALE for t in tasks if t.origin == "stale"}
+        unchecked |= {t: why for t in tasks if t.winner and t.imported and (why := unfit(t.winner.row.measurement))}
+        for task, why in unchecked.items():
+            yield Checked(w, task.schedule, task.origin, "stale" if why is STALE else "skipped", reason=why)
+        tasks = [t for t in tasks if t not in unchecked]
         if not tasks:
             return
         try:
@@ -164,56 +170,19 @@ class _Verifier:
             yield from (Checked(w, t.schedule, t.origin, "unchecked", reason=str(e)) for t in tasks)
             return
         pipeline = Pipeline(self._session.runner, self._pool, w)
-        compiled = self._compiled(pipeline, tasks)
+        imported = [t.schedule for t in tasks if t.imported]
+        trials = {t.schedule: t for t in compiled(pipeline, [t.schedule for t in tasks], imported)}
         for task in tasks:
-            trial = pipeline.validate(compiled[task.schedule], SEEDS)
-            self._record(self._run(0, 0.0), [trial.measurement(Stage.VERIFY)])
-            status, seconds, reason = "right" if trial.ok else "wrong", None, trial.reason
-            if trial.ok and task.origin == "stale" and task.winner is not None:
-                with alone(self._session.choice.device):
-                    seconds, reason = self._replay(pipeline, task.winner, trial)
-                status = "unchecked" if seconds is None else "replayed"
-            yield Checked(w, task.schedule, task.origin, status, trial.outcome, trial.error, seconds, reason)
+            trial = pipeline.validate(trials[task.schedule], SEEDS)
+            self._session.store.record(self._run.id, [trial.measurement(Stage.VERIFY)])
+            status = "right" if trial.ok else "wrong"
+            yield Checked(w, task.schedule, task.origin, status, trial.outcome, trial.error, trial.reason)
 
-    def _compiled(self, pipeline: Pipeline, tasks: Sequence[_Task]) -> dict[Schedule, Trial]:
-        """What others found has no more time to compile than any candidate, or it could hold up who is served; but what
-        tinygrad's heuristic makes is bounded by nobody."""
-        limited = [t.schedule for t in tasks if t.imported and t.schedule.opts is not None]
-        patient = [t.schedule for t in tasks if t.schedule not in limited]
-        trials = (*pipeline.compile(patient, patient=patient), *pipeline.compile(limited))
-        return {t.schedule: t for t in trials}
 
-    def _replay(self, pipeline: Pipeline, winner: Winner, ours: Trial) -> tuple[float | None, str]:
-        """Times a right schedule in turn with the baselines and records the best as accepted: its seconds, a note."""
-        w, ren = ours.subject.workload, self._session.info.renderer
-        chosen = default(w, ren)
-        judged = dict.fromkeys((*heuristic(w, backend(ren)), *([chosen] if chosen else [])))
-        others = pipeline.compile([s for s in judged if s != ours.schedule], patient=judged)
-        field = [pipeline.measure(t) for t in (*(pipeline.validate(t, SEEDS) for t in list(others)), ours)]
-        compared = pipeline.compare(field).compared
-        mine = next((t for t in compared if t.schedule == ours.schedule), None)
-        if mine is None:  # a baseline may be at fault
-            compared = pipeline.compare(field[-1:]).compared
-            if not compared:
-                return None, "right, but it cannot be timed: not accepted"
-            (mine,) = compared
-        best = min((t for t in compared if t is not mine), key=lambda t: median(t.samples), default=mine)
-        accepted = best if best is not mine and beats(best.samples, mine.samples) else mine
-        rows = [t.measurement(Stage.BASELINE) for t in compared if t.schedule in judged]
-        rows.append(accepted.measurement(Stage.FINAL))
-        effort = winner.row.run
-        known = (effort.beam_width, effort.budget_seconds) if winner.row.origin != "imported" else (0, 0.0)
-        self._record(self._run(*known), rows)
-        variant = accepted.schedule.variant
-        note = "" if accepted is mine else f"{variant}, a baseline, is faster now and was accepted instead"
-        return median(accepted.samples), note
-
-    def _run(self, beam_width: int, budget_seconds: float) -> Run:
-        effort = beam_width, budget_seconds
-        if effort not in self._runs:
-            self._runs[effort] = self._session.run(self._command, *effort)
-            self._session.store.start_run(self._runs[effort])
-        return self._runs[effort]
-
-    def _record(self, run: Run, rows: Sequence[Measurement]) -> None:
-        self._session.store.record(run.id, rows)
+def compiled(pipeline: Pipeline, schedules: Sequence[Schedule], imported: Collection[Schedule]) -> Iterator[Trial]:
+    """What others found has no more time to compile than any candidate, or it could hold up who is served; but our
+    defaults, and what tinygrad's heuristic makes, are bounded by nobody."""
+    ours = defaults(pipeline.subject.workload, backend(pipeline.renderer))
+    limited = [s for s in schedules if s in imported and s.opts is not None and s not in ours]
+    yield from pipeline.compile([s for s in schedules if s not in limited], patient=schedules)
+    yield from pipeline.compile(limited)

@@ -16,6 +16,7 @@ Version 2 has neither; version 1, whose workloads have texts for numbers, is imp
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,17 @@ from db.records import Run, Schedule, Target
 from db.rules import Rule, to_columns
 from db.store import Store, Winner
 
-__all__ = ["Counts", "ExchangeError", "export_payload", "import_payload", "load_json", "write_sqlite"]
+__all__ = [
+    "Counts",
+    "ExchangeError",
+    "export_payload",
+    "import_payload",
+    "load_json",
+    "payload_of",
+    "readable",
+    "write_sqlite",
+]
+_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,19 @@ def export_payload(
 
     claims: also what it would serve if all that was imported were right.
     """
-    winners = [w for w in store.finals(target, op, format) if payload.is_sound(w.row.measurement)]
+    winners = list(store.finals(target, op, format))
     if claims:
         unserved = {_subject(w): w for w in store.claims(target)}
-        winners += [unserved[key] for key in unserved.keys() - {_subject(w) for w in winners}]
+        served = {_subject(w) for w in winners if payload.is_sound(w.row.measurement)}
+        winners += [unserved[key] for key in unserved.keys() - served]
         winners.sort(key=lambda w: w.row.id)
     return payload_of(store, winners)
 
 
 def payload_of(store: Store, winners: Sequence[Winner]) -> dict[str, Any]:
-    """Winners of a store, in their order, with their baselines, the times of others on their workloads, and runs."""
+    """The winners whose rows may travel, in their order, with their baselines, the times of others on their workloads,
+    and runs."""
+    winners = [w for w in winners if payload.is_sound(w.row.measurement)]
     others = cross_times(store, winners)
     runs = {w.row.run.id: payload.run_to_json(w.row.run, w.row.started_at) for w in winners}
     return {
@@ -72,6 +86,23 @@ def payload_of(store: Store, winners: Sequence[Winner]) -> dict[str, Any]:
         "runs": [runs[id_] for id_ in sorted(runs)],
         "finals": [_final(w, o) for w, o in zip(winners, others, strict=True)],
     }
+
+
+def readable(value: Any, indent: str = "") -> str:
+    """JSON for people and for `git diff`: what is short, or a list of numbers, is on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner = f"{indent} "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {readable(part, inner)}" for key, part in value.items()]
+        opening, closing = "{}"
+    elif any(isinstance(part, dict | list) for part in value):
+        parts = [readable(part, inner) for part in value]
+        opening, closing = "[]"
+    else:
+        return line
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
 def import_payload(store: Store, value: object, origin: str = "imported") -> Counts:

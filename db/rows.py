@@ -44,6 +44,39 @@ class Winner:
     baselines: tuple[Recorded, ...]
 
 
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store holds it, with how many measurements it has and how many schedules it accepted."""
+
+    run: Run
+    started_at: str
+    origin: str
+    measurements: int
+    accepted: int
+
+
+def subject(row: Sequence[Any]) -> tuple[Workload, Target, str]:
+    """A row of the query for subjects. Raises ValueError for one that no version of ours wrote."""
+    workload, workload_digest, *target, kernel_digest = row
+    _all(str, kernel_digest)
+    return _workload(workload, workload_digest), _target(*target), kernel_digest
+
+
+def stored_run(row: Sequence[Any]) -> StoredRun:
+    """A row of the query for runs. Raises ValueError for one that no version of ours wrote."""
+    *run, started_at, origin, measurements, accepted = row
+    return StoredRun(_run(run), started_at, origin, measurements, accepted)
+
+
+def _run(columns: Sequence[Any]) -> Run:
+    id_, command, beam_width, budget_seconds, versions = columns
+    _all(str, id_, command)
+    _all(int, beam_width)
+    pairs = tuple(sorted(_parsed(versions, dict).items()))
+    _all(str, *(value for _, value in pairs))
+    return Run(id_, command, beam_width, number(budget_seconds), pairs)
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
@@ -104,9 +137,9 @@ def recorded(row: Sequence[Any]) -> Recorded:
     """A row of the queries that return whole measurements. Raises ValueError for one that no version of ours wrote."""
     workload_digest, target_digest, kernel_digest, workload, *target, schedule_, schedule_digest, id_ = row[:11]
     created_at, stage, outcome, samples, nbytes, error, tolerance, reason, clock, simulated, *run = row[11:]
-    run_id, command, beam_width, budget_seconds, versions, started_at, origin = run
-    _all(str, kernel_digest, created_at, reason, clock, run_id, command, started_at, origin)
-    _all(int, id_, nbytes, beam_width, simulated)
+    *of_run, started_at, origin = run
+    _all(str, kernel_digest, created_at, reason, clock, started_at, origin)
+    _all(int, id_, nbytes, simulated)
     measurement = Measurement(
         _workload(workload, workload_digest),
         _target(*target, target_digest),
@@ -123,10 +156,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         simulated=bool(simulated),
     )
     check(measurement)
-    pairs = tuple(sorted(_parsed(versions, dict).items()))
-    _all(str, *(value for _, value in pairs))
-    asked = Run(run_id, command, beam_width, number(budget_seconds), pairs)
-    return Recorded(id_, created_at, measurement, asked, started_at, origin)
+    return Recorded(id_, created_at, measurement, _run(of_run), started_at, origin)
 
 
 def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Served:

@@ -1,7 +1,8 @@
 """The store's tables. Migrations build them; a test holds the two equal. What may be served is in `queries`.
 
-Measurements are facts: no code updates or deletes one. `workloads`, `targets` and `schedules` hold each value once, by
-the digest of its canonical JSON. `leases` and `attempts` are the state of sweeps that run.
+Measurements are facts: no code updates one, and only `db.forget` deletes any, when a user asks for it. `workloads`,
+`targets` and `schedules` hold each value once, by the digest of its canonical JSON. `leases` and `attempts` are the
+state of sweeps that run.
 """
 
 from __future__ import annotations

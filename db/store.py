@@ -1,6 +1,7 @@
 """The only writer of a store, and the tuner's questions to it. Kernels never import this: they read through `lookup`.
 
-Measurements are only ever added. A method raises StoreError when the database refuses, and then has stored nothing.
+Measurements are only ever added; `db.forget` alone deletes any. A method raises StoreError when the database refuses,
+and then has stored nothing.
 Rows that no version of ours wrote are left out of every answer, and `problems` says which.
 """
 
@@ -23,7 +24,7 @@ from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, is_missing, sqlite_path
 from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Workload
-from db.rows import Recorded, Winner
+from db.rows import Recorded, StoredRun, Winner
 
 __all__ = ["Recorded", "Stats", "Store", "StoreError", "Winner"]
 
@@ -168,6 +169,29 @@ class Store:
         found = self._rows(queries.TIMINGS, queries.asked(workload, target, kernel_digest))
         return {str(digest): float(seconds) for digest, seconds in found if isinstance(seconds, float)}
 
+    def subjects(self) -> tuple[tuple[Workload, Target, str], ...]:
+        """The workloads, targets and kernel digests that there are measurements of."""
+        return tuple(self._decoded(rows.subject, self._rows(queries.SUBJECTS, {})))
+
+    def runs(self) -> tuple[StoredRun, ...]:
+        """Every run, the oldest first."""
+        return tuple(self._decoded(rows.stored_run, self._rows(queries.RUNS, {})))
+
+    def run_of(self, prefix: str) -> StoredRun:
+        """The one run whose id begins with `prefix`. Raises StoreError if none does, or several."""
+        runs = self.runs()
+        found = [r for r in runs if r.run.id.startswith(prefix)]
+        if len(found) != 1:
+            seen = "several begin with it" if found else "none begins with it"
+            raise StoreError(f"no one run of id {prefix!r:.80}: {seen}; `autotune list --runs` shows all {len(runs)}")
+        return found[0]
+
+    def accepted(self, run_id: str) -> tuple[Winner, ...]:
+        """What a run accepted and nothing speaks against, served or not."""
+        with reported(self.where), self.engine.connect() as connection:
+            found = self._timed(connection.execute(text(queries.OF_RUN), {"run_id": run_id}))
+            return tuple(Winner(row, self._baselines(connection, row)) for row in found)
+
     def has_final(
         self, workload: Workload, target: Target, kernel_digest: str, beam_width: int, budget_seconds: float
     ) -> Measurement | None:
@@ -223,6 +247,12 @@ class Store:
         """(workload, schedule, median seconds) of the newest `limit` rows that were timed on `target`."""
         found = self._rows(queries.TARGET_TIMINGS, {"target": codec.target_digest(target), "limit": limit})
         return tuple(self._decoded(rows.timing, found))
+
+    def replayable(self, workload: Workload, target: Target, limit: int) -> tuple[Recorded, ...]:
+        """Rows of schedules that worked, under any version of the kernel: what was accepted, newest first, then what
+        was fastest. A schedule may be there several times."""
+        found = self._rows(queries.REPLAYABLE, queries.asked(workload, target, "") | {"limit": limit})
+        return tuple(self._timed(found))
 
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from autotune import __version__
-from autotune.cli import check, model, pack, speed, store, sweep, transfer, verify
+from autotune.cli import check, compare, forget, model, pack, retune, speed, store, submit, sweep, transfer, verify
 from autotune.cli.options import Program
 
 
@@ -31,12 +31,16 @@ def main() -> None:
 
 for _command in (
     sweep.sweep,
+    retune.retune,
     store.list_,
     store.show,
     check.explain,
+    compare.compare,
     transfer.export,
     transfer.import_,
     pack.pack,
+    submit.submit,
+    forget.forget,
     verify.verify,
     check.doctor,
     model.run,

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 
 from autotune.cli import options as opt
-from autotune.cli.options import options, plan_of, settings, settings_to_read, this_target
-from autotune.cli.text import echo, say, tell
+from autotune.cli.options import options, plan_of, settings, settings_to_read, this_target, versions_here
+from autotune.cli.text import echo, line_width, say, tell
 
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
@@ -32,13 +32,14 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     chosen = settings_to_read(db=db, device=device)
     plan = plan_of(model, choose(chosen).device, m, ctx)
     lookup = Lookup(chosen.db, limit=tolerance)
-    rows = explained(plan, this_target(chosen), lookup, chosen.lookup, served_if_any(chosen.db))
+    target = this_target(chosen)
+    rows = explained(plan, target, lookup, chosen.lookup, served_if_any(chosen.db), versions_here(chosen))
     for problem in lookup.problems:
         tell(f"note: {problem}")
     if as_json:
         say([jsonable.explained(e) for e in rows])
     else:
-        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows)]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows, line_width())]))
     return 0
 
 

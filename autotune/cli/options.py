@@ -23,7 +23,7 @@ from db.errors import AutotuneError, SettingError, without_secrets
 
 if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
-    from db.records import Target
+    from db.records import Target, Workload
     from db.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -229,6 +229,23 @@ def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None,
     from kernels.models.passes import CONTEXT
 
     return workloads(read_header(model), m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
+
+
+def workloads_of(model: str, device: str, ctx: int | None = None) -> frozenset[Workload]:
+    """All workloads that a sweep of a GGUF file may have tuned for a device, of every token bucket."""
+    from db.records import M_BUCKETS
+
+    return frozenset(found.workload for found in plan_of(model, device, M_BUCKETS, ctx).workloads)
+
+
+def versions_here(chosen: Settings) -> dict[str, str]:
+    """What this machine's times depend on, of the device that `this_target` has opened."""
+    from importlib.metadata import version
+
+    from autotune.session import choose
+    from kernels import devices
+
+    return {"tinygrad": version("tinygrad"), "driver": devices.driver_version(choose(chosen).device)}
 
 
 def this_target(chosen: Settings) -> Target:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from autotune.cli.options import plan_of
-from autotune.cli.text import echo, say_line
+from autotune.cli.text import UTF8, echo, read_stdin, say_line
 
 if TYPE_CHECKING:
     from autotune.settings import Settings
     from autotune.verify import Checked
-    from db.records import Target, Workload
+    from db.records import Run, Target, Workload
+    from db.store import Winner
     from kernels.devices import Choice
 
 
@@ -63,22 +64,69 @@ def _simulated(
     count: int,
     as_json: bool,
 ) -> int:
-    import uuid
-
     from autotune import simulate
     from autotune.catalogue import catalogue
-    from db.records import Run
     from db.store import Store
+
+    arch = _arch(target)
+    store = Store.open(chosen.db)
+    asked = [w for w in (catalogue() if workloads is None else workloads) if not m or w.m in m]
+    todo = simulate.jobs(store.finals(), arch, asked, formats, count)
+    found = simulate.simulate(store, _run_of_simulation(), arch, todo, chosen.workers)
+    return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
+
+
+def check_file(chosen: Settings, path: str, target: str | None, simulate: bool, as_json: bool) -> int:
+    """Checks those schedules of a file that are for this device's architecture, or the simulated one. Nothing of it
+    is stored. The exit status."""
+    import tempfile
+    from dataclasses import replace
+
+    from autotune import transfer
+    from autotune.claims import sorted_out
+    from autotune.session import session
+    from autotune.verify import verify_claims
+    from db.payload import parse
+
+    winners = transfer.winners(parse(transfer.read(path, lambda most: read_stdin("the file", UTF8, most))))
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = replace(chosen, db=f"{folder}/store.sqlite")
+        if simulate:
+            return _simulated_file(chosen, winners, target, as_json)
+        with session(chosen) as s:
+            refuse_other(target, s.info.target)
+            fit, left_out = sorted_out(winners, s.info.target, of_arch=True)
+            status = _checked(verify_claims(s, "autotune verify", fit), (s.choice, s.info.target), as_json, len(fit))
+    if not as_json:
+        for reason, count in left_out.items():
+            echo(f"{count} not checked: {reason}")
+    return status
+
+
+def _simulated_file(chosen: Settings, winners: Sequence[Winner], target: str | None, as_json: bool) -> int:
+    from autotune import simulate
+    from db.store import Store
+
+    arch = _arch(target)
+    todo = simulate.jobs(winners, arch, ())
+    found = simulate.simulate(Store.open(chosen.db), _run_of_simulation(), arch, todo, chosen.workers)
+    return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
+
+
+def _arch(target: str | None) -> str:
+    from autotune.simulate import parse_target
 
     if target is None:
         raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
-    arch = simulate.parse_target(target)
-    store = Store.open(chosen.db)
-    asked = [w for w in (catalogue() if workloads is None else workloads) if not m or w.m in m]
-    todo = simulate.jobs(store, arch, asked, formats, count)
-    run = Run(str(uuid.uuid4()), "autotune verify --simulate", 0, 0.0, (("clock", "none: simulated"),))
-    found = simulate.simulate(store, run, arch, todo, chosen.workers)
-    return _checked(found, (None, simulate.simulated_target(arch)), as_json, len(todo))
+    return parse_target(target)
+
+
+def _run_of_simulation() -> Run:
+    import uuid
+
+    from db.records import Run
+
+    return Run(str(uuid.uuid4()), "autotune verify --simulate", 0, 0.0, (("clock", "none: simulated"),))
 
 
 def _checked(
@@ -102,5 +150,11 @@ def _checked(
             echo(reports.checked_row(checked))
     if not as_json:
         of = f" of {total}" if total else ""
-        echo(f"{count}{of} schedules checked, {bad} not right" if count else "nothing is stored for this target")
+        echo(
+            f"{count}{of} schedules checked, {bad} not right"
+            if count
+            else "nothing is stored for this target"
+            if total is None
+            else "there is nothing for this target"
+        )
     return 1 if bad else 0

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,11 @@ def echo(text: str = "", *, nl: bool = True) -> None:
     with writing():
         sys.stdout.write(_encodable(f"{text}\n" if nl else text, sys.stdout))
         sys.stdout.flush()
+
+
+def line_width() -> int | None:
+    """Characters of a line of the terminal that stdout is; None for a file or a pipe, whose lines programs read."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def tell(text: str) -> None:

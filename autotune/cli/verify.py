@@ -10,7 +10,7 @@ import click
 
 from autotune.cli import options as opt
 from autotune.cli.options import options, settings
-from autotune.cli.schedules import check_schedules, refuse_other
+from autotune.cli.schedules import check_file, check_schedules, refuse_other
 from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tu
     click.option(
         "--schedules", is_flag=True, help="Check schedules one by one on random inputs: only those of MODEL, if given."
     ),
+    click.option(
+        "--file",
+        metavar="FILE",
+        help="Check the schedules in FILE that are for this architecture; store nothing. - is stdin.",
+    ),
     opt.format,
     opt.m,
     click.option("--defaults", is_flag=True, help="Check the hand-chosen schedules of the stored workloads too."),
@@ -71,6 +76,7 @@ def verify(
     seed: int,
     ctx: int | None,
     schedules: bool,
+    file: str | None,
     formats: tuple[str, ...],
     m: tuple[int, ...],
     defaults: bool,
@@ -93,7 +99,8 @@ def verify(
     Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
     two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are
     replayed: checked under the current one and, if right, timed and accepted. With --simulate no Mac is needed: stored,
-    hand-chosen and the heuristic's schedules run in three orders of threads.
+    hand-chosen and the heuristic's schedules run in three orders of threads. With --file it is the schedules of an
+    export or a submission that are checked, of any device of this one's architecture.
 
     \b
     Examples:
@@ -101,8 +108,13 @@ def verify(
       autotune verify model.gguf --against llama.cpp
       autotune verify --format Q4_K
       autotune verify --target METAL:Apple9 --simulate
+      autotune verify --file db/rows/cpu-x86-64-intel-r-xeon-r-processor-2.json
     """
     chosen = settings(db=db, device=device, workers=workers)
+    if file is not None:
+        if model or schedules or formats or m or defaults or count or lengths or against or db:
+            raise click.UsageError("--file goes with --target, --simulate, --workers, --device and --json only")
+        return check_file(chosen, file, target, simulate, as_json)
     if model and not schedules:
         if formats or m or defaults or count:
             raise click.UsageError("--format, --m, --defaults and --random choose schedules: add --schedules")

@@ -45,6 +45,7 @@ class Pipeline:
     def __init__(self, runner: Runner, pool: CompilePool, workload: Workload) -> None:
         info = runner.describe()
         self._runner, self._pool = runner, pool
+        self.renderer = info.renderer
         self.subject = Subject(workload, info.target, info.clock)
 
     def compile(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotune.trial.validate import Verdict
 
 REASON_LENGTH = 300
+DIGITS = 10  # of a sample in seconds, as it is stored
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Trial:
         return replace(self, outcome=outcome, reason=reason)
 
     def measurement(self, stage: Stage) -> Measurement:
-        """The row to store. A row of the stage VERIFY has no samples, and so it names no clock."""
+        """The row to store, its samples rounded to 0.1 ns. One of the stage VERIFY has no samples, so it names no
+        clock."""
         subject = self.subject
         return Measurement(
             subject.workload,
@@ -88,7 +90,7 @@ class Trial:
             subject.kernel_digest,
             stage,
             self.outcome,
-            self.samples,
+            tuple(round(s, DIGITS) for s in self.samples),
             nbytes_moved(subject.workload),
             self.error,
             self.tolerance,

@@ -103,15 +103,30 @@ def test_an_interrupted_check_goes_on_where_it_was(fresh: Session, tmp_path: Pat
     assert serves(fresh) == serves(fresh, WIDE) == RIGHT
 
 
-def test_verify_checks_claims_and_replays_those_of_other_kernels_without_their_effort(
-    fresh: Session, tmp_path: Path
-) -> None:
+def test_verify_checks_claims_and_tells_of_those_of_other_kernels(fresh: Session, tmp_path: Path) -> None:
     payload = exported(tmp_path, final(fresh), final(fresh, w=WIDE, kernel_digest="0ld"))
     import_payload(fresh.store, payload)
     found = {c.workload: (c.origin, c.status) for c in verify(fresh, "test")}
-    assert found == {W: ("claim", "right"), WIDE: ("stale", "replayed")}
-    assert serves(fresh, WIDE) is not None
-    assert fresh.store.has_final(WIDE, fresh.info.target, kernel_digest(WIDE), 1, 1) is None
+    assert found == {W: ("claim", "right"), WIDE: ("stale", "stale")}
+    assert (serves(fresh), serves(fresh, WIDE)) == (RIGHT, None)
+
+
+def test_the_claims_of_another_device_are_checked_from_a_file_and_not_stored(
+    device: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_cpu(monkeypatch)
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "mine.sqlite"))
+    file, other = tmp_path / "opts.json", replace(device.info.target, device="another machine", compute_units=99)
+    gpu = replace(other, backend="CUDA", arch="sm_90")
+    rows = final(device, target=other), final(device, ILLEGAL, WIDE, target=other), final(device, target=gpu)
+    file.write_text(json.dumps(exported(tmp_path, *rows)))
+    done = run("verify", "--file", str(file), "--workers", "1")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-2:] == [
+        "2 of 2 schedules checked, 1 not right",
+        "1 not checked: for another architecture",
+    ]
+    assert not (tmp_path / "mine.sqlite").exists()
 
 
 def test_why_a_claim_cannot_be_checked(device: Session) -> None:

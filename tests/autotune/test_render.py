@@ -53,5 +53,19 @@ def test_a_figure_that_is_missing_is_a_dash() -> None:
 
 def test_columns_are_aligned_and_a_wide_cell_is_not_cut() -> None:
     columns = (("a", -3), ("b", 4), ("c", 0))
-    assert table(columns, [("x", "1", "rest")]) == "a       b  c\nx       1  rest"
+    assert table(columns, [("x", "1", "rest"), ("wide", "22", "")]) == "a      b  c\nx      1  rest\nwide  22"
     assert line(columns, ("wide one", "1", "")) == "wide one     1"
+
+
+def test_a_table_that_is_too_wide_goes_on_in_indented_lines() -> None:
+    columns = (("name", -9), ("µs", 4), ("error", 5), ("schedule", 0))
+    rows = [("a name", "12.5", "1e-07", "one two three"), ("b", "1.0", "0e+00", "")]
+    narrow = table(columns, rows, 22).splitlines()
+    assert narrow == [
+        "name      µs  error",
+        "    schedule",
+        "a name  12.5  1e-07",
+        "    one two three",
+        "b        1.0  0e+00",
+    ]
+    assert table(columns, rows, 80) == table(columns, rows)
