@@ -17,7 +17,7 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import PrepareError, RunnerError
 from db.codec import schedule_digest
-from db.records import Schedule, Stage, Workload
+from db.records import Schedule, Stage, Target, Workload
 from db.store import Store, Winner
 from kernels.ops import registry
 from kernels.ops.registry import kernel_digest
@@ -37,9 +37,9 @@ class Probed:
     missing: int
 
 
-def missing(store: Store, session: Session) -> dict[Winner, list[Schedule]]:
-    """The schedules that are to be timed on each workload that was tuned on the session's device."""
-    winners = [w for w in store.finals(session.info.target) if _current(w)]
+def missing(store: Store, target: Target) -> dict[Winner, list[Schedule]]:
+    """The schedules that are to be timed on each workload that was tuned on a target."""
+    winners = [w for w in store.finals(target) if _current(w)]
     won: dict[str, Counter[Schedule]] = {}
     for w in winners:
         m = w.row.measurement
@@ -51,7 +51,7 @@ def missing(store: Store, session: Session) -> dict[Winner, list[Schedule]]:
 def probe(session: Session, command: str, seconds: float) -> Iterator[Probed]:
     """Times and stores what is missing, for at most some `seconds`. Raises StoreError, CompilePoolError."""
     deadline = time.monotonic() + seconds
-    todo = missing(session.store, session)
+    todo = missing(session.store, session.info.target)
     if not todo:
         return
     run = session.run(command, 0, 0.0)

@@ -16,11 +16,11 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.pack import pack
-from autotune.render import micros, schedule_name, workload_name
+from autotune.render import schedule_name, workload_name
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from bench import options
-from bench.packaged_rows import Asked, compared, described, mean, predicted
+from bench.packaged_rows import Asked, compared, described, mean, mine, predicted, shown
 from kernels import devices
 from kernels.serve.sink import default
 
@@ -29,7 +29,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     heads = f"{'step':>9}{'default µs':>12}{'served':>10}{'tuned':>10}{'gain':>7}{'of tuned':>9}"
     lines = [f"{'workload':<46}{heads}  served"]
     for r in rows:
-        times = "".join(f"{micros(r[name]):>{n}}" for name, n in (("default", 12), ("predicted", 10), ("tuned", 10)))
+        times = "".join(f"{shown(r[name]):>{n}}" for name, n in (("default", 12), ("predicted", 10), ("tuned", 10)))
         share = r["tuned"] / r["predicted"]
         lines.append(f"{r['name']:<46}{r['step']:>9}{times}{r['gain']:>7.2f}{share:>9.2f}  {r['schedule']}")
     return "\n".join(lines)
@@ -46,14 +46,12 @@ def main() -> None:
     packed, deadline = pack(args.results), time.monotonic() + args.seconds
     with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
         info = runner.describe()
-        served = predicted(packed, info.target, info.renderer, args.op)
-        asked = []
-        for m in (row.final.measurement for row in packed.rows):
-            if m.target == info.target and m.workload in served:
-                found = served[m.workload]
-                if (chosen := default(m.workload, info.renderer)) is not None:
-                    schedules = {"default": chosen, "predicted": found.schedule, "tuned": m.schedule}
-                    asked.append(Asked(m.workload, found.step, schedules))
+        every = mine(packed, info.target, args.op)
+        asked = (
+            Asked(m.workload, found.step, {"default": chosen, "predicted": found.schedule, "tuned": m.schedule})
+            for m, found in predicted(packed, every, info.target, info.renderer)
+            if (chosen := default(m.workload, info.renderer)) is not None
+        )
         rows = []
         for a, times in compared(runner, pool, asked, deadline):
             about = {"name": workload_name(a.workload), "schedule": schedule_name(a.schedules["predicted"])}
@@ -64,10 +62,10 @@ def main() -> None:
     worst = min(rows, key=lambda r: r["gain"], default=None)
     total = mean([r["gain"] for r in rows])
     kept = mean([r["tuned"] / r["predicted"] for r in rows])
-    print(f"default / served: geometric mean {total:.3f} over {len(rows)} of {len(asked)} workloads; by op {ops}")
+    print(f"default / served: geometric mean {total:.3f} over {len(rows)} of {len(every)} workloads; by op {ops}")
     print(f"by step {steps}; {kept:.3f} of the tuned speed; worst {worst and (worst['name'], worst['gain'])}")
     report = {"bench": "leave_one_out", "target": asdict(info.target), "versions": dict(info.versions)}
-    summary = {"gain": total, "ops": ops, "steps": steps, "of_tuned": kept, "worst": worst, "asked": len(asked)}
+    summary = {"gain": total, "ops": ops, "steps": steps, "of_tuned": kept, "worst": worst, "asked": len(every)}
     print(json.dumps({**report, **summary, "rows": rows}))
 
 

@@ -13,11 +13,11 @@ import time
 from dataclasses import asdict
 
 from autotune.pack import pack
-from autotune.render import micros, schedule_name, workload_name
+from autotune.render import schedule_name, workload_name
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
 from bench import options
-from bench.packaged_rows import Asked, compared, described, mean
+from bench.packaged_rows import Asked, compared, described, mean, mine, shown
 from kernels import devices
 from kernels.serve.sink import default
 
@@ -32,20 +32,22 @@ def main() -> None:
     packed, deadline = pack(args.results), time.monotonic() + args.seconds
     with Runner(choice) as runner, CompilePool(runner.describe().renderer) as pool:
         info = runner.describe()
-        mine = [m for m in (row.final.measurement for row in packed.rows) if m.target == info.target]
-        defaults = {m.workload: default(m.workload, info.renderer) for m in mine}
-        pairs = [(m, chosen) for m in mine if (chosen := defaults[m.workload]) is not None]
-        asked = [Asked(m.workload, "packaged", {"default": s, "packaged": m.schedule}) for m, s in pairs]
+        every = mine(packed, info.target)
+        asked = (
+            Asked(m.workload, "packaged", {"default": chosen, "packaged": m.schedule})
+            for m in every
+            if (chosen := default(m.workload, info.renderer)) is not None
+        )
         rows = []
         print(f"{'workload':<46}{'default µs':>12}{'packaged µs':>12}{'gain':>7}  schedule")
         for a, times in compared(runner, pool, asked, deadline):
             gain = times["default"] / times["packaged"]
             rows.append({**described(a), **times, "gain": gain})
-            shown = f"{micros(times['default']):>12}{micros(times['packaged']):>12}{gain:>7.2f}"
-            print(f"{workload_name(a.workload):<46}{shown}  {schedule_name(a.schedules['packaged'])}")
+            both = f"{shown(times['default']):>12}{shown(times['packaged']):>12}{gain:>7.2f}"
+            print(f"{workload_name(a.workload):<46}{both}  {schedule_name(a.schedules['packaged'])}")
     ops = {op: mean([r["gain"] for r in rows if r["op"] == op]) for op in sorted({r["op"] for r in rows})}
     total = mean([r["gain"] for r in rows])
-    print(f"default / packaged: geometric mean {total:.3f} over {len(rows)} of {len(asked)} rows; by op {ops}")
+    print(f"default / packaged: geometric mean {total:.3f} over {len(rows)} of {len(every)} rows; by op {ops}")
     report = {"bench": "packaged_gain", "target": asdict(info.target), "versions": dict(info.versions)}
     print(json.dumps({**report, "gain": total, "ops": ops, "rows": rows}))
 

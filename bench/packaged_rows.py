@@ -3,6 +3,7 @@ itself."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autotune.pack import Packed, shape
-from autotune.render import workload_name
+from autotune.render import micros, workload_name
 from autotune.rules import Shape, computed
 from autotune.tinygrad_api.lower import Program
 from autotune.trial import statistics
@@ -19,12 +20,13 @@ from autotune.trial.pipeline import BASELINE_SECONDS, BASELINE_UOPS
 from autotune.trial.runner import PrepareError, Runner, RunnerError
 from db.codec import digest
 from db.queries import distance
-from db.records import Schedule, Served, Target, Workload
+from db.records import Measurement, Schedule, Served, Target, Workload
 from db.rules import Rule
 from kernels.serve import sink
 from kernels.serve.resolution import Resolution, look_up
 
 ROUNDS = 12
+SAME = 1.0
 
 
 class Without:
@@ -67,11 +69,21 @@ class Asked:
     schedules: dict[str, Schedule]
 
 
-def predicted(packed: Packed, target: Target, renderer: Any, op: str | None) -> dict[Workload, Resolution]:
-    """What would serve each packed workload of a target, and of an op if one is given, without its own rows."""
+def mine(packed: Packed, target: Target, op: str | None = None) -> list[Measurement]:
+    """The packed rows of a target, and of an op if one is given. The order is that of a hash, so that the first of them
+    are of all kinds."""
+    found = [row.final.measurement for row in packed.rows]
+    wanted = [m for m in found if m.target == target and op in (None, m.workload.op)]
+    return sorted(wanted, key=lambda m: digest(workload_name(m.workload)))
+
+
+def predicted(
+    packed: Packed, rows: Sequence[Measurement], target: Target, renderer: Any
+) -> Iterator[tuple[Measurement, Resolution]]:
+    """What would serve the workload of each row on a target without the row."""
     shapes = [shape(row) for row in packed.rows]
-    asked = [s.workload for s in shapes if s.target == target and op in (None, s.workload.op)]
-    return {w: _predicted(Without(packed, shapes, w), w, target, renderer) for w in asked}
+    for m in rows:
+        yield m, _predicted(Without(packed, shapes, m.workload), m.workload, target, renderer)
 
 
 def _predicted(lookup: Any, w: Workload, target: Target, renderer: Any) -> Resolution:
@@ -79,13 +91,11 @@ def _predicted(lookup: Any, w: Workload, target: Target, renderer: Any) -> Resol
 
 
 def compared(
-    runner: Runner, pool: CompilePool, asked: Sequence[Asked], deadline: float
+    runner: Runner, pool: CompilePool, asked: Iterator[Asked], deadline: float
 ) -> Iterator[tuple[Asked, dict[str, float]]]:
     """Median seconds of each named schedule, measured in turn, of the workloads that can be measured up to `deadline`
-    (of time.monotonic). The order is that of a hash, so that what is left out is of all kinds."""
-    left = sorted(asked, key=lambda a: digest(workload_name(a.workload)))
-    while left and time.monotonic() < deadline:
-        some, left = left[: 2 * pool.workers], left[2 * pool.workers :]
+    (of time.monotonic)."""
+    while time.monotonic() < deadline and (some := list(itertools.islice(asked, 2 * pool.workers))):
         jobs = {(a.workload, s): None for a in some for s in a.schedules.values()}
         compiled = pool.compile([Job(key, *key, BASELINE_UOPS, BASELINE_SECONDS) for key in jobs], deadline)
         programs = {done.key: done.program for done in compiled if done.program is not None}
@@ -96,10 +106,10 @@ def compared(
 
 
 def _times(runner: Runner, w: Workload, programs: Mapping[str, Program]) -> dict[str, float]:
-    """Median seconds by name; of programs that are one and the same all 1. Empty where something failed."""
+    """Median seconds by name; of programs that are one and the same all SAME. Empty where something failed."""
     distinct = list({p.key: p for p in programs.values()}.values())
     if not distinct[1:]:
-        return dict.fromkeys(programs, 1.0)
+        return dict.fromkeys(programs, SAME)
     try:
         runner.prepare(w)
         timings = runner.compare(distinct, ROUNDS)
@@ -107,6 +117,10 @@ def _times(runner: Runner, w: Workload, programs: Mapping[str, Program]) -> dict
         return {}
     medians = {p.key: statistics.median(t.samples) for p, t in zip(distinct, timings, strict=True) if t.samples}
     return {name: medians[p.key] for name, p in programs.items()} if len(medians) == len(distinct) else {}
+
+
+def shown(seconds: float) -> str:
+    return "same" if seconds == SAME else micros(seconds)
 
 
 def described(a: Asked) -> dict[str, Any]:
