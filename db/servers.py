@@ -19,7 +19,7 @@ _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(7031)"  # any number, as long as
 _EXAMPLE = "a URL as in postgresql://host/name"
 
 
-def server_engine(url: str, answer_seconds: float = ANSWER_SECONDS) -> Engine:
+def server_engine(url: str, answer_seconds: float | None = None) -> Engine:
     """An engine on the server of an SQLAlchemy URL. A server that does not answer within the limits is an error.
 
     Raises StoreError, without the URL, which may hold a password."""
@@ -34,10 +34,11 @@ def server_engine(url: str, answer_seconds: float = ANSWER_SECONDS) -> Engine:
         engine = create_engine(parsed, poolclass=NullPool, connect_args=waits, use_native_hstore=False)
     except ModuleNotFoundError as e:
         raise StoreError(f"store URL cannot be used: {e}; pip install 'tinygrad-autotune[postgres]'") from e
-    except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:
-        seen = type(e).__name__ if isinstance(e, ValueError) else " ".join(str(e).split())
-        raise StoreError(f"store URL cannot be used: {seen}; give a path, or {_EXAMPLE}") from e
-    _bound_waits(engine, answer_seconds)
+    except StoreError:
+        raise
+    except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:  # whose message may quote the URL
+        raise StoreError(f"store URL cannot be used ({type(e).__name__}); give a path, or {_EXAMPLE}") from e
+    _bound_waits(engine, ANSWER_SECONDS if answer_seconds is None else answer_seconds)
     return engine
 
 

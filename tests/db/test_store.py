@@ -48,6 +48,11 @@ def test_a_measurement_comes_back_as_it_was(path: Path, one: Measurement) -> Non
     assert row.origin == "local"
 
 
+def test_a_nul_in_a_compilers_message_is_replaced(path: Path) -> None:
+    (row,) = opened(path, fact(reason="a\0b")).measurements(codec.workload_digest(WORKLOAD))
+    assert row.measurement.reason == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_a_nan_error_is_no_error_figure_and_never_served(path: Path) -> None:
     store = opened(path, fact(error=nan))
     assert store.measurements(codec.workload_digest(WORKLOAD))[0].measurement.error is None
