@@ -113,6 +113,9 @@ def empty_engine() -> Engine:
     """An engine on a store without rows, in memory."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     schema.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{REVISIONS[-1]}')")
     return engine
 
 

@@ -11,6 +11,7 @@ from db import codec, rows, schema
 from db.records import Measurement, Run, Schedule, Target, Workload
 
 K = TypeVar("K")
+_AT_ONCE = 500  # values that one statement asks for
 
 
 def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -> None:
@@ -53,18 +54,24 @@ def _ids(connection: Connection, table: Table, values: Mapping[K, dict[str, Any]
     """Value -> row id; a value that the store lacks is added.
 
     All writers add in the order of digests, so that on a server none of two waits for what the other has added."""
-    ids = {}
-    for value, columns in sorted(values.items(), key=lambda item: str(item[1]["digest"])):
-        find = select(table.c.id).where(table.c.digest == columns["digest"])
-        found = connection.execute(find).scalar()
-        if found is None:
-            # On a server another transaction may add the same value at the same moment: then its row is ours too.
-            names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-            insert = f"INSERT INTO {table.name} ({names}) VALUES ({places}) ON CONFLICT (digest) DO NOTHING"
-            connection.execute(text(insert), columns)
-            found = connection.execute(find).scalar_one()
-        ids[value] = found
-    return ids
+    columns = {str(row["digest"]): row for row in values.values()}
+    known = _known(connection, table, sorted(columns))
+    if lacking := sorted(columns.keys() - known.keys()):
+        # On a server another transaction may add the same value at the same moment: then its row is ours too.
+        names = list(columns[lacking[0]])
+        insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
+        connection.execute(text(f"{insert} ON CONFLICT (digest) DO NOTHING"), [columns[digest] for digest in lacking])
+        known |= _known(connection, table, lacking)
+    return {value: known[str(row["digest"])] for value, row in values.items()}
+
+
+def _known(connection: Connection, table: Table, digests: Sequence[str]) -> dict[str, int]:
+    """Digest -> row id of those that the store has."""
+    found: dict[str, int] = {}
+    for start in range(0, len(digests), _AT_ONCE):
+        among = table.c.digest.in_(digests[start : start + _AT_ONCE])
+        found |= {row.digest: row.id for row in connection.execute(select(table.c.digest, table.c.id).where(among))}
+    return found
 
 
 def _workload(w: Workload) -> dict[str, Any]:

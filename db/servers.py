@@ -19,8 +19,9 @@ _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(7031)"  # any number, as long as
 _EXAMPLE = "a URL as in postgresql://host/name"
 
 
-def server_engine(url: str, answer_seconds: float | None = None) -> Engine:
+def server_engine(url: str, statement_seconds: int | None = None) -> Engine:
     """An engine on the server of an SQLAlchemy URL. A server that does not answer within the limits is an error.
+    statement_seconds: how long the server may work on a statement.
 
     Raises StoreError, without the URL, which may hold a password."""
     try:
@@ -38,7 +39,7 @@ def server_engine(url: str, answer_seconds: float | None = None) -> Engine:
         raise
     except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:  # whose message may quote the URL
         raise StoreError(f"store URL cannot be used ({type(e).__name__}); give a path, or {_EXAMPLE}") from e
-    _bound_waits(engine, ANSWER_SECONDS if answer_seconds is None else answer_seconds)
+    _bound_waits(engine, ANSWER_SECONDS if statement_seconds is None else statement_seconds + 1)
     return engine
 
 
