@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -58,7 +58,9 @@ def open_engine(where: str | Path) -> Engine:
     """
     path = sqlite_path(where)
     if path is None:
-        return _open_server(str(where))
+        from db.servers import open_server  # psycopg takes a while to import
+
+        return open_server(str(where))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         here = look(str(path)) if path.exists() else None
@@ -74,7 +76,7 @@ def open_engine(where: str | Path) -> Engine:
         _retry(lambda: _use_wal(engine), OPEN_SECONDS)
         with writing(engine, seconds=OPEN_SECONDS) as connection:  # without work to do, too: it may be read-only
             if found != REVISIONS[-1]:
-                _upgrade(connection, str(path))
+                migrate(connection, str(path))
         return _sqlite_engine(path, LOCK_SECONDS)
 
 
@@ -86,12 +88,14 @@ def open_engine_read_only(where: str | Path) -> Engine:
     """
     path = sqlite_path(where)
     if path is None:
-        return _read_server(str(where))
+        from db.servers import read_server
+
+        return read_server(str(where))
     with reported(path):
         name = os.path.abspath(path)
     with reported(path), closing(_reading(name)) as connection:
         revision, objects = _revision(connection)
-        _check_revision(path, revision, objects)
+        check_revision(path, revision, objects)
         if revision is None:
             raise StoreError(f"store {path}: an empty file")
         if revision not in READABLE:
@@ -109,6 +113,9 @@ def empty_engine() -> Engine:
     """An engine on a store without rows, in memory."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     schema.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{REVISIONS[-1]}')")
     return engine
 
 
@@ -171,17 +178,18 @@ def seal(engine: Engine) -> None:
             connection.cursor().execute(statement).close()
 
 
-def _upgrade(connection: Connection, where: str) -> None:
+def migrate(connection: Connection, where: str) -> None:
+    """Brings a database up to this version's schema; `where` is its name in messages. Raises StoreError."""
     # Asked again under the write lock: another process may have migrated in the meantime.
     objects = dict.fromkeys(inspect(connection).get_table_names(), "table")
     found = connection.execute(text(REVISION)).scalar() if "alembic_version" in objects else None
-    _check_revision(where, found, objects)
+    check_revision(where, found, objects)
     if found != REVISIONS[-1]:
         upgrade(connection)
 
 
-def _check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:
-    """objects: name -> type."""
+def check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:
+    """Raises StoreError unless the database is a store of a schema that this version knows. objects: name -> type."""
     if found is None and objects.keys() - {"alembic_version"}:
         raise StoreError(
             f"store {where}: a database of something else (tables {sorted(objects)!r:.100}); left untouched"
@@ -210,7 +218,7 @@ def _inspect(path: Path) -> str | None:
     except FAILURES as e:
         remedy = "" if is_locked(e) else "; left untouched. Move the file away to start a new store"
         raise StoreError(f"store {path}: {reason(e)}{remedy}") from e
-    _check_revision(path, found, objects)
+    check_revision(path, found, objects)
     return found
 
 
@@ -264,51 +272,6 @@ def _no_ctrl_c(record: logging.LogRecord) -> bool:
 def _use_wal(engine: Engine) -> None:
     with closing(engine.raw_connection()) as connection:
         connection.cursor().execute("PRAGMA journal_mode = WAL")
-
-
-def server_engine(url: str, statement_seconds: int | None = None) -> Engine:
-    """An engine on a database server, which is given up for unreachable within seconds. statement_seconds: how long
-    PostgreSQL may work on a statement. Raises StoreError, without the URL, which may hold a password."""
-    try:
-        parsed = make_url(url)
-        driver = parsed.get_driver_name()
-        limits: dict[str, Any] = {_WAITS[driver]: 3} if driver in _WAITS else {}
-        if statement_seconds is not None and driver in _LIBPQ:
-            asked = parsed.query.get("options", "")
-            options = [asked] if isinstance(asked, str) else asked
-            limits["options"] = " ".join([*options, f"-c statement_timeout={statement_seconds}s"]).strip()
-        # no pool: questions are few, and nothing is left to be carried across a fork
-        return create_engine(parsed, poolclass=NullPool, connect_args=limits)
-    except (SQLAlchemyError, ImportError, ValueError, TypeError) as e:
-        seen = type(e).__name__ if isinstance(e, ValueError) else " ".join(str(e).split())
-        raise StoreError(f"store URL cannot be used: {seen}; give a path, or {_EXAMPLE}") from e
-
-
-_EXAMPLE = "a URL as in postgresql+psycopg://host/name"
-_WAITS = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pg8000": "timeout"}
-"""Driver -> its argument for how many seconds to wait for a server."""
-_LIBPQ = {"psycopg", "psycopg2"}  # drivers that hand settings of the session to the server
-
-
-def _open_server(url: str) -> Engine:
-    engine = server_engine(url)
-    shown = engine.url.render_as_string()
-    with reported(shown), engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(7031)"))  # one migrating process at a time
-        _upgrade(connection, shown)
-    return engine
-
-
-def _read_server(url: str) -> Engine:
-    engine = server_engine(url)
-    shown = engine.url.render_as_string()
-    with reported(shown), engine.connect() as connection:
-        found = connection.execute(text(REVISION)).scalar()
-    _check_revision(shown, found, {})
-    if found not in READABLE:
-        raise StoreError(f"store {shown}: schema {found!r}, not {REVISIONS[-1]!r}; a sweep migrates it")
-    return engine
 
 
 def _retry(action: Callable[[], T], seconds: float) -> T:

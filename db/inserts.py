@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, select, text
 
 from db import codec, rows, schema
 from db.records import Measurement, Run, Schedule, Target, Workload
+
+K = TypeVar("K")
+_AT_ONCE = 500  # values that one statement asks for
 
 
 def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -> None:
@@ -28,14 +31,17 @@ def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -
 
 def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
     """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new."""
-    ids = _Ids(connection)
+    measured = [m for _, _, m in facts]
+    workloads = _ids(connection, schema.workloads, {m.workload: _workload(m.workload) for m in measured})
+    targets = _ids(connection, schema.targets, {m.target: _target(m.target) for m in measured})
+    schedules = _ids(connection, schema.schedules, {m.schedule: _schedule(m.schedule) for m in measured})
     columns = [
         rows.to_columns(m)
         | {
             "run_id": run_id,
-            "workload_id": ids.of(schema.workloads, _workload(m.workload)),
-            "target_id": ids.of(schema.targets, _target(m.target)),
-            "schedule_id": ids.of(schema.schedules, _schedule(m.schedule)),
+            "workload_id": workloads[m.workload],
+            "target_id": targets[m.target],
+            "schedule_id": schedules[m.schedule],
             "created_at": created_at,
         }
         for run_id, created_at, m in facts
@@ -44,26 +50,28 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
         connection.execute(schema.measurements.insert(), columns)
 
 
-class _Ids:
-    """Row ids by digest, for one transaction; a value that the store lacks is added."""
+def _ids(connection: Connection, table: Table, values: Mapping[K, dict[str, Any]]) -> dict[K, int]:
+    """Value -> row id; a value that the store lacks is added.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._known: dict[tuple[str, str], int] = {}
+    All writers add in the order of digests, so that on a server none of two waits for what the other has added."""
+    columns = {str(row["digest"]): row for row in values.values()}
+    known = _known(connection, table, sorted(columns))
+    if lacking := sorted(columns.keys() - known.keys()):
+        # On a server another transaction may add the same value at the same moment: then its row is ours too.
+        names = list(columns[lacking[0]])
+        insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
+        connection.execute(text(f"{insert} ON CONFLICT (digest) DO NOTHING"), [columns[digest] for digest in lacking])
+        known |= _known(connection, table, lacking)
+    return {value: known[str(row["digest"])] for value, row in values.items()}
 
-    def of(self, table: Table, columns: dict[str, Any]) -> int:
-        key = (table.name, columns["digest"])
-        if key not in self._known:
-            find = select(table.c.id).where(table.c.digest == columns["digest"])
-            found = self._connection.execute(find).scalar()
-            if found is None:
-                # On a server another transaction may add the same value at the same moment: then its row is ours too.
-                names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-                insert = f"INSERT INTO {table.name} ({names}) VALUES ({values}) ON CONFLICT (digest) DO NOTHING"
-                self._connection.execute(text(insert), columns)
-                found = self._connection.execute(find).scalar_one()
-            self._known[key] = found
-        return self._known[key]
+
+def _known(connection: Connection, table: Table, digests: Sequence[str]) -> dict[str, int]:
+    """Digest -> row id of those that the store has."""
+    found: dict[str, int] = {}
+    for start in range(0, len(digests), _AT_ONCE):
+        among = table.c.digest.in_(digests[start : start + _AT_ONCE])
+        found |= {row.digest: row.id for row in connection.execute(select(table.c.digest, table.c.id).where(among))}
+    return found
 
 
 def _workload(w: Workload) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class ServerReader(Reader):
         return time.monotonic() - self._failed_at < _FAILED_SECONDS
 
     def _open(self) -> Any:
-        from db.engine import server_engine
+        from db.servers import server_engine
 
         engine = server_engine(self._url, _STATEMENT_SECONDS)
         found = self._ask(engine, REVISION, {})

@@ -120,7 +120,7 @@ def to_columns(m: Measurement) -> dict[str, Any]:
         "kernel_digest": m.kernel_digest,
         "stage": m.stage.value,
         "outcome": m.outcome.value,
-        "reason": m.reason,
+        "reason": m.reason.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # PostgreSQL's text has no NUL
         "median_seconds": p50,
         "p20_seconds": p20,
         "p80_seconds": p80,

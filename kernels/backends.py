@@ -66,6 +66,8 @@ class Backend:
     facts               reads what an open device tells about itself
     card                names the card that it computes on, before it is opened
     busy                tells how busy it is with the work of others
+    visible, seen       the variable of the environment that says which devices a process sees, "" for none, and the
+                        values of it that stand for one device each
     clock               where the seconds of a launch come from
     automatic           chosen without being asked for, if it works; the order of rows is the order of preference
     missing             why it cannot be on this machine, judged without opening it
@@ -93,6 +95,8 @@ class Backend:
     facts: facts.Reader = facts.arch_only
     card: cards.Card = cards.unknown
     busy: gpu_load.Busy = gpu_load.unknown
+    visible: str = ""
+    seen: Callable[[], tuple[str, ...]] = gpu_load.one
     clock: str = HOST_CLOCK
     automatic: bool = False
     missing: drivers.Missing = drivers.nothing
@@ -184,6 +188,8 @@ _CUDA = Backend(
     facts=facts.cuda,
     card=cards.cuda,
     busy=gpu_load.nvidia,
+    visible="CUDA_VISIBLE_DEVICES",
+    seen=gpu_load.nvidia_seen,
     clock="CUDA events",
     automatic=True,
     missing=drivers.files("/dev/nvidiactl", "/dev/dxg"),
@@ -195,6 +201,8 @@ _NV = replace(
     kin=_CUDA.name,
     facts=facts.nv,
     card=cards.nv,
+    visible="",
+    seen=gpu_load.one,
     clock="GPU timestamps",
     missing=drivers.files("/dev/nvidiactl"),
     interface="NVK",

@@ -1,4 +1,4 @@
-"""How busy a GPU is, asked of what its driver brings along, before this process puts work on it."""
+"""Which GPUs there are, and how busy one is before this process puts work on it; by what drivers bring along."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def nvidia() -> float | None:
         return _share(subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout)
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def one() -> tuple[str, ...]:
+    """The one device of a backend whose devices cannot be told apart by the environment."""
+    return ("0",)
+
+
+def nvidia_seen() -> tuple[str, ...]:
+    """The GPUs that CUDA sees here, as CUDA_VISIBLE_DEVICES names them; the first where that cannot be known."""
+    if given := os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        return tuple(name.strip() for name in given.split(","))
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return one()
+    return tuple(line.strip() for line in listed.splitlines() if line.strip().isdecimal()) or one()
 
 
 def amd(drm: Path = Path("/sys/class/drm")) -> float | None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -16,6 +16,7 @@ import click
 
 from autotune import __version__
 from autotune.cli import options as opt
+from autotune.cli.fleet import sweep_fleet
 from autotune.cli.options import INTERRUPTED, options, plan_of, settings
 from autotune.cli.text import echo, say, say_line, tell
 from db.errors import file_errors
@@ -75,6 +76,11 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         help="Of a dry run: what the floor assumes of arithmetic.",
     ),
     opt.device,
+    click.option(
+        "--fleet",
+        metavar="WHERE",
+        help="Tune on many devices: local (all of this machine), local:N, or a Dask scheduler as tcp://host:8786.",
+    ),
     opt.db,
     opt.json,
 )
@@ -94,6 +100,7 @@ def sweep(
     bandwidth: float,
     tflops: float | None,
     device: str | None,
+    fleet: str | None,
     db: str | None,
     as_json: bool,
 ) -> int:
@@ -119,12 +126,20 @@ def sweep(
         plans = {model: plan_of(model, chosen.device or "", m, ctx, linears) for model in dict.fromkeys(models)}
         return _dry_run(plans, bandwidth, tflops, as_json)
 
+    if fleet is not None:
+        named = [(model, _command(model)) for model in dict.fromkeys(models)]
+        return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears), chosen, as_json, again=again))
+
     from autotune.session import choose
 
     device = choose(chosen).device
     found = [_Model.read(model, device, m, ctx, linears) for model in dict.fromkeys(models)]
+    return _stoppable(lambda: _sweep(found, chosen, as_json, again=again, deployed=deployed))
+
+
+def _stoppable(action: Callable[[], int]) -> int:
     try:
-        return _sweep(found, chosen, as_json, again=again, deployed=deployed)
+        return action()
     except KeyboardInterrupt:
         tell("stopped; what was measured is stored, and the same command goes on from there")
         return INTERRUPTED
@@ -183,8 +198,12 @@ class _Model:
 
     @property
     def command(self) -> str:
-        """What an export says of the run."""
-        return f"autotune sweep {self.name}"
+        return _command(self.name)
+
+
+def _command(model: str) -> str:
+    """What an export says of the run: the file's name, not where it lies on this machine."""
+    return f"autotune sweep {_name(model)}"
 
 
 def _name(model: str) -> str:

@@ -47,11 +47,13 @@ cpu = bool(kind.value & 2)
 
 
 def cpu(opened: Any, renderer: Any) -> Facts:
+    from tinygrad.helpers import NUM_CPU_THREADS
+
     compiler = hostcc.find() if type(renderer) is opened.renderers[0] else None
     return Facts(
         opened.arch.split(",")[0] + vectors(),
         _cpu_name(),
-        os.cpu_count() or 1,
+        NUM_CPU_THREADS.value,
         hostcc.compiler_version(compiler.path) if compiler else _tinygrad(opened, renderer),
         _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),

@@ -21,7 +21,8 @@ from support.store_rows import RUN, fact, opened, schedule
 
 from db import engine as engine_module
 from db import queries, schema
-from db.engine import MIGRATIONS, open_engine, server_engine, writing
+from db.engine import MIGRATIONS, open_engine, writing
+from db.servers import server_engine
 from db.store import Store, StoreError
 
 

@@ -47,6 +47,11 @@ def fresh(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "fresh.sqlite")
 
 
+@pytest.fixture
+def there(place: Path) -> Store:
+    return Store.open(place)
+
+
 def rows(store: Store) -> dict[str, int]:
     return dict(store.stats().rows)
 
@@ -62,16 +67,16 @@ def test_export_holds_what_is_served_and_its_sound_baselines(source: Store) -> N
     assert export_payload(source, format="F16")["runs"] == []
 
 
-def test_a_round_trip_is_exact_and_doing_it_twice_adds_nothing(source: Store, fresh: Store) -> None:
+def test_a_round_trip_is_exact_and_doing_it_twice_adds_nothing(source: Store, there: Store) -> None:
     payload = export_payload(source)
     travelled = load_json(json.dumps(payload))
-    assert import_payload(fresh, travelled) == Counts(runs=2, measurements=3, known=0)
-    assert export_payload(fresh, claims=True) == payload
-    assert {c.row.origin for c in fresh.claims()} == {"imported"}
-    before = rows(fresh)
-    assert import_payload(fresh, travelled) == Counts(runs=0, measurements=0, known=3)
+    assert import_payload(there, travelled) == Counts(runs=2, measurements=3, known=0)
+    assert export_payload(there, claims=True) == payload
+    assert {c.row.origin for c in there.claims()} == {"imported"}
+    before = rows(there)
+    assert import_payload(there, travelled) == Counts(runs=0, measurements=0, known=3)
     assert import_payload(source, travelled) == Counts(runs=0, measurements=0, known=3)
-    assert rows(fresh) == before
+    assert rows(there) == before
     assert {w.row.origin for w in source.finals()} == {"local"}
     assert source.claims() == ()
 
@@ -198,18 +203,18 @@ def test_fields_are_neither_missing_nor_unknown(
     assert set(rows(fresh).values()) == {0}
 
 
-def test_a_run_cannot_be_impersonated(source: Store, fresh: Store) -> None:
+def test_a_run_cannot_be_impersonated(source: Store, there: Store) -> None:
     payload = export_payload(source)
     forged = copy.deepcopy(payload)
     forged["finals"][1]["samples"] = [1e-9]
     with pytest.raises(ExchangeError, match=r"finals\[1\].*never recorded"):
         import_payload(source, forged)
-    import_payload(fresh, payload)
+    import_payload(there, payload)
     forged["runs"][0]["beam_width"] = 99
-    before = rows(fresh)
+    before = rows(there)
     with pytest.raises(ExchangeError, match=r"runs\[0\].beam_width"):
-        import_payload(fresh, forged)
-    assert rows(fresh) == before
+        import_payload(there, forged)
+    assert rows(there) == before
 
 
 @pytest.mark.parametrize(

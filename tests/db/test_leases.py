@@ -16,8 +16,8 @@ OTHER = replace(WORKLOAD, m=8), TARGET, KERNEL
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store.sqlite")
+def store(place: Path) -> Store:
+    return Store.open(place)
 
 
 def test_a_kernel_has_one_owner_until_it_is_given_back(store: Store) -> None:
@@ -76,10 +76,10 @@ def test_attempts_are_counted_until_a_row_says_how_they_ended(store: Store) -> N
     assert store.attempts(*KEY) == {schedule_digest(two): 1}
 
 
-def test_what_was_measured_since_a_schedule_was_accepted(tmp_path: Path) -> None:
+def test_what_was_measured_since_a_schedule_was_accepted(place: Path) -> None:
     from db.records import Stage
 
     before, after = (fact(stage=Stage.PROBE, schedule=schedule("v", i)) for i in (1, 2))
-    store = opened(tmp_path / "store.sqlite", before, fact(), after)
+    store = opened(place, before, fact(), after)
     assert [r.measurement for r in store.since_final(*KEY)] == [after]
     assert store.since_final(*OTHER) == ()

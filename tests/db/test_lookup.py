@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.store_files import age, newer
+from support.store_files import age
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
 from db.lookup import Lookup
 from db.paths import PACKAGED
-from db.readers import ServerReader
 from db.records import Outcome, Served, Stage
 from db.store import Store
 
@@ -25,7 +24,12 @@ SMALLER, SAME, LARGER = (replace(TARGET, device=f"M3 {n}", compute_units=n) for 
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> Path:
+def user(place: Path) -> Path:
+    return place
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
     return tmp_path / "user.sqlite"
 
 
@@ -57,10 +61,10 @@ def test_exact_means_exact(user: Path, other: tuple[object, object, str]) -> Non
     assert lookup.problems == ()
 
 
-def test_the_packaged_store_of_the_wheel_is_readable(user: Path) -> None:
+def test_the_packaged_store_of_the_wheel_is_readable(file: Path) -> None:
     content = PACKAGED.read_bytes()
-    opened(user)
-    lookup = Lookup(user)
+    opened(file)
+    lookup = Lookup(file)
     assert (lookup.exact(*ASKED), lookup.same_arch(*ASKED), lookup.nearest(*ASKED)) == (None, None, None)
     assert lookup.problems == ()
     assert PACKAGED.read_bytes() == content
@@ -70,7 +74,7 @@ def test_the_packaged_store_of_the_wheel_is_readable(user: Path) -> None:
 @pytest.mark.parametrize("settled", [False, True])
 def test_a_running_sweep_is_seen_row_by_row(user: Path, settled: bool) -> None:
     store = opened(user)
-    if settled:
+    if settled and isinstance(user, Path):
         age(user)
     lookup = Lookup(user)
     assert lookup.exact(*ASKED) is None
@@ -154,8 +158,8 @@ def test_threads_share_a_lookup(user: Path) -> None:
     assert [s and s.schedule.variant for s in found] == [f"v{w.n}" for w in shapes] * 8
 
 
-def test_a_lookup_imports_no_database_toolkit(user: Path) -> None:
-    opened(user, fact())
+def test_a_lookup_imports_no_database_toolkit(file: Path) -> None:
+    opened(file, fact())
     code = """if True:
         import sys
         from db.lookup import Lookup
@@ -166,7 +170,7 @@ def test_a_lookup_imports_no_database_toolkit(user: Path) -> None:
         print([name for name in ("sqlalchemy", "alembic", "platformdirs", "tinygrad") if name in sys.modules])
     """
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", code, str(user)], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(file)], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -183,15 +187,3 @@ def test_a_server_that_never_answers_is_a_miss_soon(monkeypatch: pytest.MonkeyPa
     (problem,) = lookup.problems
     assert "no answer of the server within 0.3 s" in problem
     assert "secret" not in problem
-
-
-def test_a_store_behind_a_url_answers_alike(user: Path) -> None:
-    opened(user, fact(schedule=A), fact(workload=replace(WORKLOAD, n=64), schedule=B))
-    through_url = ServerReader(f"sqlite:///{user}")  # SQLite here too: what counts is SQLAlchemy in between
-    lookup = Lookup(user)
-    lookup._stores = (("user", through_url),)
-    assert [lookup.exact(*ASKED), lookup.nearest(*ASKED)] == [Lookup(user).exact(*ASKED), Lookup(user).nearest(*ASKED)]
-    newer(user)
-    stale = ServerReader(f"sqlite:///{user}")
-    assert stale.rows("SELECT 1", {}) == []
-    assert "upgrade" in stale.problems[0]

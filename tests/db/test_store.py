@@ -22,8 +22,8 @@ def served(store: Store) -> list[Schedule]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
+def path(place: Path) -> Path:
+    return place
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,11 @@ def test_a_measurement_comes_back_as_it_was(path: Path, one: Measurement) -> Non
     assert row.origin == "local"
 
 
+def test_a_nul_in_a_compilers_message_is_replaced(path: Path) -> None:
+    (row,) = opened(path, fact(reason="a\0b")).measurements(codec.workload_digest(WORKLOAD))
+    assert row.measurement.reason == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_a_nan_error_is_no_error_figure_and_never_served(path: Path) -> None:
     store = opened(path, fact(error=nan))
     assert store.measurements(codec.workload_digest(WORKLOAD))[0].measurement.error is None
@@ -66,9 +71,9 @@ def test_impossible_measurements_are_refused_with_their_batch(path: Path, bad: d
 
 def test_a_run_is_started_once_and_before_its_rows(path: Path) -> None:
     store = opened(path)
-    with pytest.raises(StoreError, match="UNIQUE"):
+    with pytest.raises(StoreError, match=r"(?i)unique"):
         store.start_run(RUN)
-    with pytest.raises(StoreError, match="FOREIGN KEY"):
+    with pytest.raises(StoreError, match=r"(?i)foreign key"):
         store.record("another", [fact()])
     assert store.stats().rows["measurements"] == store.stats().rows["workloads"] == 0
     with pytest.raises(ValueError, match="run id"):
@@ -216,7 +221,8 @@ def test_an_ambiguous_prefix_lists_the_digests(path: Path) -> None:
         store.measurements(first[0])
 
 
-def test_stats_count(path: Path) -> None:
+def test_stats_count(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
     stats = opened(path, fact(), fact(schedule=A), fact(workload=replace(WORKLOAD, m=8))).stats()
     assert dict(stats.rows) == {"runs": 1, "workloads": 2, "targets": 1, "schedules": 2, "measurements": 3}
     assert (stats.served, stats.schema, stats.where) == (2, queries.REVISIONS[-1], str(path))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
+from db.engine import writing
 from db.exchange import export_payload, import_payload, write_sqlite
 from db.lookup import Lookup
 from db.records import Measurement, Outcome, Run, Schedule, Stage
@@ -25,8 +24,8 @@ right = fact(schedule=THEIRS, stage=Stage.VERIFY, samples=())
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
+def path(place: Path) -> Path:
+    return place
 
 
 @pytest.fixture
@@ -152,10 +151,10 @@ def test_an_older_store_keeps_its_own_and_believes_its_imports_no_more(path: Pat
     payload = copy.deepcopy(export)
     payload["finals"][0]["workload"]["n"] = other.n
     import_payload(store, payload)
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE alembic_version SET version_num = '0003'")
+    with writing(store.engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
         for later in ("leases", "attempts", "rules"):
-            db.execute(f"DROP TABLE {later}")
+            connection.exec_driver_sql(f"DROP TABLE {later}")
     Store.open(path)  # migrates it
     assert serves(path) == OURS
     assert Lookup(path).exact(other, TARGET, KERNEL) is None
