@@ -21,7 +21,8 @@ class Progress:
 class Result:
     """What became of a workload.
 
-    status: "tuned", "baseline wins" or "failed" (reason says why); a sweep adds "known" and "skipped".
+    status: "tuned", "baseline wins" or "failed" (reason says why); a sweep adds "known", "shipped" (the packaged
+    store has it for this very device) and "skipped".
     heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our hand-chosen
     schedule; seconds: the accepted one; all medians of samples taken in turn.
     """

@@ -18,7 +18,6 @@ from autotune.gains import Gains
 from autotune.load import LOAD
 from autotune.owner import ended, owner
 from autotune.render import schedule_name
-from autotune.search.ranking import Ranking
 from autotune.session import Session, missing_kernel
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import RunnerError
@@ -28,9 +27,9 @@ from db.leases import LEASE_SECONDS, Leases
 from db.records import Measurement, Run, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
+from kernels.serve.packaged import shipped
 
 POLL_SECONDS = 1.0
-RANKED_ROWS = 20_000  # the newest of a target, which say what a schedule may cost
 RENEW_SECONDS = LEASE_SECONDS / 10
 OnProgress = Callable[[ModelWorkload, Progress], None]
 
@@ -78,10 +77,13 @@ class Sweep:
 
     @cached_property
     def settled(self) -> tuple[Row, ...]:
-        """What needs no work: workloads without a kernel, and those with a stored result of at least this effort."""
+        """What needs no work: workloads without a kernel, those with a stored result of at least this effort, and those
+        that the packaged store has for this very device."""
         lacking = {mw: reason for mw in self._plan.workloads if (reason := missing_kernel(mw.workload))}
         skipped = {mw: Row(mw, Result(mw.workload, "skipped", reason=reason)) for mw, reason in lacking.items()}
         rows = skipped | self._known([mw for mw in self._plan.workloads if mw not in skipped])
+        if not self._again:
+            rows |= self._shipped([mw for mw in self._plan.workloads if mw not in rows])
         return tuple(rows[mw] for mw in self._plan.workloads if mw in rows)
 
     @cached_property
@@ -128,6 +130,12 @@ class Sweep:
         return failed | {
             mw: _row_of(mw, served.get((mw.workload, final.kernel_digest)), final) for mw, final in known.items()
         }
+
+    def _shipped(self, models: Sequence[ModelWorkload]) -> dict[ModelWorkload, Row]:
+        target = self._session.info.target
+        found = {mw: shipped(mw.workload, target) for mw in models}
+        results = {mw: Result(mw.workload, "shipped", s.schedule, s.seconds) for mw, s in found.items() if s}
+        return {mw: Row(mw, result, nbytes_moved(mw.workload)) for mw, result in results.items()}
 
     def _final(self, w: Workload) -> Measurement | None:
         s = self._session.settings
@@ -178,7 +186,6 @@ class _Work:
         if self._run is None or dict(self._run.versions).get(LOAD, "") != s.load.note():
             self._run = s.run(sweep._command, s.settings.beam_width, s.settings.budget_seconds)
             s.store.start_run(self._run)
-        ranking = Ranking.fit(s.store.target_timings(s.info.target, RANKED_ROWS))
         told = lambda p: self._told(mw, p)  # noqa: E731
         return Tuner(
             s.store,
@@ -187,7 +194,6 @@ class _Work:
             self._run,
             told,
             heuristic=s.settings.heuristic,
-            ranking=ranking,
             started=True,
         )
 

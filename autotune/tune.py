@@ -37,6 +37,7 @@ PROBE_SLACK = 1.3
 CONTENDERS = 4
 NEIGHBOURS = 3
 RESUMED = 8
+RANKED = 5_000  # the newest timings of an op, which say what a schedule of another shape may take
 # of a budget: for comparing the fastest and checking the winner with a second seed
 DECIDING = 0.15
 # a batch is begun if this share of the last one's time is left: what still compiles at the deadline is killed, and a
@@ -48,8 +49,8 @@ class Tuner:
     """Tunes workloads one after another on one device, into one store.
 
     strategy: makes the strategy that proposes schedules; by default a beam search of the run's width. heuristic: also
-    compile and time what tinygrad's heuristic makes of our variants, which can take a minute. ranking: what is known of
-    the speed of schedules before any is measured. started: the run is stored already.
+    compile and time what tinygrad's heuristic makes of our variants, which can take a minute. started: the run is
+    stored already.
     """
 
     def __init__(
@@ -62,13 +63,12 @@ class Tuner:
         strategy: Callable[[Task], Strategy] | None = None,
         *,
         heuristic: bool = False,
-        ranking: Ranking | None = None,
         started: bool = False,
     ) -> None:
         self._store, self._runner, self._pool, self._run, self._progress = store, runner, pool, run, progress
         self._strategy = strategy or (lambda task: BeamSearch(task, run.beam_width))
         self._info = runner.describe()
-        self._heuristic, self._ranking, self._started = heuristic, ranking, started
+        self._heuristic, self._started = heuristic, started
 
     @property
     def target(self) -> Target:
@@ -117,7 +117,8 @@ class _Search:
         """Tries the baselines, however long they take, and what the strategy proposes up to `deadline` (of
         time.monotonic)."""
         space = Space(self._w, self._t._info.renderer, Limits.of(self._t._info.renderer, self._w))
-        expected = self._t._ranking.of(self._w) if self._t._ranking else None
+        timings = self._t._store.target_timings(self._t.target, self._w.op, RANKED)
+        expected = Ranking.fit(t for t in timings if t[0] != self._w).of(self._w)
         seeds = self._seeds()
         # of these nothing has to be worked out before they compile
         fixed = promising([s for s in space.starts if not space.schedulable(s)], expected, self._t._pool.workers)

@@ -111,9 +111,9 @@ HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
 TARGET_TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
     JOIN workloads w ON w.id = f.workload_id JOIN schedules s ON s.id = f.schedule_id
-    WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.outcome IN ('ok', 'slow')
+    WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND w.op = :op AND f.outcome IN ('ok', 'slow')
     AND f.stage <> 'deployed' AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
-"""The newest timings of a target, of all its kernels."""
+"""The newest timings of an op's kernels on a target."""
 
 TIMINGS = f"""SELECT s.digest, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     JOIN runs r ON r.id = f.run_id

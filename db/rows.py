@@ -36,6 +36,10 @@ class Recorded:
         return quantile(self.measurement.samples, 0.5)
 
 
+Timing = tuple[Workload, Schedule, float]
+"""What a schedule of a workload took, in seconds."""
+
+
 @dataclass(frozen=True)
 class Winner:
     """What is served for one (workload, target, kernel digest), and the baselines that its run took beside it."""
@@ -181,7 +185,7 @@ def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str
     return Served(workload, target, schedule(text, digest), number(seconds), origin)
 
 
-def timing(row: Sequence[Any]) -> tuple[Workload, Schedule, float]:
+def timing(row: Sequence[Any]) -> Timing:
     """A row of the query for timings. Raises ValueError for one that no version of ours wrote."""
     workload, workload_digest, schedule_, schedule_digest, seconds = row
     return _workload(workload, workload_digest), schedule(schedule_, schedule_digest), number(seconds)

@@ -5,7 +5,7 @@ Not for files of others: for those `exchange` has a format that claims less, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import select, text
@@ -14,8 +14,8 @@ from db import codec, payload, queries, rows, schema
 from db.engine import reported, writing
 from db.inserts import insert_measurements, insert_run
 from db.payload import ExchangeError
-from db.records import Measurement, Outcome, Run, Stage
-from db.rows import Recorded
+from db.records import Measurement, Outcome, Run, Stage, Workload
+from db.rows import Recorded, Timing
 from db.store import Store
 
 
@@ -23,6 +23,20 @@ def rows_to_json(recorded: Iterable[Recorded]) -> dict[str, Any]:
     found = tuple(recorded)
     runs = {r.run.id: payload.run_to_json(r.run, r.started_at) for r in found}
     return {"runs": list(runs.values()), "rows": [_row_to_json(r) for r in found]}
+
+
+def timings_to_json(timings: Iterable[Timing]) -> list[Any]:
+    """Of each workload its schedules and their seconds."""
+    found: dict[Workload, list[Any]] = {}
+    for workload, schedule, seconds in timings:
+        found.setdefault(workload, []).append([codec.schedule_to_json(schedule), seconds])
+    return [[codec.workload_to_json(workload), timed] for workload, timed in found.items()]
+
+
+def timings_from_json(value: Iterable[Any]) -> Iterator[Timing]:
+    for workload, timed in value:
+        w = codec.workload_from_json(workload)
+        yield from ((w, codec.schedule_from_json(schedule), float(seconds)) for schedule, seconds in timed)
 
 
 def add_rows(store: Store, value: Mapping[str, Any]) -> None:

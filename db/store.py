@@ -24,7 +24,7 @@ from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
 from db.paths import default_store, is_missing, sqlite_path
 from db.records import Measurement, Outcome, Run, Schedule, Served, Target, Workload
-from db.rows import Recorded, StoredRun, Winner
+from db.rows import Recorded, StoredRun, Timing, Winner
 
 __all__ = ["Recorded", "Stats", "Store", "StoreError", "Winner"]
 
@@ -243,9 +243,10 @@ class Store:
         found = self._rows(queries.FASTEST, queries.asked(workload, target, kernel_digest) | {"limit": limit})
         return tuple(row.measurement for row in self._timed(found))
 
-    def target_timings(self, target: Target, limit: int) -> tuple[tuple[Workload, Schedule, float], ...]:
-        """(workload, schedule, median seconds) of the newest `limit` rows that were timed on `target`."""
-        found = self._rows(queries.TARGET_TIMINGS, {"target": codec.target_digest(target), "limit": limit})
+    def target_timings(self, target: Target, op: str, limit: int) -> tuple[Timing, ...]:
+        """(workload, schedule, median seconds) of the newest `limit` rows of an op that were timed on `target`."""
+        asked = {"target": codec.target_digest(target), "op": op, "limit": limit}
+        found = self._rows(queries.TARGET_TIMINGS, asked)
         return tuple(self._decoded(rows.timing, found))
 
     def replayable(self, workload: Workload, target: Target, limit: int) -> tuple[Recorded, ...]:

@@ -40,6 +40,7 @@ TASKS_A_DEVICE = 2
 LIVES = 2  # of workers that a workload may cost
 SUBMITTED = 5  # times at most, for one that was lost with its worker before it began there
 SHIPPED_ROWS = 2000  # of a workload's history at most: some 2 MB
+SHIPPED_TIMINGS = 1000  # of other workloads: some 100 KB
 
 Task = Callable[[str], str]
 
@@ -108,6 +109,7 @@ class Part(Sweep):
             "effort": {"command": self._command, **effort},
             "known": shipping.rows_to_json(self._history(mw)),
             "neighbours": self._neighbours(mw),
+            "timings": shipping.timings_to_json(self.store.target_timings(target, w.op, SHIPPED_TIMINGS)),
             "attempts": self.store.attempts(w, target, digest),
         }
 

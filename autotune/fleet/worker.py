@@ -19,7 +19,7 @@ from db import codec, schema, shipping
 from db.engine import empty_engine, writing
 from db.errors import StoreError
 from db.records import Schedule, Served, Target, Workload
-from db.rows import Recorded
+from db.rows import Recorded, Timing
 from db.store import Store
 from kernels.ops.registry import kernel_digest
 
@@ -67,7 +67,8 @@ def answer(device: Device, asked: Mapping[str, Any], tell: Callable[[Schedule | 
         reason = "the worker's kernels are of another version than the client's"
         return {"result": result_to_json(Result(w, "failed", reason=reason)), "rows": shipping.rows_to_json([])}
     near = tuple(_neighbour(device, seen) for seen in asked["neighbours"])
-    store = _TellingStore("a worker's own", empty_engine(), tell=tell, near=near)
+    timings = tuple(shipping.timings_from_json(asked["timings"]))
+    store = _TellingStore("a worker's own", empty_engine(), tell=tell, near=near, timed=timings)
     shipping.add_rows(store, asked["known"])
     _add_attempts(store, (w, device.info.target, digest), asked["attempts"])
     last = max((row.id for row in _rows(store, w)), default=0)
@@ -93,10 +94,14 @@ def result_from_json(value: Mapping[str, Any]) -> Result:
 
 @dataclass(frozen=True)
 class _TellingStore(Store):
-    """`near` is what the client's store serves for other shapes, nearest first."""
+    """near: what the client's store serves for other shapes, nearest first. timed: what it knows of the op's speed."""
 
     tell: Callable[[Schedule | None], None] = lambda schedule: None
     near: tuple[Served, ...] = ()
+    timed: tuple[Timing, ...] = ()
+
+    def target_timings(self, target: Target, op: str, limit: int) -> tuple[Timing, ...]:
+        return self.timed[:limit]
 
     def neighbours(self, workload: Workload, target: Target, kernel_digest: str, limit: int) -> tuple[Served, ...]:
         return self.near[:limit]

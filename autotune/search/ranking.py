@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from db.records import Schedule, Workload
+from db.rows import Timing
 from kernels.formats import FORMATS
 
 Doubles = npt.NDArray[np.float64]
@@ -54,8 +55,8 @@ class Ranking:
         self._models = models
 
     @classmethod
-    def fit(cls, timings: Iterable[tuple[Workload, Schedule, float]]) -> Self:
-        """Learns from (workload, schedule, seconds) of one target."""
+    def fit(cls, timings: Iterable[Timing]) -> Self:
+        """Learns from timings of one target."""
         rows = list(timings)
         fastest: dict[Workload, float] = {}
         for w, _, seconds in rows:
