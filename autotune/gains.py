@@ -23,8 +23,9 @@ class Gains:
 
     @classmethod
     def of(cls, winner: Winner) -> Self:
-        best = {b.measurement.schedule.opts is None: b.median_seconds for b in judged_by(winner)}
-        return cls(winner.row.median_seconds, best.get(True), best.get(False), winner.row.measurement.nbytes)
+        untuned, tuned = _by_opts(winner)
+        heuristic, default = (min((b.median_seconds for b in group), default=None) for group in (untuned, tuned))
+        return cls(winner.row.median_seconds, heuristic, default, winner.row.measurement.nbytes)
 
     @property
     def bandwidth(self) -> float:
@@ -42,11 +43,16 @@ class Gains:
 
 
 def judged_by(winner: Winner) -> tuple[Recorded, ...]:
-    """The fastest of the winner's baselines under tinygrad's heuristic, and the fastest of those with opts."""
-    groups = [
-        [b for b in winner.baselines if (b.measurement.schedule.opts is None) == untuned] for untuned in (True, False)
-    ]
-    return tuple(min(group, key=lambda b: b.median_seconds) for group in groups if group)
+    """The winner's baselines, but of those under tinygrad's heuristic only the fastest: what would be served untuned is
+    of use for other shapes, too."""
+    untuned, tuned = _by_opts(winner)
+    return (*sorted(untuned, key=lambda b: b.median_seconds)[:1], *tuned)
+
+
+def _by_opts(winner: Winner) -> tuple[list[Recorded], list[Recorded]]:
+    """The baselines under tinygrad's heuristic, and the others."""
+    untuned = [b for b in winner.baselines if b.measurement.schedule.opts is None]
+    return untuned, [b for b in winner.baselines if b.measurement.schedule.opts is not None]
 
 
 def geometric_mean(ratios: Sequence[float]) -> float | None:

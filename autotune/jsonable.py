@@ -142,7 +142,7 @@ def retuned(r: Retuned) -> dict[str, Any]:
         "same": r.same,
         "before_seconds": r.before,
         "seconds": r.seconds,
-        "heuristic_seconds": r.heuristic_seconds,
+        "baseline_seconds": r.baseline_seconds,
         "reason": r.reason,
     }
 

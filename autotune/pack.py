@@ -31,7 +31,7 @@ from db.rows import quantile
 from db.rules import Rule
 from kernels.ops.registry import kernel_digest
 
-STALE = "of another version of the kernels, but count for rules; `autotune verify` on the device replays them"
+STALE = "of another version of the kernels, but count for rules; `autotune retune` on the device replays them"
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def _submitted_row(c: Change) -> Sequence[str]:
 
 
 def retuned_row(r: Retuned) -> str:
-    gain = r.heuristic_seconds / r.seconds if r.heuristic_seconds and r.seconds else None
+    gain = r.baseline_seconds / r.seconds if r.baseline_seconds and r.seconds else None
     figures = micros(r.before), micros(r.seconds), times(gain)
     what = r.reason if r.schedule is None else schedule_name(r.schedule) + ("" if r.same else "  (another than before)")
     return line(RETUNE, (workload_name(r.workload), *figures, r.status, what if r.ok else f"{what}: sweep it again"))

@@ -35,7 +35,8 @@ class Retuned:
 
     status: "accepted" (a stored schedule), "baseline wins", "failed" (no schedule is right here), "skipped" (no kernel)
     or "unchecked" (the device failed). why: what is stale about it. before: seconds of the last accepted schedule, when
-    it was accepted. seconds, heuristic_seconds: now. same: whether that schedule is accepted again.
+    it was accepted. seconds, baseline_seconds: now, of what is accepted and of the best baseline. same: whether the
+    last schedule is accepted again.
     """
 
     workload: Workload
@@ -44,7 +45,7 @@ class Retuned:
     before: float
     schedule: Schedule | None = None
     seconds: float | None = None
-    heuristic_seconds: float | None = None
+    baseline_seconds: float | None = None
     same: bool = False
     reason: str = ""
 
@@ -97,7 +98,7 @@ class Retune:
 
     def _replayed(self, pipeline: Pipeline, why: str, last: Winner) -> Retuned:
         w, before, run = pipeline.subject.workload, last.row.median_seconds, self._run(last)
-        judged = baselines(w, self._session.info.target, self._session.info.renderer)
+        judged = baselines(w, pipeline.subject.target, pipeline.renderer, self._session.settings.heuristic)
         known = dict.fromkeys(s for group in judged.values() for s in group)
         stored = self._stored(w, known)
 
@@ -125,7 +126,7 @@ class Retune:
             before,
             schedule,
             decision.medians[schedule],
-            min((decision.medians[s] for s in judged["heuristic"] if s in decision.medians), default=None),
+            min((seconds for s, seconds in decision.medians.items() if s in known), default=None),
             schedule == last.row.measurement.schedule,
         )
 

@@ -1,6 +1,6 @@
 """One device's winners as a file of the repository, `db/rows/<device>.json`: `docs/sharing.md` says what becomes of it.
 
-The file is what `autotune export` writes, of one target, with the two baselines that its gains are judged by.
+The file is what `autotune export` writes, of one target, with the baselines that its gains are judged by.
 """
 
 from __future__ import annotations

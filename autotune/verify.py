@@ -184,5 +184,4 @@ def compiled(pipeline: Pipeline, schedules: Sequence[Schedule], imported: Collec
     defaults, and what tinygrad's heuristic makes, are bounded by nobody."""
     ours = defaults(pipeline.subject.workload, backend(pipeline.renderer))
     limited = [s for s in schedules if s in imported and s.opts is not None and s not in ours]
-    yield from pipeline.compile([s for s in schedules if s not in limited], patient=schedules)
-    yield from pipeline.compile(limited)
+    return pipeline.compile(schedules, patient=[s for s in schedules if s not in limited])

@@ -120,6 +120,7 @@ TIMINGS = f"""SELECT s.digest, f.median_seconds FROM measurements f JOIN schedul
     WHERE {_SUBJECT} AND f.outcome IN {_FAULT} AND f.simulated = 0 AND f.median_seconds > 0 AND r.origin <> 'imported'
     AND f.stage NOT IN ('verify', 'deployed') ORDER BY f.id"""
 """What was timed of one kernel, oldest first, but for what was imported."""
+
 RUNS = """SELECT r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin, count(f.id),
     count(CASE WHEN f.stage = 'final' AND f.outcome = 'ok' THEN 1 END)
     FROM runs r LEFT JOIN measurements f ON f.run_id = r.id
@@ -134,7 +135,7 @@ SUBJECTS = """SELECT DISTINCT w.json, w.digest, t.backend, t.arch, t.device, t.c
     FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id"""
 """What there are measurements of."""
 
-_FORGOTTEN = f"f.outcome IN {_FAULT} OR :failures = 1"
+_FORGOTTEN = f"f.outcome IN {_FAULT} OR f.outcome = 'rejected' OR :failures = 1"
 _ASKED = f"{_SUBJECT} AND (:run_id = '' OR f.run_id = :run_id)"
 
 COUNT = f"""SELECT count(CASE WHEN ({_FORGOTTEN}) AND f.stage = 'final' THEN 1 END),
@@ -161,10 +162,8 @@ ATTEMPTS = f"SELECT schedule, count FROM attempts WHERE {_OF_KERNEL} AND count >
 FORGIVE = f"UPDATE attempts SET count = count - 1 WHERE {_OF_KERNEL} AND schedule = :schedule AND count > 0"
 END_ATTEMPT = f"DELETE FROM attempts WHERE {_OF_KERNEL} AND schedule = :schedule"
 
-_DEPLOYED = "f.stage = 'deployed'"
-
 REPLAYABLE = f"""{_ROW} WHERE w.digest = :workload AND t.digest = :target AND f.outcome = 'ok' AND f.simulated = 0
-    AND f.median_seconds > 0 AND NOT {_DEPLOYED} AND (f.stage = 'final' OR NOT {_IMPORTED})
+    AND f.median_seconds > 0 AND f.stage <> 'deployed' AND NOT {_WITHDRAWN} AND (f.stage = 'final' OR NOT {_IMPORTED})
     ORDER BY CASE WHEN f.stage = 'final' THEN -f.id ELSE 0 END, f.median_seconds, f.id LIMIT :limit"""
 """What worked under any version of the kernel: what was accepted, the newest first, then the others, the fastest
 first."""
@@ -173,6 +172,8 @@ WITH_EFFORT = f"""{_ROW} WHERE {_SUBJECT} AND {_FINAL} AND NOT EXISTS ({_AGAINST
     AND NOT {_IMPORTED} AND r.beam_width >= :beam_width AND r.budget_seconds >= :budget_seconds ORDER BY f.id DESC"""
 """What a search of some effort found here, served or rejected since. What is the fastest elsewhere need not be so
 here."""
+
+_DEPLOYED = "f.stage = 'deployed'"
 
 KEPT = f"""SELECT w.digest, f.kernel_digest, s.digest FROM measurements f JOIN workloads w ON w.id = f.workload_id
     JOIN schedules s ON s.id = f.schedule_id WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target)

@@ -75,12 +75,12 @@ def test_what_is_stale_is_accepted_with_the_effort_it_was_found_with(
     assert held == [fresh.choice.device]
     assert (row.ok, row.why, row.before) == (True, "its kernel's source changed", 1e-5)
     assert row.seconds
-    assert row.heuristic_seconds
+    assert row.baseline_seconds
     assert serves(fresh) == row.schedule
     digest = kernel_digest(W)
     assert fresh.store.has_final(W, fresh.info.target, digest, RUN.beam_width, RUN.budget_seconds) is not None
     (winner,) = [w for w in fresh.store.finals() if w.row.measurement.kernel_digest == digest]
-    assert any(b.measurement.schedule.opts is None for b in winner.baselines)  # so that its gain is known
+    assert winner.baselines  # so that its gain is known
     assert retuned(fresh) == []  # it is not stale any more
 
 
@@ -121,6 +121,15 @@ def test_after_another_driver_and_on_request_what_is_served_is_replayed(fresh: S
     assert found.todo[WIDE].startswith("driver was 1.0, is ")
     assert set(Retune(fresh, "test", every=True).todo) == {W, WIDE}
     assert set(Retune(fresh, "test", workloads=[W], every=True).todo) == {W}
+
+
+def test_what_a_models_pass_rejected_is_not_replayed(fresh: Session) -> None:
+    put(fresh, OTHER)
+    put(fresh, OTHER, stage=Stage.DEPLOYED, outcome=Outcome.REJECTED, samples=())
+    put(fresh, RIGHT)
+    retuned(fresh)
+    assert RIGHT in replayed(fresh)
+    assert OTHER not in replayed(fresh)
 
 
 def test_what_has_no_kernel_here_is_skipped(fresh: Session) -> None:
