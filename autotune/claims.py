@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from autotune.session import missing_kernel
 from db.records import Measurement, Target
@@ -21,8 +20,9 @@ MAX_OPERAND_NBYTES = 4 << 30
 
 def why_not(m: Measurement, here: Target, of_arch: bool = False) -> str | None:
     """Why a claim cannot be checked on the target `here`; None if it can. of_arch: it may be of another device of the
-    architecture."""
-    if m.target != (replace(m.target, backend=here.backend, arch=here.arch) if of_arch else here):
+    architecture, whatever its vectors: of x86_64-avx2 on x86_64-avx512."""
+    families = [(t.backend, t.arch.partition("-")[0]) for t in (m.target, here)]
+    if families[0] != families[1] if of_arch else m.target != here:
         return "for another architecture" if of_arch else "for another target"
     if missing_kernel(m.workload) is not None:
         return "of an op, format or shape without kernels here"
