@@ -68,8 +68,11 @@ def test_an_older_schema_is_migrated_with_its_rows(postgres: Server, empty: str,
         columns = "id, started_at, command, beam_width, budget_seconds, versions"
         connection.execute(text(f"INSERT INTO runs ({columns}) VALUES ({run})"))
         insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
-    with pytest.raises(StoreError, match="a sweep migrates it"):
-        Store.read(url)
+    if revision in queries.READABLE:
+        assert Store.read(url).finals()
+    else:
+        with pytest.raises(StoreError, match="a sweep migrates it"):
+            Store.read(url)
     (winner,) = Store.open(url).finals()
     assert winner.row.measurement == fact()
     assert Lookup(url).exact(*ASKED) is not None
