@@ -119,7 +119,7 @@ def test_a_server_is_told_how_long_it_may_work(query: str, options: str) -> None
     pytest.importorskip("psycopg")
     engine, asked = server_engine(f"postgresql+psycopg://host/name{query}", statement_seconds=3), {}
 
-    @event.listens_for(engine, "do_connect")
+    @event.listens_for(engine, "do_connect", insert=True)
     def _(_dialect: object, _record: object, _args: object, settings: dict[str, object]) -> None:
         asked.update(settings)
         raise ConnectionRefusedError
