@@ -78,6 +78,13 @@ def test_an_older_schema_is_migrated_with_its_rows(postgres: Server, empty: str,
     assert Lookup(url).exact(*ASKED) is not None
 
 
+def test_a_server_is_told_how_long_it_may_work(postgres: Server, database: str) -> None:
+    url = f"{postgres.url(database)}&options=-c%20geqo%3Doff"
+    with server_engine(url, statement_seconds=3).connect() as connection:
+        told = [connection.execute(text(f"SHOW {name}")).scalar() for name in ("statement_timeout", "geqo")]
+    assert told == ["3s", "off"]
+
+
 @pytest.mark.parametrize(
     ("statements", "message"),
     [
