@@ -58,6 +58,7 @@ def connected(place: Place, settings: Settings, preload: Sequence[str] = (PRELOA
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(_CONFIG), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="distributed")
+        warnings.filterwarnings("ignore", message="Creating scratch directories")  # of a busy machine
         if place.address is not None:
             with _errors(f"the scheduler {place.address}"), Client(place.address, timeout=CONNECT_SECONDS) as client:
                 yield client

@@ -14,7 +14,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event
 from support import store_writer
 from support.store_files import old_store
 from support.store_rows import RUN, fact, opened, schedule
@@ -22,7 +21,6 @@ from support.store_rows import RUN, fact, opened, schedule
 from db import engine as engine_module
 from db import queries, schema
 from db.engine import MIGRATIONS, open_engine, writing
-from db.servers import server_engine
 from db.store import Store, StoreError
 
 
@@ -109,24 +107,6 @@ def test_a_newer_or_foreign_database_is_refused_untouched(tmp_path: Path, sql: s
     with pytest.raises(StoreError, match=message):
         Store.open(path)
     assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("query", "options"),
-    [("", "-c statement_timeout=3s"), ("?options=-c%20geqo%3Doff", "-c geqo=off -c statement_timeout=3s")],
-)
-def test_a_server_is_told_how_long_it_may_work(query: str, options: str) -> None:
-    pytest.importorskip("psycopg")
-    engine, asked = server_engine(f"postgresql+psycopg://host/name{query}", statement_seconds=3), {}
-
-    @event.listens_for(engine, "do_connect")
-    def _(_dialect: object, _record: object, _args: object, settings: dict[str, object]) -> None:
-        asked.update(settings)
-        raise ConnectionRefusedError
-
-    with pytest.raises(ConnectionRefusedError):
-        engine.connect()
-    assert (asked["options"], asked["connect_timeout"]) == (options, 3)
 
 
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
