@@ -162,7 +162,7 @@ def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
 def computed_column(connection: sqlite3.Connection) -> str | None:
     """A column of ours whose values an expression makes, if there is one. The limits of a connection do not hold within
     a function of SQLite, so that reading such a column may take minutes."""
-    for table in TABLES:
+    for table in sorted(_READABLE):
         for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})"):
             if hidden:
                 return f"{table}.{name}"
