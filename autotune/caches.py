@@ -42,7 +42,7 @@ def left_over() -> tuple[Path, ...]:
 def why_unwritable(path: Path) -> str:
     """Why a file cannot be written, or made where there is none; "" if it can."""
     try:
-        if os.path.lexists(path):
+        if _is_there(path):
             look(str(path))
             if not os.access(path, os.W_OK):
                 return "it cannot be written"
@@ -52,6 +52,15 @@ def why_unwritable(path: Path) -> str:
     except (OSError, UnicodeError) as e:
         return f"{path.parent}: {e.strerror if isinstance(e, OSError) else e}"
     return ""
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of that name. Raises OSError for a name that nothing can have."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _ours() -> Cache:

@@ -144,18 +144,21 @@ def write_sqlite(path: str | Path, value: object, rules: Sequence[Rule] = ()) ->
     Raises ExchangeError like `import_payload`, and StoreError or FileError where the file cannot be written.
     """
     parsed = payload.parse(value)  # before anything is written
-    if Path(f"{os.path.realpath(path)}-wal").exists():  # its journal would be taken for the new file's
+    if os.path.exists(f"{os.path.realpath(path)}-wal"):  # its journal would be taken for the new file's
         raise StoreError(f"{path}: a store in use; choose another name")
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise StoreError(f"{path}: Is a directory")
     with replacing(path) as draft:
-        store = Store.open(draft)
-        counts = import_parsed(store, parsed, "packaged")
-        if rules:
+        try:
+            store = Store.open(draft)
+            counts = import_parsed(store, parsed, "packaged")
             with reported(draft), writing(store.engine) as connection:
-                connection.execute(schema.rules.insert(), [to_columns(rule) for rule in rules])
-        with reported(draft):
-            seal(store.engine)
+                if rules:
+                    connection.execute(schema.rules.insert(), [to_columns(rule) for rule in rules])
+            with reported(draft):
+                seal(store.engine)
+        except StoreError as e:
+            raise StoreError(str(e).replace(str(draft), str(path))) from e
     return counts
 
 

@@ -42,8 +42,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises FileError. What is no regular file, such as /dev/null, is written to as it is.
     """
-    place = Path(os.path.realpath(path))
-    if place.exists() and not place.is_file():
+    with file_errors(path):
+        place = Path(os.path.realpath(path))
+        special = place.exists() and not place.is_file()
+    if special:
         with file_errors(path):
             yield place
         return

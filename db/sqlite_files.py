@@ -162,7 +162,7 @@ def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
 def computed_column(connection: sqlite3.Connection) -> str | None:
     """A column of ours whose values an expression makes, if there is one. The limits of a connection do not hold within
     a function of SQLite, so that reading such a column may take minutes."""
-    for table in TABLES:
+    for table in sorted(_READABLE):
         for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})"):
             if hidden:
                 return f"{table}.{name}"
@@ -187,7 +187,7 @@ def reason(e: Exception) -> str:
     if code == sqlite3.SQLITE_NOTADB:
         return "not an SQLite database"
     if is_locked(e):
-        return f"{e}: another program is writing to it, or has it for itself"
+        return f"{e}: another program is writing to it, or its file system has no locks"
     if code is not None and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL):
         return f"{e}; choose another place with --db or AUTOTUNE_DB"
     if code is not None and str(e).startswith(("no such table", "no such column")):

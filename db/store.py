@@ -216,10 +216,11 @@ class Store:
     def served(self, workload: Workload, target: Target, kernel_digest: str) -> Schedule | None:
         """What a kernel gets from this store: the result of this machine, or else a checked import."""
         asked = queries.asked(workload, target, kernel_digest)
-        found = self._decoded(
-            lambda row: rows.exact(row, asked["workload"], workload, target, "user"), self._rows(queries.EXACT, asked)
-        )
-        return found[0].schedule if found else None
+        for sql in (queries.EXACT, queries.EXACT_CHECKED):
+            sound = [row[:-1] for row in self._rows(sql, asked) if not row[-1]]  # the others are claims
+            if found := self._decoded(lambda row: rows.exact(row, asked["workload"], workload, target, "user"), sound):
+                return found[0].schedule
+        return None
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
         """Schedule digest -> how it failed and why, for those whose latest measurement failed. `slow` is no failure."""

@@ -99,6 +99,10 @@ def test_tinygrads_cache_that_is_no_database_is_told_with_a_remedy(
     assert "CACHEDB" in theirs.remedy
 
 
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    assert "File name too long" in caches.why_unwritable(tmp_path / ("x" * 300))
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with room_for(1000):
         assert "too large" in caches.why_unwritable(tmp_path / "store.sqlite")

@@ -125,6 +125,13 @@ def test_a_store_in_use_is_not_replaced_through_a_link(filled: Path, tmp_path: P
     assert "a store in use" in done.stderr
 
 
+@pytest.mark.parametrize("end", [".json", ".sqlite"])
+def test_a_name_that_no_file_can_have_is_one_line(filled: Path, tmp_path: Path, end: str) -> None:
+    done = run("export", "-o", str(tmp_path / ("x" * 300 + end)))
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[0].endswith("File name too long")
+
+
 def test_an_export_goes_through_a_pipe(filled: Path, tmp_path: Path) -> None:
     text = ok("export", "--target", "H100")
     assert [f["workload"]["format"] for f in json.loads(text)["finals"]] == ["Q8_0"]

@@ -320,12 +320,14 @@ def test_arbitrary_text_is_json_or_refused(text: str) -> None:
 def test_a_disk_that_is_full_at_any_point_is_a_store_error_and_leaves_nothing(source: Store, tmp_path: Path) -> None:
     payload, file = export_payload(source), tmp_path / "full" / "copy.sqlite"
     file.parent.mkdir()
+    said = []
 
     def fits(nbytes: int) -> bool:
         try:
             with room_for(nbytes):
                 write_sqlite(file, payload)
-        except StoreError:
+        except StoreError as error:
+            said.append(str(error))
             assert list(file.parent.iterdir()) == []
             return False
         file.unlink()
@@ -336,3 +338,4 @@ def test_a_disk_that_is_full_at_any_point_is_a_store_error_and_leaves_nothing(so
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     assert not any(fits(nbytes) for nbytes in range(low - 4096, low, 512))
+    assert all(f"{file}: " in message for message in said)  # not the name of a draft

@@ -43,10 +43,11 @@ def dated(export: dict[str, Any], **later: float) -> dict[str, Any]:
 
 
 def serves(path: Path) -> Schedule | None:
-    """Of both paths that say what is served, which must agree."""
+    """Of the paths that say what is served, which must agree."""
     found = Lookup(path).exact(WORKLOAD, TARGET, KERNEL)
     finals = [w.row.measurement.schedule for w in Store.open(path).finals()]
     assert finals == ([found.schedule] if found else [])
+    assert Store.open(path).served(WORKLOAD, TARGET, KERNEL) == (found and found.schedule)
     return found and found.schedule
 
 

@@ -19,6 +19,7 @@ STORE_VERBS = (
     ("list",), ("list", "--json"), ("list", "--all-targets"), ("list", "--format", "Q8_0"), ("list", "--target", "CPU"),
     ("show", "DIGEST"), ("show", "DIGEST", "--json"), ("export",), ("export", "-o", "out.json"),
     ("export", "-o", "out.sqlite"), ("export", "--op", "linear"), ("explain", "MODEL"), ("explain", "MODEL", "--json"),
+    ("list", "--runs"), ("list", "MODEL"), ("compare", "STORE", "ABROAD"), ("compare", "ABROAD", "STORE", "--json"),
 )  # fmt: skip
 
 
@@ -39,7 +40,8 @@ def read(case: Case, path: Path, count: int = 2, statuses: tuple[int, ...] = ver
     if case.rng.random() < 0.003:
         chosen.append(("doctor",))
     for verb in chosen:
-        words = {"DIGEST": digest[: case.rng.choice((8, 64))], "MODEL": shared.model}
+        words = {"DIGEST": digest[: case.rng.choice((8, 64))], "MODEL": shared.model, "STORE": str(path)}
+        words["ABROAD"] = str(shared.foreign_file)
         arguments = [words.get(word, word) for word in verb]
         case.note(verbs.shown(tuple(verb)))
         verbs.run(*arguments, "--db", str(path), statuses=statuses)

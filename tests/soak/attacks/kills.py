@@ -37,10 +37,12 @@ class Kills:
         path, before = shared.copy(case.folder), stores.committed(shared.store)
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         seconds = rng.random() ** 2 * _LONGEST_SECONDS
-        kind = rng.choice(("import", "import", "export", "export", "record"))
+        kinds = {"import": self._import, "export": self._export, "record": self._record, "forget": self._forget}
+        kind = rng.choice(("import", "import", "export", "export", "record", "forget"))
         case.note(f"{number.name} {seconds:.4f} s into {kind}")
-        {"import": self._import, "export": self._export, "record": self._record}[kind](case, path, number, seconds)
-        stores.kept(path, before, f"{kind} hit by {number.name}")
+        kinds[kind](case, path, number, seconds)
+        stores.kept(path, frozenset() if kind == "forget" else before, f"{kind} hit by {number.name}")
+        stores.resolved(path, shared.target, f"after a {kind} that was hit")
         reading.read(case, path, 1, (0,))
 
     def _import(self, case: Case, path: Path, number: signal.Signals, seconds: float) -> None:
@@ -63,6 +65,18 @@ class Kills:
             raise BrokenError(Promise.ROWS, f"an export to {file.name} that was hit removed the one before")
         if file.read_bytes() != old:
             verbs.run(*verbs.importing(file, case.folder / "other.sqlite"), statuses=(0,))
+
+    def _forget(self, case: Case, path: Path, number: signal.Signals, seconds: float) -> None:
+        before = stores.committed(path)
+        arguments = ("forget", "--target", "CPU", "--yes", "--db", str(path))
+        self._hit(case, arguments, number, seconds)
+        after = stores.kept(path, frozenset(), "forget that was hit")
+        verbs.run(*arguments, statuses=(0,))
+        whole = stores.committed(path)
+        if after not in (before, whole):
+            raise BrokenError(Promise.ROWS, "half forgotten", f"{len(before)}, {len(after)}, {len(whole)} rows")
+        if lost := {row for row in before if row[9] == "wrong_result"} - whole:
+            raise BrokenError(Promise.ROWS, "what was found wrong is forgotten", f"{len(lost)} rows")
 
     def _record(self, case: Case, path: Path, number: signal.Signals, seconds: float) -> None:
         target, done = stores.Shared(case.shared).target, case.folder / "done"
