@@ -69,6 +69,7 @@ def subject(row: Sequence[Any]) -> tuple[Workload, Target, str]:
 def stored_run(row: Sequence[Any]) -> StoredRun:
     """A row of the query for runs. Raises ValueError for one that no version of ours wrote."""
     *run, started_at, origin, measurements, accepted = row
+    _all(str, started_at, origin)
     return StoredRun(_run(run), started_at, origin, measurements, accepted)
 
 
