@@ -26,9 +26,10 @@ from db.exchange import ExchangeError, write_sqlite
 from db.files import regular_size
 from db.foreign import MAX_NBYTES
 from db.payload import Fact, Payload
-from db.records import Measurement, Run, Schedule, Stage
+from db.records import Measurement, Run, Schedule, Stage, Target
 from db.rows import quantile
 from db.rules import Rule
+from kernels import backends
 from kernels.ops.registry import kernel_digest
 
 STALE = "of another version of the kernels, but count for rules; `autotune retune` on the device replays them"
@@ -43,6 +44,10 @@ class Row:
     others: dict[Schedule, float]
     run: Run
     started_at: str
+
+    @property
+    def target(self) -> Target:
+        return self.final.measurement.target
 
     @property
     def subject(self) -> tuple[str, str, str]:
@@ -71,7 +76,9 @@ def pack(paths: Sequence[str]) -> Packed:
     rows = tuple(newest[subject] for subject in sorted(newest) if reasons[subject] is None)
     of_rules = {row.subject[:2]: row for subject, row in newest.items() if reasons[subject] == STALE}
     of_rules |= {row.subject[:2]: row for row in rows}
-    measured = computed([shape(of_rules[subject]) for subject in sorted(of_rules)])
+    # where defaults follow what was measured for each shape, a rule of whole classes would be the slower guess
+    ruled = [subject for subject in sorted(of_rules) if not backends.find(of_rules[subject].target.backend).fitted]
+    measured = computed([shape(of_rules[subject]) for subject in ruled])
     known = {(rule.backend, rule.arch, rule.kind) for rule in measured}
     written = {(r.backend, r.arch, r.kind): r for p in payloads for r in p.rules}
     rules = (*measured, *(rule for key, rule in written.items() if key not in known))

@@ -8,6 +8,9 @@
 5 rule        what was fastest over the shapes of its class; where nothing was measured, what was reasoned
 6 default     the op's hand-chosen schedule for the backend
 7 untuned     tinygrad's heuristic
+
+Steps 4 and 5 are left out on backends whose defaults follow what was measured shape by shape (`Backend.fitted`): with
+one workload left out of an H200's at a time, the nearest row had 0.90 and a rule 0.87 times the speed of our default.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from db.codec import schedule_digest
 from db.lookup import Lookup
 from db.records import Schedule, Served, Target, Workload
 from db.rules import Rule
+from kernels import backends
 from kernels.ops.registry import kernel_digest
 from kernels.serve import defaults
 from kernels.serve.rules import rules, schedules
@@ -81,6 +85,8 @@ def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
     digest = kernel_digest(w)
     if served := lookup.same_arch(w, target, digest):
         yield Resolution(served.schedule, "same_arch", served)
+    if backends.find(target.backend).fitted:
+        return
     if served := lookup.nearest(w, target, digest, NEAR):
         yield Resolution(served.schedule, "nearest", served)
     there = rules(w, target, lookup)

@@ -83,6 +83,14 @@ def test_the_first_steps_in_their_order(resolver, here, sister):
         assert (found.served is None) == (step == "default")
 
 
+def test_where_defaults_follow_what_was_measured_no_other_shape_is_a_better_guess(tmp_path):
+    target = Target("CUDA", "sm_90", "this one", 8)
+    opened(tmp_path / "user", fact(workload=NEAR, target=target, kernel_digest=kernel_digest(NEAR), schedule=D))
+    lookup = Lookup(tmp_path / "user", tmp_path / "packaged")
+    found = resolution.look_up(W, target, lookup, "on", lambda w, s: True)
+    assert (found.step, found.schedule) == ("default", defaults.defaults(W, "CUDA")[0])
+
+
 def test_the_last_step_is_tinygrads_heuristic(resolver, here, monkeypatch):
     monkeypatch.setattr(defaults, "defaults", lambda w, device: ())
     assert resolver()(W, here) == resolution.Resolution(defaults.untuned(W), "untuned")
