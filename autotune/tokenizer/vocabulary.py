@@ -62,9 +62,7 @@ def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
     tokens = tuple(text or f"[EMPTY_{i}]" for i, text in enumerate(array(header, TOKENS, str)))
     ids: dict[str, int] = {}
     for i, token in enumerate(tokens):
-        ids.setdefault(
-            token, i
-        )  # two tokens can have the same text if their bytes are not UTF-8; the first one is used
+        ids.setdefault(token, i)  # the first of two tokens with the same text, whose bytes are not UTF-8
     special = _special_ids(header, defaults, len(tokens))
     marked, scores = array(header, TYPES, int), array(header, SCORES, int, float)
     for key, found in ((TYPES, marked), (SCORES, scores)):
