@@ -172,13 +172,13 @@ def _checks(loaded: LoadedModel, asked: Asked, as_json: bool) -> Iterator[Check]
 
 def _simulated_metal(target: str | None) -> Choice:
     """METAL simulated in this process, of the arch that --target names."""
-    from autotune import metalsim
+    from autotune.metalsim.device import Simulation, install
     from autotune.simulate import BACKEND, parse_target
     from kernels.devices import Choice
 
     if target is None:
         raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
-    metalsim.install(metalsim.Simulation(parse_target(target)))
+    install(Simulation(parse_target(target)))
     return Choice(BACKEND, f"simulated {target}, by --simulate")
 
 

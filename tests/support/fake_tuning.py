@@ -103,7 +103,7 @@ class FakeRunner:
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def describe(self) -> DeviceInfo:
-        return DeviceInfo(TARGET, CL, 1 << 20, 1 << 30, "made up", ())
+        return DeviceInfo(TARGET, CL, "made up", ())
 
     def begin(self, workload: Workload, seed: int = 0) -> None:
         """Nothing takes time."""
