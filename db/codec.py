@@ -35,40 +35,6 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-<<<<<<< HEAD
-def _check(ok: bool, field: str, value: object) -> None:
-    if not ok:
-        raise CodecError(f"{field}: {shown(value)} is not allowed")
-
-
-def _keys(value: object, where: str, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    if not isinstance(value, dict):
-        raise CodecError(f"{where}: expected an object, saw {shown(value)}")
-    if required <= value.keys() <= required | optional:
-        return value
-    if missing := required - value.keys():
-        raise CodecError(f"{where}: missing {', '.join(sorted(missing))}")
-    unknown = value.keys() - required - optional
-    raise CodecError(f"{where}: unknown field {', '.join(sorted(map(shown, unknown))):.200}")
-
-
-def _int(value: object, field: str, low: int = 0, high: int = MAX_INT) -> int:
-    _check(isinstance(value, int) and not isinstance(value, bool) and low <= value <= high, field, value)
-    return value  # type: ignore[return-value]
-
-
-def _name(value: object, field: str) -> str:
-    _check(isinstance(value, str) and _NAME.fullmatch(value) is not None, field, value)
-    return value  # type: ignore[return-value]
-
-
-def _text(value: object, field: str) -> str:
-    _check(isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable(), field, value)
-    return value  # type: ignore[return-value]
-
-
-=======
->>>>>>> 1729b38 (Fields of JSON are checked in one place, which is told their path; an export's errors need no translation)
 def opt_to_json(opt: Opt) -> dict[str, Any]:
     arg = list(opt.arg) if isinstance(opt.arg, tuple) else opt.arg
     return {"op": opt.op, "axis": opt.axis, "arg": arg, "range": opt.range}

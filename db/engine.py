@@ -42,10 +42,7 @@ OPEN_SECONDS = 5.0  # the same, before there is anything that would be lost
 READ_SECONDS = 1.0  # readers wait only while the last writer closes the file
 _READ_STEPS = 1_000_000_000  # of SQLite's virtual machine for a command, some ten seconds
 _PAGE_NBYTES = 512  # at least; SQLite takes a smaller file for an empty one
-_NEEDS_RECOVERY = {
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-}  # a killed writer's journal: only a writer may mend
+_NEEDS_RECOVERY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # a killed writer's journal, which writers mend
 
 T = TypeVar("T")
 
@@ -247,9 +244,8 @@ def _sqlite_engine(path: Path, seconds: float) -> Engine:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         connection.text_factory = tolerant_text
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # in WAL mode a power cut may cost the last rows, not the file
+        # in WAL mode a power cut may cost the last rows, not the file
+        connection.execute("PRAGMA synchronous = NORMAL")
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:

@@ -24,6 +24,8 @@ def check(ok: bool, path: str, value: object, why: str = "is not allowed") -> No
 def fields(value: object, path: str, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CodecError(f"{path}: expected an object, saw {shown(value)}")
+    if required <= value.keys() <= required | optional:
+        return value
     for what, names in (("missing", required - value.keys()), ("unknown", value.keys() - required - optional)):
         if names:
             listed = ", ".join(sorted(map(str, names)))

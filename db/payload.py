@@ -89,8 +89,7 @@ def is_sound(m: Measurement) -> bool:
 
 
 def run_to_json(run: Run, started_at: str) -> dict[str, Any]:
-    effort = {"beam_width": run.beam_width, "budget_seconds": run.budget_seconds}
-    return {"id": run.id, "started_at": started_at, "command": run.command, **effort, "versions": dict(run.versions)}
+    return {**vars(run), "started_at": started_at, "versions": dict(run.versions)}
 
 
 def fact_to_json(m: Measurement, created_at: str) -> dict[str, Any]:

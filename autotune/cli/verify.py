@@ -161,12 +161,12 @@ def _whole_model(
 def _checks(loaded: LoadedModel, asked: Asked, as_json: bool) -> Iterator[Check]:
     """The checks as they come, behind a bar on a terminal."""
     from autotune.model_check.whole import checks, launch_count
-    from autotune.progress import Counter
+    from autotune.progress import counted
 
     shown = not as_json and sys.stderr is not None and sys.stderr.isatty()
-    with Counter("launches", launch_count(loaded.model), shown) as bar:
+    with counted("launches", launch_count(loaded.model), shown) as step:
         for check in checks(loaded.model, asked):
-            bar.step()
+            step()
             yield check
 
 
