@@ -97,7 +97,7 @@ def winner(w: Winner) -> dict[str, Any]:
 
 def explained(e: Explained) -> dict[str, Any]:
     found = e.resolution
-    served = found and found.served
+    served = None if found is None else found.served
     return {
         **_workload(e.model.workload),
         **_named(e.model, "count", "nbytes"),

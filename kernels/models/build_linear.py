@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Gates, Projection, Routing
+from kernels.models.layer_parts import Gates, Projection
 from kernels.models.operands import expect, neighbours, place
 from kernels.models.plan import Columns, PassBuilder, PlanError, Read, Source, Value, row_count, whole
 from kernels.ops.argmax.spec import ArgMax
@@ -115,23 +115,11 @@ class LinearBuilder(PassBuilder):
         (out,) = self.add(spec, {"x": value}, {name: heads * n}, reads=(weight,), products=heads * n * k)
         return out
 
-    def topk(self, logits: Source, routing: Routing, name: str = "") -> tuple[Value, Value]:
+    def topk(self, logits: Source, spec: TopK, bias: TensorInfo | None = None, name: str = "") -> tuple[Value, Value]:
         """logits: [m, experts] -> ids and weights of the selected experts: [m, used] each"""
-        expect(logits, routing.experts, "topk.logits")
-        spec = TopK(
-            experts=routing.experts,
-            used=(used := routing.used),
-            gating=routing.gating,
-            bias=routing.bias is not None,
-            norm=routing.normalised,
-            scale=routing.scale,
-            groups=routing.groups,
-            used_groups=routing.used_groups if routing.groups > 1 else 1,
-        )
-        ids, probs = self.add(
-            spec, {"logits": logits}, {f"{name}ids": used, f"{name}probs": used},
-            reads=whole(bias=routing.bias), products=spec.n,
-        )  # fmt: skip
+        expect(logits, spec.experts, "topk.logits")
+        made = {f"{name}ids": spec.used, f"{name}probs": spec.used}
+        ids, probs = self.add(spec, {"logits": logits}, made, reads=whole(bias=bias), products=spec.n)
         return ids, probs
 
     def argmax(self, logits: Source, n: int, name: str) -> Value:

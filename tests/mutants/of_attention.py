@@ -48,8 +48,8 @@ MUTANTS = (
     ),
     Mutant(
         "the attention launch is told of no window",
-        BUILD_ATTENTION,
-        "window=a.window",
+        ATTENTION,
+        "window=window_of(model, layer)",
         "window=0",
         told("gemma2"),
     ),

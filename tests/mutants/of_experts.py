@@ -17,8 +17,8 @@ MUTANTS = (
     Mutant(
         "the shared expert's gate is always open",
         FFN,
-        'Routing(1, 1, "sigmoid"',
-        'Routing(1, 1, "softmax"',
+        'TopK(1, 1, "sigmoid"',
+        'TopK(1, 1, "softmax"',
         said("qwen2moe"),
     ),
     Mutant(
