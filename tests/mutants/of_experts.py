@@ -71,7 +71,7 @@ MUTANTS = (
         said("glm4moe", "deepseek2-groups"),
     ),
     Mutant(
-        "experts are chosen from all groups", FFN, "        max(groups, 1),\n", "        1,\n", said("deepseek2-groups")
+        "experts are chosen from all groups", FFN, "scale, max(groups, 1), taken)", "scale)", said("deepseek2-groups")
     ),
     Mutant(
         "experts come from one group only",
