@@ -3,7 +3,6 @@ caches."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from kernels.models.build_linear import LinearBuilder
@@ -99,9 +98,13 @@ class AttentionBuilder(LinearBuilder):
         )
         return self.attention(spec, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, None)
 
-    @abstractmethod
     def attention(
         self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
     ) -> Value:
         """Adds the launches of `flash` and `mla`: [m, heads * v_head_dim]. `spec` describes attention of many
         tokens."""
+        (out,) = self.add(
+            spec, inputs, {"attended": spec.n}, reads=whole(sinks=sinks), products=spec.products,
+            cache_read_nbytes=CACHE_ITEM_NBYTES * spec.seen * spec.row,
+        )  # fmt: skip
+        return out

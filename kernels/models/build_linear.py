@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Gates, Projection
+from kernels.models.layer_parts import Projection
 from kernels.models.operands import expect, neighbours, place
 from kernels.models.plan import Columns, PassBuilder, PlanError, Read, Source, Value, row_count, whole
 from kernels.ops.argmax.spec import ArgMax
@@ -91,15 +91,6 @@ class LinearBuilder(PassBuilder):
         spec = Linear(format, n, k, "_".join(terms) or "none", act)
         (out,) = self.add(spec, inputs, {name: n}, reads=reads, products=n * k)
         return out
-
-    def gate_then_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None) -> Value:
-        """The same as `gate_up`, with separate launches for the norm and for each weight. The weights may have
-        biases."""
-        x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
-        gate, up, n = weights.gate, weights.up, weights.n
-        halves = ("w+", "+w") if weights.fused else ("w", "w")
-        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", operand=halves[0], n=n)
-        return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
 
     def head_linear(self, x: Source, weight: Read, name: str, step: int | None = None) -> Value:
         """x: [m, heads * step] -> for each head, its matrix of weight [heads, n, k] times its columns: [m, heads * n].

@@ -36,7 +36,7 @@ class DecodeBuilder(Builder):
 
     def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
         if weights.biased:
-            return self.gate_then_up(x, weights, name, norm)
+            return super().gate_up(x, weights, name, norm)
         gate, up, n = weights.gate, weights.up, weights.n
         expect(x, k := gate.k, "gate_up.x")
         spec = GateUp(gate.weight.format, n, k, up.weight.format, weights.act, self.eps if norm else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, DECODE, FFN, PREFILL
+from .places import ARCHITECTURES, BUILDER, DECODE, FFN
 
 MUTANTS = (
     Mutant(
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's experts lose the residual",
-        PREFILL,
+        BUILDER,
         'inputs, epilogue = added({"x": each, "probs": probs}, add)',
         'inputs, epilogue = added({"x": each, "probs": probs}, None)',
         said("qwen3moe"),
