@@ -14,6 +14,7 @@ from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 CACHE_ITEM_NBYTES = 2
+Attention = FlashPrefill | MlaPrefill
 
 
 class AttentionBuilder(LinearBuilder):
@@ -98,9 +99,7 @@ class AttentionBuilder(LinearBuilder):
         )
         return self.attention(spec, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, None)
 
-    def attention(
-        self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
-    ) -> Value:
+    def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
         """Adds the launches of `flash` and `mla`: [m, heads * v_head_dim]. `spec` describes attention of many
         tokens."""
         (out,) = self.add(
