@@ -15,7 +15,7 @@ import pytest
 from support.store_files import age, killed_while_withdrawing, withdraw
 from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
-from db import mounts, sqlite_files
+from db import mounts
 from db.engine import seal
 from db.lookup import Lookup
 from db.store import Store, StoreError
