@@ -102,7 +102,7 @@ def explained(e: Explained) -> dict[str, Any]:
         **_workload(e.model.workload),
         **_named(e.model, "count", "nbytes"),
         "step": found and found.step,
-        "schedule": _schedule(found and found.schedule),
+        "schedule": None if found is None else _schedule(found.schedule),
         "seconds": None if served is None or e.step == "nearest" else served.seconds,
         "tuned_for": served
         and {
