@@ -28,9 +28,9 @@ from db.sqlite_files import (
     computed_column,
     connect,
     copy_database,
+    file_state,
     has_journal,
     is_locked,
-    look,
     open_read_only,
     reason,
     tolerant_text,
@@ -60,7 +60,7 @@ def open_engine(where: str | Path) -> Engine:
         return open_server(str(where))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        here = look(str(path)) if path.exists() else None
+        here = file_state(str(path)) if path.exists() else None
         fresh = here is None or here.nbytes == 0
         if here is not None and (other := alias(os.path.realpath(path), here.names)):
             raise StoreError(f"store {path}: {other}. SQLite would lose what is written through different names")
@@ -202,7 +202,7 @@ def check_revision(where: object, found: str | None, objects: Mapping[str, str])
 
 def _inspect(path: Path) -> str | None:
     """The schema revision of an existing file, read without write access; None for a database without tables."""
-    if look(str(path)).nbytes < _PAGE_NBYTES:
+    if file_state(str(path)).nbytes < _PAGE_NBYTES:
         raise StoreError(f"store {path}: not an SQLite database; left untouched")
     has_journal(os.path.realpath(path))  # raises for one that is no file, which SQLite could wait for without end
     try:

@@ -69,7 +69,7 @@ def test_all_that_the_search_is_offered_is_on_tensor_cores():
         assert all(c.opts[0].op == "TC" for c in children)
         assert {"UPCAST", "UNROLL", "LOCAL", "SWAP"} <= {c.opts[-1].op for c in children}
         here = next(c for c in children if (c.opts[-1].op, c.opts[-1].range, c.opts[-1].arg) == (op, loop, 4))
-        seen.append(space.candidate(here).shape.body)
+        seen.append(space.candidate(here).sizes.body)
     assert seen == [12, 48, 192, 192]
     assert compile_program(build(w, here, METAL), METAL).uops <= 12 * seen[-1]
 
