@@ -92,16 +92,6 @@ def test_a_store_in_use_is_not_replaced_through_a_link(filled: Path, tmp_path: P
     assert "a store in use" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "column", ["id", "command", "started_at", "origin", "versions", "beam_width", "budget_seconds"]
-)
-def test_a_damaged_run_is_left_out_and_told(filled: Path, column: str) -> None:
-    change(filled, f"PRAGMA foreign_keys = OFF; UPDATE runs SET {column} = x'00ff'")
-    done = run("list", "--runs")
-    assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
-    assert "a row cannot be read" in done.stderr
-
-
 @pytest.mark.parametrize("end", [".json", ".sqlite"])
 def test_a_name_that_no_file_can_have_is_one_line(filled: Path, tmp_path: Path, end: str) -> None:
     done = run("export", "-o", str(tmp_path / ("x" * 300 + end)))

@@ -189,3 +189,13 @@ def one_line(done: Result, said: str) -> None:
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "column", ["id", "command", "started_at", "origin", "versions", "beam_width", "budget_seconds"]
+)
+def test_a_damaged_run_is_left_out_and_told(filled: Path, column: str) -> None:
+    change(filled, f"PRAGMA foreign_keys = OFF; UPDATE runs SET {column} = x'00ff'")
+    done = run("list", "--runs")
+    assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
+    assert "a row cannot be read" in done.stderr
