@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autotune.tinygrad_api.disk_cache import database
 from db.errors import StoreError
-from db.sqlite_files import look, reason
+from db.sqlite_files import file_state, reason
 from kernels.cache import cache_folder, states
 from kernels.private_files import REMEDY
 
@@ -43,7 +43,7 @@ def why_unwritable(path: Path) -> str:
     """Why a file cannot be written, or made where there is none; "" if it can."""
     try:
         if _is_there(path):
-            look(str(path))
+            file_state(str(path))
             if not os.access(path, os.W_OK):
                 return "it cannot be written"
         _write_in(path.parent)

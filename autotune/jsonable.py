@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from kernels.devices import Choice
 
 
+def _named(value: object, *names: str) -> dict[str, Any]:
+    """The attributes of these names."""
+    return {name: getattr(value, name) for name in names}
+
+
 def _workload(w: Workload) -> dict[str, Any]:
     return {"workload": codec.workload_to_json(w), "digest": codec.workload_digest(w)}
 
@@ -36,7 +41,7 @@ def _schedule(s: Schedule | None) -> dict[str, Any] | None:
 
 
 def choice(c: Choice) -> dict[str, Any]:
-    return {"device": c.device, "reason": c.reason, "faster": c.faster, "skipped": dict(c.skipped)}
+    return {**_named(c, "device", "reason", "faster"), "skipped": dict(c.skipped)}
 
 
 def sweep_row(row: Row) -> dict[str, Any]:
@@ -44,19 +49,13 @@ def sweep_row(row: Row) -> dict[str, Any]:
     return {
         **_workload(r.workload),
         "count": row.model.count,
-        "status": r.status,
-        "reason": r.reason,
+        **_named(r, "status", "reason"),
         "schedule": _schedule(r.schedule),
-        "heuristic_seconds": r.heuristic_seconds,
-        "default_seconds": r.default_seconds,
-        "seconds": r.seconds,
-        "gain": r.gain,
+        **_named(r, "heuristic_seconds", "default_seconds", "seconds", "gain"),
         "nbytes": row.nbytes,
         "bytes_per_second": row.bandwidth,
         "copy_bytes_per_second": row.copy_bandwidth,
-        "error": r.error,
-        "tried": r.tried,
-        "elapsed_seconds": r.elapsed_seconds,
+        **_named(r, "error", "tried", "elapsed_seconds"),
     }
 
 
@@ -73,37 +72,26 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float) -> dict[str, Any]
 def deployed(d: Deployed) -> dict[str, Any]:
     """A model's pass over m tokens without and with what a sweep found; seconds of one pass."""
     return {
-        "m": d.m,
-        "before_seconds": d.before_seconds,
-        "after_seconds": d.after_seconds,
+        **_named(d, "m", "before_seconds", "after_seconds"),
         "before_samples_seconds": list(d.before),
         "after_samples_seconds": list(d.after),
         "kept": [codec.workload_digest(w) for w in d.kept],
         "rejected": [codec.workload_digest(w) for w in d.rejected],
-        "layers": d.layers,
-        "of_layers": d.of_layers,
-        "reason": d.reason,
+        **_named(d, "layers", "of_layers", "reason"),
     }
 
 
 def winner(w: Winner) -> dict[str, Any]:
-    m, s = w.row.measurement, Gains.of(w)
+    m, gains = w.row.measurement, Gains.of(w)
     return {
         **_workload(m.workload),
         "target": codec.target_to_json(m.target),
         "kernel_digest": m.kernel_digest,
         "schedule": _schedule(m.schedule),
-        "seconds": s.seconds,
-        "heuristic_seconds": s.heuristic_seconds,
-        "default_seconds": s.default_seconds,
-        "gain": s.gain,
-        "gain_over_default": s.gain_over_default,
-        "nbytes": m.nbytes,
-        "bytes_per_second": s.bandwidth,
-        "error": m.error,
-        "tolerance": m.tolerance,
-        "origin": w.row.origin,
-        "created_at": w.row.created_at,
+        **_named(gains, "seconds", "heuristic_seconds", "default_seconds", "gain", "gain_over_default", "nbytes"),
+        "bytes_per_second": gains.bandwidth,
+        **_named(m, "error", "tolerance"),
+        **_named(w.row, "origin", "created_at"),
     }
 
 
@@ -112,21 +100,19 @@ def explained(e: Explained) -> dict[str, Any]:
     served = None if found is None else found.served
     return {
         **_workload(e.model.workload),
-        "count": e.model.count,
-        "nbytes": e.model.nbytes,
-        "step": None if found is None else found.step,
-        "schedule": _schedule(None if found is None else found.schedule),
+        **_named(e.model, "count", "nbytes"),
+        "step": found and found.step,
+        "schedule": None if found is None else _schedule(found.schedule),
         "seconds": None if served is None or e.step == "nearest" else served.seconds,
-        "tuned_for": None
-        if served is None
-        else {
+        "tuned_for": served
+        and {
             "workload": codec.workload_to_json(served.workload),
             "target": codec.target_to_json(served.target),
             "origin": served.origin,
         },
         "rule": None
         if found is None or (rule := found.rule) is None
-        else {"class": json.loads(rule.kind), "shapes": rule.shapes, "loss": rule.loss, "why": rule.why},
+        else {"class": json.loads(rule.kind), **_named(rule, "shapes", "loss", "why")},
         "stale": e.stale,
         "why_stale": e.why_stale or None,
         "reason": e.reason,
@@ -137,13 +123,9 @@ def retuned(r: Retuned) -> dict[str, Any]:
     return {
         **_workload(r.workload),
         "why_stale": r.why,
-        "status": r.status,
         "schedule": _schedule(r.schedule),
-        "same": r.same,
         "before_seconds": r.before,
-        "seconds": r.seconds,
-        "baseline_seconds": r.baseline_seconds,
-        "reason": r.reason,
+        **_named(r, "status", "same", "seconds", "baseline_seconds", "reason"),
     }
 
 
@@ -152,15 +134,8 @@ def retuned_summary(rows: Sequence[Retuned]) -> dict[str, Any]:
 
 
 def checked(c: Checked) -> dict[str, Any]:
-    return {
-        **_workload(c.workload),
-        "schedule": _schedule(c.schedule),
-        "origin": c.origin,
-        "status": c.status,
-        "outcome": c.outcome,
-        "error": c.error,
-        "reason": c.reason,
-    }
+    facts = _named(c, "origin", "status", "outcome", "error", "reason")
+    return {**_workload(c.workload), "schedule": _schedule(c.schedule), **facts}
 
 
 def examined(e: Examined) -> dict[str, Any]:
@@ -172,17 +147,14 @@ def examined(e: Examined) -> dict[str, Any]:
         }
         for change in e.changes
     ]
-    return {"files": e.files, "rows": e.rows, "changes": changes, "problems": list(e.problems)}
+    return {**_named(e, "files", "rows"), "changes": changes, "problems": list(e.problems)}
 
 
 def comparison(c: Comparison) -> dict[str, Any]:
     pairs = [
         {
             **_workload(pair.workload),
-            "calls": pair.calls,
-            "a_seconds": pair.a_seconds,
-            "b_seconds": pair.b_seconds,
-            "ratio": pair.ratio,
+            **_named(pair, "calls", "a_seconds", "b_seconds", "ratio"),
             "a_schedule": _schedule(pair.a.row.measurement.schedule),
             "b_schedule": _schedule(pair.b.row.measurement.schedule),
         }
@@ -190,29 +162,21 @@ def comparison(c: Comparison) -> dict[str, Any]:
     ]
     totals = [{**asdict(total), "ratio": total.ratio} for total in c.totals]
     mean = geometric_mean([pair.ratio for pair in c.pairs])
-    only = {"only_a": c.only_a, "only_b": c.only_b}
-    return {"a": c.a, "b": c.b, "workloads": pairs, "totals": totals, "geometric_mean_ratio": mean, **only}
+    names = _named(c, "a", "b", "only_a", "only_b")
+    return {**names, "workloads": pairs, "totals": totals, "geometric_mean_ratio": mean}
 
 
 def recorded(r: Recorded) -> dict[str, Any]:
     m = r.measurement
     return {
-        "id": r.id,
-        "created_at": r.created_at,
-        "origin": r.origin,
+        **_named(r, "id", "created_at", "origin"),
         "run": run(r.run),
         "target": codec.target_to_json(m.target),
         "kernel_digest": m.kernel_digest,
         "schedule": _schedule(m.schedule),
-        "stage": m.stage,
-        "outcome": m.outcome,
-        "reason": m.reason,
+        **_named(m, "stage", "outcome", "reason"),
         "samples_seconds": list(m.samples),
-        "nbytes": m.nbytes,
-        "error": m.error,
-        "tolerance": m.tolerance,
-        "clock": m.clock,
-        "simulated": m.simulated,
+        **_named(m, "nbytes", "error", "tolerance", "clock", "simulated"),
     }
 
 
@@ -221,8 +185,7 @@ def run(r: Run) -> dict[str, Any]:
 
 
 def stored_run(r: StoredRun) -> dict[str, Any]:
-    counts = {"measurements": r.measurements, "accepted": r.accepted}
-    return {**run(r.run), "started_at": r.started_at, "origin": r.origin, **counts}
+    return {**run(r.run), **_named(r, "started_at", "origin", "measurements", "accepted")}
 
 
 def check(c: Check) -> tuple[str, dict[str, Any]]:
@@ -234,22 +197,12 @@ def check(c: Check) -> tuple[str, dict[str, Any]]:
             **_workload(c.workload),
             "layer": c.launch.layer,
             "outputs": [value.label for value in c.launch.outputs],
-            "tokens": c.tokens,
-            "position": c.position,
+            **_named(c, "tokens", "position"),
             "schedule": _schedule(c.schedule),
             "step": c.step,
-            "outcome": c.verdict.outcome,
-            "error": c.verdict.error,
-            "tolerance": c.verdict.tolerance,
-            "reason": c.verdict.reason,
+            **_named(c.verdict, "outcome", "error", "tolerance", "reason"),
         }
     if isinstance(c, PathCheck):
-        parted = c.parted and {
-            "difference": c.parted.difference,
-            "rerouted": c.parted.rerouted,
-            "rerounded": c.parted.rerounded,
-        }
-        fields = {"tokens": c.length, "path": c.path, "ok": c.ok, "difference": c.difference, "reason": c.reason}
-        return "prompt", {**fields, "parted": parted}
-    same = {"difference": c.difference, "equal": c.equal, "sure": c.sure}
-    return "llama.cpp", {"tokens": c.length, "ok": c.ok, **same, "reason": c.reason}
+        parted = c.parted and _named(c.parted, "difference", "rerouted", "rerounded")
+        return "prompt", {"tokens": c.length, **_named(c, "path", "ok", "difference", "reason"), "parted": parted}
+    return "llama.cpp", {"tokens": c.length, **_named(c, "ok", "difference", "equal", "sure", "reason")}

@@ -76,7 +76,7 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
     if not backends.find(target.backend).computes:
         raise devices.DeviceError(f"DEV={device!r} computes nothing: choose another device with DEV or --device")
     server.use(server.Server(Lookup(settings.db, limit=tolerance), settings.lookup))
-    room = devices.memory_nbytes(device)
+    room = devices.facts(device).memory_nbytes
     total = plan.sizes.weights_nbytes + plan.sizes.cache_nbytes
     if room and total > room:
         raise ModelMemoryError(_no_room(plan.path, device, plan.sizes, f"the device has {room / 1e9:.1f} GB"))

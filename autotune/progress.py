@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
@@ -15,30 +16,17 @@ if TYPE_CHECKING:
     from autotune.tune import Progress
     from autotune.workloads import ModelWorkload
 
-
 DEPLOYED_SECONDS = 20.0  # about what timing a model's passes takes
 
 
-class _Drawn:
-    """A bar of tqdm, which is closed at the end of its context."""
-
-    def __init__(self, **options: Any) -> None:
-        tqdm.set_lock(threading.RLock())  # tqdm's default is a multiprocessing lock, which starts a helper process
-        tqdm.monitor_interval = 0  # disables the thread that redraws bars
-        self._bar = tqdm(file=sys.stderr, leave=False, **options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.close()
-
-    def clear(self) -> None:
-        """Makes room for a line of output."""
-        self._bar.clear()
+def _drawn(**options: Any) -> Any:
+    """A bar of tqdm, which is a context manager."""
+    tqdm.set_lock(threading.RLock())  # tqdm's default is a multiprocessing lock, which starts a helper process
+    tqdm.monitor_interval = 0  # disables the thread that redraws bars
+    return tqdm(file=sys.stderr, leave=False, **options)
 
 
-class Bar(_Drawn):
+class Bar:
     """A bar for a sweep of `count` workloads, and `models` that are timed as deployed. It counts seconds of the budget,
     so that the ETA is also correct within a workload. What a workload takes beyond its budget slows the bar down, and
     is a part of the ETA from the first one on. shown: False draws nothing."""
@@ -46,12 +34,22 @@ class Bar(_Drawn):
     def __init__(self, count: int, budget_seconds: float, shown: bool, models: int = 0) -> None:
         self._count, self._budget_seconds, self._done = count, max(budget_seconds, 1.0), 0
         self._models_seconds = 0.0
-        super().__init__(
+        self._bar = _drawn(
             total=count * self._budget_seconds + models * DEPLOYED_SECONDS,
             disable=not shown or not count,
             smoothing=0,
             bar_format="{percentage:3.0f}% |{bar:16}| ETA {remaining}  {desc}",
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def clear(self) -> None:
+        """Makes room for a line of output."""
+        self._bar.clear()
 
     def update(self, w: ModelWorkload, p: Progress) -> None:
         """Shows the progress of a search. Time beyond the budget, which baselines may take, does not move the bar."""
@@ -81,15 +79,15 @@ class Bar(_Drawn):
         self._bar.update(max(0.0, min(target, self._bar.total or target) - self._bar.n))
 
 
-class Counter(_Drawn):
-    """A bar that counts steps. The total grows if there are more steps than expected. shown: False draws nothing."""
+@contextmanager
+def counted(what: str, count: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Draws a bar of steps, and yields what counts a finished one. The total grows if there are more than `count`.
+    shown: False draws nothing."""
+    layout = "{percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {desc}, ETA {remaining}"
+    with _drawn(total=count, disable=not shown, bar_format=layout, desc=what) as bar:
 
-    def __init__(self, what: str, count: int, shown: bool) -> None:
-        shape = "{percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {desc}, ETA {remaining}"
-        super().__init__(total=count, disable=not shown, bar_format=shape, desc=what)
+        def step() -> None:
+            bar.total = max(bar.total, bar.n + 1)
+            bar.update(1)
 
-    def step(self) -> None:
-        """Counts a finished step."""
-        if self._bar.total and self._bar.n >= self._bar.total:
-            self._bar.total += 1
-        self._bar.update(1)
+        yield step

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
-from autotune.metalsim import ARCHS, ToolchainError, find_toolchain, metal_renderer
+from autotune.metalsim.renderer import ARCHS, metal_renderer
+from autotune.metalsim.toolchain import ToolchainError, find_toolchain
 from autotune.search.sample import random_schedules
 from autotune.session import missing_kernel
 from autotune.trial import simulator

@@ -13,12 +13,12 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 from autotune.accept import accept, baselines
-from autotune.journal import Journal
 from autotune.result import Progress, Result
 from autotune.search.ranking import Ranking, promising
 from autotune.search.space import Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
+from autotune.search_log import SearchLog
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import PrepareError, Runner
@@ -94,10 +94,10 @@ class _Search:
     def __init__(self, tuner: Tuner, w: Workload, start: float) -> None:
         self._t, self._w, self._start = tuner, w, start
         self._pipeline = Pipeline(tuner._runner, tuner._pool, w)
-        self._journal = Journal(tuner._store, tuner._run, self._pipeline.subject)
+        self._log = SearchLog(tuner._store, tuner._run, self._pipeline.subject)
         self._digest = self._pipeline.subject.kernel_digest
         self._by_program: dict[str, Trial] = {}
-        self._timed = dict(self._journal.timed)
+        self._timed = dict(self._log.timed)
         self._best = min((t.seconds for t in self._timed.values()), default=float("inf"))
         self._seen: set[Schedule] = set()  # what was compiled, or did not compile
         self._prepared = False
@@ -109,7 +109,7 @@ class _Search:
         served = self._t._store.served(self._w, self._t.target, self._digest)
         always = [*known, *([served] if served else [])]  # whatever the budget: nothing slower takes its place
         # where nothing works yet, a search that was cut off has used nothing up
-        spent = self._journal.spent_seconds(known) if self._timed else 0.0
+        spent = self._log.spent_seconds(known) if self._timed else 0.0
         self._search(always, self._start + (1 - DECIDING) * self._t._run.budget_seconds - spent)
         return self._decide(groups)
 
@@ -159,7 +159,7 @@ class _Search:
         start = time.monotonic()
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
         fresh = [
-            s for s in dict.fromkeys(schedules) if s not in self._timed and schedule_digest(s) not in self._journal.bad
+            s for s in dict.fromkeys(schedules) if s not in self._timed and schedule_digest(s) not in self._log.bad
         ]
         trials = list(self._compile(fresh, deadline, baselines))
         lacking = [s for s in fresh if s in baselines and s not in self._seen]
@@ -195,19 +195,19 @@ class _Search:
             if trial.program:
                 yield trial
             else:
-                self._journal.record(trial.measurement(Stage.PROBE))
+                self._log.record(trial.measurement(Stage.PROBE))
             self._report()
 
     def _probe(self, trial: Trial) -> Trial:
         """The trial, validated and timed, and stored."""
         limit = None if self._best == float("inf") else self._best * PROBE_SLACK
-        trial = self._journal.attempt(trial)
+        trial = self._log.attempt(trial)
         try:
             trial = self._pipeline.measure(self._pipeline.validate(trial), limit)
         except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: somebody wants this process to end
-            self._journal.forgive(trial)
+            self._log.forgive(trial)
             raise
-        self._journal.record(trial.measurement(Stage.PROBE))
+        self._log.record(trial.measurement(Stage.PROBE))
         return trial
 
     def _with_programs(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -232,7 +232,7 @@ class _Search:
             self._pipeline,
             [t for t in ready if t.schedule in baselines],
             [t for t in ready if t.schedule not in baselines],
-            self._journal.record,
+            self._log.record,
             DECIDING * self._t._run.budget_seconds,
         )
         if decision.accepted is None:

@@ -40,5 +40,5 @@ def add_decoding(to: argparse.ArgumentParser, runs: Collection[str], prompt: int
 
 def described(device: str) -> dict[str, Any]:
     """The target, the driver and tinygrad's version, as every JSON line has them."""
-    target, driver = devices.describe_target(device), devices.driver_version(device)
+    target, driver = devices.describe_target(device), devices.facts(device).driver
     return {"target": asdict(target), "driver": driver, "tinygrad": version("tinygrad")}

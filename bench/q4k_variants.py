@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.metalsim import SimulatedLaunch, run_orders
+from autotune.metalsim.executor import SimulatedLaunch, run_orders
 from autotune.simulate import check, simulated_target
 from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import Runner
@@ -73,7 +73,7 @@ def measured(args: argparse.Namespace, make: Callable[[], Any], raw: np.ndarray,
         return {"missing": str(e)}
     x = np.random.default_rng(1).standard_normal((1, args.size)).astype(np.float32)
     first = Tensor(x).realize()
-    enough = COLD_CACHES * devices.last_level_cache_nbytes(Device.DEFAULT)
+    enough = COLD_CACHES * devices.facts(Device.DEFAULT).cache_nbytes
     count = min(1 + min(enough, COLD_CAP) // raw.nbytes, MAX_COPIES)
     copies = [variant.pack(raw) for _ in range(count)]
     truth = reference.linear(raw, "Q4_K", (args.size, args.size), x)
@@ -171,7 +171,7 @@ def main() -> None:
         report |= {"simulated": ARCH}
     else:
         target = devices.describe_target(choice.device)
-        driver = devices.driver_version(choice.device)
+        driver = devices.facts(choice.device).driver
         print(f"Q4_K {args.size} x {args.size}, one token, on {target}; {driver}; wall clock")
         print(f"{'':16}{'cold µs':>12} {'GB/s':>7}{'warm µs':>12} {'GB/s':>7} {'launches':>9} {'error':>9}")
         for name, row in rows(args, raw, found):

@@ -12,20 +12,18 @@ import re
 from math import isfinite
 from typing import Any
 
-from db.errors import AutotuneError, shown
+from db.errors import shown
+from db.fields import MAX_INT, CodecError, check, fields, integer, items, matching, text
 from db.records import Arg, Extra, Opt, Schedule, Target, Workload
+
+__all__ = ["CodecError"]
 
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
 MAX_OPTS = 64
-MAX_INT = 2**48
 MAX_LIST, MAX_DEPTH = 32, 2  # of a list in `extra`
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _RANGE = re.compile(r"(-?\d{1,6})(\.\d{1,6}){0,4}|opt\d{1,2}")
-
-
-class CodecError(AutotuneError, ValueError):
-    """The JSON is not a record: the message names the field and the value seen."""
 
 
 def canonical_json(value: Any) -> str:
@@ -37,57 +35,26 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check(ok: bool, field: str, value: object) -> None:
-    if not ok:
-        raise CodecError(f"{field}: {shown(value)} is not allowed")
-
-
-def _keys(value: object, where: str, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    if not isinstance(value, dict):
-        raise CodecError(f"{where}: expected an object, saw {shown(value)}")
-    if required <= value.keys() <= required | optional:
-        return value
-    if missing := required - value.keys():
-        raise CodecError(f"{where}: missing {', '.join(sorted(missing))}")
-    unknown = value.keys() - required - optional
-    raise CodecError(f"{where}: unknown field {', '.join(sorted(map(shown, unknown))):.200}")
-
-
-def _int(value: object, field: str, low: int = 0, high: int = MAX_INT) -> int:
-    _check(isinstance(value, int) and not isinstance(value, bool) and low <= value <= high, field, value)
-    return value  # type: ignore[return-value]
-
-
-def _name(value: object, field: str) -> str:
-    _check(isinstance(value, str) and _NAME.fullmatch(value) is not None, field, value)
-    return value  # type: ignore[return-value]
-
-
-def _text(value: object, field: str) -> str:
-    _check(isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable(), field, value)
-    return value  # type: ignore[return-value]
-
-
 def opt_to_json(opt: Opt) -> dict[str, Any]:
     arg = list(opt.arg) if isinstance(opt.arg, tuple) else opt.arg
     return {"op": opt.op, "axis": opt.axis, "arg": arg, "range": opt.range}
 
 
-def opt_from_json(value: object) -> Opt:
-    d = _keys(value, "opt", {"op"}, {"axis", "arg", "range"})
-    _check(d["op"] in OPT_OPS if isinstance(d["op"], str) else False, "opt.op", d["op"])
-    arg: Arg
-    match d.get("arg"):
-        case None:
-            arg = None
-        case list() as items:
-            _check(len(items) <= 4, "opt.arg", items)
-            arg = tuple(_int(i, "opt.arg", -1) for i in items)
-        case other:
-            arg = _int(other, "opt.arg")
-    axis, rng = d.get("axis"), d.get("range")
-    _check(rng is None or (isinstance(rng, str) and _RANGE.fullmatch(rng) is not None), "opt.range", rng)
-    return Opt(d["op"], None if axis is None else _int(axis, "opt.axis", 0, 64), arg, rng)
+def opt_from_json(value: object, path: str = "opt") -> Opt:
+    d = fields(value, path, {"op"}, {"axis", "arg", "range"})
+    check(isinstance(d["op"], str) and d["op"] in OPT_OPS, f"{path}.op", d["op"])
+    axis, arg, loop = d.get("axis"), d.get("arg"), d.get("range")
+    number: Arg = None
+    if isinstance(arg, list):
+        number = tuple(integer(i, f"{path}.arg", -1) for i in items(arg, f"{path}.arg", 4))
+    elif arg is not None:
+        number = integer(arg, f"{path}.arg")
+    return Opt(
+        d["op"],
+        None if axis is None else integer(axis, f"{path}.axis", most=64),
+        number,
+        None if loop is None else matching(loop, f"{path}.range", _RANGE),
+    )
 
 
 def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
@@ -95,16 +62,18 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
     return {"variant": schedule.variant, "params": dict(schedule.params), "opts": opts}
 
 
-def schedule_from_json(value: object) -> Schedule:
-    d = _keys(value, "schedule", {"variant", "opts"}, {"params"})
-    params = d.get("params", {})
-    _check(isinstance(params, dict) and len(params) <= 16, "schedule.params", params)
-    opts = d["opts"]
-    _check(opts is None or (isinstance(opts, list) and len(opts) <= MAX_OPTS), "schedule.opts", opts)
+def schedule_from_json(value: object, path: str = "schedule") -> Schedule:
+    d = fields(value, path, {"variant", "opts"}, {"params"})
+    params, opts = d.get("params", {}), d["opts"]
+    check(isinstance(params, dict) and len(params) <= 16, f"{path}.params", params)
+    if opts is not None:
+        opts = [opt_from_json(o, f"{path}.opts[{i}]") for i, o in enumerate(items(opts, f"{path}.opts", MAX_OPTS))]
     return Schedule(
-        _name(d["variant"], "schedule.variant"),
-        tuple(sorted((_name(k, "schedule.params"), _int(v, f"params.{k}")) for k, v in params.items())),
-        None if opts is None else tuple(opt_from_json(o) for o in opts),
+        matching(d["variant"], f"{path}.variant", _NAME),
+        tuple(
+            sorted((matching(k, f"{path}.params", _NAME), integer(v, f"{path}.params.{k}")) for k, v in params.items())
+        ),
+        None if opts is None else tuple(opts),
     )
 
 
@@ -113,16 +82,7 @@ def schedule_digest(schedule: Schedule) -> str:
 
 
 def workload_to_json(w: Workload) -> dict[str, Any]:
-    d: dict[str, Any] = {
-        "op": w.op,
-        "format": w.format,
-        "n": w.n,
-        "k": w.k,
-        "m": w.m,
-        "x_dtype": w.x_dtype,
-        "out_dtype": w.out_dtype,
-        "epilogue": w.epilogue,
-    }
+    d = {name: value for name, value in vars(w).items() if name != "extra"}
     return {**d, "extra": {name: _extra_to_json(value) for name, value in w.extra}} if w.extra else d
 
 
@@ -133,35 +93,31 @@ def _extra_to_json(value: Extra) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INT else value
 
 
-def _extra_from_json(value: object, field: str, depth: int = 0) -> Extra:
+def _extra_from_json(value: object, path: str, depth: int = 0) -> Extra:
     match value:
         case None | bool():
             return value
         case str():
-            return _name(value, field)
+            return matching(value, path, _NAME)
         case int():
-            return _int(value, field, -MAX_INT)
+            return integer(value, path, -MAX_INT)
         case float():
-            _check(isfinite(value), field, value)
+            check(isfinite(value), path, value)
             return value
         case list() if depth < MAX_DEPTH and len(value) <= MAX_LIST:
-            return tuple(_extra_from_json(item, field, depth + 1) for item in value)
-    raise CodecError(f"{field}: {shown(value)} is not allowed")
+            return tuple(_extra_from_json(item, path, depth + 1) for item in value)
+    raise CodecError(f"{path}: {shown(value)} is not allowed")
 
 
-def workload_from_json(value: object) -> Workload:
-    names = {"op", "format", "x_dtype", "out_dtype", "epilogue"}
-    d = _keys(value, "workload", names | {"n", "k", "m"}, {"extra"})
+def workload_from_json(value: object, path: str = "workload") -> Workload:
+    names, sizes = {"op", "format", "x_dtype", "out_dtype", "epilogue"}, {"n", "k", "m"}
+    d = fields(value, path, names | sizes, {"extra"})
     extra = d.get("extra", {})
-    _check(isinstance(extra, dict) and len(extra) <= 32, "workload.extra", extra)
-    pairs = tuple((_name(k, "extra"), _extra_from_json(v, k)) for k, v in sorted(extra.items()))
-    return Workload(
-        n=_int(d["n"], "workload.n", 1),
-        k=_int(d["k"], "workload.k", 1),
-        m=_int(d["m"], "workload.m", 1),
-        extra=pairs,
-        **{f: _name(d[f], f"workload.{f}") for f in names},
-    )
+    check(isinstance(extra, dict) and len(extra) <= 32, f"{path}.extra", extra)
+    pairs = [(matching(k, f"{path}.extra", _NAME), _extra_from_json(v, f"{path}.extra.{k}")) for k, v in extra.items()]
+    checked: dict[str, Any] = {f: matching(d[f], f"{path}.{f}", _NAME) for f in names}
+    checked |= {f: integer(d[f], f"{path}.{f}", 1) for f in sizes}
+    return Workload(extra=tuple(sorted(pairs, key=lambda pair: pair[0])), **checked)
 
 
 def workload_digest(w: Workload) -> str:
@@ -169,13 +125,14 @@ def workload_digest(w: Workload) -> str:
 
 
 def target_to_json(t: Target) -> dict[str, Any]:
-    return {"backend": t.backend, "arch": t.arch, "device": t.device, "compute_units": t.compute_units}
+    return dict(vars(t))
 
 
-def target_from_json(value: object) -> Target:
-    d = _keys(value, "target", {"backend", "arch", "device", "compute_units"})
-    text = {f: _text(d[f], f"target.{f}") for f in ("backend", "arch", "device")}
-    return Target(**text, compute_units=_int(d["compute_units"], "target.compute_units", 0, 1 << 24))
+def target_from_json(value: object, path: str = "target") -> Target:
+    names = {"backend", "arch", "device"}
+    d = fields(value, path, names | {"compute_units"})
+    units = integer(d["compute_units"], f"{path}.compute_units", most=1 << 24)
+    return Target(**{f: text(d[f], f"{path}.{f}", 200, 1) for f in names}, compute_units=units)
 
 
 @functools.lru_cache(maxsize=64)  # a process asks about few targets, each time about one kernel

@@ -28,9 +28,9 @@ from db.sqlite_files import (
     computed_column,
     connect,
     copy_database,
+    file_state,
     has_journal,
     is_locked,
-    look,
     open_read_only,
     reason,
     tolerant_text,
@@ -42,10 +42,7 @@ OPEN_SECONDS = 5.0  # the same, before there is anything that would be lost
 READ_SECONDS = 1.0  # readers wait only while the last writer closes the file
 _READ_STEPS = 1_000_000_000  # of SQLite's virtual machine for a command, some ten seconds
 _PAGE_NBYTES = 512  # at least; SQLite takes a smaller file for an empty one
-_NEEDS_RECOVERY = {
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-}  # a killed writer's journal: only a writer may mend
+_NEEDS_RECOVERY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # a killed writer's journal, which writers mend
 
 T = TypeVar("T")
 
@@ -63,7 +60,7 @@ def open_engine(where: str | Path) -> Engine:
         return open_server(str(where))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        here = look(str(path)) if path.exists() else None
+        here = file_state(str(path)) if path.exists() else None
         fresh = here is None or here.nbytes == 0
         if here is not None and (other := alias(os.path.realpath(path), here.names)):
             raise StoreError(f"store {path}: {other}. SQLite would lose what is written through different names")
@@ -205,7 +202,7 @@ def check_revision(where: object, found: str | None, objects: Mapping[str, str])
 
 def _inspect(path: Path) -> str | None:
     """The schema revision of an existing file, read without write access; None for a database without tables."""
-    if look(str(path)).nbytes < _PAGE_NBYTES:
+    if file_state(str(path)).nbytes < _PAGE_NBYTES:
         raise StoreError(f"store {path}: not an SQLite database; left untouched")
     has_journal(os.path.realpath(path))  # raises for one that is no file, which SQLite could wait for without end
     try:
@@ -247,9 +244,8 @@ def _sqlite_engine(path: Path, seconds: float) -> Engine:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         connection.text_factory = tolerant_text
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # in WAL mode a power cut may cost the last rows, not the file
+        # in WAL mode a power cut may cost the last rows, not the file
+        connection.execute("PRAGMA synchronous = NORMAL")
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:

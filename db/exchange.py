@@ -122,10 +122,7 @@ def import_parsed(store: Store, parsed: payload.Payload, origin: str = "imported
         new = []
         for fact in parsed.facts:
             if not _is_known(connection, fact):
-                if ours[fact.run_id] not in (
-                    None,
-                    "imported",
-                ):  # else a file could pass its rows off as this machine's own
+                if ours[fact.run_id] not in (None, "imported"):  # a file must not pass its rows off as our own
                     raise ExchangeError(f"{fact.path}: of a run of this very store, which never recorded it")
                 new.append((fact.run_id, fact.created_at, fact.measurement))
         added = [(run, at) for run, at in parsed.runs if ours[run.id] is None]
@@ -190,18 +187,10 @@ def _other(schedule: Schedule, seconds: float) -> dict[str, Any]:
 
 def _is_ours(connection: Connection, index: int, run: Run, started_at: str) -> str | None:
     """The origin of a run that the store has, None if it is new; a namesake is refused."""
-    columns = schema.runs.c
-    found = connection.execute(select(schema.runs).where(columns.id == run.id)).mappings().one_or_none()
+    found = connection.execute(select(schema.runs).where(schema.runs.c.id == run.id)).mappings().one_or_none()
     if found is None:
         return None
-    same = {
-        "started_at": started_at,
-        "command": run.command,
-        "beam_width": run.beam_width,
-        "budget_seconds": run.budget_seconds,
-        "versions": codec.canonical_json(dict(run.versions)),
-    }
-    for name, value in same.items():
+    for name, value in rows.run_columns(run, started_at).items():
         if found[name] != value:
             raise ExchangeError(
                 f"runs[{index}].{name}: {shown(value)}, but the run {run.id!r} known here has {shown(found[name])}"

@@ -15,18 +15,7 @@ _AT_ONCE = 500  # values that one statement asks for
 
 
 def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -> None:
-    connection.execute(
-        schema.runs.insert(),
-        {
-            "id": run.id,
-            "started_at": started_at,
-            "command": run.command,
-            "beam_width": run.beam_width,
-            "budget_seconds": run.budget_seconds,
-            "versions": codec.canonical_json(dict(run.versions)),
-            "origin": origin,
-        },
-    )
+    connection.execute(schema.runs.insert(), rows.run_columns(run, started_at) | {"origin": origin})
 
 
 def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:

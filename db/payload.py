@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 from db import codec
 from db.errors import AutotuneError, shown
+from db.fields import CodecError, check, fields, integer, items, matching, number, text
 from db.migrations.text_extras import respelled
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.rows import NAME, TEXT_LENGTH
@@ -37,8 +36,6 @@ _FINAL = {"run", "workload", "target", "kernel_digest", "baselines"} | _FACT
 _OTHER = {"schedule", "seconds"}
 _RULE = {"backend", "arch", "class", "schedules", "why"}
 _RUN = {"id", "started_at", "command", "beam_width", "budget_seconds", "versions"}
-
-T = TypeVar("T")
 
 
 class ExchangeError(AutotuneError, ValueError):
@@ -92,8 +89,7 @@ def is_sound(m: Measurement) -> bool:
 
 
 def run_to_json(run: Run, started_at: str) -> dict[str, Any]:
-    effort = {"beam_width": run.beam_width, "budget_seconds": run.budget_seconds}
-    return {"id": run.id, "started_at": started_at, "command": run.command, **effort, "versions": dict(run.versions)}
+    return {**vars(run), "started_at": started_at, "versions": dict(run.versions)}
 
 
 def fact_to_json(m: Measurement, created_at: str) -> dict[str, Any]:
@@ -110,20 +106,26 @@ def fact_to_json(m: Measurement, created_at: str) -> dict[str, Any]:
 
 def parse(value: object) -> Payload:
     """Raises ExchangeError for the first field that is not as `exchange` describes."""
-    _check_depth(value)
-    top = _object(value, "payload", {"format", "version", "runs", "finals"}, {"rules"})
-    _check(top["format"] == FORMAT, "format", top["format"])
-    version = top["version"]
-    _check(type(version) is int and version in VERSIONS, "version", version)
-    runs = tuple(_run(v, f"runs[{i}]") for i, v in enumerate(_list(top["runs"], "runs", MAX_ITEMS)))
+    try:
+        _check_depth(value)
+        return _payload(value)
+    except CodecError as e:
+        raise ExchangeError(str(e)) from e
+
+
+def _payload(value: object) -> Payload:
+    top = fields(value, "payload", {"format", "version", "runs", "finals"}, {"rules"})
+    check(top["format"] == FORMAT, "format", top["format"])
+    version = integer(top["version"], "version", VERSIONS[0], VERSIONS[-1])
+    runs = tuple(_run(v, f"runs[{i}]") for i, v in enumerate(items(top["runs"], "runs", MAX_ITEMS)))
     known: set[str] = set()
     for i, (run, _) in enumerate(runs):
-        _check(run.id not in known, f"runs[{i}].id", run.id, "is given twice")
+        check(run.id not in known, f"runs[{i}].id", run.id, "is given twice")
         known.add(run.id)
     facts: dict[Fact, None] = {}
     others: dict[Fact, Mapping[Schedule, float]] = {}
     subjects: set[tuple[Workload, Target, str]] = set()
-    for i, v in enumerate(_list(top["finals"], "finals", MAX_ITEMS)):
+    for i, v in enumerate(items(top["finals"], "finals", MAX_ITEMS)):
         final, *baselines = _final(v, f"finals[{i}]", known, version)
         m = final.measurement
         subject = m.workload, m.target, m.kernel_digest
@@ -132,104 +134,88 @@ def parse(value: object) -> Payload:
         subjects.add(subject)
         facts |= dict.fromkeys((final, *baselines))
         others[final] = _others(v.get("others", []), f"finals[{i}].others")
-    rules = tuple(_rule(v, f"rules[{i}]") for i, v in enumerate(_list(top.get("rules", []), "rules", MAX_ITEMS)))
+    rules = tuple(_rule(v, f"rules[{i}]") for i, v in enumerate(items(top.get("rules", []), "rules", MAX_ITEMS)))
     return Payload(runs, tuple(facts), others, rules)
 
 
 def _run(value: object, path: str) -> tuple[Run, str]:
-    d = _object(value, path, _RUN)
+    d = fields(value, path, _RUN)
     versions = d["versions"]
-    _check(isinstance(versions, dict) and len(versions) <= 64, f"{path}.versions", versions)
+    check(isinstance(versions, dict) and len(versions) <= 64, f"{path}.versions", versions)
     run = Run(
-        _name(d["id"], f"{path}.id"),
-        _text(d["command"], f"{path}.command"),
-        _int(d["beam_width"], f"{path}.beam_width", 2**20),
-        _number(d["budget_seconds"], f"{path}.budget_seconds", MAX_BUDGET_SECONDS),
-        tuple(sorted((_text(k, f"{path}.versions"), _text(v, f"{path}.versions.{k}")) for k, v in versions.items())),
+        matching(d["id"], f"{path}.id", NAME),
+        text(d["command"], f"{path}.command", TEXT_LENGTH),
+        integer(d["beam_width"], f"{path}.beam_width", most=2**20),
+        number(d["budget_seconds"], f"{path}.budget_seconds", MAX_BUDGET_SECONDS),
+        tuple(
+            sorted((_version(k, f"{path}.versions"), _version(v, f"{path}.versions.{k}")) for k, v in versions.items())
+        ),
     )
     return run, _date(d["started_at"], f"{path}.started_at")
 
 
+def _version(value: object, path: str) -> str:
+    return text(value, path, TEXT_LENGTH)
+
+
 def _final(value: object, path: str, runs: set[str], version: int) -> list[Fact]:
-    d = _object(value, path, _FINAL, {"others"})
-    _check(isinstance(d["run"], str) and d["run"] in runs, f"{path}.run", d["run"], "is not among the runs")
-    workload = _decoded(
-        _text_workload if version == TEXT_EXTRAS else codec.workload_from_json, d["workload"], path, "workload"
-    )
-    target = _decoded(codec.target_from_json, d["target"], path, "target")
-    about = (d["run"], workload, target, _name(d["kernel_digest"], f"{path}.kernel_digest"))
+    d = fields(value, path, _FINAL, {"others"})
+    check(isinstance(d["run"], str) and d["run"] in runs, f"{path}.run", d["run"], "is not among the runs")
+    workload = codec.workload_from_json(d["workload"], f"{path}.workload")
+    if version == TEXT_EXTRAS:
+        workload = codec.workload_from_json(respelled(codec.workload_to_json(workload)), f"{path}.workload")
+    target = codec.target_from_json(d["target"], f"{path}.target")
+    about = (d["run"], workload, target, matching(d["kernel_digest"], f"{path}.kernel_digest", NAME))
     facts = [_fact(d, path, Stage.FINAL, *about)]
-    for i, v in enumerate(_list(d["baselines"], f"{path}.baselines", 64)):
+    for i, v in enumerate(items(d["baselines"], f"{path}.baselines", 64)):
         where = f"{path}.baselines[{i}]"
-        facts.append(_fact(_object(v, where, _FACT), where, Stage.BASELINE, *about))
+        facts.append(_fact(fields(v, where, _FACT), where, Stage.BASELINE, *about))
     return facts
 
 
 def _others(value: object, path: str) -> dict[Schedule, float]:
     found = {}
-    for i, v in enumerate(_list(value, path, MAX_ITEMS)):
-        d = _object(v, f"{path}[{i}]", _OTHER)
-        seconds = _number(d["seconds"], f"{path}[{i}].seconds", MAX_SECONDS, MIN_SECONDS)
-        found[_schedule(d["schedule"], f"{path}[{i}]")] = seconds
+    for i, v in enumerate(items(value, path, MAX_ITEMS)):
+        d = fields(v, f"{path}[{i}]", _OTHER)
+        seconds = number(d["seconds"], f"{path}[{i}].seconds", MAX_SECONDS, MIN_SECONDS)
+        found[codec.schedule_from_json(d["schedule"], f"{path}[{i}].schedule")] = seconds
     return found
 
 
 def _rule(value: object, path: str) -> Rule:
-    d = _object(value, path, _RULE)
-    _check(isinstance(d["class"], dict), f"{path}.class", d["class"])
-    schedules = _list(d["schedules"], f"{path}.schedules", MAX_SCHEDULES)
-    _check(len(schedules) > 0, f"{path}.schedules", schedules)
+    d = fields(value, path, _RULE)
+    check(isinstance(d["class"], dict), f"{path}.class", d["class"])
+    schedules = items(d["schedules"], f"{path}.schedules", MAX_SCHEDULES)
+    check(len(schedules) > 0, f"{path}.schedules", schedules)
     return Rule(
-        _text(d["backend"], f"{path}.backend"),
-        _text(d["arch"], f"{path}.arch"),
+        text(d["backend"], f"{path}.backend", TEXT_LENGTH),
+        text(d["arch"], f"{path}.arch", TEXT_LENGTH),
         kind(d["class"]),
-        tuple(_schedule(s, path) for s in schedules),
-        why=_text(d["why"], f"{path}.why"),
+        tuple(codec.schedule_from_json(s, f"{path}.schedules[{i}]") for i, s in enumerate(schedules)),
+        why=text(d["why"], f"{path}.why", TEXT_LENGTH),
     )
 
 
 def _fact(
     d: Mapping[str, Any], path: str, stage: Stage, run_id: str, workload: Workload, target: Target, kernel_digest: str
 ) -> Fact:
-    samples = _list(d["samples"], f"{path}.samples", MAX_SAMPLES)
-    _check(len(samples) > 0, f"{path}.samples", samples)
-    tolerance = _number(d["tolerance"], f"{path}.tolerance", 1.0)
+    samples = items(d["samples"], f"{path}.samples", MAX_SAMPLES)
+    check(len(samples) > 0, f"{path}.samples", samples)
+    tolerance = number(d["tolerance"], f"{path}.tolerance", 1.0)
     measurement = Measurement(
         workload,
         target,
-        _schedule(d["schedule"], path),
+        codec.schedule_from_json(d["schedule"], f"{path}.schedule"),
         kernel_digest,
         stage,
         Outcome.OK,
-        samples=tuple(_number(s, f"{path}.samples[{i}]", MAX_SECONDS, MIN_SECONDS) for i, s in enumerate(samples)),
-        nbytes=_int(d["nbytes"], f"{path}.nbytes", codec.MAX_INT),
-        error=_number(d["error"], f"{path}.error", tolerance),
+        samples=tuple(number(s, f"{path}.samples[{i}]", MAX_SECONDS, MIN_SECONDS) for i, s in enumerate(samples)),
+        nbytes=integer(d["nbytes"], f"{path}.nbytes"),
+        error=number(d["error"], f"{path}.error", tolerance),
         tolerance=tolerance,
-        clock=_text(d["clock"], f"{path}.clock"),
+        clock=text(d["clock"], f"{path}.clock", TEXT_LENGTH),
     )
     return Fact(path, run_id, _date(d["created_at"], f"{path}.created_at"), measurement)
-
-
-def _text_workload(value: object) -> Workload:
-    return codec.workload_from_json(respelled(codec.workload_to_json(codec.workload_from_json(value))))
-
-
-def _schedule(value: object, path: str) -> Schedule:
-    opts = value.get("opts") if isinstance(value, dict) else None
-    if isinstance(opts, list) and len(opts) <= codec.MAX_OPTS:
-        for i, opt in enumerate(opts):  # one by one first, because the codec doesn't say which
-            _decoded(codec.opt_from_json, opt, f"{path}.schedule", "opt", f"opts[{i}]")
-    return _decoded(codec.schedule_from_json, value, path, "schedule")
-
-
-def _decoded(decode: Callable[[object], T], value: object, path: str, kind: str, name: str | None = None) -> T:
-    """The codec names fields `kind.field`: here they get their full path."""
-    try:
-        return decode(value)
-    except codec.CodecError as e:
-        field, _, rest = str(e).partition(":")
-        inner = field.removeprefix(kind).lstrip(".")
-        raise ExchangeError(f"{path}.{name or kind}{'.' if inner else ''}{inner}:{rest}") from e
 
 
 def _check_depth(value: object) -> None:
@@ -248,63 +234,15 @@ def _check_depth(value: object) -> None:
     raise ExchangeError(f"payload: lists and objects are nested deeper than the {MAX_DEPTH} that are allowed")
 
 
-def _check(ok: bool, path: str, value: object, why: str = "is not allowed") -> None:
-    if not ok:
-        raise ExchangeError(f"{path}: {shown(value)} {why}")
-
-
-def _object(value: object, path: str, keys: set[str], optional: AbstractSet[str] = frozenset()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ExchangeError(f"{path}: expected an object, saw {shown(value)}")
-    for what, names in (("missing", keys - value.keys()), ("unknown", value.keys() - keys - optional)):
-        if names:
-            raise ExchangeError(
-                f"{path}: {', '.join(sorted(map(str, names))):.100} {what}: not as `autotune export` writes it"
-            )
-    return value
-
-
-def _list(value: object, path: str, most: int) -> list[Any]:
-    if not isinstance(value, list):
-        raise ExchangeError(f"{path}: expected a list of at most {most}, saw {shown(value)}")
-    _check(len(value) <= most, path, len(value), f"are more than the {most} that a list may have here")
-    return value
-
-
-def _number(value: object, path: str, most: float, least: float = 0.0) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    ok = number and least <= value <= most and isfinite(value)  # type: ignore[operator, arg-type]
-    _check(ok, path, value, f"is not a number from {least:g} to {most:g}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _int(value: object, path: str, most: int) -> int:
-    _check(type(value) is int and 0 <= value <= most, path, value, f"is not an integer from 0 to {most}")
-    return value  # type: ignore[return-value]
-
-
-def _name(value: object, path: str) -> str:
-    _check(isinstance(value, str) and NAME.fullmatch(value) is not None, path, value)
-    return value  # type: ignore[return-value]
-
-
-def _text(value: object, path: str) -> str:
-    _check(isinstance(value, str) and len(value) <= TEXT_LENGTH and value.isprintable(), path, value)
-    return value  # type: ignore[return-value]
-
-
 def _date(value: object, path: str) -> str:
-    _check(
-        isinstance(value, str) and _DATE.fullmatch(value) is not None, path, value, "is no date as 2026-01-31T…+00:00"
-    )
+    said = matching(value, path, _DATE, "is no date as 2026-01-31T…+00:00")
     try:
-        date = datetime.fromisoformat(value)  # type: ignore[arg-type]
+        date = datetime.fromisoformat(said)
     except ValueError as e:
-        raise ExchangeError(f"{path}: {value!r}: {e}") from e
-    _check(
-        date <= datetime.now(UTC) + _CLOCK_SKEW, path, value, "is in the future, by more than the day that is allowed"
-    )
-    return value  # type: ignore[return-value]
+        raise ExchangeError(f"{path}: {said!r}: {e}") from e
+    late = "is in the future, by more than the day that is allowed"
+    check(date <= datetime.now(UTC) + _CLOCK_SKEW, path, said, late)
+    return said
 
 
 def _no_constant(name: str) -> None:

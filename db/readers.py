@@ -18,11 +18,11 @@ from db.queries import READABLE, REVISION, REVISIONS
 from db.sqlite_files import (
     FAILURES,
     STEPS,
-    Look,
+    FileState,
     Opened,
     computed_column,
+    file_state,
     is_locked,
-    look,
     open_read_only,
     reason,
 )
@@ -65,7 +65,7 @@ class Reader:
 class SqliteReader(Reader):
     """One connection, opened by the first question and shared by threads under a lock; a forked child opens its own.
 
-    Every answer is followed by a look at the file. If that has changed, or the name has come to mean another file, the
+    The file is checked after every answer. If that has changed, or the name has come to mean another file, the
     answer is dropped and the question asked again through a new connection. So a store that nobody is writing may be
     opened as SQLite's immutable, which is faster and makes no files beside it.
 
@@ -79,7 +79,7 @@ class SqliteReader(Reader):
         self._guard = Guard()
         self._opened: Opened | None = None
         self._opened_by: int | None = None
-        self._unreadable: Look | None = None
+        self._unreadable: FileState | None = None
         self._locked_at = -inf  # seconds of time.monotonic
 
     def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
@@ -114,7 +114,7 @@ class SqliteReader(Reader):
         if self._opened is not None and self._opened_by == os.getpid():
             return self._opened
         self._close()
-        if self._unreadable is not None and self._unreadable == look(self._name):
+        if self._unreadable is not None and self._unreadable == file_state(self._name):
             return None
         if self.refused:
             return None
@@ -138,13 +138,13 @@ class SqliteReader(Reader):
         if is_locked(e):
             self._locked_at = time.monotonic()
         else:
-            self._unreadable = self._look()
+            self._unreadable = self._state()
         self._close()
         self.note(str(e) if isinstance(e, StoreError) else f"store {self.path}: {reason(e)}")
 
-    def _look(self) -> Look | None:
+    def _state(self) -> FileState | None:
         try:
-            return look(self._name) if self._opened is None else self._opened.look
+            return file_state(self._name) if self._opened is None else self._opened.state
         except (OSError, StoreError):
             return None  # what is no file is found to be none each time, soon
 

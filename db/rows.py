@@ -138,6 +138,11 @@ def to_columns(m: Measurement) -> dict[str, Any]:
     }
 
 
+def run_columns(run: Run, started_at: str) -> dict[str, Any]:
+    """The columns of `runs` that say what a run was asked."""
+    return {**vars(run), "versions": codec.canonical_json(dict(run.versions)), "started_at": started_at}
+
+
 def recorded(row: Sequence[Any]) -> Recorded:
     """A row of the queries that return whole measurements. Raises ValueError for one that no version of ours wrote."""
     workload_digest, target_digest, kernel_digest, workload, *target, schedule_, schedule_digest, id_ = row[:11]

@@ -33,7 +33,7 @@ _READ, _SELECT, _FUNCTION, _PRAGMA, _TRANSACTION = 20, 21, 31, 19, 22  # SQLite'
 _PRAGMAS = {"journal_mode", "read_uncommitted", "table_xinfo"}  # the second is SQLAlchemy's
 
 
-class Look(NamedTuple):
+class FileState(NamedTuple):
     """What changes when a file does: device, inode, names (hard links), dates of content and of status in nanoseconds,
     bytes."""
 
@@ -64,7 +64,7 @@ class Opened:
 
     name: str
     path: str
-    look: Look
+    state: FileState
     connection: sqlite3.Connection
     allowance: Allowance
     still: bool
@@ -72,17 +72,17 @@ class Opened:
     def unchanged(self) -> bool:
         """Whether the name still means the file that was opened, and the file is as it was."""
         try:
-            return look(self.name) == self.look and not (self.still and has_journal(self.path))
+            return file_state(self.name) == self.state and not (self.still and has_journal(self.path))
         except (OSError, StoreError):
             return False
 
 
-def look(name: str) -> Look:
+def file_state(name: str) -> FileState:
     """Raises OSError, and StoreError for what is no file: to open a FIFO may take for ever."""
     found = os.stat(name)
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"store {name}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'not a regular file'}")
-    return Look(found.st_dev, found.st_ino, found.st_nlink, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+    return FileState(found.st_dev, found.st_ino, found.st_nlink, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 def has_journal(path: str) -> bool:
@@ -92,7 +92,7 @@ def has_journal(path: str) -> bool:
     for journal in (f"{path}-wal", f"{path}-journal"):  # both are looked at: SQLite opens both
         if os.access(journal, os.F_OK):  # takes a third of what exists() does
             with suppress(FileNotFoundError):  # a writer may have ended since
-                found |= look(journal).nbytes > 0
+                found |= file_state(journal).nbytes > 0
     return found
 
 
@@ -103,7 +103,7 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
     Raises sqlite3.Error, OSError, StoreError.
     """
     path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
-    seen = look(name)
+    seen = file_state(name)
     journal = has_journal(path)
     allowance = Allowance(steps)
 

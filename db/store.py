@@ -58,9 +58,7 @@ class Store:
         Raises StoreError, the file untouched, if it is corrupt, no store, or of a newer schema.
         """
         where = default_store() if where is None else where
-        engine = open_engine(where)
-        path = sqlite_path(where)
-        return cls(without_secrets(str(where)) if path is None else str(path), engine)
+        return cls(_shown(where), open_engine(where))
 
     @classmethod
     def read(cls, where: str | Path | None = None, missing_ok: bool = False) -> Self:
@@ -70,9 +68,8 @@ class Store:
         Raises StoreError.
         """
         where = default_store() if where is None else where
-        engine = empty_engine() if missing_ok and is_missing(where) else open_engine_read_only(where)
-        path = sqlite_path(where)
-        return cls(without_secrets(str(where)) if path is None else str(path), engine)
+        empty = missing_ok and is_missing(where)
+        return cls(_shown(where), empty_engine() if empty else open_engine_read_only(where))
 
     # writing
 
@@ -308,6 +305,12 @@ class Store:
     def _rows(self, sql: str, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with reported(self.where), self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(sql), asked)]
+
+
+def _shown(where: str | Path) -> str:
+    """The place of a store for messages: the file behind a URL of SQLite, else the URL without its secrets."""
+    path = sqlite_path(where)
+    return without_secrets(str(where)) if path is None else str(path)
 
 
 def _attempted(workload: Workload, target: Target, kernel_digest: str, schedule: Schedule) -> dict[str, Any]:

@@ -19,27 +19,10 @@ from dataclasses import dataclass
 from kernels import backends
 from kernels.lifeline import LIFELINE, lifeline
 from kernels.tinygrad import hostcc, settings
-from kernels.tinygrad.hardware import (
-    DeviceError,
-    describe_target,
-    driver_version,
-    last_level_cache_nbytes,
-    memory_nbytes,
-)
+from kernels.tinygrad.hardware import DeviceError as DeviceError
+from kernels.tinygrad.hardware import describe_target as describe_target
+from kernels.tinygrad.hardware import facts as facts
 from kernels.tinygrad.probe import PROBE
-
-__all__ = [
-    "Choice",
-    "DeviceError",
-    "Finding",
-    "activate",
-    "choose_device",
-    "describe_target",
-    "driver_version",
-    "last_level_cache_nbytes",
-    "memory_nbytes",
-    "probe_device",
-]
 
 _PROBE_SECONDS = 60
 

@@ -245,7 +245,7 @@ def versions_here(chosen: Settings) -> dict[str, str]:
     from autotune.session import choose
     from kernels import devices
 
-    return {"tinygrad": version("tinygrad"), "driver": devices.driver_version(choose(chosen).device)}
+    return {"tinygrad": version("tinygrad"), "driver": devices.facts(choose(chosen).device).driver}
 
 
 def this_target(chosen: Settings) -> Target:

@@ -118,7 +118,7 @@ def _checks(chosen: Settings, claims: Sequence[Winner], quiet: bool) -> tuple[li
         return [], Counter({"for another target": len(claims)})  # no need to open the device
 
     from autotune.claims import sorted_out
-    from autotune.progress import Counter as Bar
+    from autotune.progress import counted
     from autotune.session import session
     from autotune.verify import verify_claims
 
@@ -126,9 +126,9 @@ def _checks(chosen: Settings, claims: Sequence[Winner], quiet: bool) -> tuple[li
     with session(chosen) as s:
         fit, unserved = sorted_out(claims, s.info.target)
         shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
-        with Bar("schedules", len(fit), shown) as bar:
+        with counted("schedules", len(fit), shown) as step:
             for checked in verify_claims(s, "autotune import", fit):
-                bar.step()
+                step()
                 found.append(checked)
     return found, unserved
 

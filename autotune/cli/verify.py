@@ -161,24 +161,24 @@ def _whole_model(
 def _checks(loaded: LoadedModel, asked: Asked, as_json: bool) -> Iterator[Check]:
     """The checks as they come, behind a bar on a terminal."""
     from autotune.model_check.whole import checks, launch_count
-    from autotune.progress import Counter
+    from autotune.progress import counted
 
     shown = not as_json and sys.stderr is not None and sys.stderr.isatty()
-    with Counter("launches", launch_count(loaded.model), shown) as bar:
+    with counted("launches", launch_count(loaded.model), shown) as step:
         for check in checks(loaded.model, asked):
-            bar.step()
+            step()
             yield check
 
 
 def _simulated_metal(target: str | None) -> Choice:
     """METAL simulated in this process, of the arch that --target names."""
-    from autotune import metalsim
+    from autotune.metalsim.device import Simulation, install
     from autotune.simulate import BACKEND, parse_target
     from kernels.devices import Choice
 
     if target is None:
         raise click.UsageError("--simulate needs a --target, such as METAL:Apple9")
-    metalsim.install(metalsim.Simulation(parse_target(target)))
+    install(Simulation(parse_target(target)))
     return Choice(BACKEND, f"simulated {target}, by --simulate")
 
 

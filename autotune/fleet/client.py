@@ -67,7 +67,7 @@ def groups(client: Any) -> tuple[Group, ...]:
 def _group(resource: str, said: Mapping[str, Any], workers: int) -> Group:
     target = codec.target_from_json(said["target"])
     versions = tuple(sorted(said["versions"].items()))
-    info = DeviceInfo(target, cast(Any, None), 0, 0, str(said["clock"]), versions)  # nothing is compiled here
+    info = DeviceInfo(target, cast(Any, None), str(said["clock"]), versions)  # nothing is compiled here
     return Group(resource, str(said["device"]), info, workers)
 
 

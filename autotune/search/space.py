@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from autotune.tinygrad_api.actions import actions
 from db.records import Schedule, Workload
 from kernels.ops.registry import KernelError, backend, body, variants
-from kernels.serve.limits import Limits, Shape, shape_of
+from kernels.serve.limits import KernelSizes, Limits, sizes_of
 from kernels.serve.sink import complete, placeholders
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
-_FIXED = Shape(1, 1, 1, 1, 1, 1, 0)
+_FIXED = KernelSizes(1, 1, 1, 1, 1, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Candidate:
     """A schedule that applies to the workload, its sizes, and a signature that is equal for equal kernels."""
 
     schedule: Schedule
-    shape: Shape
+    sizes: KernelSizes
     signature: tuple[object, ...]
 
 
@@ -138,8 +138,8 @@ class Space:
         schedule = Schedule(origin.variant, origin.params, kernel.opts)
         if not self._complete(schedule):
             return None
-        shape = shape_of(self.workload, origin, self._bare(origin), kernel)
-        if self.limits.exceeded(shape):
+        sizes = sizes_of(self.workload, origin, self._bare(origin), kernel)
+        if self.limits.exceeded(sizes):
             return None
         # only the axis of a tensor core matters; its selection and the permission to pad do not change the kernel
         special = tuple((o.op, o.axis) for o in kernel.opts if o.op == "TC")
@@ -149,7 +149,7 @@ class Space:
             special,
             tuple((a.type, a.size, a.root, a.stride) for a in kernel.axes),
         )
-        return Candidate(schedule, shape, signature)
+        return Candidate(schedule, sizes, signature)
 
 
 def _each_once(found: Iterable[Candidate]) -> Iterator[Candidate]:

@@ -12,7 +12,7 @@ from autotune.tokenizer.bytelevel import ByteLevel
 from autotune.tokenizer.sentencepiece import SentencePiece
 from autotune.tokenizer.specials import strips
 from autotune.tokenizer.text import Decoder, Tokenizer
-from autotune.tokenizer.vocabulary import ARRAYS, IDS_INSTEAD, TOKENS, TokenizerError
+from autotune.tokenizer.vocabulary import ARRAYS, IDS_INSTEAD, TOKENS, TokenizerError, refused
 from kernels.models.architectures import TOKEN_EMBEDDING
 from kernels.models.header import Header
 
@@ -23,12 +23,12 @@ _MODELS: dict[object, type[ByteLevel] | type[SentencePiece]] = {"gpt2": ByteLeve
 
 def tokenizer(header: Header) -> Tokenizer:
     """The tokenizer of a file whose header was read with keep=ARRAYS. Raises TokenizerError."""
-    where, model = header.files[0], header.metadata.get("tokenizer.ggml.model")
+    model = header.metadata.get("tokenizer.ggml.model")
     if model not in _MODELS:
         kind = f"has a tokenizer of the kind {model!r}, expected one of {', '.join(map(str, _MODELS))}"
-        raise TokenizerError(f"{where}: {'has no tokenizer' if model is None else kind}: {IDS_INSTEAD}")
+        raise refused(header, "has no tokenizer" if model is None else kind)
     if TOKENS not in header.kept:
-        raise TokenizerError(f"{where}: {TOKENS} is missing: {IDS_INSTEAD}")
+        raise refused(header, f"{TOKENS} is missing")
     _check_size(header)
     return Tokenizer(_MODELS[model](header), strips(header), _remarks(header))
 
@@ -38,10 +38,8 @@ def _check_size(header: Header) -> None:
     count = len(header.kept[TOKENS])
     rows = next((t.shape[0] for t in header.tensors if t.name == TOKEN_EMBEDDING), count)
     if count > rows:
-        raise TokenizerError(
-            f"{header.files[0]}: {TOKENS} has {count} tokens and {TOKEN_EMBEDDING} {rows} rows: convert the model "
-            f"again, or {IDS_INSTEAD}"
-        )
+        sizes = f"{TOKENS} has {count} tokens and {TOKEN_EMBEDDING} {rows} rows"
+        raise refused(header, sizes, f"convert the model again, or {IDS_INSTEAD}")
 
 
 def _remarks(header: Header) -> list[str]:

@@ -8,7 +8,16 @@ from typing import Any
 from autotune.tokenizer.expressions import of_unicode_15
 from autotune.tokenizer.kinds import BYTE, USER
 from autotune.tokenizer.pretokenizers import PRETOKENIZERS, PreTokenizer
-from autotune.tokenizer.vocabulary import IDS_INSTEAD, MERGES, Defaults, TokenizerError, Vocabulary, array, vocabulary
+from autotune.tokenizer.vocabulary import (
+    IDS_INSTEAD,
+    MERGES,
+    Defaults,
+    TokenizerError,
+    Vocabulary,
+    array,
+    refused,
+    vocabulary,
+)
 from kernels.models.header import Header
 
 _TOKEN = 11  # GPT-2's BOS and EOS token, which llama.cpp uses if a file names none
@@ -51,14 +60,14 @@ def byte_of(token: str) -> bytes:
 def _pre_tokenizer(header: Header) -> PreTokenizer:
     name = header.metadata.get("tokenizer.ggml.pre") or "default"
     if name not in PRETOKENIZERS:
-        raise TokenizerError(f"{header.files[0]}: the pre-tokenizer {name!r} is unknown: {IDS_INSTEAD}")
+        raise refused(header, f"the pre-tokenizer {name!r} is unknown")
     return PRETOKENIZERS[str(name)]
 
 
 def _merges(header: Header, vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """The pairs that merge to a token, in order of priority. Repeated pairs are dropped."""
     if MERGES not in header.kept and header.metadata.get("tokenizer.ggml.pre") != _WITHOUT_MERGES:
-        raise TokenizerError(f"{header.files[0]}: {MERGES} is missing: {IDS_INSTEAD}")
+        raise refused(header, f"{MERGES} is missing")
     ids, pairs = vocabulary.ids, dict.fromkeys(map(_pair, array(header, MERGES, str)))
     return [(a, b) for a, b in pairs if a in ids and b in ids and a + b in ids]
 

@@ -25,6 +25,11 @@ class TokenizerError(AutotuneError, ValueError):
     """The file's tokenizer is missing, invalid or unknown. The message has the reason and the remedy."""
 
 
+def refused(header: Header, why: str, remedy: str = IDS_INSTEAD) -> TokenizerError:
+    """The error about a header's tokenizer."""
+    return TokenizerError(f"{header.files[0]}: {why}: {remedy}")
+
+
 @dataclass(frozen=True)
 class Defaults:
     """The values that apply if a file lacks the keys. None means that there is no such token."""
@@ -62,14 +67,12 @@ def vocabulary(header: Header, defaults: Defaults) -> Vocabulary:
     tokens = tuple(text or f"[EMPTY_{i}]" for i, text in enumerate(array(header, TOKENS, str)))
     ids: dict[str, int] = {}
     for i, token in enumerate(tokens):
-        ids.setdefault(
-            token, i
-        )  # two tokens can have the same text if their bytes are not UTF-8; the first one is used
+        ids.setdefault(token, i)  # the first of two tokens with the same text, whose bytes are not UTF-8
     special = _special_ids(header, defaults, len(tokens))
     marked, scores = array(header, TYPES, int), array(header, SCORES, int, float)
     for key, found in ((TYPES, marked), (SCORES, scores)):
         if key in header.kept and len(found) < len(tokens):
-            raise TokenizerError(f"{header.files[0]}: {key} has {len(found)} of {len(tokens)} tokens: {IDS_INSTEAD}")
+            raise refused(header, f"{key} has {len(found)} of {len(tokens)} tokens")
     kinds, last = ends.settled(ids, (marked or (NORMAL,) * len(tokens))[: len(tokens)], special)
     add_bos = flag(header, "add_bos_token", defaults.add_bos)
     add_eos = flag(header, "add_eos_token", False)
@@ -89,7 +92,7 @@ def array(header: Header, key: str, *types: type[T]) -> tuple[T, ...]:
     """The items of an array, empty if the file does not have it. Raises TokenizerError for items of another type."""
     found = header.kept.get(key, ())
     if found and type(found[0]) not in types:  # a GGUF array has one type
-        raise TokenizerError(f"{header.files[0]}: {key} begins with {found[0]!r}, of the wrong type: {IDS_INSTEAD}")
+        raise refused(header, f"{key} begins with {found[0]!r}, of the wrong type")
     return found  # type: ignore[return-value]
 
 
@@ -99,9 +102,7 @@ def _special_ids(header: Header, defaults: Defaults, count: int) -> dict[str, in
     for name, key in ends.KEYS:
         said = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
         if said is not None and type(said) is not int:
-            raise TokenizerError(
-                f"{header.files[0]}: tokenizer.ggml.{key}_token_id is {said!r}, expected a token id: {IDS_INSTEAD}"
-            )
+            raise refused(header, f"tokenizer.ggml.{key}_token_id is {said!r}, expected a token id")
         if said is not None and 0 <= said < count:
             found[name] = said
     return {name: i for name, i in found.items() if i is not None and i < count}
@@ -111,15 +112,11 @@ def flag(header: Header, key: str, missing: bool) -> bool:
     """A boolean key of tokenizer.ggml, or `missing` if the file lacks it. Raises TokenizerError for another type."""
     said = header.metadata.get(f"tokenizer.ggml.{key}", missing)
     if type(said) is not bool:
-        raise TokenizerError(
-            f"{header.files[0]}: tokenizer.ggml.{key} is {said!r}, expected true or false: {IDS_INSTEAD}"
-        )
+        raise refused(header, f"tokenizer.ggml.{key} is {said!r}, expected true or false")
     return said
 
 
 def _needed(header: Header, name: str, special: Mapping[str, int]) -> int:
     if name not in special:
-        raise TokenizerError(
-            f"{header.files[0]}: prompts must get a {name.upper()} token, but the file does not name one: {IDS_INSTEAD}"
-        )
+        raise refused(header, f"prompts must get a {name.upper()} token, but the file does not name one")
     return special[name]

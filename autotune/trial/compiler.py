@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
 from autotune.settings import default_workers
-from autotune.tinygrad_api.lower import MAX_UOPS, Program, codegen_context
+from autotune.tinygrad_api.lower import MAX_UOPS, codegen_context
 from autotune.trial.child import POLL_SECONDS, Child, ChildFault
-from autotune.trial.compiler_child import Answer, Setup
+from autotune.trial.compiler_child import Compiled, Setup
 from db.errors import AutotuneError
 from db.records import Outcome, Schedule, Workload
 from kernels.tinygrad.renderers import Renderer
@@ -40,17 +40,6 @@ class Job:
     schedule: Schedule
     max_uops: int | None = None
     timeout_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What became of a job. `program` is there when the outcome is OK, else `reason` is. `seconds` of wall time."""
-
-    key: Hashable
-    outcome: Outcome
-    reason: str
-    program: Program | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +106,7 @@ class CompilePool:
                     if done is not None:
                         yield done
                     elif job.key in killed:
-                        yield Compiled(job.key, Outcome.CRASH, "its worker was killed from outside, twice", None, 0.0)
+                        yield Compiled(Outcome.CRASH, "its worker was killed from outside, twice", None, 0.0, job.key)
                     else:
                         killed.add(job.key)
                         waiting.append(job)
@@ -170,14 +159,14 @@ class CompilePool:
                     yield task.job, None
                 else:
                     seconds = time.monotonic() - task.start
-                    yield task.job, Compiled(task.job.key, e.outcome, str(e), None, seconds)
+                    yield task.job, Compiled(e.outcome, str(e), None, seconds, task.job.key)
                 continue
             del self._running[child]
             self._settle(child)
             if task.job is None:
                 self._failed_starts = 0
             else:
-                yield task.job, _result(task.job, answer)
+                yield task.job, replace(answer, key=task.job.key)
 
     def _settle(self, child: Child) -> None:
         """tinygrad's caches grow with every kernel; a worker leaves before that costs a job its memory."""
@@ -190,7 +179,3 @@ class CompilePool:
         for child in self._running:
             child.kill()
         self._running = {}
-
-
-def _result(job: Job, answer: Answer) -> Compiled:
-    return Compiled(job.key, answer.outcome, answer.reason, answer.program, answer.seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,21 +25,23 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one job; seconds of this worker's wall clock."""
+class Compiled:
+    """What became of a job. `program` is there when the outcome is OK, else `reason` is. `seconds` of wall time. key:
+    the job's, once its answer is with the pool."""
 
     outcome: Outcome
     reason: str
     program: Program | None
     seconds: float
+    key: Hashable = None
 
 
-def compile_one(workload: Workload, schedule: Schedule, renderer: Renderer, max_uops: int) -> Answer:
+def compile_one(workload: Workload, schedule: Schedule, renderer: Renderer, max_uops: int) -> Compiled:
     """ILLEGAL if the kernel cannot be built so (KernelError, ScheduleError, FormatError), else what lowering says."""
     start = time.perf_counter()
 
-    def answer(outcome: Outcome, reason: str, program: Program | None = None) -> Answer:
-        return Answer(outcome, reason, program, time.perf_counter() - start)
+    def answer(outcome: Outcome, reason: str, program: Program | None = None) -> Compiled:
+        return Compiled(outcome, reason, program, time.perf_counter() - start)
 
     try:
         sink = kernels.build(workload, schedule, renderer)

@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """The device that a runner owns. `renderer` is what a CompilePool needs; `memory_nbytes` is 0 if unknown."""
+    """The device that a runner owns. `renderer` is what a CompilePool needs."""
 
     target: Target
     renderer: Renderer
-    llc_nbytes: int
-    memory_nbytes: int
     clock: str
     versions: tuple[tuple[str, str], ...]
 

@@ -42,17 +42,15 @@ class Bench:
     def __init__(self, choice: devices.Choice) -> None:
         devices.activate(choice)
         self._choice, self._device = choice, OpenDevice()
+        self._facts = devices.facts(choice.device)
         self._kernels: dict[str, Kernel] = {}
 
     def describe(self) -> DeviceInfo:
-        name = self._choice.device
         return DeviceInfo(
-            target=devices.describe_target(name),
+            target=devices.describe_target(self._choice.device),
             renderer=self._device.renderer,
-            llc_nbytes=devices.last_level_cache_nbytes(name),
-            memory_nbytes=devices.memory_nbytes(name),
             clock=self._device.clock,
-            versions=(("tinygrad", version("tinygrad")), ("driver", devices.driver_version(name))),
+            versions=(("tinygrad", version("tinygrad")), ("driver", self._facts.driver)),
         )
 
     def prepare(self, workload: Workload, seed: int) -> Prepared:
@@ -75,9 +73,8 @@ class Bench:
         """How many sets of weights of `nbytes` overflow the last cache, as far as there is room."""
         if not nbytes:
             return 1
-        name = self._choice.device
-        wanted = -(-COLD_FACTOR * devices.last_level_cache_nbytes(name) // nbytes)
-        room = min(COLD_LIMIT_NBYTES, devices.memory_nbytes(name) // 8 or COLD_LIMIT_NBYTES) // nbytes
+        wanted = -(-COLD_FACTOR * self._facts.cache_nbytes // nbytes)
+        room = min(COLD_LIMIT_NBYTES, self._facts.memory_nbytes // 8 or COLD_LIMIT_NBYTES) // nbytes
         return max(1, min(wanted, room, COLD_LIMIT_COPIES))
 
     def _upload(self, case: Case, wanted: Sequence[Operand]) -> dict[str, Buffer]:
@@ -152,9 +149,8 @@ class Bench:
 
     def copy_bandwidth(self) -> float:
         """Bytes read and written a second by a copy over more than the cache holds."""
-        name = self._choice.device
-        room = (devices.memory_nbytes(name) or 1 << 32) // 8
-        cached = COLD_FACTOR * devices.last_level_cache_nbytes(name)
+        room = (self._facts.memory_nbytes or 1 << 32) // 8
+        cached = COLD_FACTOR * self._facts.cache_nbytes
         return copy_bandwidth(self._device, min(max(cached, 64 << 20), 512 << 20, room))
 
     def _set(self, seed: int) -> tuple[Case, dict[str, Buffer]]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from autotune.metalsim import Result, SimulatedLaunch, run_orders
+from autotune.metalsim.executor import Result, SimulatedLaunch, run_orders
 from autotune.tinygrad_api.lower import Program
 from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Workload

@@ -24,16 +24,12 @@ class SamplesError(AutotuneError, ValueError):
 
 @dataclass(frozen=True)
 class Summary:
-    """Seconds: the median and the 20th and 80th percentile. `spread` is (p80 - p20) / median."""
+    """Seconds: the median and the 20th and 80th percentile."""
 
     median: float
     p20: float
     p80: float
     count: int
-
-    @property
-    def spread(self) -> float:
-        return (self.p80 - self.p20) / self.median
 
 
 def _check(samples: Sequence[float]) -> None:

@@ -136,7 +136,7 @@ def _room(device: str) -> float:
     """Bytes that a model may take; infinite if the device does not tell."""
     if backends.find(device).host:
         return float(psutil.virtual_memory().available) * SHARE_OF_HOST
-    return devices.memory_nbytes(device) * SHARE_OF_GPU or float("inf")
+    return devices.facts(device).memory_nbytes * SHARE_OF_GPU or float("inf")
 
 
 def _cut(header: Header, layers: int) -> Header:

@@ -10,40 +10,42 @@ from dataclasses import replace
 
 from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Heads, Latent, Projection, Rotation
+from kernels.models.layer_parts import Latent, Projection, Rotation
 from kernels.models.model import Model
 from kernels.models.plan import Columns, Read, Value
 from kernels.models.rope import RopeScaling
+from kernels.ops.attention.spec import FlashPrefill
 
 
-def attention(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+def attention(model: Model, builder: Builder, layer: int, x: Value) -> Value:
     """x: the residual [m, dim] -> the residual [m, dim]"""
-    return (_latent if model.arch.mla else _grouped)(model, plan, layer, x)
+    return (_latent if model.arch.mla else _grouped)(model, builder, layer, x)
 
 
-def _grouped(model: Model, plan: Builder, layer: int, x: Value) -> Value:
-    hp, block, a = model.hp, f"blk.{layer}.", heads_of(model, layer)
-    widths = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
+def _grouped(model: Model, builder: Builder, layer: int, x: Value) -> Value:
+    hp, block, (a, sinks) = model.hp, f"blk.{layer}.", heads_of(model, layer)
+    widths = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.v_head_dim
     projections = _qkv(model, block, widths)
     if model.arch.attn_norm:
         norm = hp.vector(f"{block}{model.arch.attn_norm}.weight", model.dim)
-        found = plan.rmsnorm_linear(x, norm, projections, "qkv")
+        found = builder.rmsnorm_linear(x, norm, projections, "qkv")
     else:
-        found = plan.linears(x, projections, "qkv")
+        found = builder.linears(x, projections, "qkv")
     if len(found) == 1:  # one weight produced all three
         found = found[0].value.split(widths)
-    qkv: list[Columns | Value] = [*found]  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * value_dim]
+    qkv: list[Columns | Value] = [*found]  # [m, heads * head_dim], [m, kv_heads * head_dim], [m, kv_heads * v_head_dim]
     norms = _head_norms(model, block, a)
     if isinstance(norms, dict):  # a norm over all heads at once (olmoe) is a separate launch
-        qkv[:2] = [plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]
+        qkv[:2] = [builder.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]
         norms = None
-    q_turned, k_cache, v_cache = plan.rope_cache_store(qkv, a, rotation(model, plan, a, layer), norms, layer)
-    attended = plan.flash(q_turned, k_cache, v_cache, a)  # [m, heads * value_dim]
-    return model.add_output(plan, block, x, attended, "attn_output", "attn")
+    q_turned, k_cache, v_cache = builder.rope_cache_store(qkv, a, rotation(model, builder, a, layer), norms, layer)
+    attended = builder.flash(q_turned, k_cache, v_cache, a, sinks)  # [m, heads * v_head_dim]
+    return model.add_output(builder, block, x, attended, "attn_output", "attn")
 
 
-def heads_of(model: Model, layer: int) -> Heads:
-    """The sizes of a layer's attention. Raises HeaderError if they contradict each other."""
+def heads_of(model: Model, layer: int) -> tuple[FlashPrefill, TensorInfo | None]:
+    """A layer's attention, in its form for many tokens, and its sinks. Raises HeaderError if sizes contradict each
+    other."""
     hp, arch = model.hp, model.arch
     heads = hp.integer("attention.head_count", layer=layer)
     kv_heads = hp.integer("attention.head_count_kv", heads, layer=layer)
@@ -56,7 +58,18 @@ def heads_of(model: Model, layer: int) -> Heads:
     scale = hp.number("attention.scale", 0.0) or (width if wide else head_dim) ** -0.5
     cap = hp.number("attn_logit_softcapping", arch.softcap)
     sinks = hp.optional_vector(f"blk.{layer}.attn_sinks.weight", heads)
-    return Heads(heads, kv_heads, head_dim, value_dim, window_of(model, layer), scale, cap, sinks)
+    return FlashPrefill(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        v_head_dim=value_dim,
+        ctx=model.context,
+        max_ctx=model.context,
+        window=window_of(model, layer),
+        sinks=sinks is not None,
+        softcap=cap or None,
+        scale=scale,
+    ), sinks
 
 
 def window_of(model: Model, layer: int) -> int:
@@ -75,7 +88,7 @@ def window_of(model: Model, layer: int) -> int:
     return window if period == 0 or layer % period < period - 1 else 0
 
 
-def rotation(model: Model, plan: Builder, a: Heads, layer: int) -> Rotation | None:
+def rotation(model: Model, builder: Builder, a: FlashPrefill, layer: int) -> Rotation | None:
     """The rotation of a layer's heads, or None for no rotation. Window layers may use other tables of angles."""
     hp, arch = model.hp, model.arch
     dim = hp.integer("rope.dimension_count", a.head_dim)
@@ -85,12 +98,12 @@ def rotation(model: Model, plan: Builder, a: Heads, layer: int) -> Rotation | No
         return None
     if arch.still_global and arch.window_period and not a.window:
         return None
-    return _tables(plan, dim, arch.rope, local=bool(a.window and arch.local_rope_base))
+    return _tables(builder, dim, arch.rope, local=bool(a.window and arch.local_rope_base))
 
 
-def _tables(plan: Builder, dim: int, mode: str, *, local: bool) -> Rotation:
+def _tables(builder: Builder, dim: int, mode: str, *, local: bool) -> Rotation:
     suffix = ".local" if local else ""
-    return Rotation(dim, mode, plan.input(f"cos{suffix}"), plan.input(f"sin{suffix}"))
+    return Rotation(dim, mode, builder.input(f"cos{suffix}"), builder.input(f"sin{suffix}"))
 
 
 def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Projection]:
@@ -101,7 +114,9 @@ def _qkv(model: Model, block: str, widths: tuple[int, int, int]) -> list[Project
     return model.projections(list(zip(names, widths, strict=True)), model.dim)
 
 
-def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorInfo] | dict[str, TensorInfo] | None:
+def _head_norms(
+    model: Model, block: str, a: FlashPrefill
+) -> tuple[TensorInfo, TensorInfo] | dict[str, TensorInfo] | None:
     """The norms of q and k before rotation: a pair if each head is normalised by itself, a dict by name ("q", "k") if
     one norm covers all heads, None if there are none."""
     hp, names = model.hp, [f"{block}attn_{name}_norm.weight" for name in ("q", "k")]
@@ -114,7 +129,7 @@ def _head_norms(model: Model, block: str, a: Heads) -> tuple[TensorInfo, TensorI
     return hp.vector(names[0], a.head_dim), hp.vector(names[1], a.head_dim)
 
 
-def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+def _latent(model: Model, builder: Builder, layer: int, x: Value) -> Value:
     """Latent attention in absorbed form. attn_k_b maps the part of q that is not rotated into the space of the cache,
     attention runs over the compressed rows, and attn_v_b maps each head's result back."""
     hp, block, a = model.hp, f"blk.{layer}.", latent_of(model, layer)
@@ -122,19 +137,19 @@ def _latent(model: Model, plan: Builder, layer: int, x: Value) -> Value:
     compressed, queries = hp.tensor(f"{block}attn_q_a.weight") is not None, a.heads * a.key
     width = hp.integer("attention.q_lora_rank") if compressed else queries
     first = [(f"{block}attn_q{'_a' * compressed}", width), (f"{block}attn_kv_a_mqa", a.row)]
-    q, kv = plan.rmsnorm_linear(x, norm, model.projections(first, model.dim), "qkv")  # kv: [m, rank + rope]
+    q, kv = builder.rmsnorm_linear(x, norm, model.projections(first, model.dim), "qkv")  # kv: [m, rank + rope]
     if compressed:
         norm = hp.vector(f"{block}attn_q_a_norm.weight", width)
-        (q,) = plan.rmsnorm_linear(q, norm, model.projections([(f"{block}attn_q_b", queries)], width), "queries")
+        (q,) = builder.rmsnorm_linear(q, norm, model.projections([(f"{block}attn_q_b", queries)], width), "queries")
     # q: [m, heads * (nope + rope)]; the launches below read its columns in place, without a copy
     kv_norm = hp.vector(f"{block}attn_kv_a_norm.weight", a.rank)
-    turn = _tables(plan, a.rope, model.arch.rope, local=False)
-    q_rope, cache = plan.mla_cache_store(q, kv, kv_norm, a, turn, layer)  # q_rope: [m, heads * rope]
+    turn = _tables(builder, a.rope, model.arch.rope, local=False)
+    q_rope, cache = builder.mla_cache_store(q, kv, kv_norm, a, turn, layer)  # q_rope: [m, heads * rope]
     k_b, v_b = absorbed(model, block, a)
-    q_latent = plan.head_linear(q, k_b, "q_latent", step=a.key)  # [m, heads * rank]
-    attended = plan.mla(q_latent, q_rope, cache, a)  # [m, heads * rank]
-    values = plan.head_linear(attended, v_b, "values")  # [m, heads * value]
-    return model.add_output(plan, block, x, values, "attn_output", "attn")
+    q_latent = builder.head_linear(q, k_b, "q_latent", step=a.key)  # [m, heads * rank]
+    attended = builder.mla(q_latent, q_rope, cache, a)  # [m, heads * rank]
+    values = builder.head_linear(attended, v_b, "values")  # [m, heads * value]
+    return model.add_output(builder, block, x, values, "attn_output", "attn")
 
 
 def latent_of(model: Model, layer: int) -> Latent:

@@ -3,18 +3,18 @@ caches."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from kernels.models.build_linear import LinearBuilder
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Heads, Latent, Rotation
+from kernels.models.layer_parts import Latent, Rotation
 from kernels.models.operands import expect, place
 from kernels.models.plan import Columns, PlanError, Source, Value, whole
 from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 CACHE_ITEM_NBYTES = 2
+Attention = FlashPrefill | MlaPrefill
 
 
 class AttentionBuilder(LinearBuilder):
@@ -23,7 +23,7 @@ class AttentionBuilder(LinearBuilder):
     def rope_cache_store(
         self,
         qkv: Sequence[Columns | Value],
-        a: Heads,
+        a: FlashPrefill,
         rotation: Rotation | None,
         norms: tuple[TensorInfo, TensorInfo] | None,
         layer: int,
@@ -37,13 +37,13 @@ class AttentionBuilder(LinearBuilder):
             heads=a.heads,
             kv_heads=a.kv_heads,
             head_dim=a.head_dim,
-            v_head_dim=a.value_dim,
+            v_head_dim=a.v_head_dim,
             max_ctx=self.context,
             rope_dim=rotation.dim if rotation else 0,
             mode=rotation.mode if rotation else "none",
             eps=None if norms is None else self.eps,
         )
-        row = a.kv_heads * (a.head_dim + a.value_dim)
+        row = a.kv_heads * (a.head_dim + a.v_head_dim)
         expect(qkv, spec.n, "rope_cache_store.qkv")
         caches = {f"{which}_cache": self.input(f"cache.{layer}.{which}", persistent=True) for which in ("k", "v")}
         tables = {"cos": rotation.cos, "sin": rotation.sin} if rotation else {}
@@ -85,22 +85,10 @@ class AttentionBuilder(LinearBuilder):
         )  # fmt: skip
         return q_rope, stored
 
-    def flash(self, q: Value, k: Value, v: Value, a: Heads) -> Value:
-        """Attention over the caches: q [m, heads * head_dim] -> [m, heads * value_dim]"""
-        expect(q, a.heads * a.head_dim, "flash.q")
-        spec = FlashPrefill(
-            heads=a.heads,
-            kv_heads=a.kv_heads,
-            head_dim=a.head_dim,
-            v_head_dim=a.value_dim,
-            ctx=self.context,
-            max_ctx=self.context,
-            window=a.window,
-            sinks=a.sinks is not None,
-            softcap=a.softcap or None,
-            scale=a.scale,
-        )
-        return self.attention(spec, {"q": q, "k": k, "v": v}, a.sinks)
+    def flash(self, q: Value, k: Value, v: Value, spec: FlashPrefill, sinks: TensorInfo | None) -> Value:
+        """Attention over the caches: q [m, heads * head_dim] -> [m, heads * v_head_dim]"""
+        expect(q, spec.heads * spec.head_dim, "flash.q")
+        return self.attention(spec, {"q": q, "k": k, "v": v}, sinks)
 
     def mla(self, q_latent: Value, q_rope: Value, cache: Value, a: Latent) -> Value:
         """Attention over the compressed cache: [m, heads * rank] and [m, heads * rope] -> [m, heads * rank]"""
@@ -111,9 +99,11 @@ class AttentionBuilder(LinearBuilder):
         )
         return self.attention(spec, {"q_latent": q_latent, "q_rope": q_rope, "cache": cache}, None)
 
-    @abstractmethod
-    def attention(
-        self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
-    ) -> Value:
+    def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
         """Adds the launches of `flash` and `mla`: [m, heads * v_head_dim]. `spec` describes attention of many
         tokens."""
+        (out,) = self.add(
+            spec, inputs, {"attended": spec.n}, reads=whole(sinks=sinks), products=spec.products,
+            cache_read_nbytes=CACHE_ITEM_NBYTES * spec.seen * spec.row,
+        )  # fmt: skip
+        return out

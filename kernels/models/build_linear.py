@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kernels.models.header import TensorInfo
-from kernels.models.layer_parts import Gates, Projection, Routing
+from kernels.models.layer_parts import Projection
 from kernels.models.operands import expect, neighbours, place
 from kernels.models.plan import Columns, PassBuilder, PlanError, Read, Source, Value, row_count, whole
 from kernels.ops.argmax.spec import ArgMax
@@ -92,15 +92,6 @@ class LinearBuilder(PassBuilder):
         (out,) = self.add(spec, inputs, {name: n}, reads=reads, products=n * k)
         return out
 
-    def gate_then_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None) -> Value:
-        """The same as `gate_up`, with separate launches for the norm and for each weight. The weights may have
-        biases."""
-        x = self.rmsnorm(x, norm, f"{name}_normed") if norm else x
-        gate, up, n = weights.gate, weights.up, weights.n
-        halves = ("w+", "+w") if weights.fused else ("w", "w")
-        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", operand=halves[0], n=n)
-        return self._linear(x, [up.weight], [up.bias], name, operand=halves[1], n=n, gate=gated, act=weights.act)
-
     def head_linear(self, x: Source, weight: Read, name: str, step: int | None = None) -> Value:
         """x: [m, heads * step] -> for each head, its matrix of weight [heads, n, k] times its columns: [m, heads * n].
 
@@ -115,23 +106,11 @@ class LinearBuilder(PassBuilder):
         (out,) = self.add(spec, {"x": value}, {name: heads * n}, reads=(weight,), products=heads * n * k)
         return out
 
-    def topk(self, logits: Source, routing: Routing, name: str = "") -> tuple[Value, Value]:
+    def topk(self, logits: Source, spec: TopK, bias: TensorInfo | None = None, name: str = "") -> tuple[Value, Value]:
         """logits: [m, experts] -> ids and weights of the selected experts: [m, used] each"""
-        expect(logits, routing.experts, "topk.logits")
-        spec = TopK(
-            experts=routing.experts,
-            used=(used := routing.used),
-            gating=routing.gating,
-            bias=routing.bias is not None,
-            norm=routing.normalised,
-            scale=routing.scale,
-            groups=routing.groups,
-            used_groups=routing.used_groups if routing.groups > 1 else 1,
-        )
-        ids, probs = self.add(
-            spec, {"logits": logits}, {f"{name}ids": used, f"{name}probs": used},
-            reads=whole(bias=routing.bias), products=spec.n,
-        )  # fmt: skip
+        expect(logits, spec.experts, "topk.logits")
+        made = {f"{name}ids": spec.used, f"{name}probs": spec.used}
+        ids, probs = self.add(spec, {"logits": logits}, made, reads=whole(bias=bias), products=spec.n)
         return ids, probs
 
     def argmax(self, logits: Source, n: int, name: str) -> Value:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kernels.models.build_attention import CACHE_ITEM_NBYTES
+from kernels.models.build_attention import CACHE_ITEM_NBYTES, Attention
 from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Experts, Gates, Projection
 from kernels.models.operands import added, expect, expert_reads, parts, place, stacked
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_count, whole
-from kernels.ops.attention.spec import FlashCombine, FlashPrefill, MlaPrefill
+from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits
 from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
@@ -36,7 +36,7 @@ class DecodeBuilder(Builder):
 
     def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
         if weights.biased:
-            return self.gate_then_up(x, weights, name, norm)
+            return super().gate_up(x, weights, name, norm)
         gate, up, n = weights.gate, weights.up, weights.n
         expect(x, k := gate.k, "gate_up.x")
         spec = GateUp(gate.weight.format, n, k, up.weight.format, weights.act, self.eps if norm else None)
@@ -44,9 +44,7 @@ class DecodeBuilder(Builder):
         (out,) = self.add(spec, {"x": x}, {name: n}, products=2 * n * k, reads=(*whole(norm=norm), *read))
         return out
 
-    def attention(
-        self, spec: FlashPrefill | MlaPrefill, inputs: Mapping[str, Source], sinks: TensorInfo | None
-    ) -> Value:
+    def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
         n, count = spec.n, splits(spec.seen, spec.heads, spec.kv_heads, self.device)
         out, lse = self.add(
             spec.one_token(count), inputs,

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 from kernels.models.architectures import GATINGS
 from kernels.models.builder import Builder
+from kernels.models.header import TensorInfo
 from kernels.models.hyperparameters import Hyperparameters
-from kernels.models.layer_parts import Experts, Gates, Projection, Routing
+from kernels.models.layer_parts import Experts, Gates, Projection
 from kernels.models.model import Model
 from kernels.models.plan import Value
+from kernels.ops.topk.spec import TopK
 
 
-def feed_forward(model: Model, plan: Builder, layer: int, x: Value) -> Value:
+def feed_forward(model: Model, builder: Builder, layer: int, x: Value) -> Value:
     """x: the residual [m, dim] -> the residual [m, dim]"""
     block = f"blk.{layer}."
     name = model.arch.ffn_norm
     norm = model.hp.vector(f"{block}{name}.weight", model.dim) if name else None
     if model.hp.tensor(f"{block}ffn_gate_inp.weight") is None:
-        gated = plan.gate_up(x, gate_up(model, block, "ffn"), "gated", norm)  # [m, n]
-        return model.add_output(plan, block, x, gated, "ffn_down", "ffn")
-    normed = plan.rmsnorm(x, norm, "ffn_normed") if norm else x  # [m, dim]
+        gated = builder.gate_up(x, gate_up(model, block, "ffn"), "gated", norm)  # [m, n]
+        return model.add_output(builder, block, x, gated, "ffn_down", "ffn")
+    normed = builder.rmsnorm(x, norm, "ffn_normed") if norm else x  # [m, dim]
     if not model.arch.post_norms:
-        return _mixture(model, plan, block, normed, "ffn_residual", add=x)
-    out = _mixture(model, plan, block, normed, "ffn_out", add=None)
-    return model.post_norm(plan, block, x, out, "ffn")
+        return _mixture(model, builder, block, normed, "ffn_residual", add=x)
+    out = _mixture(model, builder, block, normed, "ffn_out", add=None)
+    return model.post_norm(builder, block, x, out, "ffn")
 
 
 def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> Gates:
@@ -43,23 +45,23 @@ def gate_up(model: Model, block: str, stem: str, suffix: str = "") -> Gates:
     return Gates(gate, up, n, model.arch.act)
 
 
-def _mixture(model: Model, plan: Builder, block: str, normed: Value, name: str, add: Value | None) -> Value:
+def _mixture(model: Model, builder: Builder, block: str, normed: Value, name: str, add: Value | None) -> Value:
     """The output of each token's routed experts, plus the shared experts and `add`: normed [m, dim] -> [m, dim]"""
     router = model.projection(f"{block}ffn_gate_inp", k=model.dim)
-    routing = routing_of(model, block, router.n)
-    logits = plan.linear(normed, router, "router_logits")  # [m, experts]
-    ids, probs = plan.topk(logits, routing)  # [m, used] each
+    routing, bias = routing_of(model, block, router.n)
+    logits = builder.linear(normed, router, "router_logits")  # [m, experts]
+    ids, probs = builder.topk(logits, routing, bias)  # [m, used] each
     experts = experts_of(model.hp, block, model.arch.act, model.dim)
     if experts.count != routing.experts:
         raise model.hp.error(f"{experts.down.weight.name} has {experts.count} experts, the router {routing.experts}")
     if model.hp.tensor(f"{block}ffn_down_shexp.weight") is None:
-        return plan.experts(normed, ids, probs, experts, name, add)
-    return _shared(model, plan, block, normed, plan.experts(normed, ids, probs, experts, "routed", add), name)
+        return builder.experts(normed, ids, probs, experts, name, add)
+    return _shared(model, builder, block, normed, builder.experts(normed, ids, probs, experts, "routed", add), name)
 
 
-def routing_of(model: Model, block: str, rows: int) -> Routing:
-    """How a router with this number of rows selects experts. Raises HeaderError for keys that are invalid or
-    unknown."""
+def routing_of(model: Model, block: str, rows: int) -> tuple[TopK, TensorInfo | None]:
+    """How a router with this number of rows selects experts, and the bias of the selection. Raises HeaderError for keys
+    that are invalid or unknown."""
     hp, arch = model.hp, model.arch
     experts, used = hp.integer("expert_count", rows), hp.integer("expert_used_count", layer=0)
     hp.matrix(f"{block}ffn_gate_inp.weight", n=experts)
@@ -71,16 +73,10 @@ def routing_of(model: Model, block: str, rows: int) -> Routing:
     taken = hp.integer("expert_group_used_count") if groups > 1 else 1
     if groups > 1 and (experts % groups or taken > groups or used > experts // groups * taken):
         raise hp.error(f"{used} experts cannot come from {taken} of {groups} groups of {experts} experts")
-    return Routing(
-        experts,
-        used,
-        GATINGS.get(number, arch.gating),
-        hp.flag("expert_weights_norm", arch.normalised),
-        hp.number("expert_weights_scale", 0.0) or 1.0,
-        hp.optional_vector(f"{block}exp_probs_b.bias", experts),
-        max(groups, 1),
-        taken,
-    )
+    gating, norm = GATINGS.get(number, arch.gating), hp.flag("expert_weights_norm", arch.normalised)
+    scale = hp.number("expert_weights_scale", 0.0) or 1.0
+    bias = hp.optional_vector(f"{block}exp_probs_b.bias", experts)
+    return TopK(experts, used, gating, bias is not None, norm, scale, max(groups, 1), taken), bias
 
 
 def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None) -> Experts:
@@ -105,7 +101,7 @@ def experts_of(hp: Hyperparameters, block: str, act: str, dim: int | None = None
     return Experts(used, gate, up, stacked("ffn_down_exps", dim, n), act)
 
 
-def _shared(model: Model, plan: Builder, block: str, normed: Value, add: Value, name: str) -> Value:
+def _shared(model: Model, builder: Builder, block: str, normed: Value, add: Value, name: str) -> Value:
     """The shared experts, which process every token: normed [m, dim] -> their output plus `add`: [m, dim]
 
     In qwen2moe the shared experts have a gate: add + sigmoid(gate . x) * shared(x). That is a mixture of one expert,
@@ -115,10 +111,10 @@ def _shared(model: Model, plan: Builder, block: str, normed: Value, add: Value, 
     gate = hp.tensor(f"{block}ffn_gate_inp_shexp.weight")
     weights, down = gate_up(model, block, "ffn", "_shexp"), model.projection(f"{block}ffn_down_shexp", n=model.dim)
     if gate is None:
-        return plan.linear(plan.gate_up(normed, weights, "shared_gated"), down, name, add=add)
-    logits = plan.linear(normed, Projection(hp.vector(gate.name, model.dim)), "shared_logits")  # [m, 1]
-    ids, probs = plan.topk(logits, Routing(1, 1, "sigmoid", normalised=False, scale=1.0), "shared_")
-    gated = plan.gate_up(normed, weights, "shared_gated")
+        return builder.linear(builder.gate_up(normed, weights, "shared_gated"), down, name, add=add)
+    logits = builder.linear(normed, Projection(hp.vector(gate.name, model.dim)), "shared_logits")  # [m, 1]
+    ids, probs = builder.topk(logits, TopK(1, 1, "sigmoid"), name="shared_")
+    gated = builder.gate_up(normed, weights, "shared_gated")
     if down.bias is not None:
         raise hp.error(f"{down.bias.name}: no kernel adds a bias to gated shared experts; use llama.cpp")
-    return plan.weighted_linear(gated, ids, probs, down.weight, name, add)
+    return builder.weighted_linear(gated, ids, probs, down.weight, name, add)

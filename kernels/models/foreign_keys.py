@@ -15,64 +15,39 @@ _WHY = "llama.cpp reads it for other architectures only"
 
 
 def _not_ours(*neutral: Plain, why: str = _WHY, kind: str = "", window: bool = False) -> Key:
-    return Key(REFUSED, why, neutral or (0,), values=LIST, kind=kind, window=window)
+    return Key(REFUSED, why, neutral, values=LIST, kind=kind, window=window)
 
 
-_YARN_WHY = "llama.cpp reads it for other architectures only and mixes frequencies by its own value here"
+def _of_yarn(*neutral: Plain) -> Key:
+    why = "llama.cpp reads it for other architectures only and mixes frequencies by its own value here"
+    return _not_ours(*neutral, why=why, kind="yarn")
 
+
+_OFF_AT_0 = """
+    attention.max_alibi_bias attention.clamp_kqv attention.scale attention.temperature_scale
+    attention.shared_kv_layers attention.recurrent_layers attention.relative_buckets_count
+    attn_logit_softcapping router_logit_softcapping final_logit_softcapping rope.dimension_sections
+    use_parallel_residual swin_norm norm_before_residual norm_before_fc rescale_every_n_layers swiglu_clamp_exp
+    swiglu_clamp_shexp activation.situ_beta activation.situ_linear_beta attn_res.block_size
+    leading_dense_block_count expert_group_scale experts_per_group expert_gating_func expert_weights_norm
+    n_deepstack_layers full_attention_interval skip_loop_final_norm hrm.h_cycles hrm.l_cycles hrm.prefix_lm
+    adapters.count decoder_block_count
+"""
+_FACTORS = """
+    attention.output_scale attention.value_scale logit_scale residual_scale embedding_scale expert_weights_scale
+    moe_every_n_layers interleave_moe_layer_step num_loops
+"""
 CHANGES: Mapping[str, Key] = {
-    "attention.max_alibi_bias": _not_ours(),
-    "attention.clamp_kqv": _not_ours(),
-    "attention.scale": _not_ours(),
-    "attention.output_scale": _not_ours(0, 1),
-    "attention.value_scale": _not_ours(0, 1),
-    "attention.temperature_scale": _not_ours(),
+    **dict.fromkeys(_OFF_AT_0.split(), _not_ours(0)),
+    **dict.fromkeys(_FACTORS.split(), _not_ours(0, 1)),
     "attention.rope_pattern": _not_ours(True),
     "attention.sliding_window": _not_ours(0, window=True),
-    "attention.shared_kv_layers": _not_ours(),
-    "attention.recurrent_layers": _not_ours(),
-    "attention.relative_buckets_count": _not_ours(),
-    "attn_logit_softcapping": _not_ours(),
-    "router_logit_softcapping": _not_ours(),
-    "final_logit_softcapping": _not_ours(),
-    "logit_scale": _not_ours(0, 1),
-    "residual_scale": _not_ours(0, 1),
-    "embedding_scale": _not_ours(0, 1),
-    "rope.dimension_sections": _not_ours(),
-    "rope.scaling.yarn_ext_factor": _not_ours(1, -1, kind="yarn", why=_YARN_WHY),
-    "rope.scaling.yarn_attn_factor": _not_ours(1, -1, kind="yarn", why=_YARN_WHY),
-    "rope.scaling.yarn_beta_fast": _not_ours(32, kind="yarn", why=_YARN_WHY),
-    "rope.scaling.yarn_beta_slow": _not_ours(1, kind="yarn", why=_YARN_WHY),
-    "rope.scaling.yarn_log_multiplier": _not_ours(0, kind="yarn", why=_YARN_WHY),
-    "use_parallel_residual": _not_ours(),
-    "swin_norm": _not_ours(),
-    "norm_before_residual": _not_ours(),
-    "norm_before_fc": _not_ours(),
-    "rescale_every_n_layers": _not_ours(),
-    "swiglu_clamp_exp": _not_ours(),
-    "swiglu_clamp_shexp": _not_ours(),
     "hidden_activation": _not_ours(""),
-    "activation.situ_beta": _not_ours(),
-    "activation.situ_linear_beta": _not_ours(),
-    "attn_res.block_size": _not_ours(),
-    "leading_dense_block_count": _not_ours(),
-    "expert_group_scale": _not_ours(),
-    "experts_per_group": _not_ours(),
-    "expert_gating_func": _not_ours(),
-    "expert_weights_norm": _not_ours(),
-    "expert_weights_scale": _not_ours(0, 1),
-    "moe_every_n_layers": _not_ours(0, 1),
-    "interleave_moe_layer_step": _not_ours(0, 1),
-    "n_deepstack_layers": _not_ours(),
     "deepstack_mapping": _not_ours(-1),
-    "full_attention_interval": _not_ours(),
-    "num_loops": _not_ours(0, 1),
-    "skip_loop_final_norm": _not_ours(),
-    "hrm.h_cycles": _not_ours(),
-    "hrm.l_cycles": _not_ours(),
-    "hrm.prefix_lm": _not_ours(),
-    "adapters.count": _not_ours(),
-    "decoder_block_count": _not_ours(),
+    **{f"rope.scaling.yarn_{name}_factor": _of_yarn(1, -1) for name in ("ext", "attn")},
+    "rope.scaling.yarn_beta_fast": _of_yarn(32),
+    "rope.scaling.yarn_beta_slow": _of_yarn(1),
+    "rope.scaling.yarn_log_multiplier": _of_yarn(0),
 }
 
 _PARTS = """

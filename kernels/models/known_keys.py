@@ -63,6 +63,7 @@ _POOLED = "used for embeddings and rankings of whole texts, not for logits"
 _NO_WINDOW = "used for window layers, which this architecture does not have"
 _RMS_ONLY = "all norms of this architecture are RMS norms"
 _WINDOW_POSITIONS = "the number of positions that window layers attend to"
+_HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 
 # Keys of every architecture
 COMMON: Mapping[str, Key] = {
@@ -92,23 +93,15 @@ COMMON: Mapping[str, Key] = {
     ),
     "attention.causal": Key(REFUSED, "attention to later tokens, as in encoders, is not implemented", (True,)),
     "rope.scaling.alpha": Key(REFUSED, "llama.cpp scales the base of the frequencies by it for HunYuan only", (0, 1)),
-    "attention.key_length_swa": _idle(_NO_WINDOW),
-    "attention.value_length_swa": _idle(_NO_WINDOW),
-    "rope.dimension_count_swa": _idle(_NO_WINDOW),
-    "rope.freq_base_swa": _idle(_NO_WINDOW),
+    **dict.fromkeys((f"{name}_swa" for name in (*_HEAD_SIZES, "rope.freq_base")), _idle(_NO_WINDOW)),
     "rope.scaling.finetuned": _idle("llama.cpp uses it for granite only"),
     "vocab_size": _idle(_SIZE),
     "feed_forward_length": _idle(_SIZE, LAYERS),
     "expert_feed_forward_length": _idle(_SIZE, LAYERS),
-    "expert_shared_feed_forward_length": _idle(_SIZE),
-    "expert_shared_count": _idle(_SIZE),
-    "attention.layer_norm_epsilon": _idle(_RMS_ONLY),
-    "attention.group_norm_epsilon": _idle(_RMS_ONLY),
-    "attention.group_norm_groups": _idle(_RMS_ONLY),
-    "embedding_length_out": _idle(_POOLED),
-    "pooling_type": _idle(_POOLED),
+    **dict.fromkeys(("expert_shared_feed_forward_length", "expert_shared_count"), _idle(_SIZE)),
+    **{f"attention.{n}": _idle(_RMS_ONLY) for n in ("layer_norm_epsilon", "group_norm_epsilon", "group_norm_groups")},
+    **dict.fromkeys(("embedding_length_out", "pooling_type", "classifier.pooling_type"), _idle(_POOLED)),
     "classifier.output_labels": _idle(_POOLED, LIST),
-    "classifier.pooling_type": _idle(_POOLED),
     "tensor_data_layout": _idle("a comment on the order of the rows of q and k, which llama.cpp ignores"),
 }
 
@@ -152,7 +145,7 @@ _WINDOW = {
     "rope.freq_base_swa": _done("the base of the frequencies of window layers", never=(0,)),
     **{
         f"{name}_swa": Key(REFUSED, "here the heads of window layers are those of other layers", same_as=name)
-        for name in ("attention.key_length", "attention.value_length", "rope.dimension_count")
+        for name in _HEAD_SIZES
     },
 }
 _ONE_BASE = Key(REFUSED, "here llama.cpp rotates window layers by rope.freq_base", same_as="rope.freq_base")

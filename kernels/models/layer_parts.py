@@ -1,4 +1,4 @@
-"""The parts of a layer: its weights, and the sizes of its attention, router and experts. Data only."""
+"""The parts of a layer that no spec of an op describes: its weights, and the sizes of latent attention. Data only."""
 
 from __future__ import annotations
 
@@ -44,21 +44,6 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class Heads:
-    """The sizes of a layer's attention. window: number of positions that are attended to, 0 for all. scale: factor of
-    q.k. softcap: bound of q.k by tanh, 0 for none. sinks: one additional logit for each head."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    value_dim: int
-    window: int
-    scale: float
-    softcap: float = 0.0
-    sinks: TensorInfo | None = None
-
-
-@dataclass(frozen=True)
 class Rotation:
     """The rotation of the first `dim` items of a layer's heads by position. mode: "neox" or "interleaved" pairs. cos,
     sin: tables [positions, dim / 2]."""
@@ -67,20 +52,6 @@ class Rotation:
     mode: str
     cos: Value
     sin: Value
-
-
-@dataclass(frozen=True)
-class Routing:
-    """How a token's experts are selected from the router's logits. `TopK` explains the fields."""
-
-    experts: int
-    used: int
-    gating: str
-    normalised: bool
-    scale: float
-    bias: TensorInfo | None = None
-    groups: int = 1
-    used_groups: int = 1
 
 
 @dataclass(frozen=True)

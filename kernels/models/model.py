@@ -84,18 +84,18 @@ class Model:
             )
         return found
 
-    def add_output(self, plan: Builder, block: str, x: Value, made: Source, name: str, which: str) -> Value:
+    def add_output(self, builder: Builder, block: str, x: Value, made: Source, name: str, which: str) -> Value:
         """Adds the projection `name` of a half block's result to the residual: x [m, dim], made [m, k] -> [m, dim]
 
         which: the half, "attn" or "ffn".
         """
         projection = self.projection(f"{block}{name}", n=self.dim, k=width(made))
         if not self.arch.post_norms:
-            return plan.linear(made, projection, f"{which}_residual", add=x)
-        return self.post_norm(plan, block, x, plan.linear(made, projection, f"{which}_out"), which)
+            return builder.linear(made, projection, f"{which}_residual", add=x)
+        return self.post_norm(builder, block, x, builder.linear(made, projection, f"{which}_out"), which)
 
-    def post_norm(self, plan: Builder, block: str, x: Value, out: Value, which: str) -> Value:
+    def post_norm(self, builder: Builder, block: str, x: Value, out: Value, which: str) -> Value:
         """x + RMSNorm(out): [m, dim]. Only for architectures with `post_norms`."""
         name = self.arch.post_norms[("attn", "ffn").index(which)]
         norm = self.hp.vector(f"{block}{name}.weight", self.dim)
-        return plan.rmsnorm_add(out, norm, x, f"{which}_residual")
+        return builder.rmsnorm_add(out, norm, x, f"{which}_residual")

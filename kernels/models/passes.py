@@ -25,7 +25,6 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.layer_parts import Experts, Projection
 from kernels.models.model import Model
 from kernels.models.plan import Pass, Value
-from kernels.models.prefill import PrefillBuilder
 
 CONTEXT = 4096
 PROMPT_TOKENS = 32  # workloads of at least this many tokens are planned as a prompt's
@@ -58,7 +57,7 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
     """
     hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
     if arch is None:
-        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (DecodeBuilder, PrefillBuilder))
+        decode, prompt = (_unknown(header, hp, kind(0.0, context, device)) for kind in (DecodeBuilder, Builder))
         said = f"the architecture {header.architecture!r} is unknown: its 2-D weights are treated as linears"
         remarks = [f"{said} and its ffn_*_exps as experts; attention, norms and the rest are not listed"]
         if left := hp.tensors.keys() - _read_by(decode):
@@ -66,7 +65,7 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
         return Passes(None, decode, prompt, tuple(remarks))
     model = Model.of(hp, arch, context)
     decode = _decode(model, DecodeBuilder(model.eps, model.context, device))
-    prompt = _prompt(model, PrefillBuilder(model.eps, model.context, device))
+    prompt = _prompt(model, Builder(model.eps, model.context, device))
     notes = *_remarks(model), *left_out(hp, model.layers, _read_by(decode)), *ignored_keys(hp)
     return Passes(model, decode, prompt, notes)
 
@@ -75,27 +74,27 @@ def _read_by(plan: Pass) -> set[str]:
     return {name for launch in plan.launches for name in launch.tensors}
 
 
-def _decode(model: Model, plan: Builder) -> Pass:
-    hp, x = model.hp, _blocks(model, plan)  # x: [1, dim]
+def _decode(model: Model, builder: Builder) -> Pass:
+    hp, x = model.hp, _blocks(model, builder)  # x: [1, dim]
     table = hp.matrix(TOKEN_EMBEDDING, k=model.dim)
     weight = table if hp.tensor(OUTPUT) is None else hp.matrix(OUTPUT, n=table.shape[0], k=model.dim)
     head = Projection(weight, hp.optional_vector("output.bias", table.shape[0]))
-    (logits,) = plan.rmsnorm_linear(x, hp.vector(OUTPUT_NORM, model.dim), [head], "logits")  # [1, vocabulary]
-    return plan.finished(logits=logits.value, next=plan.argmax(logits.value, head.n, "next"))
+    (logits,) = builder.rmsnorm_linear(x, hp.vector(OUTPUT_NORM, model.dim), [head], "logits")  # [1, vocabulary]
+    return builder.finished(logits=logits.value, next=builder.argmax(logits.value, head.n, "next"))
 
 
-def _prompt(model: Model, plan: Builder) -> Pass:
-    return plan.finished(residual=_blocks(model, plan))
+def _prompt(model: Model, builder: Builder) -> Pass:
+    return builder.finished(residual=_blocks(model, builder))
 
 
-def _blocks(model: Model, plan: Builder) -> Value:
+def _blocks(model: Model, builder: Builder) -> Value:
     """Adds all blocks: token ids [m] -> the residual after the last block [m, dim]"""
     table = model.hp.matrix(TOKEN_EMBEDDING, k=model.dim)
-    x = plan.embed(plan.input("ids", 1), table, model.embedding_scale, "embedding")
+    x = builder.embed(builder.input("ids", 1), table, model.embedding_scale, "embedding")
     for layer in range(model.layers):
-        with plan.layer(layer, x):
-            x = attention(model, plan, layer, x)
-            x = feed_forward(model, plan, layer, x)
+        with builder.layer(layer, x):
+            x = attention(model, builder, layer, x)
+            x = feed_forward(model, builder, layer, x)
     return x
 
 
@@ -104,7 +103,7 @@ def _remarks(model: Model) -> Iterator[str]:
         yield "attn_kv_b is split when the model is loaded: its key half is transposed and becomes F16"
 
 
-def _unknown(header: Header, hp: Hyperparameters, plan: Builder) -> Pass:
+def _unknown(header: Header, hp: Hyperparameters, builder: Builder) -> Pass:
     """The products of an architecture that is not in the table. Each reads an input of its own."""
     tied = hp.tensor(OUTPUT) is None
     for tensor in header.tensors:
@@ -112,15 +111,15 @@ def _unknown(header: Header, hp: Hyperparameters, plan: Builder) -> Pass:
             continue
         picked_only = tensor.name in LOOKUPS and not (tied and tensor.name == TOKEN_EMBEDDING)
         if len(tensor.shape) == 2 and not picked_only:
-            plan.linear(plan.input(f"x of {tensor.name}", tensor.shape[1]), Projection(tensor), tensor.name)
+            builder.linear(builder.input(f"x of {tensor.name}", tensor.shape[1]), Projection(tensor), tensor.name)
         elif match := _EXPERTS.fullmatch(tensor.name):
             with suppress(HeaderError):  # experts of an unknown layout are left out, and a note says so
-                _unknown_experts(plan, experts_of(hp, match[1], "silu"), int(match[2]))
-    return plan.finished()
+                _unknown_experts(builder, experts_of(hp, match[1], "silu"), int(match[2]))
+    return builder.finished()
 
 
-def _unknown_experts(plan: Builder, experts: Experts, layer: int) -> None:
-    x = plan.input(f"x of experts {layer}", experts.sizes[0])
-    ids, probs = (plan.input(f"{what} of experts {layer}", experts.used) for what in ("ids", "probs"))
-    with plan.layer(layer):
-        plan.experts(x, ids, probs, experts, "routed", None)
+def _unknown_experts(builder: Builder, experts: Experts, layer: int) -> None:
+    x = builder.input(f"x of experts {layer}", experts.sizes[0])
+    ids, probs = (builder.input(f"{what} of experts {layer}", experts.used) for what in ("ids", "probs"))
+    with builder.layer(layer):
+        builder.experts(x, ids, probs, experts, "routed", None)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from db.records import Workload
 from kernels.models.header import TensorInfo
@@ -123,11 +124,11 @@ class PlannedLaunch:
     """
 
     spec: Spec
-    reads: tuple[Read, ...]
-    products: int
     inputs: Mapping[str, tuple[Source, ...]]
     outputs: tuple[Value, ...]
     layer: int | None = None
+    reads: tuple[Read, ...] = ()
+    products: int = 0
     cache_read_nbytes: int = 0
     cache_written_nbytes: int = 0
     decode_only: bool = False
@@ -216,19 +217,12 @@ class PassBuilder:
         spec: Spec,
         inputs: Mapping[str, Source | Sequence[Source]],
         outputs: Mapping[str, int | None],
-        *,
-        reads: tuple[Read, ...] = (),
-        products: int = 0,
-        cache_read_nbytes: int = 0,
-        cache_written_nbytes: int = 0,
-        decode_only: bool = False,
-        x_dtype: str | None = None,
-        out_dtype: str | None = None,
+        **facts: Any,
     ) -> tuple[Value, ...]:
         """Adds a launch and returns the values that it writes.
 
-        outputs: name -> number of columns, in the order of the operands. Raises PlanError for a value that is not alive
-        and for a name that is already used in this layer.
+        outputs: name -> number of columns, in the order of the operands. facts: the other fields of `PlannedLaunch`.
+        Raises PlanError for a value that is not alive and for a name that is already used in this layer.
         """
         given = {operand: joined(value) for operand, value in inputs.items()}
         for source in (s for sources in given.values() for s in sources):
@@ -236,21 +230,7 @@ class PassBuilder:
         prefix = "" if self._layer is None else f"blk.{self._layer}."
         made = tuple(self._named(Value(prefix + name, columns)) for name, columns in outputs.items())
         self._alive.update(made)
-        self._launches.append(
-            PlannedLaunch(
-                spec=spec,
-                reads=reads,
-                products=products,
-                inputs=given,
-                outputs=made,
-                layer=self._layer,
-                cache_read_nbytes=cache_read_nbytes,
-                cache_written_nbytes=cache_written_nbytes,
-                decode_only=decode_only,
-                x_dtype=x_dtype,
-                out_dtype=out_dtype,
-            )
-        )
+        self._launches.append(PlannedLaunch(spec, given, made, self._layer, **facts))
         return made
 
     def finished(self, **results: Value) -> Pass:

@@ -17,7 +17,7 @@ MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
-class Shape:
+class KernelSizes:
     """The sizes of a scheduled kernel, computed from its loops."""
 
     body: int
@@ -45,27 +45,27 @@ class Limits:
         threads = max(1, backends.find(backend(ren)).threads)
         return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
 
-    def exceeded(self, shape: Shape) -> str | None:
+    def exceeded(self, sizes: KernelSizes) -> str | None:
         """What of a kernel is over the limits, if anything is."""
         for name, most in (("body", self.body), ("threads", self.threads), ("shared_nbytes", self.shared_nbytes)):
-            if (seen := getattr(shape, name)) > most:
+            if (seen := getattr(sizes, name)) > most:
                 return f"{name} {seen}, the limit is {most}"
         return None
 
 
-def shape_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: ScheduledKernel) -> Shape:
-    """The shape of `kernel`, which is `bare` with the opts of `schedule`."""
+def sizes_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: ScheduledKernel) -> KernelSizes:
+    """The sizes of `kernel`, which is `bare` with the opts of `schedule`."""
     loops = loop_sizes(kernel)
     trips = math.prod(axis.size for axis in bare.axes)
     body = -(-get_op(w.op).products(w) // trips) * loops.upcast * loops.unroll
     lanes = dict(schedule.params).get("lanes", 1)
-    return Shape(
+    return KernelSizes(
         body=body if loops.core_body is None else loops.core_body,
         threads=loops.threads,
         groups=loops.groups,
         grid=loops.grid,
         upcast=loops.upcast,
         unroll=loops.unroll,
-        # every accumulator has a slot for each thread of a group
+        # every accumulator has a place for each thread of a group
         shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
     )

@@ -15,7 +15,7 @@ from kernels import backends
 from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
-from kernels.serve.limits import Limits, shape_of
+from kernels.serve.limits import Limits, sizes_of
 from kernels.tinygrad.renderers import Renderer, device_renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError
 
@@ -61,7 +61,7 @@ def _scheduled(w: Workload, sink: UOp, schedule: Schedule, ren: Renderer) -> UOp
         raise ScheduleError(f"{schedule.variant} fixes its own structure and takes no opts")
     bare = ScheduledKernel(sink, ren)
     kernel = bare.with_opts(schedule.opts)
-    too_large = Limits.of(ren, w).exceeded(shape_of(w, schedule, bare, kernel))
+    too_large = Limits.of(ren, w).exceeded(sizes_of(w, schedule, bare, kernel))
     if too_large and schedule not in defaults.defaults(w, device):  # ours may be as large as they were made
         raise ScheduleError(f"too large a kernel: {too_large}")
     return sink.replace(arg=replace(sink.arg, opts_to_apply=kernel.tinygrad_opts))

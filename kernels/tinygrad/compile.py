@@ -29,11 +29,6 @@ def in_memory(key: Key) -> UOp | None:
     return to_program_cache.get(key)
 
 
-def put_in_memory(key: Key, program: UOp) -> None:
-    """Has tinygrad take `program` where it would compile."""
-    to_program_cache[key] = program
-
-
 def compile_kernels(kernels: Sequence[UOp], device: str) -> None:
     """Compiles SINKs for a device, several at a time in tinygrad's worker processes; `in_memory` has them then."""
     there = UOp.new_buffer(device, 1, dtypes.uint8)  # says which device; nothing is launched

@@ -26,7 +26,12 @@ _APPLE_CACHE_MIB = {"ultra": 96, "max": 48, "pro": 24}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a backend tells about a device. `nbytes` are 0 where it does not tell."""
+    """What a backend tells about a device. `nbytes` are 0 where it does not tell.
+
+    driver         its version; on a CPU the compiler's, which plays that part there
+    cache_nbytes   of the largest cache before memory; an assumption on METAL and NV, which do not tell
+    memory_nbytes  of the memory that the device can use
+    """
 
     arch: str
     name: str

@@ -40,19 +40,9 @@ def describe_target(device: str) -> Target:
     return _read(device)[0]
 
 
-def driver_version(device: str) -> str:
-    """The driver's version; on a CPU the compiler's, which plays that part there."""
-    return _read(device)[1].driver
-
-
-def last_level_cache_nbytes(device: str) -> int:
-    """Size of the largest cache before memory. Documented assumptions stand in on METAL and NV, which don't tell."""
-    return _read(device)[1].cache_nbytes
-
-
-def memory_nbytes(device: str) -> int:
-    """Memory that the device can use; 0 if its backend does not tell."""
-    return _read(device)[1].memory_nbytes
+def facts(device: str) -> Facts:
+    """What `device`, spelled in the same way, tells about itself. Memoised; raises DeviceError too."""
+    return _read(device)[1]
 
 
 def printable(text: str) -> str:
@@ -83,10 +73,10 @@ def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
             opened = Device[f"{base}:{rest}" if numbered else base]
             renderer = opened.renderer
         name = base.upper()
-        facts = backends.find(name).facts(opened, renderer)
+        told = backends.find(name).facts(opened, renderer)
     except _OPEN_FAILURES as error:
         reason = "; ".join(map(str, error.exceptions)) if isinstance(error, ExceptionGroup) else str(error)
         raise DeviceError(f"device {device!r} does not open: {printable(reason or repr(error))}") from error
     default = type(renderer) is opened.renderers[0]
     backend = name if default else f"{name}:{opened._renderer_name(type(renderer))}"
-    return Target(backend, printable(facts.arch), printable(facts.name), facts.compute_units), facts
+    return Target(backend, printable(told.arch), printable(told.name), told.compute_units), told

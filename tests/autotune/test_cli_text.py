@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.command import AUTOTUNE, ROOT, environment
-from support.counting_model import TURN_BEGINS, TURN_ENDS, write_counting_model
-from support.cpu_session import use_cpu
-from support.store_rows import WORKLOAD, fact, opened
+from support.counting_model import write_counting_model
+from support.store_rows import WORKLOAD
 from support.streams import Ended, call, full, stream, terminal
 from support.tiers import few_of
 
 from db.codec import workload_digest
-from kernels.serve import server
 
 NOT_UTF8 = os.fsdecode(b"a\xff")
 
@@ -26,14 +24,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a store of one result, which commands use, on the CPU."""
-    server.use(None)
-    use_cpu(monkeypatch)
-    opened(tmp_path / "store.sqlite", fact())
-    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
-    return tmp_path
-    return tmp_path
+def place(cpu_place: Path) -> Path:
+    return cpu_place
 
 
 def text(model: str, *prompt: str, tokens: int = 3, **streams: io.TextIOWrapper | None) -> str:
@@ -283,28 +275,3 @@ def test_a_name_that_is_not_utf8_is_shown_with_an_escape() -> None:
     done = call("run", f"{NOT_UTF8}.gguf", "a")
     refused(done, r"a\udcff.gguf: cannot be opened")
     refused(call("import", f"{NOT_UTF8}.json"), r"a\udcff.json: No such file")
-
-
-# how to ask an instruct model
-
-
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-
-
-@pytest.mark.parametrize(
-    "keys", [{"tokenizer__chat_template": TEMPLATE}, {"tokenizer__chat_template": "{# long #}" * 999 + TEMPLATE},
-             {"general__name": "Counting 1M Instruct"}, {"general__finetune": "chat"}]
-)  # fmt: skip
-def test_a_plain_prompt_to_an_instruct_model_is_told_how_to_get_an_answer(tmp_path: Path, keys: dict[str, str]) -> None:
-    model = write_counting_model(tmp_path / "count.gguf", **keys)
-    plain = ("run", model, "a", "--max-tokens", "2")
-    (note,) = (line for line in call(*plain).err.splitlines() if line.startswith("note: "))
-    assert note.endswith(r"$'<|im_start|>user\nYOUR QUESTION<|im_end|>\n<|im_start|>assistant\n'")
-    assert call(*plain).out == b"bc\n"
-    turn = f"{TURN_BEGINS}user\nHi{TURN_ENDS}\n{TURN_BEGINS}assistant\n"
-    for said in (("run", model, turn), ("run", model, "--ids", "97"), (*plain, "--json")):
-        assert "note: " not in call(*said, "--max-tokens", "1").err
-
-
-def test_a_plain_prompt_to_a_plain_model_is_told_nothing(model: str) -> None:
-    assert "note: " not in call("run", model, "a", "--max-tokens", "1").err

@@ -9,7 +9,7 @@ from support.synthetic_space import SyntheticSpace, seconds
 from autotune.search.cost import MIN_OBSERVATIONS, CostModel
 from autotune.search.space import Candidate
 from db.records import Opt, Schedule
-from kernels.serve.limits import Shape
+from kernels.serve.limits import KernelSizes
 
 
 def taught(count, cost=seconds, seed=0):
@@ -70,7 +70,7 @@ def test_equal_facts_are_no_trouble():
 def test_sizes_parameters_variants_and_odd_opts_are_told_apart():
     def candidate(variant="dequant", params=(), opts=(), **sizes):
         plain = {"body": 8, "threads": 1, "groups": 1, "grid": 64, "upcast": 1, "unroll": 1, "shared_nbytes": 0}
-        return Candidate(Schedule(variant, params, opts), Shape(**{**plain, **sizes}), ())
+        return Candidate(Schedule(variant, params, opts), KernelSizes(**{**plain, **sizes}), ())
 
     different = [
         candidate(),

@@ -17,7 +17,7 @@ from support.small_cases import CASES
 from support.store_rows import fact, opened
 
 from autotune import simulate
-from autotune.metalsim import metal_renderer
+from autotune.metalsim.renderer import metal_renderer
 from autotune.search.sample import random_schedules
 from db.records import Outcome
 from kernels.llm import load
@@ -31,8 +31,8 @@ TOLERANCE = 1e-3  # of the largest logit
 
 _RUN = """
 import json, sys
-from autotune import metalsim
-metalsim.install()
+from autotune.metalsim.device import install
+install()
 from kernels.llm import load
 model = load(sys.argv[1], int(sys.argv[2]), "METAL")
 tokens = json.loads(sys.argv[3])

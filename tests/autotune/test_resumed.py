@@ -8,8 +8,8 @@ from support.renderers import CL
 from support.tuning import HEURISTIC, QUICK, Bench, First, W, has, world
 
 from autotune import tune
-from autotune.journal import FATAL_ATTEMPTS
 from autotune.search.space import Space
+from autotune.search_log import FATAL_ATTEMPTS
 from autotune.trial.runner import RunnerError
 from autotune.trial.validate import Verdict
 from autotune.tune import Tuner

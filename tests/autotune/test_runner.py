@@ -23,6 +23,7 @@ from db.records import Opt, Outcome, Schedule, Workload
 from kernels import build
 from kernels.devices import Choice
 from kernels.serve import defaults
+from kernels.tinygrad.facts import cpu_cache_nbytes
 
 MiB = 1 << 20
 W = Workload("linear", "Q4_0", 512, 512)
@@ -64,8 +65,6 @@ def test_describe_names_what_every_figure_needs(runner, choice):
     info = runner.describe()
     assert choice.device.startswith(info.target.backend.split(":")[0])
     assert info.target.arch
-    assert info.llc_nbytes > 0
-    assert info.memory_nbytes > 1 << 28
     assert "perf_counter" in info.clock
     assert dict(info.versions)["tinygrad"].startswith("0.14")
     assert dict(info.versions)["driver"]
@@ -94,7 +93,7 @@ def test_odd_workloads(runner, renderer, format, n, k, m, x_dtype, out_dtype):
     w = Workload("linear", format, n, k, m, x_dtype, out_dtype)
     try:
         prepared = runner.prepare(w, seed=3)
-        assert prepared.copies * prepared.weight_nbytes >= 4 * runner.describe().llc_nbytes or prepared.copies == 4096
+        assert prepared.copies * prepared.weight_nbytes >= 4 * cpu_cache_nbytes() or prepared.copies == 4096
         program = compile_program(build(w, defaults.untuned(w), renderer), renderer)
         verdict = runner.validate(program, 1e-5 if out_dtype == "float32" else 1e-3, seeds=2)
         assert verdict.outcome is Outcome.OK, verdict

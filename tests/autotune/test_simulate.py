@@ -17,7 +17,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from autotune import simulate
 from autotune.catalogue import catalogue
-from autotune.metalsim import SimulatedLaunch, run_orders
+from autotune.metalsim.executor import SimulatedLaunch, run_orders
 from autotune.session import missing_kernel
 from autotune.tinygrad_api.lower import compile_program
 from db.codec import workload_digest

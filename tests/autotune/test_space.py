@@ -39,12 +39,12 @@ def drawn(found, rng, depth):
     """The schedules on a random path of up to `depth` opts from a small start."""
     starts = rng.sample(found.starts, len(found.starts))
     sized = (c for s in starts if (c := found.candidate(s)))
-    small = next((c for c in sized if c.shape.body <= 16), None) or found.candidate(starts[0])
-    here, path, limit = small.schedule, [], max(32, 2 * small.shape.body)  # a step of TQ1_0 is 64 weights
+    small = next((c for c in sized if c.sizes.body <= 16), None) or found.candidate(starts[0])
+    here, path, limit = small.schedule, [], max(32, 2 * small.sizes.body)  # a step of TQ1_0 is 64 weights
     for _ in range(depth):
         # other parameters come last, and are dear: each is a kernel of its own to prepare
         same = itertools.takewhile(lambda c, p=here.params: c.schedule.params == p, found.children(here))
-        if not (children := [c for c in same if c.shape.body <= limit]):
+        if not (children := [c for c in same if c.sizes.body <= limit]):
             break
         here = rng.choice(children).schedule
         path.append(here)
@@ -95,9 +95,9 @@ def test_children_are_legal_within_limits_and_differ(ren, format):
         assert len({found.candidate(parent).signature, *signatures}) == 1 + len(children)
         for c in children:
             assert found.candidate(c.schedule) == c
-            assert c.shape.body <= found.limits.body
-            assert c.shape.threads <= MAX_THREADS
-            assert c.shape.shared_nbytes <= ren.shared_max
+            assert c.sizes.body <= found.limits.body
+            assert c.sizes.threads <= MAX_THREADS
+            assert c.sizes.shared_nbytes <= ren.shared_max
             assert all(o.axis is not None for o in c.schedule.opts)
 
 
@@ -162,15 +162,15 @@ def test_limits_are_respected():
     loose, tight = space(w), space(w, body=16, threads=8, shared_nbytes=64)
     assert {c.signature for c in tight.children(start_of(w))} < {c.signature for c in loose.children(start_of(w))}
     for c in tight.children(start_of(w)):
-        assert c.shape.body <= 16
-        assert c.shape.threads <= 8
-        assert c.shape.shared_nbytes <= 64
+        assert c.sizes.body <= 16
+        assert c.sizes.threads <= 8
+        assert c.sizes.shared_nbytes <= 64
 
 
 def test_the_shape_is_read_off_the_loops():
     w = Workload("linear", "Q8_0", 96, 512, 4)
     opts = (Opt("GROUPTOP", None, 8, "2"), Opt("LOCAL", None, 4, "1"), Opt("UPCAST", None, 2, "0"))
-    shape = space(w).candidate(schedule("dequant", {"words": 2, "lanes": 2}, opts)).shape
+    shape = space(w).candidate(schedule("dequant", {"words": 2, "lanes": 2}, opts)).sizes
     assert (shape.threads, shape.groups, shape.upcast, shape.unroll, shape.grid) == (32, 8, 2, 1, 2 * 24)
     assert shape.body == 8 * 2  # two words of four products, two tokens
     assert shape.shared_nbytes == 4 * 2 * 2 * 32

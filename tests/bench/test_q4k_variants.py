@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from support.metal_runs import needs_toolchain
 
-from autotune.metalsim import SimulatedLaunch, run_orders
+from autotune.metalsim.executor import SimulatedLaunch, run_orders
 from bench.q4k_kernels import MSL_ROWS, MSL_THREADS, KernelMissing, metal_source, random_rows
 from kernels.formats import reference
 
 IN_TINYGRAD = """
-from autotune.metalsim import install
+from autotune.metalsim.device import install
 install()
 import numpy as np
 from tinygrad import Tensor, TinyJit

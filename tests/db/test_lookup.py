@@ -33,11 +33,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "user.sqlite"
 
 
-@pytest.fixture
-def packaged(tmp_path: Path) -> Path:
-    return tmp_path / "packaged.sqlite"
-
-
 def test_the_users_store_comes_before_the_packaged_one(user: Path, packaged: Path) -> None:
     opened(packaged, fact(schedule=B))
     assert Lookup(user, packaged).exact(*ASKED) == Served(WORKLOAD, TARGET, B, 2e-5, "packaged")

@@ -27,9 +27,9 @@ def test_a_target_can_be_stored_and_is_remembered(device):
     target = devices.describe_target(device)
     assert codec.target_from_json(codec.target_to_json(target)) == target
     assert devices.describe_target(device) is target
-    assert devices.driver_version(device)
-    assert devices.last_level_cache_nbytes(device) >= 2**18
-    assert devices.memory_nbytes(device) >= 0
+    assert devices.facts(device).driver
+    assert devices.facts(device).cache_nbytes >= 2**18
+    assert devices.facts(device).memory_nbytes >= 0
 
 
 def test_a_device_that_renders_for_another():
@@ -49,7 +49,7 @@ def test_the_cpu_renderer_is_part_of_the_backend():
         assert devices.describe_target("CPU") == x86
     with Context(DEV="CPU"):
         assert devices.describe_target("CPU").backend == "CPU"
-    assert devices.memory_nbytes("CPU:X86") > 100 * MiB
+    assert devices.facts("CPU:X86").memory_nbytes > 100 * MiB
 
 
 @pytest.mark.parametrize(

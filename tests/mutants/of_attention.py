@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, in_parts, said, told
-from .places import ARCHITECTURES, ATTENTION, BUILD_ATTENTION, DECODE, HYPERPARAMETERS, PREFILL
+from .places import ARCHITECTURES, ATTENTION, BUILD_ATTENTION, DECODE, HYPERPARAMETERS
 
 WINDOW_KEY = 'window = hp.integer("attention.sliding_window", model.arch.window, low=0)'
 
@@ -48,8 +48,8 @@ MUTANTS = (
     ),
     Mutant(
         "the attention launch is told of no window",
-        BUILD_ATTENTION,
-        "window=a.window",
+        ATTENTION,
+        "window=window_of(model, layer)",
         "window=0",
         told("gemma2"),
     ),
@@ -103,7 +103,7 @@ MUTANTS = (
         "reads=(), products",
         said("gpt-oss"),
     ),
-    Mutant("a prompt has no sinks", PREFILL, "reads=whole(sinks=sinks)", "reads=()", said("gpt-oss")),
+    Mutant("a prompt has no sinks", BUILD_ATTENTION, "reads=whole(sinks=sinks)", "reads=()", said("gpt-oss")),
     Mutant(
         "norms of q and k are swapped",
         BUILD_ATTENTION,
@@ -128,8 +128,8 @@ MUTANTS = (
     Mutant(
         "norms over all heads of q and k are left out",
         ATTENTION,
-        '        qkv[:2] = [plan.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]\n',
-        "",
+        '[builder.rmsnorm(s, norms[n], f"{n}_normed") for n, s in zip(("q", "k"), qkv, strict=False)]',
+        "qkv[:2]",
         said("olmoe"),
     ),
     Mutant(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import BUILD_LINEAR, DECODE, FFN, MODEL, PASSES, PREFILL
+from .places import BUILD_LINEAR, BUILDER, DECODE, FFN, MODEL, PASSES
 
 MUTANTS = (
     Mutant(
@@ -43,14 +43,14 @@ MUTANTS = (
     ),
     Mutant(
         "the bias of ffn_gate is left out",
-        BUILD_LINEAR,
+        BUILDER,
         "[gate.weight], [gate.bias]",
         "[gate.weight], [None]",
         said("llama-ffn-biases"),
     ),
     Mutant(
         "the bias of ffn_up is left out",
-        BUILD_LINEAR,
+        BUILDER,
         "[up.weight], [up.bias]",
         "[up.weight], [None]",
         said("llama-ffn-biases"),
@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "the router's bias is left out",
         FFN,
-        'plan.linear(normed, router, "router_logits")',
-        'plan.linear(normed, Projection(router.weight), "router_logits")',
+        'builder.linear(normed, router, "router_logits")',
+        'builder.linear(normed, Projection(router.weight), "router_logits")',
         said("gpt-oss"),
     ),
     Mutant(
@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's experts take each other's biases of gate and up",
-        PREFILL,
+        BUILDER,
         'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
         "        up = e.gate if e.fused else e.up\n",
         'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'

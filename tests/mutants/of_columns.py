@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said
-from .places import ATTENTION, BUILD_LINEAR, DECODE, FFN, OPERANDS, PREFILL
+from .places import ATTENTION, BUILD_LINEAR, BUILDER, DECODE, FFN, OPERANDS
 
 MUTANTS = (
     Mutant(
@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant("gate and up are swapped", FFN, 'for half in ("gate", "up")]', 'for half in ("up", "gate")]', said("llama")),
     Mutant(
         "the halves of one weight of gate and up are swapped",
-        BUILD_LINEAR,
+        BUILDER,
         'halves = ("w+", "+w") if weights.fused',
         'halves = ("+w", "w+") if weights.fused',
         said("phi3"),
@@ -66,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's halves of one weight of experts are swapped",
-        PREFILL,
+        BUILDER,
         '(("w+", "bias+"), ("+w", "+bias"))',
         '(("+w", "bias+"), ("w+", "+bias"))',
         said("deepseek2-fused"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, DECODE, FFN, PREFILL
+from .places import ARCHITECTURES, BUILDER, DECODE, FFN
 
 MUTANTS = (
     Mutant(
@@ -17,8 +17,8 @@ MUTANTS = (
     Mutant(
         "the shared expert's gate is always open",
         FFN,
-        'Routing(1, 1, "sigmoid"',
-        'Routing(1, 1, "softmax"',
+        'TopK(1, 1, "sigmoid"',
+        'TopK(1, 1, "softmax"',
         said("qwen2moe"),
     ),
     Mutant(
@@ -71,7 +71,7 @@ MUTANTS = (
         said("glm4moe", "deepseek2-groups"),
     ),
     Mutant(
-        "experts are chosen from all groups", FFN, "        max(groups, 1),\n", "        1,\n", said("deepseek2-groups")
+        "experts are chosen from all groups", FFN, "scale, max(groups, 1), taken)", "scale)", said("deepseek2-groups")
     ),
     Mutant(
         "experts come from one group only",
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "a prompt's experts lose the residual",
-        PREFILL,
+        BUILDER,
         'inputs, epilogue = added({"x": each, "probs": probs}, add)',
         'inputs, epilogue = added({"x": each, "probs": probs}, None)',
         said("qwen3moe"),

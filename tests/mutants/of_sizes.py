@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, BUILD_LINEAR, DECODE, FFN, MODEL, PASSES
+from .places import ARCHITECTURES, BUILD_LINEAR, BUILDER, DECODE, FFN, MODEL, PASSES
 
 MUTANTS = (
     Mutant("embedding_scale is ignored", MODEL, 'hp.number("embedding_scale", 0.0) or (dim', "(dim", said("granite")),
@@ -73,7 +73,7 @@ MUTANTS = (
     ),
     Mutant(
         "gemma's activation is silu",
-        BUILD_LINEAR,
+        BUILDER,
         "gate=gated, act=weights.act",
         'gate=gated, act="silu"',
         said("gemma2"),
@@ -103,8 +103,8 @@ MUTANTS = (
     Mutant(
         "the greedy token is the likeliest of an eighth of the vocabulary",
         PASSES,
-        'plan.argmax(logits.value, head.n, "next")',
-        'plan.argmax(logits.value[: head.n // 8], head.n // 8, "next")',
+        'builder.argmax(logits.value, head.n, "next")',
+        'builder.argmax(logits.value[: head.n // 8], head.n // 8, "next")',
         said("llama"),
     ),
 )

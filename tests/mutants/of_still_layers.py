@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "a block's norms come before the residual is read",
         ATTENTION,
-        'found = plan.linears(x, projections, "qkv")',
-        'found = plan.rmsnorm_linear(x, hp.need(f"{block}post_attention_norm.weight"), projections, "qkv")',
+        'found = builder.linears(x, projections, "qkv")',
+        'found = builder.rmsnorm_linear(x, hp.need(f"{block}post_attention_norm.weight"), projections, "qkv")',
         said("olmo2", "exaone4"),
     ),
     Mutant(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.trial.compiler import Compiled, Job
+from autotune.trial.compiler import Job
+from autotune.trial.compiler_child import Compiled
 from autotune.trial.messages import DeviceInfo, Prepared, Timing
 from autotune.trial.runner import PrepareError
 from autotune.trial.validate import Verdict
@@ -83,7 +84,7 @@ class FakePool:
             fate = self.world(job.schedule)
             ok = fate.compiles is Outcome.OK
             program: Any = FakeProgram(job.schedule, schedule_digest(by_name(job.schedule))) if ok else None
-            yield Compiled(job.key, fate.compiles, "" if ok else f"made up {fate.compiles}", program, COMPILE_SECONDS)
+            yield Compiled(fate.compiles, "" if ok else f"made up {fate.compiles}", program, COMPILE_SECONDS, job.key)
 
     @property
     def schedules(self) -> list[Schedule]:
@@ -103,7 +104,7 @@ class FakeRunner:
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def describe(self) -> DeviceInfo:
-        return DeviceInfo(TARGET, CL, 1 << 20, 1 << 30, "made up", ())
+        return DeviceInfo(TARGET, CL, "made up", ())
 
     def begin(self, workload: Workload, seed: int = 0) -> None:
         """Nothing takes time."""

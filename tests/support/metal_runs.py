@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from autotune.metalsim import Result, SimulatedLaunch, ToolchainError, find_toolchain, metal_renderer
+from autotune.metalsim.executor import Result, SimulatedLaunch
+from autotune.metalsim.renderer import metal_renderer
+from autotune.metalsim.toolchain import ToolchainError, find_toolchain
 from autotune.tinygrad_api.lower import Program, compile_program
 from autotune.trial import simulator
 from db.records import Outcome, Schedule, Workload

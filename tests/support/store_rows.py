@@ -12,6 +12,7 @@ from db.store import Store
 KERNEL = "ab" * 32
 WORKLOAD = Workload("linear", "Q4_K", 4096, 4096)
 TARGET = Target("METAL", "Apple9", "Apple M3 Max", 40)
+OTHER_TARGET = Target("CUDA", "sm_90", "NVIDIA H100", 132)
 RUN = Run("run1", "autotune sweep model.gguf", 4, 60.0, (("tinygrad", "0.14.0"),))
 
 

@@ -8,7 +8,7 @@ from itertools import product
 
 from autotune.search.space import Candidate
 from db.records import Opt, Schedule
-from kernels.serve.limits import Shape
+from kernels.serve.limits import KernelSizes
 
 NAMES = ("UPCAST", "LOCAL", "UNROLL", "GROUP")
 TOP = 5  # each amount is 2 ** 0..TOP
@@ -34,8 +34,8 @@ class SyntheticSpace:
         if schedule.variant not in VARIANTS or any(log > TOP for log in logs.values()):
             return None
         upcast, local, unroll, group = (2 ** logs.get(name, 0) for name in NAMES)
-        shape = Shape(upcast * unroll, local * group, group, 1024 // local, upcast, unroll, 4 * local * group)
-        return Candidate(schedule, shape, (schedule.variant, upcast, local, unroll, group))
+        sizes = KernelSizes(upcast * unroll, local * group, group, 1024 // local, upcast, unroll, 4 * local * group)
+        return Candidate(schedule, sizes, (schedule.variant, upcast, local, unroll, group))
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
         logs = {o.op: o.arg for o in parent.opts or ()}
@@ -63,7 +63,7 @@ def of(variant: str = "dequant", **amounts: object) -> Schedule:
 
 def seconds(c: Candidate) -> float:
     """A bowl in the logarithms with its bottom at factored, UPCAST 4, LOCAL 16, UNROLL 8, GROUP 2."""
-    s = c.shape
+    s = c.sizes
     far = [
         math.log2(s.upcast) - 2,
         math.log2(s.threads / s.groups) - 4,

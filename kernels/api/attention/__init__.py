@@ -8,8 +8,7 @@ ArgumentError for arguments that do not fit. tinygrad cannot open a device insid
 once outside of it, as TinyJit does in its first call.
 """
 
-from kernels.api.attention.decode import flash_decode, mla_decode
-from kernels.api.attention.prefill import flash_prefill, mla_prefill
+from kernels.api.attention.attend import flash_decode, flash_prefill, mla_decode, mla_prefill
 from kernels.api.attention.store import angles, mla_cache_store, rope_cache_store
 
 __all__ = [

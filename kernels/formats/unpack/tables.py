@@ -44,15 +44,9 @@ def _values(format: str) -> Array:
 
 
 _CONTENTS: dict[str, Callable[[str], Array]] = {
-    "IQ1_S": _nibbles,
-    "IQ1_M": _nibbles,
-    "IQ2_XXS": _bytes,
-    "IQ2_XS": _bytes,
-    "IQ2_S": _bytes,
-    "IQ3_XXS": _bytes,
-    "IQ3_S": _bytes,
-    "IQ4_NL": _values,
-    "IQ4_XS": _values,
+    **dict.fromkeys(("IQ1_S", "IQ1_M"), _nibbles),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), _bytes),
+    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), _values),
 }
 
 

@@ -11,7 +11,8 @@ import pytest
 
 START = """
 import numpy as np
-from autotune.metalsim import MetalFault, Simulation, install, installed
+from autotune.metalsim.device import Simulation, install, installed
+from autotune.metalsim.verdict import MetalFault
 install()
 from tinygrad import Context, Device, Tensor, TinyJit, Variable, dtypes
 rng = np.random.default_rng(0)
@@ -81,7 +82,8 @@ def test_groups_local_memory_and_beam():
 
 def test_a_kernel_that_may_not_run_raises_what_it_did():
     run("""
-        from autotune.metalsim import SharedMemory, compile_metal
+        from autotune.metalsim.memory import SharedMemory
+        from autotune.metalsim.toolchain import compile_metal
         from tinygrad.device import CompileError, TinyELF
         device = Device["METAL"]
         source = "kernel void k(device float *a, constant int &n) { a[n] = 1; }"
@@ -106,7 +108,7 @@ def test_a_kernel_that_may_not_run_raises_what_it_did():
 
 def test_installing_twice():
     run("""
-        from autotune.metalsim import InstallError
+        from autotune.metalsim.device import InstallError
         install()
         for simulation in (Simulation("Apple7"), Simulation(strict=True)):
             try:
@@ -121,7 +123,7 @@ def test_installing_twice():
 @pytest.mark.parametrize("order", ["reverse", "shuffled"])
 def test_another_order_and_arch(order):
     code = f"""
-        from autotune.metalsim import Order
+        from autotune.metalsim.executor import Order
         import autotune.metalsim.device as module
         import sys
         del sys.modules[module.MODULE]

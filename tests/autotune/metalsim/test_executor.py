@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotune.metalsim import (
-    FORWARD,
-    THREE_ORDERS,
-    Kernel,
-    Order,
-    SharedMemory,
-    SimulatedLaunch,
-    Verdict,
-    compile_metal,
-    run_orders,
-    run_source,
-)
+from autotune.metalsim.executor import FORWARD, THREE_ORDERS, Kernel, Order, SimulatedLaunch, run_orders, run_source
+from autotune.metalsim.memory import SharedMemory
+from autotune.metalsim.toolchain import compile_metal
+from autotune.metalsim.verdict import Verdict
 
 HEAD = "#include <metal_stdlib>\nusing namespace metal;\n"
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotune.metalsim import SimulatedLaunch, run_orders
+from autotune.metalsim.executor import SimulatedLaunch, run_orders
 
 HEAD = "#include <metal_stdlib>\nusing namespace metal;\n"
 

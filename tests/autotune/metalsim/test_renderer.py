@@ -13,7 +13,7 @@ from support.renderers import METAL
 from tinygrad.helpers import Target
 
 import autotune.metalsim
-from autotune.metalsim import SimulatedMetalRenderer, metal_renderer
+from autotune.metalsim.renderer import SimulatedMetalRenderer, metal_renderer
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
 from kernels.ops.norm.spec import RmsNorm

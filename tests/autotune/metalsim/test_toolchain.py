@@ -9,8 +9,8 @@ import tempfile
 import platformdirs
 import pytest
 
-from autotune.metalsim import ToolchainError, compile_metal, find_toolchain
 from autotune.metalsim import toolchain as module
+from autotune.metalsim.toolchain import ToolchainError, compile_metal, find_toolchain
 from kernels.cache import CacheWarning
 
 SOURCE = "kernel void k(device float *a) {{ a[0] = {}; }}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.metalsim import MetalFault, SimulatedLaunch, compile_metal, run_source
+from autotune.metalsim.executor import SimulatedLaunch, run_source
+from autotune.metalsim.toolchain import compile_metal
 from autotune.metalsim.translate import TranslationError, translate
+from autotune.metalsim.verdict import MetalFault
 
 
 @pytest.mark.parametrize(

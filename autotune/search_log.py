@@ -22,7 +22,7 @@ from db.store import Recorded, Store, StoreError
 FATAL_ATTEMPTS = 2
 
 
-class Journal:
+class SearchLog:
     """The stored side of a search: `run` works on `subject`. A method raises StoreError if the store refuses.
 
     timed: what cut-off searches under the same versions have measured, by schedule. bad: digests of the schedules whose
