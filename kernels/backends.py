@@ -59,7 +59,7 @@ class Backend:
                         they are: halves are then converted by arithmetic, in vectors
     denormals           float32 arithmetic takes denormals as they are, at full speed
     fitted              default schedules follow what was measured on its GPUs, shape by shape
-    kin                 another backend with the same GPUs and kernels, whose rules serve where it has none
+    kin                 another backend with the same GPUs and kernels, whose rows and rules serve where it has none
     prepare             what to do before a kernel is built for it
 
     What its device is:

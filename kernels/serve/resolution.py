@@ -2,7 +2,8 @@
 
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
-3 same_arch   the same, tuned on another device of this backend and arch
+3 same_arch   the same, tuned on another device of this backend and arch, or on such a device by a backend that
+              launches the same kernels (`Backend.kin`: CUDA's serve NV)
 4 nearest     the nearest shape of this op and format, within NEAR, if its opts apply here; or, where no rule was
               measured, at any distance
 5 rule        what was fastest over the shapes of its class; where nothing was measured, what was reasoned
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 from db.codec import schedule_digest
@@ -82,10 +83,14 @@ def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Coll
 
 def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
     """Guesses from what was measured elsewhere, best first. Each store is asked only if it comes to that."""
-    digest = kernel_digest(w)
+    digest, here = kernel_digest(w), backends.find(target.backend)
     if served := lookup.same_arch(w, target, digest):
         yield Resolution(served.schedule, "same_arch", served)
-    if backends.find(target.backend).fitted:
+    if here.kin:
+        twin = replace(target, backend=here.kin)
+        if served := lookup.exact(w, twin, digest) or lookup.same_arch(w, twin, digest):
+            yield Resolution(served.schedule, "same_arch", served)
+    if here.fitted:
         return
     if served := lookup.nearest(w, target, digest, NEAR):
         yield Resolution(served.schedule, "nearest", served)

@@ -91,6 +91,17 @@ def test_where_defaults_follow_what_was_measured_no_other_shape_is_a_better_gues
     assert (found.step, found.schedule) == ("default", defaults.defaults(W, "CUDA")[0])
 
 
+@pytest.mark.parametrize("device", ["this one", "its sister"])
+def test_what_cuda_was_tuned_to_serves_nv_on_such_a_gpu(tmp_path, device):
+    cuda = Target("CUDA", "sm_90", device, 8)
+    opened(tmp_path / "user", fact(workload=W, target=cuda, kernel_digest=DIGEST, schedule=D))
+    lookup = Lookup(tmp_path / "user", tmp_path / "packaged")
+    nv = Target("NV", "sm_90", "this one", 8)
+    found = resolution.look_up(W, nv, lookup, "on", lambda w, s: True)
+    assert (found.step, found.schedule) == ("same_arch", D)
+    assert resolution.look_up(W, replace(nv, arch="sm_80"), lookup, "on", lambda w, s: True).step == "default"
+
+
 def test_the_last_step_is_tinygrads_heuristic(resolver, here, monkeypatch):
     monkeypatch.setattr(defaults, "defaults", lambda w, device: ())
     assert resolver()(W, here) == resolution.Resolution(defaults.untuned(W), "untuned")
