@@ -58,7 +58,11 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
     ),
     opt.workers,
-    click.option("--heuristic", is_flag=True, help="Also time tinygrad's heuristic, which `gain` compares with: up to a minute a workload."),
+    click.option(
+        "--heuristic",
+        is_flag=True,
+        help="Also time tinygrad's heuristic, which gain compares with; takes up to a minute a workload.",
+    ),
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
     click.option(
         "--bandwidth",
