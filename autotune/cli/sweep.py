@@ -110,9 +110,10 @@ def sweep(
 ) -> int:
     """Tune every kernel of each MODEL that was not searched with as much --budget and --beam before.
 
-    MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. Results
-    are stored as they come; after Ctrl-C the same command goes on from there. At last the model's captured token is
-    timed, with random weights, with what was found and without it: what does not make it faster is not served.
+    MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. The kernels
+    of one decoded token are tuned, and with --m 1,32,512 those of a prompt, too. Results are stored as they come; after
+    Ctrl-C the same command goes on from there. At last the model's captured token is timed, with random weights, with
+    what was found and without it: what does not make it faster is not served.
 
     \b
     Examples:
