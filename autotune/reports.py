@@ -290,7 +290,9 @@ def _minute(date: str) -> str:
 def history(rows: Sequence[Recorded], served: Sequence[Winner], width: int | None = None) -> str:
     """The details of one workload: what is served on which target, the outcomes of its candidates, and its history."""
     w = rows[0].measurement.workload
-    parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
+    name = workload_name(w)
+    title = name if name.startswith(w.op) else f"{w.op} {name}"
+    parts = [f"{title}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
     parts += [_served(winner) for winner in served] or ["nothing is served"]
     parts.append("outcomes of its schedules:\n" + _outcomes(rows))
     decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
