@@ -103,7 +103,7 @@ class Lookup:
         return None
 
     def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
-        """The rules of the packaged store for one of several classes (at most `rules.KINDS`), in no order."""
+        """The rules of the packaged store for one of these classes (`rules.KINDS` of them), in no order."""
         origin, store = self._stores[-1]
         found = []
         for row in store.rows(RULES, rule_asked(backend, arch, kinds)):
