@@ -7,7 +7,6 @@ only compared.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,17 +70,6 @@ def from_row(row: Sequence[Any]) -> Rule:
     if not (found := parsed(schedules, list)):
         raise ValueError(f"{schedules!r:.100} where schedules belong")
     return Rule(backend, arch, kind, tuple(codec.schedule_from_json(s) for s in found), shapes, number(loss), why)
-
-
-def to_json(rule: Rule) -> dict[str, Any]:
-    """As files spell it: the class as an object, so that people can read it."""
-    return {
-        "backend": rule.backend,
-        "arch": rule.arch,
-        "class": json.loads(rule.kind),
-        "schedules": [codec.schedule_to_json(s) for s in rule.schedules],
-        "why": rule.why,
-    }
 
 
 def kind(parts: Mapping[str, Any]) -> str:
