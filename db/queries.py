@@ -65,10 +65,11 @@ _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id),
 # first has read no other.
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
-"""What may serve (workload, target, kernel_digest), all three digests, newest first. The last column says of a row that
-it is a claim: whether it was checked, EXACT_CHECKED tells, which is asked only if there is nothing else."""
+"""What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a
+row is a claim, which readers pass over."""
 
 EXACT_CHECKED = f"{_EXACT.format('1 = 0')} AND {_IMPORTED} AND {_CHECKED} ORDER BY f.id DESC"
+"""The claims among them that were checked. It is asked only if EXACT has claims and nothing that serves."""
 
 _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
     best.median_seconds, best.tolerance, best.error
