@@ -108,7 +108,11 @@ def _newest(name: str, winners: Sequence[Winner], target: str | None) -> tuple[s
     targets: set[Target] = {w.row.measurement.target for w in fitting}
     if len(targets) != 1:
         known = "; ".join(sorted(str(t) for t in targets or {w.row.measurement.target for w in winners}))
-        raise CompareError(f"{name}: choose one target with --target; there are {known or 'no results in it'}")
+        raise CompareError(
+            f"{name}: choose one target with --target; there are {known}"
+            if known
+            else f"{name}: no results in it; `autotune list --runs` shows which runs accepted some"
+        )
     ordered = sorted(fitting, key=lambda w: w.row.created_at)
     (found,) = targets
     return f"{name}, {found}", {w.row.measurement.workload: w for w in ordered}, found.backend

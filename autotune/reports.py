@@ -73,7 +73,7 @@ LIST: Columns = (
 EXPLAIN: Columns = (WORKLOAD, ("calls", 5), ("share", 6), ("step", -9), ("tuned µs", 10), ("schedule", 0))
 VERIFY: Columns = (WORKLOAD, ("origin", -9), ("result", -9), ("error", 7), ("schedule", 0))
 SUBMITTED: Columns = (WORKLOAD, ("µs", 9), ("gain", 7), ("over default", 12), ("before", 9), ("error", 7))
-RETUNE: Columns = (WORKLOAD, ("before µs", 9), ("now µs", 9), ("gain", 7), ("result", -13), ("schedule", 0))
+RETUNE: Columns = (WORKLOAD, ("before µs", 9), ("now µs", 9), ("over default", 12), ("result", -13), ("schedule", 0))
 RUNS: Columns = (("run", -8), ("when (UTC)", -16), ("origin", -8), ("accepted", 8), ("rows", 6), ("command", 0))
 COMPARE: Columns = (WORKLOAD, ("calls", 5), ("A µs", 9), ("B µs", 9), ("A/B", 7), ("schedule", -8))
 HISTORY: Columns = (
@@ -290,7 +290,9 @@ def _minute(date: str) -> str:
 def history(rows: Sequence[Recorded], served: Sequence[Winner], width: int | None = None) -> str:
     """The details of one workload: what is served on which target, the outcomes of its candidates, and its history."""
     w = rows[0].measurement.workload
-    parts = [f"{w.op} {workload_name(w)}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
+    name = workload_name(w)
+    title = name if name.startswith(w.op) else f"{w.op} {name}"
+    parts = [f"{title}, out {w.out_dtype}, epilogue {w.epilogue}\ndigest {workload_digest(w)}"]
     parts += [_served(winner) for winner in served] or ["nothing is served"]
     parts.append("outcomes of its schedules:\n" + _outcomes(rows))
     decisive = [r for r in rows if r.measurement.stage is not Stage.PROBE]
@@ -305,9 +307,7 @@ def _served(winner: Winner) -> str:
     lines = [
         f"served on {m.target}, kernel {m.kernel_digest[:8]}, {winner.row.origin}:",
         f"  {schedule_name(m.schedule)}",
-        f"  {micros(s.seconds)} µs, {giga(s.bandwidth)} GB/s, {times(s.gain)} the speed of the heuristic's "
-        f"{micros(s.heuristic_seconds)} µs, {times(s.gain_over_default)} that of our default's "
-        f"{micros(s.default_seconds)} µs",
+        ", ".join([f"  {micros(s.seconds)} µs, {giga(s.bandwidth)} GB/s", *_compared(s)]),
         f"  relative error {exponent(m.error)}, allowed {exponent(m.tolerance)}; clock: {m.clock}",
         f"  run {winner.row.run.id}: {winner.row.run.command}",
         f"  {', '.join(f'{name} {version}' for name, version in winner.row.run.versions)}",
@@ -315,6 +315,15 @@ def _served(winner: Winner) -> str:
     for i, o in enumerate(m.schedule.opts or ()):
         lines.append(f"  opt {i}: {o.op} loop={o.range or NONE} axis={NONE if o.axis is None else o.axis} arg={o.arg}")
     return "\n".join(lines)
+
+
+def _compared(s: Gains) -> list[str]:
+    """The gains over those baselines that were timed."""
+    found = [
+        ("the heuristic's", s.gain, s.heuristic_seconds),
+        ("what would be served untuned,", s.gain_over_default, s.default_seconds),
+    ]
+    return [f"{times(gain)} the speed of {what} {micros(seconds)} µs" for what, gain, seconds in found if seconds]
 
 
 def _outcomes(rows: Sequence[Recorded]) -> str:

@@ -23,8 +23,9 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.runner import RunnerError
 from autotune.tune import Progress, Result, Tuner
 from autotune.workloads import ModelPlan, ModelWorkload
+from db.codec import schedule_digest
 from db.leases import LEASE_SECONDS, Leases
-from db.records import Measurement, Run, Workload
+from db.records import Measurement, Run, Schedule, Workload
 from db.store import Winner
 from kernels.ops.registry import kernel_digest, nbytes_moved
 from kernels.serve.packaged import shipped
@@ -78,7 +79,7 @@ class Sweep:
     @cached_property
     def settled(self) -> tuple[Row, ...]:
         """What needs no work: workloads without a kernel, those with a stored result of at least this effort, and those
-        that the packaged store has for this very device."""
+        that the packaged store serves on this very device."""
         lacking = {mw: reason for mw in self._plan.workloads if (reason := missing_kernel(mw.workload))}
         skipped = {mw: Row(mw, Result(mw.workload, "skipped", reason=reason)) for mw, reason in lacking.items()}
         rows = skipped | self._known([mw for mw in self._plan.workloads if mw not in skipped])
@@ -132,10 +133,16 @@ class Sweep:
         }
 
     def _shipped(self, models: Sequence[ModelWorkload]) -> dict[ModelWorkload, Row]:
+        """The rows of those that the packaged store serves: what this machine found wrong is not."""
         target = self._session.info.target
         found = {mw: shipped(mw.workload, target) for mw in models}
-        results = {mw: Result(mw.workload, "shipped", s.schedule, s.seconds) for mw, s in found.items() if s}
+        right = {mw: s for mw, s in found.items() if s and not self._is_bad(mw.workload, s.schedule)}
+        results = {mw: Result(mw.workload, "shipped", s.schedule, s.seconds) for mw, s in right.items()}
         return {mw: Row(mw, result, nbytes_moved(mw.workload)) for mw, result in results.items()}
+
+    def _is_bad(self, w: Workload, schedule: Schedule) -> bool:
+        key = w, self._session.info.target, kernel_digest(w)
+        return schedule_digest(schedule) in self._session.store.known_bad(*key)
 
     def _final(self, w: Workload) -> Measurement | None:
         s = self._session.settings

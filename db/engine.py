@@ -189,7 +189,8 @@ def check_revision(where: object, found: str | None, objects: Mapping[str, str])
     """Raises StoreError unless the database is a store of a schema that this version knows. objects: name -> type."""
     if found is None and objects.keys() - {"alembic_version"}:
         raise StoreError(
-            f"store {where}: a database of something else (tables {sorted(objects)!r:.100}); left untouched"
+            f"store {where}: a database of something else (tables {sorted(objects)!r:.100}); left untouched: "
+            "choose another store with --db or AUTOTUNE_DB"
         )
     if found is not None and found not in REVISIONS:
         raise StoreError(

@@ -2,7 +2,7 @@
 
 Data only: names in the JSON are checked against tables and never imported, called or evaluated. The format, version 3:
 
-    {"format": "tinygrad-autotune", "version": 2,
+    {"format": "tinygrad-autotune", "version": 3,
      "runs":   [{id, started_at, command, beam_width, budget_seconds, versions: {name: version}}],
      "finals": [{run, workload, target, kernel_digest, baselines: [fact], others: [{schedule, seconds}], ...fact}],
      "rules":  [{backend, arch, class, schedules, why}]}

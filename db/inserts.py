@@ -42,7 +42,7 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
 def _ids(connection: Connection, table: Table, values: Mapping[K, dict[str, Any]]) -> dict[K, int]:
     """Value -> row id; a value that the store lacks is added.
 
-    All writers add in the order of digests, so that on a server none of two waits for what the other has added."""
+    All writers add in the order of digests, so that no two of them wait for each other on a server."""
     columns = {str(row["digest"]): row for row in values.values()}
     known = _known(connection, table, sorted(columns))
     if lacking := sorted(columns.keys() - known.keys()):

@@ -25,7 +25,7 @@ Limit = Callable[[Workload, str], float]
 Decode = Callable[[Sequence[Any], str], Served]
 """(row, origin) -> what it says; raises ValueError for what must not be served."""
 
-_FAULTS = frozenset(outcome.value for outcome in Outcome)
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 
 
 class Lookup:
@@ -103,7 +103,7 @@ class Lookup:
         return None
 
     def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
-        """The rules of the packaged store for one of several classes (at most `rules.KINDS`), in no order."""
+        """The rules of the packaged store for one of these classes (`rules.KINDS` of them), in no order."""
         origin, store = self._stores[-1]
         found = []
         for row in store.rows(RULES, rule_asked(backend, arch, kinds)):
@@ -117,7 +117,7 @@ class Lookup:
         """Digests of the schedules that failed for this workload on this very target when they were last tried."""
         asked = queries.asked(workload, target, kernel_digest)
         found = (row for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
-        return frozenset(digest for digest, outcome, _ in found if outcome in _FAULTS)  # a damaged row says nothing
+        return frozenset(digest for digest, outcome, _ in found if outcome in _OUTCOMES)  # a damaged row says nothing
 
     def _newest(self, decode: Decode, store: Reader, origin: str, found: Iterator[Row]) -> tuple[Served | None, bool]:
         """The first row that may serve, no more are read; and whether there were claims, which are passed over."""

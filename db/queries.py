@@ -16,8 +16,8 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Alembic revisions of the schema, oldest first; the last is the one that this code writes."""
 
 READABLE = REVISIONS[REVISIONS.index("0005") :]
-"""Revisions that these queries read. Those after 0005 changed no table that is in them; before 0007, indices of another
-order make them slower."""
+"""Revisions that these queries read: after 0005, none of their tables has changed. Before 0007, indices have another
+order, and the queries take longer."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
 
@@ -61,14 +61,15 @@ _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload
 _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id), s.json, s.digest, f.median_seconds,
     f.tolerance, f.error, {{}} FROM measurements f CROSS JOIN runs r CROSS JOIN schedules s
     WHERE {_SUBJECT} AND r.id = f.run_id AND s.id = f.schedule_id AND {_SOUND}"""
-# CROSS JOIN keeps SQLite from weighing other orders. An index has the rows in the order of their ids, so that who takes
-# the first has read no other.
+# CROSS JOIN keeps SQLite from weighing other orders. In its index, rows are in the order of their ids: who takes the
+# first has read no other.
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
-"""What may serve (workload, target, kernel_digest), all three digests, newest first. The last column says of a row that
-it is a claim: whether it was checked, EXACT_CHECKED tells, which is asked only if there is nothing else."""
+"""What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a
+row is a claim, which readers pass over."""
 
 EXACT_CHECKED = f"{_EXACT.format('1 = 0')} AND {_IMPORTED} AND {_CHECKED} ORDER BY f.id DESC"
+"""The claims among them that were checked. It is asked only if EXACT has claims and nothing that serves."""
 
 _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_units, t.digest, s.json, s.digest,
     best.median_seconds, best.tolerance, best.error
@@ -78,6 +79,7 @@ _NEAR = f"""SELECT w.json, w.digest, t.backend, t.arch, t.device, t.compute_unit
         ORDER BY {_BEST_FIRST} LIMIT 1)
     JOIN schedules s ON s.id = best.schedule_id
     WHERE"""
+# Of each workload and target its best row alone. Where that is damaged, no older one stands in: these are guesses.
 
 _OTHER_SHAPE = """w.op = :op AND w.format = :format AND w.x_dtype = :x_dtype AND w.out_dtype = :out_dtype
     AND w.epilogue = :epilogue AND w.digest <> :workload"""

@@ -38,7 +38,8 @@ _INHERITED: list[Opened] = []  # of a parent process: SQLite forbids to use or c
 
 
 class Reader:
-    """A reader of nothing, for a place that cannot be one; what it and its kin cannot do, they note in `problems`."""
+    """Has no rows: it stands for a place that cannot be a store. It and its subclasses note in `problems` why they
+    could not read."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = list(problems)

@@ -21,7 +21,8 @@ TEXT_LENGTH = 1000  # of a command or a version
 
 @dataclass(frozen=True)
 class Recorded:
-    """A measurement as the store holds it. Dates are ISO 8601 in UTC; `origin` is "local" or "imported"."""
+    """A measurement as the store holds it. Dates are ISO 8601 in UTC; `origin` is the run's: "local", "imported" or
+    "packaged"."""
 
     id: int
     created_at: str
@@ -77,7 +78,7 @@ def _run(columns: Sequence[Any]) -> Run:
     id_, command, beam_width, budget_seconds, versions = columns
     _all(str, id_, command)
     _all(int, beam_width)
-    pairs = tuple(sorted(_parsed(versions, dict).items()))
+    pairs = tuple(sorted(parsed(versions, dict).items()))
     _all(str, *(value for _, value in pairs))
     return Run(id_, command, beam_width, number(budget_seconds), pairs)
 
@@ -157,7 +158,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         kernel_digest,
         Stage(stage),
         Outcome(outcome),
-        samples=tuple(number(s) for s in _parsed(samples, list)),
+        samples=tuple(number(s) for s in parsed(samples, list)),
         nbytes=nbytes,
         error=error if error is None or error == inf else number(error),
         tolerance=None if tolerance is None else number(tolerance),
@@ -226,10 +227,11 @@ def _hashed(text: object, digest: object) -> Any:
     """The value of JSON that has this digest."""
     if not isinstance(text, str) or codec.digest(text) != digest:
         raise ValueError(f"{text!r:.100} is not what its digest says")
-    return _parsed(text, dict)
+    return parsed(text, dict)
 
 
-def _parsed(text: object, kind: type) -> Any:
+def parsed(text: object, kind: type) -> Any:
+    """The value of a JSON text, of this type. Raises ValueError."""
     if not isinstance(text, str):
         raise ValueError(f"{text!r:.100} where JSON belongs")
     try:

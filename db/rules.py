@@ -7,14 +7,13 @@ only compared.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from db import codec
 from db.records import Schedule
-from db.rows import number
+from db.rows import number, parsed
 
 ANY_ARCH = ""
 
@@ -47,7 +46,7 @@ KINDS = 6  # classes of a workload that RULES asks for
 
 
 def asked(backend: str, arch: str, kinds: Sequence[str]) -> dict[str, Any]:
-    """The parameters of RULES."""
+    """The parameters of RULES. kinds: KINDS of them."""
     return {"backend": backend, "arch": arch, **{f"kind{i}": kind for i, kind in enumerate(kinds)}}
 
 
@@ -68,21 +67,9 @@ def from_row(row: Sequence[Any]) -> Rule:
     backend, arch, kind, schedules, shapes, loss, why = row
     if not all(isinstance(value, str) for value in (backend, arch, kind, schedules, why)) or type(shapes) is not int:
         raise ValueError(f"a rule of {row!r:.100}")
-    found = json.loads(schedules)
-    if not isinstance(found, list) or not found:
+    if not (found := parsed(schedules, list)):
         raise ValueError(f"{schedules!r:.100} where schedules belong")
     return Rule(backend, arch, kind, tuple(codec.schedule_from_json(s) for s in found), shapes, number(loss), why)
-
-
-def to_json(rule: Rule) -> dict[str, Any]:
-    """As files spell it: the class as an object, so that people can read it."""
-    return {
-        "backend": rule.backend,
-        "arch": rule.arch,
-        "class": json.loads(rule.kind),
-        "schedules": [codec.schedule_to_json(s) for s in rule.schedules],
-        "why": rule.why,
-    }
 
 
 def kind(parts: Mapping[str, Any]) -> str:

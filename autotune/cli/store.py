@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from db.store import Store, Winner
 
 
-@click.command("list", cls=opt.Verb, short_help="List what is served, with its gains.")
+@click.command("list", cls=opt.Verb, short_help="List what the store serves, with its gains.")
 @click.argument("model", required=False)
 @options(
     opt.ctx,
@@ -38,9 +38,11 @@ def list_(
     db: str | None,
     as_json: bool,
 ) -> int:
-    """List what is served: schedule, time, bandwidth, gain over tinygrad's heuristic and our default, error.
+    """List what the store serves: schedule, time, bandwidth, gains, error.
 
-    Of all workloads, or of those of MODEL. On a narrow terminal a row has several lines.
+    Of all workloads, or of those of MODEL; `autotune explain` tells what serves the others. `gain` is that over
+    tinygrad's heuristic if it was timed, `over default` that over what would be served untuned. On a narrow terminal a
+    row has several lines.
 
     \b
     Examples:
@@ -65,7 +67,7 @@ def list_(
     elif found:
         echo(reports.winners_table(found, line_width()))
     else:
-        others = f"; {len(every)} for other targets (--all-targets)" if every else ""
+        others = f"; {len(every)} for other targets (--all-targets)" if every else "; `autotune sweep` stores results"
         of = f" of {model}" if model else ""
         echo(f"nothing{of} is served{f' for {here}' if here else ''} from {store.where}{others}")
     if not as_json and (claims := store.claims(here)):

@@ -97,10 +97,10 @@ def verify(
     on this machine's CPU.
 
     Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
-    two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are
-    replayed: checked under the current one and, if right, timed and accepted. With --simulate no Mac is needed: stored,
-    hand-chosen and the heuristic's schedules run in three orders of threads. With --file it is the schedules of an
-    export or a submission that are checked, of any device of this one's architecture.
+    two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are left
+    to `autotune retune`. With --simulate no Mac is needed: stored, hand-chosen and the heuristic's schedules run in
+    three orders of threads. With --file it is the schedules of an export or a submission that are checked, of any
+    device of this one's architecture.
 
     \b
     Examples:
@@ -108,7 +108,7 @@ def verify(
       autotune verify model.gguf --against llama.cpp
       autotune verify --format Q4_K
       autotune verify --target METAL:Apple9 --simulate
-      autotune verify --file db/rows/cpu-x86-64-intel-r-xeon-r-processor-2.json
+      autotune verify --file db/rows/cuda-sm-90-nvidia-h200-132.json
     """
     chosen = settings(db=db, device=device, workers=workers)
     if file is not None:

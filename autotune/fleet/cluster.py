@@ -76,7 +76,7 @@ def local_environments(settings: Settings, count: int | None) -> list[dict[str, 
     variable, seen = (CORES, _cores()) if row.host else (row.visible, row.seen())
     wanted = len(seen) if count is None else count
     if wanted > max(1, len(seen)):
-        raise FleetError(f"--fleet local:{count}: {choice.device} has {len(seen)} here, one for each worker")
+        raise FleetError(f"--fleet local:{count}: {choice.device} has {len(seen)} here; --fleet local uses them all")
     workers = max(1, settings.workers // wanted)
     common = {"DEV": choice.device, "AUTOTUNE_WORKERS": str(workers)} | ({"CC": choice.cc} if choice.cc else {})
     return [common | ({variable: one} if variable else {}) for one in seen[:wanted]]

@@ -55,8 +55,8 @@ def named(text: str) -> str:
 
 
 def _facts(w: Workload) -> dict[str, Any]:
-    """What is no size: flags and names as they are, and of numbers that they are given (a norm has an eps). Formats
-    have levels of their own."""
+    """What of `extra` is no size. Flags and names keep their values; of other numbers, such as the eps of a norm, only
+    the name is kept. Formats are left out: they have levels of their own."""
     kept = {name: value for name, value in w.extra if not isinstance(value, tuple) and type(value) is not int}
     return {
         name: value if isinstance(value, bool | str) else None

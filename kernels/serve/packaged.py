@@ -27,4 +27,5 @@ def shipped(w: Workload, target: Target) -> Served | None:
 
 @functools.cache
 def _lookup() -> Lookup:
+    """The packaged store in the place of the user's, so that nothing of the user's counts."""
     return Lookup(user=PACKAGED, limit=tolerance)

@@ -77,7 +77,8 @@ def here(patch: pytest.MonkeyPatch) -> Target:
 
 
 def test_a_change_of_something_else_is_not_looked_at(repository: Path) -> None:
-    (repository / "README.md").write_text("new", encoding="utf-8")
+    for folder in (repository, repository / "db" / "rows"):
+        (folder / "README.md").write_text("new", encoding="utf-8")
     commit(repository)
     assert check(repository) == (0, "no results are changed\n")
 

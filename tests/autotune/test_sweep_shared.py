@@ -1,12 +1,13 @@
 """Sweeps that run at once: what one does while another has a workload, or the device. On a made-up device."""
 
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from support.fake_tuning import TARGET, FakeClock, FakePool, FakeRunner
-from support.store_rows import fact
-from support.tuning import W, world
+from support.store_rows import fact, opened
+from support.tuning import DEFAULTS, W, world
 
 from autotune import sweep, tune
 from autotune.device_lock import alone
@@ -18,10 +19,12 @@ from autotune.settings import Settings
 from autotune.sweep import Sweep
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.leases import Leases
-from db.records import Run, Workload
+from db.lookup import Lookup
+from db.records import Outcome, Run, Stage, Workload
 from db.store import Store
 from kernels.devices import Choice
 from kernels.ops.registry import kernel_digest
+from kernels.serve import packaged
 
 V = Workload("linear", "Q8_0", 32, 64)
 ELSEWHERE = "elsewhere 1 1"
@@ -165,3 +168,15 @@ def test_what_this_command_has_tuned_is_not_tuned_again(swept):
 
 def test_what_failed_in_this_command_is_not_tried_for_another_model(swept):
     assert swept.run(W, done={W: Result(W, "failed", reason="no room")})[0] == [(W, "failed")]
+
+
+def test_what_the_package_has_is_tuned_only_where_it_was_found_wrong(swept, tmp_path, monkeypatch):
+    row = fact(workload=W, target=TARGET, kernel_digest=kernel_digest(W), schedule=DEFAULTS[0])
+    opened(tmp_path / "packaged.sqlite", row)
+    monkeypatch.setattr(packaged, "_lookup", lambda: Lookup(tmp_path / "packaged.sqlite", tmp_path / "none"))
+    assert swept.run(W)[0] == [(W, "shipped")]
+    swept.store.start_run(Run("check", "autotune verify", 0, 0.0))
+    wrong = replace(row, stage=Stage.VERIFY, outcome=Outcome.WRONG_RESULT, samples=(), reason="made up")
+    swept.store.record("check", [wrong])
+    ((_, status),) = swept.run(W)[0]
+    assert status in ("tuned", "baseline wins")

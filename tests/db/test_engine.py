@@ -42,13 +42,20 @@ def test_a_new_store_is_in_wal_mode_and_makes_its_folder(tmp_path: Path) -> None
     assert query(tmp_path / "a" / "b %41?.sqlite", "PRAGMA journal_mode") == [("wal",)]
 
 
-def test_an_old_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("revision", queries.REVISIONS[:-1])
+def test_an_old_schema_is_migrated_with_its_rows(tmp_path: Path, revision: str) -> None:
     path = tmp_path / "store.sqlite"
-    old_store(path)
+    old_store(path, revision)
     (winner,) = Store.open(path).finals()
     assert winner.row.measurement == fact()
     assert winner.row.origin == "local"
     assert query(path, queries.REVISION) == [(queries.REVISIONS[-1],)]
+    Store.open(tmp_path / "new.sqlite")
+    assert indices(path) == indices(tmp_path / "new.sqlite")
+
+
+def indices(path: Path) -> set[tuple[object, ...]]:
+    return set(query(path, "SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
 
 
 def test_lookups_use_the_index_of_finals(tmp_path: Path) -> None:

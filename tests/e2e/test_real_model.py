@@ -13,7 +13,7 @@ from support.once import once
 from support.real_files import FOLDER, SMOLLM2, needs_real_files
 
 MODEL = str(Path(FOLDER) / SMOLLM2)
-SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--json")
+SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--no-deployed", "--json")
 KILLED_AFTER = 2
 
 pytestmark = [
@@ -96,13 +96,12 @@ def test_a_killed_sweep_goes_on_where_it_was(swept: Swept) -> None:
     assert len(known) <= KILLED_AFTER + 1
 
 
-def test_every_served_schedule_is_validated_and_no_slower_than_the_heuristic(swept: Swept) -> None:
+def test_every_served_schedule_is_validated_and_no_slower_than_its_baseline(swept: Swept) -> None:
     found = results(swept.rerun)
     assert {r["digest"] for r in found} == {w["digest"] for w in planned(swept.db)}
     # linears are within 1e-5; a float16 cache is rounded once
     assert all(r["error"] <= 1e-3 for r in found)
-    assert all(r["gain"] > 0.9 for r in found)
-    assert swept.rerun[-1]["geometric_mean_gain"] > 1
+    assert all(r["seconds"] < 1.1 * (r["default_seconds"] or r["heuristic_seconds"]) for r in found)
     assert swept.rerun[-1]["event"] == "summary"
 
 

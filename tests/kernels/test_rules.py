@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.kernel_runs import backend, device
+from support.store_files import change
 from support.store_rows import fact, opened
 
 from db.exchange import write_sqlite
@@ -110,3 +111,12 @@ def test_metals_linears_are_served_by_reasoned_rules_until_somebody_measures(tmp
 def test_what_was_found_wrong_here_is_not_served_by_a_rule(resolve):
     wrong = {"workload": W, "schedule": A, "stage": Stage.VERIFY, "outcome": Outcome.WRONG_RESULT, "samples": ()}
     assert resolve([rule(A, B)], {**wrong, "error": 1.0, "reason": "wrong"}).schedule == B
+
+
+@pytest.mark.parametrize("damage", ["schedules = printf('%.50000c', '[')", "schedules = '[]'", "loss = 'x'"])
+def test_a_damaged_rule_is_passed_over(tmp_path, here, damage):
+    write_sqlite(tmp_path / "packaged", EMPTY, [rule(A), rule(B, level=1)])
+    change(tmp_path / "packaged", f"UPDATE rules SET {damage} WHERE kind = '{classes(W)[0]}'")
+    lookup = Lookup(tmp_path / "user", tmp_path / "packaged")
+    assert lookup.rules(backend(), here.arch, classes(W)) == (rule(B, level=1),)
+    assert any("a rule cannot be read" in problem for problem in lookup.problems)

@@ -63,13 +63,14 @@ def killed_while_withdrawing(path: Path, shm: bool) -> None:
     age(path)
 
 
-def old_store(path: Path) -> None:
-    """A store of revision 0001 with a run and a final."""
+def old_store(path: Path, revision: str = "0001") -> None:
+    """A store of an older revision with a run and a final."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        upgrade(connection, "0001")
+        upgrade(connection, revision)
         connection.exec_driver_sql(
-            "INSERT INTO runs VALUES ('run1', '2025-01-01T00:00:00.000000+00:00', 'x', 4, 60, '{}')"
+            "INSERT INTO runs (id, started_at, command, beam_width, budget_seconds, versions) VALUES ("
+            "'run1', '2025-01-01T00:00:00.000000+00:00', 'x', 4, 60, '{}')"
         )
         insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
     engine.dispose()
