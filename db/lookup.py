@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from db import queries, rows
+from db import codec, queries, rows
 from db.paths import PACKAGED, default_store
 from db.readers import Reader, Row, SqliteReader, reader
 from db.records import Outcome, Schedule, Served, Target, Workload
@@ -65,7 +65,9 @@ class Lookup:
         return any(store.refused for _, store in self._stores)
 
     def exact(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
-        """The schedule accepted for this workload on this very target, of the user's store if it has one."""
+        """The schedule accepted for this workload on this very target, of the user's store if it has one.
+
+        Here and in the other steps, packaged rows that this machine found wrong are passed over."""
         asked = queries.asked(workload, target, kernel_digest)
 
         def decode(row: Sequence[Any], origin: str) -> Served:
@@ -76,14 +78,15 @@ class Lookup:
             served, claims = store.take(queries.EXACT, asked, newest) or (None, False)
             if served is None and claims:
                 served, _ = store.take(queries.EXACT_CHECKED, asked, newest) or (None, False)
-            if served is not None:
+            if served is not None and self._is_right(served, kernel_digest):
                 return served
         return None
 
     def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
         """The same workload's schedule on another device of this backend and arch, of nearest compute units."""
         found = self._answers(queries.OTHER_DEVICES, queries.asked(workload, target, kernel_digest), rows.near)
-        return min(found, key=lambda s: _units_apart(s.target, target), default=None)
+        nearest = sorted(found, key=lambda s: _units_apart(s.target, target))
+        return next((s for s in nearest if self._is_right(s, kernel_digest)), None)
 
     def nearest(self, workload: Workload, target: Target, kernel_digest: str, within: float = inf) -> Served | None:
         """The schedule of the nearest other shape of the same op, format, dtypes and epilogue, at most `within` away
@@ -98,8 +101,9 @@ class Lookup:
                 for i, served in enumerate(self._answers(sql, asked, rows.near))
                 if (far := queries.distance(served.workload, workload)) < inf and far <= within
             ]
-            if near:
-                return min(near)[3]  # ties: the user's before the packaged
+            for *_, served in sorted(near):  # ties: the user's before the packaged
+                if self._is_right(served, kernel_digest):
+                    return served
         return None
 
     def rules(self, backend: str, arch: str, kinds: Sequence[str]) -> tuple[Rule, ...]:
@@ -118,6 +122,11 @@ class Lookup:
         asked = queries.asked(workload, target, kernel_digest)
         found = (row for _, store in self._stores for row in store.rows(queries.KNOWN_BAD, asked))
         return frozenset(digest for digest, outcome, _ in found if outcome in _OUTCOMES)  # a damaged row says nothing
+
+    def _is_right(self, served: Served, kernel_digest: str) -> bool:
+        """False for a packaged row that failed here. The user's store itself leaves out what it knows to be wrong."""
+        of = served.workload, served.target, kernel_digest
+        return served.origin == "user" or codec.schedule_digest(served.schedule) not in self.found_wrong(*of)
 
     def _newest(self, decode: Decode, store: Reader, origin: str, found: Iterator[Row]) -> tuple[Served | None, bool]:
         """The first row that may serve, no more are read; and whether there were claims, which are passed over."""

@@ -57,11 +57,9 @@ def look_up(w: Workload, target: Target, lookup: Lookup, mode: str, applies: App
     Raises KernelError or FormatError for a workload that these kernels do not have.
     """
     served = None if mode == "off" else lookup.exact(w, target, kernel_digest(w))
-    if served and served.origin == "user":  # the store itself leaves out what it knows to be wrong
+    if served:
         return Resolution(served.schedule, served.origin, served)
     wrong = _found_wrong(w, target, lookup, mode)
-    if served and schedule_digest(served.schedule) not in wrong:
-        return Resolution(served.schedule, served.origin, served)
     near = _near(w, target, lookup) if mode == "on" else ()
     for found in itertools.chain(near, _guesses(w, target)):  # lazily: nearest is asked only if need be
         if schedule_digest(found.schedule) not in wrong and (found.step == "untuned" or applies(w, found.schedule)):

@@ -102,6 +102,16 @@ def test_what_cuda_was_tuned_to_serves_nv_on_such_a_gpu(tmp_path, device):
     assert resolution.look_up(W, replace(nv, arch="sm_80"), lookup, "on", lambda w, s: True).step == "default"
 
 
+@pytest.mark.parametrize("row", [{"workload": NEAR}, {"target": "sister"}, {}])
+def test_a_packaged_row_that_was_found_wrong_for_its_own_kernel_is_no_guess(resolver, here, sister, row):
+    row = {"schedule": D, **row, **({"target": sister} if "target" in row else {})}
+    assert resolver((), (row,))(W, here).schedule == D
+    wrong = {"outcome": Outcome.WRONG_RESULT, "stage": Stage.VERIFY, "samples": (), "error": 1.0, "reason": "wrong"}
+    assert resolver(({**row, **wrong},), (row,))(W, here).step == "default"
+    worse = {**row, "schedule": C}
+    assert resolver(({**row, **wrong}, worse), (row,))(W, here).schedule == C
+
+
 def test_the_last_step_is_tinygrads_heuristic(resolver, here, monkeypatch):
     monkeypatch.setattr(defaults, "defaults", lambda w, device: ())
     assert resolver()(W, here) == resolution.Resolution(defaults.untuned(W), "untuned")
