@@ -82,7 +82,7 @@ class _Remote(Runner):
 
 
 class Part(Sweep):
-    """What the workers of one target do of a model's sweep. done: what they did of this command, its other models too."""
+    """What the workers of one target do of a model's sweep. done: of this command, other models too."""
 
     def __init__(
         self,
