@@ -14,19 +14,17 @@ from dataclasses import dataclass, field
 
 from autotune.device_lock import alone
 from autotune.gains import Gains
-from autotune.session import Session, missing_kernel
+from autotune.session import Session, is_current
 from autotune.trial.statistics import beats, median
 from autotune.trial.token import Schedules, TokenError, TokenTimer
 from autotune.workloads import ModelWorkload
 from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Measurement, Outcome, Schedule, Stage, Target, Workload
-from db.store import Winner
 from kernels.llm.planned import plan
 from kernels.llm.prompt import CHUNKS
 from kernels.llm.shapes import X_DTYPE
 from kernels.models.header import Header
-from kernels.ops.registry import kernel_digest
 from kernels.ops.tolerance import tolerance
 from kernels.serve import sink
 from kernels.serve.resolution import Resolution, look_up
@@ -253,7 +251,8 @@ class _Winners:
 
     def __init__(self, session: Session, launched: Collection[Workload], kept: Collection[Final]) -> None:
         target = session.info.target
-        winners = {w.row.measurement.workload: w for w in session.store.undecided(target) if _is_current(w)}
+        own = [(w.row.measurement, w) for w in session.store.undecided(target)]
+        winners = {m.workload: w for m, w in own if is_current(m.workload, m.kernel_digest)}
         finals = {w: winner.row.measurement for w, winner in winners.items()}
         undecided = [(w, target, m.schedule) for w, m in finals.items()]
         served = _resolved(session, launched, ())
@@ -294,11 +293,6 @@ def _launched(header: Header, context: int, device: str, sizes: Collection[int])
             launches = passes.decode.until("next") if m == 1 else passes.prompt.until("residual")
             found[m] = tuple(dict.fromkeys(launch.workload(m, X_DTYPE) for launch in launches))
     return found
-
-
-def _is_current(winner: Winner) -> bool:
-    m = winner.row.measurement
-    return missing_kernel(m.workload) is None and m.kernel_digest == kernel_digest(m.workload)
 
 
 def _resolved(
