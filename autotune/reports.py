@@ -135,7 +135,8 @@ def token_line(d: Deployed, name: str = "") -> str:
     if d.reason:
         said = d.reason
     elif before is None or after is None:
-        found = "nothing new: what is served here was timed before" if d.tuned else f"nothing to gain here: {same}"
+        found = "what is served here was timed before" if d.tuned else "the shipped schedules are served"
+        found = f"nothing new: {found}"
         said = found if d.m == 1 else f"{what}: {found}"
     elif not d.kept:
         rate = f"{d.m / before:.{_digits(d.m / before)}f} tok/s"

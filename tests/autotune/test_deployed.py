@@ -10,7 +10,8 @@ from support.cpu_session import use_cpu
 from support.planted_winners import CONTEXT, Planted, digests, plant, plant_slow
 
 from autotune import deployed
-from autotune.deployed import COMPARISONS, AsDeployed, choose
+from autotune.deployed import COMPARISONS, AsDeployed, Deployed, choose
+from autotune.reports import token_line
 from autotune.session import session
 from autotune.settings import Settings
 from autotune.trial.messages import LoadedPass
@@ -145,6 +146,11 @@ def test_the_last_line_is_what_a_user_wants(planted: Planted) -> None:
     assert last == (
         "a token: 2.00 ms → 1.00 ms (500 → 999 tok/s, +100 %); 1 of 2 new schedules left out, no faster with them"
     )
+
+
+def test_where_nothing_new_was_found_no_time_is_claimed() -> None:
+    assert token_line(Deployed(1)) == "nothing new: the shipped schedules are served"
+    assert token_line(Deployed(512)).startswith("a prompt of 512 tokens: nothing new")
 
 
 def test_a_second_sweep_searches_nothing_and_times_nothing(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
