@@ -112,8 +112,8 @@ def sweep(
 
     MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. The kernels
     of one decoded token are tuned, and with --m 1,32,512 those of a prompt, too. Results are stored as they come; after
-    Ctrl-C the same command goes on from there. At last the model's captured token is timed, with random weights, with
-    what was found and without it: what does not make it faster is not served.
+    Ctrl-C the same command goes on from there. At the end a token of the model is timed on random weights, with
+    what was found and without it: what does not make the token faster is not served.
 
     \b
     Examples:
