@@ -42,23 +42,27 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     opt.m,
     opt.ctx,
     opt.linears,
-    click.option("--again", is_flag=True, help="Tune anew what is known or shipped, too."),
+    click.option("--again", is_flag=True, help="Tune anew what is stored or shipped, too."),
     click.option(
         "--deployed/--no-deployed",
         default=None,
-        help="Keep what was found only if a captured token of the model is faster with it. [on; a fleet times none]",
+        help="Keep what was found only if a captured token of the model is faster with it; not with --fleet. [on]",
     ),
     click.option(
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="Seconds for each workload. [env: AUTOTUNE_BUDGET; 5]",
+        help="Seconds for each workload, with all that it takes. [env: AUTOTUNE_BUDGET; 5]",
     ),
     click.option(
         "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
     ),
     opt.workers,
-    click.option("--heuristic", is_flag=True, help="Also time tinygrad's heuristic; takes up to a minute a workload."),
+    click.option(
+        "--heuristic",
+        is_flag=True,
+        help="Also time tinygrad's heuristic, which gain compares with; takes up to a minute a workload.",
+    ),
     click.option("--dry-run", is_flag=True, help="List every launch of a pass and its floor; open no device."),
     click.option(
         "--bandwidth",
@@ -104,11 +108,12 @@ def sweep(
     db: str | None,
     as_json: bool,
 ) -> int:
-    """Tune every kernel of each MODEL that has no stored result of this effort yet.
+    """Tune every kernel of each MODEL that was not searched with as much --budget and --beam before.
 
-    MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. Results
-    are stored as they come; after Ctrl-C the same command goes on from there. Finally, a token of the model is timed
-    on random weights, with what was found and without it: what does not make the token faster is not served.
+    MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. The kernels
+    of one decoded token are tuned, and with --m 1,32,512 those of a prompt, too. Results are stored as they come; after
+    Ctrl-C the same command goes on from there. At the end a token of the model is timed on random weights, with
+    what was found and without it: what does not make the token faster is not served.
 
     \b
     Examples:
