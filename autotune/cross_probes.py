@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autotune.device_lock import alone
-from autotune.session import Session, missing_kernel
+from autotune.session import Session, is_current
 from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import Pipeline
 from autotune.trial.runner import PrepareError, RunnerError
@@ -20,7 +20,6 @@ from db.codec import schedule_digest
 from db.records import Schedule, Stage, Target, Workload
 from db.store import Store, Winner
 from kernels.ops import registry
-from kernels.ops.registry import kernel_digest
 from kernels.serve.classes import classes
 from kernels.serve.rules import adapted
 
@@ -39,7 +38,8 @@ class Probed:
 
 def missing(store: Store, target: Target) -> dict[Winner, list[Schedule]]:
     """The schedules that are to be timed on each workload that was tuned on a target."""
-    winners = [w for w in store.finals(target) if _current(w)]
+    served = [(w.row.measurement, w) for w in store.finals(target)]
+    winners = [w for m, w in served if is_current(m.workload, m.kernel_digest)]
     won: dict[str, Counter[Schedule]] = {}
     for w in winners:
         m = w.row.measurement
@@ -70,11 +70,6 @@ def probe(session: Session, command: str, seconds: float) -> Iterator[Probed]:
                 continue
             session.store.record(run.id, [t.measurement(Stage.PROBE) for t in trials])
             yield Probed(w, sum(t.timed for t in trials), len(schedules))
-
-
-def _current(winner: Winner) -> bool:
-    m = winner.row.measurement
-    return missing_kernel(m.workload) is None and m.kernel_digest == kernel_digest(m.workload)
 
 
 def _class(w: Workload) -> str:

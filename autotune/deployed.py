@@ -14,19 +14,17 @@ from dataclasses import dataclass, field
 
 from autotune.device_lock import alone
 from autotune.gains import Gains
-from autotune.session import Session, missing_kernel
+from autotune.session import Session, is_current
 from autotune.trial.statistics import beats, median
 from autotune.trial.token import Schedules, TokenError, TokenTimer
 from autotune.workloads import ModelWorkload
 from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Measurement, Outcome, Schedule, Stage, Target, Workload
-from db.store import Winner
 from kernels.llm.planned import plan
 from kernels.llm.prompt import CHUNKS
 from kernels.llm.shapes import X_DTYPE
 from kernels.models.header import Header
-from kernels.ops.registry import kernel_digest
 from kernels.ops.tolerance import tolerance
 from kernels.serve import sink
 from kernels.serve.resolution import Resolution, look_up
@@ -48,8 +46,8 @@ class Deployed:
 
     before, after: samples in seconds of a pass without and with what was kept, taken in turn; empty if nothing was to
     be timed. kept, rejected: the workloads whose new winner is served, and not. layers, of_layers: how much of the
-    model was timed. new: whether a store of this machine served some of what was replaced. reason: why nothing was
-    timed, for the user.
+    model was timed. tuned: whether the user's store serves some of what they were to replace. reason: why nothing was
+    timed, for the user; of the whole model if `m` is 0.
     """
 
     m: int
@@ -63,12 +61,20 @@ class Deployed:
     reason: str = ""
 
     @property
+    def name(self) -> str:
+        return pass_name(self.m)
+
+    @property
     def before_seconds(self) -> float | None:
         return median(self.before) if self.before else None
 
     @property
     def after_seconds(self) -> float | None:
         return median(self.after) if self.after else None
+
+
+def pass_name(m: int) -> str:
+    return "a token" if m == 1 else f"a prompt of {m} tokens"
 
 
 @dataclass
@@ -135,11 +141,11 @@ def _halves(group: tuple[Workload, ...]) -> tuple[tuple[Workload, ...], ...]:
 class AsDeployed:
     """Times the passes of one model after another on a session's device.
 
-    `command` is what the store remembers of it. What was kept for one model is new to the next one as well, and stays.
+    What was kept for one model is new to the next one as well, and stays.
     """
 
-    def __init__(self, session: Session, command: str) -> None:
-        self._session, self._command = session, command
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._kept_here: set[Final] = set()
 
     def passes(
@@ -147,10 +153,12 @@ class AsDeployed:
         header: Header,
         context: int,
         found: Sequence[ModelWorkload],
+        command: str,
         progress: Callable[[str], None] = lambda waiting: None,
     ) -> list[Deployed]:
         """The result for each pass of the model that has workloads in `found`: a token, and prompts of as many tokens
-        as a chunk has. Raises StoreError."""
+        as a chunk has. A pass that cannot be timed leaves the others as they are. command: what the store remembers of
+        it. Raises StoreError."""
         sizes = sorted({mw.workload.m for mw in found})
         try:
             launched = _launched(header, context, self._session.choice.device, sizes)
@@ -165,13 +173,23 @@ class AsDeployed:
                 alone(self._session.choice.device, lambda: progress("the device")),
                 TokenTimer(self._session.choice, header, context) as timer,
             ):
-                return [self._timed(timer, m, winners, found) for m, winners in todo.items()]
+                return [self._result(timer, m, winners, found, command) for m, winners in todo.items()]
         except TokenError as e:
             return [Deployed(0, reason=f"the model is not timed as deployed: {e}")]
 
-    def _timed(self, timer: TokenTimer, m: int, winners: _Winners, found: Sequence[ModelWorkload]) -> Deployed:
+    def _result(
+        self, timer: TokenTimer, m: int, winners: _Winners, found: Sequence[ModelWorkload], command: str
+    ) -> Deployed:
         if not winners.new:
             return Deployed(m, tuned=winners.tuned)
+        try:
+            return self._timed(timer, m, winners, found, command)
+        except TokenError as e:
+            return Deployed(m, reason=f"{pass_name(m)} is not timed as deployed: {e}")
+
+    def _timed(
+        self, timer: TokenTimer, m: int, winners: _Winners, found: Sequence[ModelWorkload], command: str
+    ) -> Deployed:
         counts = {mw.workload: mw.count for mw in found}
         order = sorted(winners.new, key=lambda w: -winners.saved_seconds(w) * counts.get(w, 1))
 
@@ -184,7 +202,7 @@ class AsDeployed:
         # winners that another model of this command has kept are a part of the gain
         if winners.kept_here:
             after, before = timer.compare(m, [winners.schedules(kept), winners.first])
-        self._record(m, winners, kept, after)
+        self._record(command, m, winners, kept, after)
         return Deployed(
             m,
             tuple(before),
@@ -196,10 +214,11 @@ class AsDeployed:
             winners.tuned,
         )
 
-    def _record(self, m: int, winners: _Winners, kept: Collection[Workload], after: Sequence[float]) -> None:
+    def _record(
+        self, command: str, m: int, winners: _Winners, kept: Collection[Workload], after: Sequence[float]
+    ) -> None:
         s, target = self._session, self._session.info.target
-        run = s.run(self._command, s.settings.beam_width, s.settings.budget_seconds)
-        what = "a token" if m == 1 else f"a prompt of {m} tokens"
+        run = s.run(command, s.settings.beam_width, s.settings.budget_seconds)
         facts = []
         for w, final in winners.new.items():
             ok = w in kept
@@ -212,7 +231,7 @@ class AsDeployed:
                     stage=Stage.DEPLOYED,
                     outcome=Outcome.OK if ok else Outcome.REJECTED,
                     samples=tuple(after) if ok else (),
-                    reason="" if ok else f"{what} is not faster with it",
+                    reason="" if ok else f"{pass_name(m)} is not faster with it",
                     clock=CLOCK,
                 )
             )
@@ -232,7 +251,8 @@ class _Winners:
 
     def __init__(self, session: Session, launched: Collection[Workload], kept: Collection[Final]) -> None:
         target = session.info.target
-        winners = {w.row.measurement.workload: w for w in session.store.undecided(target) if _is_current(w)}
+        own = [(w.row.measurement, w) for w in session.store.undecided(target)]
+        winners = {m.workload: w for m, w in own if is_current(m.workload, m.kernel_digest)}
         finals = {w: winner.row.measurement for w, winner in winners.items()}
         undecided = [(w, target, m.schedule) for w, m in finals.items()]
         served = _resolved(session, launched, ())
@@ -273,11 +293,6 @@ def _launched(header: Header, context: int, device: str, sizes: Collection[int])
             launches = passes.decode.until("next") if m == 1 else passes.prompt.until("residual")
             found[m] = tuple(dict.fromkeys(launch.workload(m, X_DTYPE) for launch in launches))
     return found
-
-
-def _is_current(winner: Winner) -> bool:
-    m = winner.row.measurement
-    return missing_kernel(m.workload) is None and m.kernel_digest == kernel_digest(m.workload)
 
 
 def _resolved(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from autotune.session import missing_kernel
+from autotune.session import is_current
 from db.errors import SettingError
 from db.forget import Subject, subjects
 from db.records import Target, Workload
 from db.store import Store
-from kernels.ops.registry import kernel_digest
 
 
 def chosen(
@@ -22,14 +21,10 @@ def chosen(
 
     def wanted(w: Workload, t: Target, kernel: str) -> bool:
         fits = workload in (None, w) and (target is None or target.lower() in str(t).lower())
-        return fits and not (stale and _is_current(w, kernel))
+        return fits and not (stale and is_current(w, kernel))
 
     if target is not None:
         known = {str(t) for _, t, _ in store.subjects()}
         if not any(target.lower() in name.lower() for name in known):
             raise SettingError(f"--target {target!r} fits no target; there are {'; '.join(sorted(known)) or 'none'}")
     return subjects(store, wanted), run_id
-
-
-def _is_current(w: Workload, kernel: str) -> bool:
-    return missing_kernel(w) is None and kernel_digest(w) == kernel

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gains:
-    """Median seconds of the winner, of the best variant under tinygrad's heuristic, and of our default schedule. None
-    if the winner's run has no such baseline. nbytes: that one launch moves."""
+    """Median seconds of the winner, of the best variant under tinygrad's heuristic, and of the best of what would be
+    served untuned. None if the winner's run has no such baseline. nbytes: that one launch moves."""
 
     seconds: float
     heuristic_seconds: float | None

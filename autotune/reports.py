@@ -129,13 +129,14 @@ def sweep_summary(rows: Sequence[Row], elapsed_seconds: float, where: str) -> st
 
 def token_line(d: Deployed, name: str = "") -> str:
     """What a sweep brought for a model's pass, in one line. name: of the model, where there are several."""
-    what = "a token" if d.m == 1 else f"a prompt of {d.m} tokens"
+    what = d.name
     same = "the schedules that were served before are as fast" if d.tuned else "the shipped schedules are as fast"
     before, after = d.before_seconds, d.after_seconds
     if d.reason:
         said = d.reason
     elif before is None or after is None:
-        found = "nothing new: what is served here was timed before" if d.tuned else f"nothing to gain here: {same}"
+        found = "what is served here was timed before" if d.tuned else "the shipped schedules are served"
+        found = f"nothing new: {found}"
         said = found if d.m == 1 else f"{what}: {found}"
     elif not d.kept:
         rate = f"{d.m / before:.{_digits(d.m / before)}f} tok/s"
@@ -338,7 +339,8 @@ def _outcomes(rows: Sequence[Recorded]) -> str:
 def _history_row(r: Recorded) -> Sequence[str]:
     m = r.measurement
     seconds = r.median_seconds if m.samples else None
-    what = schedule_name(m.schedule) + (f"  {m.reason}" if m.reason else "")
+    note = m.reason or ("of a whole pass" if m.stage is Stage.DEPLOYED else "")
+    what = schedule_name(m.schedule) + (f"  {note}" if note else "")
     when = r.created_at[:19].replace("T", " ")
     return when, m.stage, m.outcome, micros(seconds), exponent(m.error), m.kernel_digest[:8], what
 

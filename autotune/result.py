@@ -22,9 +22,9 @@ class Result:
     """What became of a workload.
 
     status: "tuned", "baseline wins" or "failed" (reason says why); a sweep adds "known", "shipped" (the packaged
-    store has it for this very device) and "skipped".
-    heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: our hand-chosen
-    schedule; seconds: the accepted one; all medians of samples taken in turn.
+    store serves it on this very device) and "skipped".
+    heuristic_seconds: the fastest of our variants under tinygrad's heuristic; default_seconds: the best of what would
+    be served untuned; seconds: the accepted schedule; all medians of samples taken in turn.
     """
 
     workload: Workload

@@ -89,11 +89,11 @@ class Retune:
         before = last.row.median_seconds
         if reason := missing_kernel(w):
             return Retuned(w, why, "skipped", before, reason=reason)
-        try:
-            self._session.runner.prepare(w)
-        except (PrepareError, RunnerError) as e:
-            return Retuned(w, why, "unchecked", before, reason=str(e))
         with alone(self._session.choice.device):
+            try:
+                self._session.runner.prepare(w)
+            except (PrepareError, RunnerError) as e:
+                return Retuned(w, why, "unchecked", before, reason=str(e))
             return self._replayed(Pipeline(self._session.runner, pool, w), why, last)
 
     def _replayed(self, pipeline: Pipeline, why: str, last: Winner) -> Retuned:

@@ -77,6 +77,13 @@ def session(settings: Settings) -> Iterator[Session]:
         yield Session(settings, choice, store, runner, load)
 
 
+def is_current(w: Workload, digest: str) -> bool:
+    """Whether `digest` is that of the workload's kernel here."""
+    from kernels.ops.registry import kernel_digest
+
+    return missing_kernel(w) is None and kernel_digest(w) == digest
+
+
 def missing_kernel(w: Workload) -> str | None:
     """Why there is no kernel for a workload; None if there is one."""
     from kernels.formats import FormatError

@@ -98,6 +98,7 @@ def _merged(path: Path, found: Submission) -> dict[str, Any]:
     runs = {run["id"]: run for run in (*old["runs"], *found.payload["runs"])}
     used = {final["run"] for final in finals.values()}
     return {
+        **old,
         **found.payload,
         "runs": [runs[id_] for id_ in sorted(used)],
         "finals": [finals[key] for key in sorted(finals)],

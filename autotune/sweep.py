@@ -133,16 +133,17 @@ class Sweep:
         }
 
     def _shipped(self, models: Sequence[ModelWorkload]) -> dict[ModelWorkload, Row]:
-        """The rows of those that the packaged store serves: what this machine found wrong is not."""
+        """The rows of those that the packaged store serves: the user's store serves nothing for them, and this machine
+        did not find the packaged schedule wrong."""
         target = self._session.info.target
         found = {mw: shipped(mw.workload, target) for mw in models}
-        right = {mw: s for mw, s in found.items() if s and not self._is_bad(mw.workload, s.schedule)}
+        right = {mw: s for mw, s in found.items() if s and self._is_served(mw.workload, s.schedule)}
         results = {mw: Result(mw.workload, "shipped", s.schedule, s.seconds) for mw, s in right.items()}
         return {mw: Row(mw, result, nbytes_moved(mw.workload)) for mw, result in results.items()}
 
-    def _is_bad(self, w: Workload, schedule: Schedule) -> bool:
-        key = w, self._session.info.target, kernel_digest(w)
-        return schedule_digest(schedule) in self._session.store.known_bad(*key)
+    def _is_served(self, w: Workload, packaged: Schedule) -> bool:
+        store, key = self._session.store, (w, self._session.info.target, kernel_digest(w))
+        return not store.served(*key) and schedule_digest(packaged) not in store.known_bad(*key)
 
     def _final(self, w: Workload) -> Measurement | None:
         s = self._session.settings

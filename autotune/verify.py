@@ -33,7 +33,7 @@ class Checked:
 
     status: "right"; "wrong" (and withdrawn); "stale" (accepted for another version of the kernel, so nobody is served
     it); "skipped" (there is no kernel for it); "unchecked" (the device failed). origin: "stored", "claim" (imported),
-    "stale" or "default".
+    "stale" or "default"; a simulation adds "packaged", "heuristic" and "random".
     """
 
     workload: Workload

@@ -138,8 +138,8 @@ def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> Row:
             if result.schedule is None:
                 rows.append({**asdict(mw.workload), "status": result.status, "reason": result.reason})
                 continue
-            plain = list(heuristic(mw.workload, info.renderer.target.device))
-            tuned, *others = timed(runner, pool, mw.workload, [result.schedule, *plain])
+            by_heuristic = list(heuristic(mw.workload, info.renderer.target.device))
+            tuned, *others = timed(runner, pool, mw.workload, [result.schedule, *by_heuristic])
             row = summary(mw, result.schedule, tuned, min(others, key=lambda t: t[1]))
             rows.append({**row, "search_seconds": result.elapsed_seconds, "tried": result.tried, "error": result.error})
         for row, (mw, _) in list(zip(rows, results, strict=True))[: args.stock]:

@@ -52,7 +52,8 @@ def bench(args: argparse.Namespace, runner: Runner, folder: Path) -> tuple[list[
     tuned: list[tuple[ModelWorkload, Row]] = []
     start = time.monotonic()
     with CompilePool(info.renderer, args.workers) as pool:
-        tuner = Tuner(store, runner, pool, Run(str(uuid.uuid4()), "bench", args.beam, args.budget, info.versions))
+        run = Run(str(uuid.uuid4()), "bench", args.beam, args.budget, info.versions)
+        tuner = Tuner(store, runner, pool, run, heuristic=True)
         for mw in plan.workloads:
             result = tuner.tune(mw.workload)
             row = {"seconds": result.seconds, "status": result.status, "reason": result.reason, "tried": result.tried}

@@ -15,8 +15,10 @@ from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
     from autotune.fleet.client import Group, Part
+    from autotune.result import Result
     from autotune.settings import Settings
     from autotune.sweep import Row
+    from db.records import Workload
     from db.store import Store
 
 Models = Sequence[tuple[str, str]]
@@ -48,8 +50,9 @@ def sweep_fleet(
         plans = {device: [plan_of(m, device, *asked) for m, _ in models] for device in {g.device for g in found}}
         notes = list(dict.fromkeys(note for of_device in plans.values() for plan in of_device for note in plan.notes))
         _begin(client.dashboard_link, found, notes, store, as_json)
+        done: dict[str, dict[Workload, Result]] = {group.resource: {} for group in found}
         parts = [
-            Part(group, chosen, store, plan, command, again=again)
+            Part(group, chosen, store, plan, command, again=again, done=done[group.resource])
             for group in found
             for plan, (_, command) in zip(plans[group.device], models, strict=True)
         ]

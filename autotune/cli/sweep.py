@@ -42,10 +42,10 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     opt.m,
     opt.ctx,
     opt.linears,
-    click.option("--again", is_flag=True, help="Tune what is stored or shipped anew, too."),
+    click.option("--again", is_flag=True, help="Tune anew what is stored or shipped, too."),
     click.option(
         "--deployed/--no-deployed",
-        default=True,
+        default=None,
         help="Keep what was found only if a captured token of the model is faster with it; not with --fleet. [on]",
     ),
     click.option(
@@ -95,7 +95,7 @@ def sweep(
     ctx: int | None,
     linears: bool,
     again: bool,
-    deployed: bool,
+    deployed: bool | None,
     budget: float | None,
     beam: int | None,
     workers: int | None,
@@ -112,8 +112,8 @@ def sweep(
 
     MODEL is a GGUF file: a path, an http(s):// URL or hf://owner/repo/file.gguf. Only its header is read. The kernels
     of one decoded token are tuned, and with --m 1,32,512 those of a prompt, too. Results are stored as they come; after
-    Ctrl-C the same command goes on from there. At last the model's captured token is timed, with random weights, with
-    what was found and without it: what does not make it faster is not served.
+    Ctrl-C the same command goes on from there. At the end a token of the model is timed on random weights, with
+    what was found and without it: what does not make the token faster is not served.
 
     \b
     Examples:
@@ -132,6 +132,8 @@ def sweep(
         return _dry_run(plans, bandwidth, tflops, as_json)
 
     if fleet is not None:
+        if deployed:
+            raise click.UsageError("--deployed: a fleet times no token; sweep without --fleet afterwards")
         named = [(model, _command(model)) for model in dict.fromkeys(models)]
         return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears), chosen, as_json, again=again))
 
@@ -139,7 +141,7 @@ def sweep(
 
     device = choose(chosen).device
     found = [_Model.read(model, device, m, ctx, linears) for model in dict.fromkeys(models)]
-    return _stoppable(lambda: _sweep(found, chosen, as_json, again=again, deployed=deployed))
+    return _stoppable(lambda: _sweep(found, chosen, as_json, again=again, deployed=deployed is not False))
 
 
 def _stoppable(action: Callable[[], int]) -> int:
@@ -264,7 +266,7 @@ def _swept(
     rows: list[Row] = []
     passes: list[tuple[str, Deployed]] = []
     todo = {mw.workload for sweep in sweeps for mw in sweep.todo}
-    timing = AsDeployed(s, models[0].command) if deployed else None
+    timing = AsDeployed(s) if deployed else None
     with Bar(len(todo), s.settings.budget_seconds, sys.stderr.isatty(), len(models) if deployed else 0) as bar:
         for model, sweep in zip(models, sweeps, strict=True):
             of_model = {"model": model.name} if len(models) > 1 else {}
@@ -286,9 +288,8 @@ def _swept(
             if timing is None:
                 continue
             bar.deploying(model.name)
-            found = timing.passes(
-                model.header, model.context, model.plan.workloads, functools.partial(bar.deploying, model.name)
-            )
+            asked = model.header, model.context, model.plan.workloads, model.command
+            found = timing.passes(*asked, functools.partial(bar.deploying, model.name))
             bar.deployed()
             passes += [(model.name, d) for d in found]
             for d in found if as_json else ():

@@ -31,7 +31,7 @@ from autotune.workloads import ModelPlan, ModelWorkload
 from db import codec, shipping
 from db.errors import StoreError
 from db.leases import Leases
-from db.records import Schedule, Target
+from db.records import Schedule, Target, Workload
 from db.store import Store
 from kernels.devices import Choice
 from kernels.ops.registry import kernel_digest, nbytes_moved
@@ -82,13 +82,22 @@ class _Remote(Runner):
 
 
 class Part(Sweep):
-    """What the workers of one target do of a model's sweep."""
+    """What the workers of one target do of a model's sweep. done: of this command, other models too."""
 
     def __init__(
-        self, group: Group, settings: Settings, store: Store, plan: ModelPlan, command: str, *, again: bool = False
+        self,
+        group: Group,
+        settings: Settings,
+        store: Store,
+        plan: ModelPlan,
+        command: str,
+        *,
+        again: bool = False,
+        done: dict[Workload, Result] | None = None,
     ) -> None:
+        self.done: dict[Workload, Result] = {} if done is None else done
         session = Session(settings, Choice(group.device, "fleet"), store, _Remote(group))
-        super().__init__(session, plan, command, again=again)
+        super().__init__(session, plan, command, again=again, done=self.done)
         self.group, self.store, self._settings = group, store, settings
         self._leases = Leases(store, owner(), ended)
 
@@ -102,18 +111,20 @@ class Part(Sweep):
             return row
         w, target, digest = self.key(mw)
         s = self._settings
+        served = self.store.served(w, target, digest)
         effort = {"beam_width": s.beam_width, "budget_seconds": s.budget_seconds, "heuristic": s.heuristic}
         return {
             "workload": codec.workload_to_json(w),
             "kernel_digest": digest,
             "effort": {"command": self._command, **effort},
+            "served": served and codec.schedule_to_json(served),
             "known": shipping.rows_to_json(self._history(mw)),
             "neighbours": self._neighbours(mw),
             "timings": shipping.timings_to_json(self.store.target_timings(target, w.op, SHIPPED_TIMINGS)),
             "attempts": self.store.attempts(w, target, digest),
         }
 
-    def key(self, mw: ModelWorkload) -> tuple[Any, Target, str]:
+    def key(self, mw: ModelWorkload) -> tuple[Workload, Target, str]:
         return mw.workload, self.group.target, kernel_digest(mw.workload)
 
     def renew(self, mw: ModelWorkload) -> None:
@@ -258,6 +269,7 @@ class Fleet:
             shipping.add_rows(part.store, said["rows"])
             result = worker.result_from_json(said["result"])
             row = Row(mw, result, nbytes_moved(mw.workload), said.get("copy_bandwidth"))
+        part.done[mw.workload] = row.result
         part.release(mw)
         return part, row
 

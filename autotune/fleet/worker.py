@@ -9,6 +9,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ def describe() -> str:
 
 
 def tune(task: str) -> str:
-    """Tunes one workload; `task` and the answer are as `messages` has them. What fails in the tuner is an answer."""
+    """Tunes one workload; `task` is JSON of what `client.Part.claim` says, and the answer of what `answer`
+    does. A workload that fails is an answer."""
     from distributed import get_worker
 
     worker, asked = get_worker(), json.loads(task)
@@ -68,16 +70,18 @@ def answer(device: Device, asked: Mapping[str, Any], tell: Callable[[Schedule | 
         return {"result": result_to_json(Result(w, "failed", reason=reason)), "rows": shipping.rows_to_json([])}
     near = tuple(_neighbour(device, seen) for seen in asked["neighbours"])
     timings = tuple(shipping.timings_from_json(asked["timings"]))
-    store = _TellingStore("a worker's own", empty_engine(), tell=tell, near=near, timed=timings)
+    best = asked["served"] and codec.schedule_from_json(asked["served"])
+    store = _TellingStore("a worker's own", empty_engine(), tell=tell, best=best, near=near, timed=timings)
     shipping.add_rows(store, asked["known"])
     _add_attempts(store, (w, device.info.target, digest), asked["attempts"])
     last = max((row.id for row in _rows(store, w)), default=0)
-    bandwidth = None
     try:
         result = device.tune(store, Effort(**asked["effort"]), w)
-        bandwidth = device.copy_bandwidth()
     except RunnerError as e:  # no room for the inputs, say
         result = Result(w, "failed", reason=str(e))
+    bandwidth = None
+    with suppress(RunnerError):  # a figure to compare with is no reason to fail
+        bandwidth = device.copy_bandwidth()
     new = [row for row in _rows(store, w) if row.id > last]
     return {"result": result_to_json(result), "copy_bandwidth": bandwidth, "rows": shipping.rows_to_json(new)}
 
@@ -94,11 +98,16 @@ def result_from_json(value: Mapping[str, Any]) -> Result:
 
 @dataclass(frozen=True)
 class _TellingStore(Store):
-    """near: what the client's store serves for other shapes, nearest first. timed: what it knows of the op's speed."""
+    """best: what the client's store serves for the workload, which may be imported. near: what it serves for other
+    shapes, nearest first. timed: what it knows of the op's speed."""
 
     tell: Callable[[Schedule | None], None] = lambda schedule: None
+    best: Schedule | None = None
     near: tuple[Served, ...] = ()
     timed: tuple[Timing, ...] = ()
+
+    def served(self, workload: Workload, target: Target, kernel_digest: str) -> Schedule | None:
+        return self.best
 
     def target_timings(self, target: Target, op: str, limit: int) -> tuple[Timing, ...]:
         return self.timed[:limit]

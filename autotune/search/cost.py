@@ -43,7 +43,7 @@ class CostModel:
             return expected
         x, y = np.array(self._x), np.array(self._y)
         center = y.mean()
-        # slow candidates get less weight, because the ranking of fast ones matters
+        # candidates slower than expected get less weight, because the ranking of fast ones matters
         weight = np.exp(-(y - y.min()))[:, None]
         normal = x.T @ (weight * x) + _RIDGE * np.eye(x.shape[1])
         beta = np.linalg.solve(normal, x.T @ (weight[:, 0] * (y - center)))

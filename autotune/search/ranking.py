@@ -33,8 +33,8 @@ _OPTS = ("UPCAST", "UNROLL", "LOCAL", "GROUP", "GROUPTOP", "THREAD", "TC", "SWAP
 
 @dataclass(frozen=True)
 class _Model:
-    """params: the names of the variant's parameters. mean, scale, weights: of the features of `_features`. unknown:
-    what schedules of the variant took on the average."""
+    """params: the names of the variant's parameters. mean, scale, weights: of the features of `_features`. average:
+    of what schedules of the variant took."""
 
     params: tuple[str, ...]
     mean: Doubles

@@ -36,7 +36,7 @@ class Comparison:
 
 
 class Pipeline:
-    """The trials of one workload. The runner must have prepared it: `runner.prepare(workload)`.
+    """The trials of one workload. The runner must have prepared it (`runner.prepare`) before any method but `compile`.
 
     Every method passes on a trial that failed at an earlier stage as it is. Raises RunnerError if the device is lost,
     CompilePoolError if no worker starts.

@@ -79,9 +79,9 @@ class Runner:
         waits for them. Raises RunnerError if the device does not open."""
         self._abandon()
         child = self._ready()
+        self._begun = (workload, seed)  # before it is sent: after Ctrl-C meanwhile, the answer must not be read
         with suppress(ChildFault):  # if it is dead, `prepare` says so
             child.send(_prepare_request(workload, seed))
-        self._begun = (workload, seed)
 
     def release(self) -> None:
         """Lets go of the device, so that another process may have all of it. The next call opens it again."""

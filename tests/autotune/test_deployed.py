@@ -7,12 +7,16 @@ import pytest
 from click.testing import Result
 from support.cli import run
 from support.cpu_session import use_cpu
-from support.planted_winners import Planted, digests, plant
+from support.planted_winners import CONTEXT, Planted, digests, plant, plant_slow
 
 from autotune import deployed
-from autotune.deployed import COMPARISONS, choose
+from autotune.deployed import COMPARISONS, AsDeployed, Deployed, choose
+from autotune.reports import token_line
+from autotune.session import session
+from autotune.settings import Settings
 from autotune.trial.messages import LoadedPass
 from autotune.trial.token import TokenError
+from autotune.workloads import workloads
 from db.lookup import Lookup
 from db.records import Outcome, Stage, Workload
 from db.store import Store
@@ -144,6 +148,11 @@ def test_the_last_line_is_what_a_user_wants(planted: Planted) -> None:
     )
 
 
+def test_where_nothing_new_was_found_no_time_is_claimed() -> None:
+    assert token_line(Deployed(1)) == "nothing new: the shipped schedules are served"
+    assert token_line(Deployed(512)).startswith("a prompt of 512 tokens: nothing new")
+
+
 def test_a_second_sweep_searches_nothing_and_times_nothing(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     run(*planted.arguments())
     monkeypatch.setattr(Timer, "fails", AssertionError("timed again"))
@@ -166,8 +175,27 @@ def test_a_model_that_cannot_be_timed_is_one_line(planted: Planted, monkeypatch:
     monkeypatch.setattr(Timer, "fails", TokenError("no room"))
     done = run(*planted.arguments())
     assert done.exit_code == 0
-    assert done.stdout.splitlines()[-1] == "the model is not timed as deployed: no room"
+    assert done.stdout.splitlines()[-1] == "a token is not timed as deployed: no room"
     assert served(planted, planted.head) is not None  # nothing was decided
+
+
+def test_a_prompt_that_cannot_be_timed_leaves_the_token_as_it_is(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class OnlyTokens(Timer):
+        def compare(self, tokens: int, *sets: object) -> tuple[tuple[float, ...], ...]:
+            if tokens > 1:
+                raise TokenError("too long")
+            return super().compare(tokens, *sets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(deployed, "TokenTimer", OnlyTokens)
+    with session(Settings(db=str(planted.place), device=use_cpu(monkeypatch))) as s:
+        every = workloads(planted.header, (1, 512), "float32", CONTEXT, False, s.choice.device).workloads
+        plant_slow(planted, [mw.workload for mw in every if mw.workload.m == 512])
+        token, prompt = AsDeployed(s).passes(planted.header, CONTEXT, every, "autotune sweep planted.gguf")
+    assert (token.m, digests(*token.kept)) == (1, digests(planted.attention))
+    assert (prompt.m, prompt.kept) == (512, ())
+    assert prompt.reason == "a prompt of 512 tokens is not timed as deployed: too long"
 
 
 def test_it_can_be_turned_off(planted: Planted) -> None:
@@ -175,6 +203,12 @@ def test_it_can_be_turned_off(planted: Planted) -> None:
     assert done.exit_code == 0
     assert "token" not in done.stdout
     assert served(planted, planted.head) is not None
+
+
+def test_a_fleet_times_no_token_and_says_so(planted: Planted) -> None:
+    done = run(*planted.arguments("--fleet", "local", "--deployed"))
+    assert done.exit_code == 2
+    assert "a fleet times no token" in done.stderr
 
 
 def test_ctrl_c_loses_nothing_and_the_next_sweep_does_only_this(

@@ -17,6 +17,7 @@ from support.interrupts import sigint
 from tinygrad.uop.ops import Ops, UOp
 
 from autotune.tinygrad_api.lower import compile_program
+from autotune.trial.child import Child
 from autotune.trial.compiler import CompilePool, Job
 from autotune.trial.runner import PrepareError, Runner, RunnerError
 from db.records import Opt, Outcome, Schedule, Workload
@@ -109,6 +110,23 @@ def test_inputs_are_made_while_the_caller_goes_on(runner, good):
     assert runner.prepare(W).copies > 0
     assert runner.validate(good, TOLERANCE).outcome is Outcome.OK
     assert runner.starts == starts
+
+
+def test_after_ctrl_c_while_inputs_are_asked_for_their_answer_is_not_read(runner, good, monkeypatch):
+    send = Child.send
+
+    def interrupted(self, message):
+        send(self, message)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Child, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.begin(Workload("linear", "Q4_1", 64, 96))
+    with pytest.raises(RunnerError, match="call prepare"):
+        runner.validate(good, TOLERANCE)
+    runner.prepare(W)
+    assert runner.validate(good, TOLERANCE).outcome is Outcome.OK
 
 
 def test_inputs_that_nobody_waited_for_are_dropped(runner, good):
@@ -251,6 +269,7 @@ def test_leaving_the_context_ends_the_child(choice):
 ORPHAN = """
 import os, sys, threading
 from support.faults import fault_program
+from autotune.trial.child import Child
 from autotune.trial.runner import Runner
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload

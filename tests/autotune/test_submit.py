@@ -111,6 +111,14 @@ def test_only_the_workloads_of_a_model_are_submitted(
     assert (final["workload"]["op"], final["workload"]["n"]) == (of_model.op, of_model.n)
 
 
+def test_rules_that_a_file_has_stay(place: Path, rows: Path) -> None:
+    found = submitted(rows)
+    rule = {"backend": "METAL", "arch": "", "class": {"op": "linear"}, "schedules": [found["finals"][0]["schedule"]]}
+    path = rows / FILE
+    path.write_text(json.dumps({**found, "rules": [{**rule, "why": "reasoned"}]}), encoding="utf-8")
+    assert submitted(rows)["rules"] == [{**rule, "why": "reasoned"}]
+
+
 def test_a_second_submission_adds_to_the_file(place: Path, rows: Path, tmp_path: Path) -> None:
     submitted(rows)
     other = tmp_path / "other.sqlite"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.fake_tuning import TARGET, FakeClock, FakePool, FakeRunner
-from support.store_rows import fact, opened
+from support.store_rows import fact, opened, schedule
 from support.tuning import DEFAULTS, W, world
 
 from autotune import sweep, tune
@@ -170,13 +170,26 @@ def test_what_failed_in_this_command_is_not_tried_for_another_model(swept):
     assert swept.run(W, done={W: Result(W, "failed", reason="no room")})[0] == [(W, "failed")]
 
 
-def test_what_the_package_has_is_tuned_only_where_it_was_found_wrong(swept, tmp_path, monkeypatch):
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """The packaged store's row of W for this device."""
     row = fact(workload=W, target=TARGET, kernel_digest=kernel_digest(W), schedule=DEFAULTS[0])
     opened(tmp_path / "packaged.sqlite", row)
     monkeypatch.setattr(packaged, "_lookup", lambda: Lookup(tmp_path / "packaged.sqlite", tmp_path / "none"))
-    assert swept.run(W)[0] == [(W, "shipped")]
-    swept.store.start_run(Run("check", "autotune verify", 0, 0.0))
-    wrong = replace(row, stage=Stage.VERIFY, outcome=Outcome.WRONG_RESULT, samples=(), reason="made up")
-    swept.store.record("check", [wrong])
+    return row
+
+
+def test_what_the_package_has_for_the_device_is_searched_only_if_asked(swept, shipped):
+    assert sorted(swept.run(W, V)[0], key=str) == [(V, "baseline wins"), (W, "shipped")]
+    assert swept.run(W, again=True)[0] == [(W, "baseline wins")]
+
+
+WRONG = {"stage": Stage.VERIFY, "outcome": Outcome.WRONG_RESULT, "samples": (), "reason": "made up"}
+
+
+@pytest.mark.parametrize("known", [WRONG, {"schedule": schedule("other")}], ids=["wrong", "of less effort"])
+def test_what_the_package_has_and_does_not_serve_is_searched(swept, shipped, known):
+    swept.store.start_run(Run("earlier", "another command", 0, 0.0))
+    swept.store.record("earlier", [replace(shipped, **known)])
     ((_, status),) = swept.run(W)[0]
     assert status in ("tuned", "baseline wins")

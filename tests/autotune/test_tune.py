@@ -16,6 +16,7 @@ from autotune.trial.compiler import CompilePool
 from autotune.trial.pipeline import BASELINE_UOPS
 from autotune.trial.runner import Runner
 from autotune.tune import Tuner
+from db.codec import schedule_digest
 from db.exchange import export_payload, import_payload
 from db.records import Opt, Outcome, Schedule, Stage, Workload
 from db.store import Store
@@ -217,6 +218,14 @@ def test_the_heuristic_is_measured_only_on_request(bench):
     result = b.tune()
     assert not set(HEURISTIC) & set(b.pool.schedules)
     assert (result.status, result.heuristic_seconds, result.default_seconds) == ("tuned", None, 1e-3)
+
+
+def test_a_default_that_is_the_heuristics_kernel_has_both_figures(bench):
+    b = bench(world())
+    b.pool.key = lambda s: "the same" if s in HEURISTIC or by_name(s) in DEFAULTS else schedule_digest(by_name(s))
+    result = b.tune()
+    assert (result.heuristic_seconds, result.default_seconds) == (1e-3, 1e-3)
+    assert len(b.rows(Stage.BASELINE)) == len(HEURISTIC) + 1
 
 
 @pytest.mark.parametrize("budget_seconds", [5.0, 16.0, 30.0])

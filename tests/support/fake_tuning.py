@@ -62,13 +62,15 @@ class FakeClock:
 
 @dataclass
 class FakePool:
-    """Compiles one job after the other, COMPILE_SECONDS each; `compiled` lists them. `interrupt`: raise at that job."""
+    """Compiles one job after the other, COMPILE_SECONDS each; `compiled` lists them. `interrupt`: raise at that job.
+    key: of a schedule's program."""
 
     world: World
     clock: FakeClock
     workers: int = 2
     compiled: list[Job] = field(default_factory=list)
     interrupt: int | None = None
+    key: Callable[[Schedule], str] = lambda schedule: schedule_digest(by_name(schedule))
 
     def fill(self) -> None:
         """There is nothing to start."""
@@ -83,7 +85,7 @@ class FakePool:
             self.clock.now += COMPILE_SECONDS
             fate = self.world(job.schedule)
             ok = fate.compiles is Outcome.OK
-            program: Any = FakeProgram(job.schedule, schedule_digest(by_name(job.schedule))) if ok else None
+            program: Any = FakeProgram(job.schedule, self.key(job.schedule)) if ok else None
             yield Compiled(fate.compiles, "" if ok else f"made up {fate.compiles}", program, COMPILE_SECONDS, job.key)
 
     @property

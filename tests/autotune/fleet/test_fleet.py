@@ -23,6 +23,7 @@ from autotune.fleet import client, cluster
 from autotune.fleet.client import Fleet, Part, groups
 from autotune.fleet.cluster import Place, connected
 from autotune.fleet.errors import FleetError
+from autotune.result import Result
 from autotune.settings import Settings
 from autotune.workloads import ModelPlan, ModelWorkload
 from db.codec import schedule_digest
@@ -99,6 +100,16 @@ def test_a_fleet_shares_the_work_of_one_target_and_stores_each_result(two: Swept
     # a worker that is lost costs one retry, and no row
     assert sorted(two.rows(512, fake_fleet.KILLS_ONCE, 544)) == [(512, "tuned"), (544, "tuned"), (1001, "tuned")]
     assert two.store.stats().rows["measurements"] == 2 * len(ns) + 6
+
+
+def test_what_two_models_share_is_tuned_anew_once(two: Swept) -> None:
+    (group,) = groups(two.client)
+    done: dict[Workload, Result] = {}
+    models = [workloads(32, 64), workloads(64, 96)]
+    parts = [Part(group, Settings(), two.store, plan, "x", again=True, done=done) for plan in models]
+    rows = [(row.result.workload.n, row.result.status) for _, row in Fleet(two.client, parts).rows()]
+    assert sorted(rows) == [(32, "tuned"), (64, "known"), (64, "tuned"), (96, "tuned")]
+    assert Counter(n for n, *_ in two.done()) == Counter((32, 64, 96))
 
 
 def test_a_workload_that_kills_each_worker_is_left_out_and_its_candidate_is_marked(two: Swept) -> None:
