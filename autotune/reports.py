@@ -97,7 +97,8 @@ def sweep_row(row: Row, width: int = WIDE) -> str:
     r = row.result
     if width < WIDE:
         cells = shortened(workload_name(r.workload), 40), str(row.model.count), micros(r.default_seconds)
-        return line(SWEEP_NARROW, (*cells, micros(r.seconds), r.status))
+        rejected = r.status == "known" and r.schedule is None
+        return line(SWEEP_NARROW, (*cells, micros(r.seconds), "rejected" if rejected else r.status))
     what = r.reason if r.schedule is None else schedule_name(r.schedule)
     note = "" if r.status == "tuned" else f"{r.status}: " if r.schedule is None else f"  ({r.status})"
     return line(

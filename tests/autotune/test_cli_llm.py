@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
 from kernels.ops.registry import kernel_digest
 from kernels.serve import defaults, server
+from kernels.tinygrad import hardware
 
 VOCABULARIES = json.loads(DATA.read_text(encoding="utf-8"))["vocabularies"]
 
@@ -226,7 +228,7 @@ def test_bad_input_is_one_clear_line_and_status_2(arguments: list[str], said: st
 
 
 def test_a_model_without_room_is_refused_before_it_is_read(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "memory_nbytes", lambda device: 2_000_000)
+    monkeypatch.setattr(devices, "facts", lambda device: replace(hardware.facts(device), memory_nbytes=2_000_000))
     done = run("run", model, "hello")
     assert done.exit_code == 2
     assert "does not fit on CPU" in done.stderr
