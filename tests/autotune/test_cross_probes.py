@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from support.cpu_session import cpu_session
 from support.store_rows import RUN, fact
 
@@ -15,6 +16,7 @@ OTHER, MANY = replace(W, n=128), replace(W, n=128, m=32)
 A, B = (Schedule("factored", (("lanes", 1), ("words", 1)), (Opt("UPCAST", None, amount, "1"),)) for amount in (2, 4))
 
 
+@pytest.mark.slow
 def test_each_winner_is_timed_on_the_other_shapes_of_its_class(tmp_path):
     with cpu_session(tmp_path / "store.sqlite") as session:
         store, target = session.store, session.info.target

@@ -231,6 +231,7 @@ def test_another_model_of_the_command_counts_what_the_first_has_kept(planted: Pl
     assert events[0]["token"]["kept"] == digests(planted.attention)
 
 
+@pytest.mark.slow
 def test_the_captured_token_itself_rejects_a_slow_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = use_cpu(monkeypatch)
     planted = plant(tmp_path, device, describe_target(device), slow_attention=True)

@@ -132,7 +132,8 @@ def slow_column(path: Path) -> None:
 
 DAMAGES = [Path.unlink, newer, older, garbage, truncated, folder, fifo, device, loop, journal_that_is_a_fifo,
            both_journals, foreign, foreign_json, other_json, undecodable, deep, blob, huge, text_for_seconds,
-           text_for_tolerance, another_workload, endless_view, endless_revision, slow_column]  # fmt: skip
+           text_for_tolerance, another_workload, endless_view, endless_revision,
+           pytest.param(slow_column, marks=pytest.mark.slow)]  # fmt: skip
 
 
 @pytest.mark.parametrize("aged", [False, True])

@@ -138,6 +138,7 @@ def test_two_clients_share_devices_and_store(two: Swept, monkeypatch: pytest.Mon
     assert two.store.stats().rows["measurements"] == 2 * len(ns)
 
 
+@pytest.mark.slow
 def test_each_target_is_tuned_for_and_a_sweep_that_is_stopped_keeps_what_came_back(tmp_path: Path) -> None:
     before = psutil.Process().children(recursive=True)
     with started(tmp_path, "one", "other") as reached:
