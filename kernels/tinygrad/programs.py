@@ -45,8 +45,11 @@ def keep(key: tuple[object, ...], target: Target, program: UOp) -> None:
     """Keeps a compiled PROGRAM, whose code as UOps is its parameters alone, if a file can say all of it and can be
     written."""
     described = _described(program)
-    if _enabled() and described is not None and _rebuilt(described, program.arg.target).arg == program.arg:
-        PROGRAMS.write(_key(key, target), json.dumps(described).encode())
+    if not _enabled() or described is None:
+        return
+    rebuilt = _rebuilt(described, program.arg.target)
+    if rebuilt.arg == program.arg:  # two parameters of the x86 renderer may be one when they are read again
+        PROGRAMS.write(_key(key, target), json.dumps(_described(rebuilt)).encode())
 
 
 def _enabled() -> bool:

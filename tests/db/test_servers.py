@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from support.cli import ok, run
+from support.cpu_device import cpu
 from support.postgres import Server
 from support.slow_network import network
 from support.store_files import wrong
@@ -116,7 +117,7 @@ def test_a_role_that_may_only_read(postgres: Server, database: str, tmp_path: Pa
     assert "Apple M3 Max" in ok("list", "--all-targets", "--db", url)
     assert "factored" in ok("show", workload_digest(WORKLOAD)[:12], "--db", url)
     ok("export", "-o", str(tmp_path / "out.json"), "--db", url)
-    refused = run("sweep", "--demo", "--device", "CPU", "--db", url)
+    refused = run("sweep", "--demo", "--device", cpu().device, "--db", url)
     assert refused.exit_code == 2
     assert "it can be read only (permission denied" in refused.stderr
     assert refused.stderr.count("\n") == 1
