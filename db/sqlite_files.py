@@ -7,6 +7,7 @@ connection of this process holds.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -159,9 +160,14 @@ def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
     source.backup(sink, progress=told)
 
 
+_AS = re.compile(r"\bas\b", re.IGNORECASE)
+
+
 def computed_column(connection: sqlite3.Connection) -> str | None:
     """A column of ours whose values an expression makes, if there is one. The limits of a connection do not hold within
     a function of SQLite, so that reading such a column may take minutes."""
+    if not any(_AS.search(sql or "") for (sql,) in connection.execute("SELECT sql FROM sqlite_master")):
+        return None  # no table has such a column without the keyword, and asking each takes longer than a lookup
     for table in sorted(_READABLE):
         for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})"):
             if hidden:
