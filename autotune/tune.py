@@ -125,7 +125,8 @@ class _Search:
         seeds += [] if fixed else promising(space.starts, expected, NEIGHBOURS)
         self._evaluate([*baselines, *(s for s in seeds if space.candidate(s)), *fixed], deadline, baselines)
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
-        strategy = self._t._strategy(Task(space, known, seeds, self._starts(space, known), expected))
+        left = [s for s in seeds if s not in self._seen]  # the strategy need not size up again what was tried
+        strategy = self._t._strategy(Task(space, known, left, self._starts(space, known), expected))
         while self._has_time(deadline) and (batch := strategy.propose(self._t._pool.workers)):
             seconds = self._evaluate([c.schedule for c in batch], deadline)
             for candidate in batch:
@@ -158,9 +159,8 @@ class _Search:
         Seconds of those that work; each fate is stored as it becomes known."""
         start = time.monotonic()
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
-        fresh = [
-            s for s in dict.fromkeys(schedules) if s not in self._timed and schedule_digest(s) not in self._log.bad
-        ]
+        untried = [s for s in dict.fromkeys(schedules) if s not in self._timed and s not in self._seen]
+        fresh = [s for s in untried if schedule_digest(s) not in self._log.bad]
         trials = list(self._compile(fresh, deadline, baselines))
         lacking = [s for s in fresh if s in baselines and s not in self._seen]
         trials += self._compile(lacking, None, baselines)

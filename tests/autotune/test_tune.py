@@ -18,7 +18,7 @@ from autotune.trial.runner import Runner
 from autotune.tune import Tuner
 from db.codec import schedule_digest
 from db.exchange import export_payload, import_payload
-from db.records import Opt, Outcome, Schedule, Stage, Workload
+from db.records import Opt, Outcome, Schedule, Served, Stage, Workload
 from db.store import Store
 from kernels.ops.registry import kernel_digest
 
@@ -244,6 +244,15 @@ def test_timings_of_other_workloads_choose_what_is_compiled_first(bench, monkeyp
     b.tuner = Tuner(b.store, b.runner, b.pool, QUICK)
     b.tune()
     assert chosen in b.pool.schedules[1:6]
+
+
+def test_what_another_shape_was_tuned_to_is_compiled_once_though_it_fails(bench, monkeypatch):
+    seed = Schedule("factored", (("lanes", 1), ("words", 4)), (Opt("UPCAST", None, 2, "1"),))
+    near = Served(replace(W, n=64), TARGET, seed, 1e-6, "user")
+    monkeypatch.setattr(Store, "neighbours", lambda self, w, target, digest, limit: (near,))
+    b = bench(world(lambda s: Fate(compiles=Outcome.COMPILE_ERROR) if by_name(s) == seed else None))
+    b.tune()
+    assert [by_name(s) for s in b.pool.schedules].count(seed) == 1
 
 
 class Given:
