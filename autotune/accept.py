@@ -15,8 +15,7 @@ from autotune.trial.trial import Trial
 from db.records import Measurement, Schedule, Stage, Target, Workload
 from kernels.ops.registry import backend
 from kernels.serve.defaults import heuristic
-from kernels.serve.packaged import packaged
-from kernels.serve.sink import default
+from kernels.serve.packaged import untuned
 from kernels.tinygrad.renderers import Renderer
 
 SEEDS = 2  # an accepted schedule must compute correct results for inputs of this number of seeds
@@ -33,8 +32,7 @@ class Decision:
 def baselines(w: Workload, target: Target, ren: Renderer, with_heuristic: bool = False) -> dict[str, list[Schedule]]:
     """What a winner must beat: "default", what would be served untuned (what the packaged store has, and our default)
     and, if it is asked for or there is nothing else, "heuristic", tinygrad's over each plainly written variant."""
-    untuned = dict.fromkeys((packaged(w, target, ren), default(w, ren)))
-    found = [s for s in untuned if s is not None]
+    found = list(untuned(w, target, ren))
     return {"heuristic": list(heuristic(w, backend(ren))) if with_heuristic or not found else [], "default": found}
 
 
