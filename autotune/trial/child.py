@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -185,6 +185,24 @@ def attend(main: Any, fd: int) -> None:
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         main(Connection(fd))
     os._exit(0)
+
+
+def answer_requests(
+    connection: Connection[Any, Any],
+    bench: object,
+    caught: tuple[type[Exception], ...],
+    refusal: Callable[[Exception], object],
+) -> None:
+    """In the child: answers each request, which names a method of `bench`, until the pipe closes. An error of `caught`
+    is answered with its `refusal`; any other ends the child."""
+    while True:
+        request = connection.recv()
+        answer: object
+        try:
+            answer = getattr(bench, request.verb)(**request.arguments)
+        except caught as e:
+            answer = refusal(e)
+        connection.send(answer)
 
 
 def _print_and_exit(*error: Any) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from autotune.tinygrad_api.copy import copy_bandwidth
 from autotune.tinygrad_api.launch import Buffer, Kernel, LaunchError, LoadError, OpenDevice
 from autotune.tinygrad_api.lower import Program
-from autotune.trial.messages import DeviceInfo, Prepared, Refused, Request, Timing
+from autotune.trial.child import answer_requests
+from autotune.trial.messages import DeviceInfo, Prepared, Refused, Timing
 from autotune.trial.validate import Verdict, dtype_name, initial, judge
 from db.records import Outcome, Workload
 from kernels import devices
@@ -183,15 +184,12 @@ class Bench:
 def main(connection: Connection[Any, Any]) -> None:
     """Open the device that the first message chooses, then answer requests until the pipe closes."""
     bench = Bench(connection.recv())
-    while True:
-        request: Request = connection.recv()
-        answer: object
-        try:
-            answer = getattr(bench, request.verb)(**request.arguments)
-        except LoadError as e:
-            answer = Refused(Outcome.COMPILE_ERROR, str(e), fatal=False)
-        except LaunchError as e:
-            answer = Refused(Outcome.CRASH, str(e), fatal=True)
-        except ValueError as e:
-            answer = Refused(Outcome.ILLEGAL, str(e), fatal=False)
-        connection.send(answer)
+    answer_requests(connection, bench, (LoadError, LaunchError, ValueError), _refusal)
+
+
+def _refusal(e: Exception) -> Refused:
+    if isinstance(e, LoadError):
+        return Refused(Outcome.COMPILE_ERROR, str(e), fatal=False)
+    if isinstance(e, LaunchError):
+        return Refused(Outcome.CRASH, str(e), fatal=True)
+    return Refused(Outcome.ILLEGAL, str(e), fatal=False)

@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 from tinygrad import Device, Tensor
 
-from autotune.trial.messages import LoadedPass, Refused, Request
+from autotune.trial.child import answer_requests
+from autotune.trial.messages import LoadedPass, Refused
 from db.lookup import Lookup
 from db.records import Outcome, Schedule, Served, Target, Workload
 from kernels import backends, devices
@@ -157,11 +158,8 @@ def _cut(header: Header, layers: int) -> Header:
 def main(connection: Connection[Any, Any]) -> None:
     """Open the device that the first message chooses, then answer requests until the pipe closes."""
     bench = Bench(connection.recv())
-    while True:
-        request: Request = connection.recv()
-        answer: object
-        try:
-            answer = getattr(bench, request.verb)(**request.arguments)
-        except (MemoryError, RuntimeError, OSError, ValueError) as e:
-            answer = Refused(Outcome.CRASH, " ".join(f"{type(e).__name__}: {e}".split())[:300], fatal=True)
-        connection.send(answer)
+    answer_requests(connection, bench, (MemoryError, RuntimeError, OSError, ValueError), _refusal)
+
+
+def _refusal(e: Exception) -> Refused:
+    return Refused(Outcome.CRASH, " ".join(f"{type(e).__name__}: {e}".split())[:300], fatal=True)
