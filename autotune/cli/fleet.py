@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotune.cli.options import plan_of
+from autotune.cli.sweep import end
 from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sweep_fleet(
             for plan, (_, command) in zip(plans[group.device], models, strict=True)
         ]
         rows = _rows(client, parts, chosen.budget_seconds, as_json)
-    return _end(rows, time.monotonic() - start, store.where, as_json)
+    return end(rows, time.monotonic() - start, store.where, as_json)
 
 
 def _begin(dashboard: str, found: Sequence[Group], notes: Sequence[str], store: Store, as_json: bool) -> None:
@@ -92,13 +93,3 @@ def _rows(client: Any, parts: Sequence[Part], budget_seconds: float, as_json: bo
                 bar.finished()
             rows.append(row)
     return rows
-
-
-def _end(rows: Sequence[Row], seconds: float, where: str, as_json: bool) -> int:
-    from autotune import jsonable, reports
-
-    if as_json:
-        say_line("summary", **jsonable.sweep_summary(rows, seconds))
-    else:
-        echo(reports.sweep_summary(rows, seconds, where))
-    return 1 if any(row.result.status == "failed" for row in rows) else 0

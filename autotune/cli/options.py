@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from autotune.workloads import ModelPlan
     from db.records import Target, Workload
     from db.store import Store
+    from kernels.models.header import Header
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -224,11 +225,19 @@ def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None,
 
     Raises HeaderError, and SettingError for an m that is no token bucket or a context that cannot be.
     """
-    from autotune.workloads import workloads
     from kernels.models.header import read_header
+
+    return plan_header(read_header(model), device, m, ctx, linears)
+
+
+def plan_header(
+    header: Header, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True
+) -> ModelPlan:
+    """`plan_of` a file whose header was read."""
+    from autotune.workloads import workloads
     from kernels.models.passes import CONTEXT
 
-    return workloads(read_header(model), m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
+    return workloads(header, m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
 
 
 def workloads_of(model: str, device: str, ctx: int | None = None) -> frozenset[Workload]:

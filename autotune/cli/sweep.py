@@ -16,8 +16,7 @@ import click
 
 from autotune import __version__
 from autotune.cli import options as opt
-from autotune.cli.fleet import sweep_fleet
-from autotune.cli.options import INTERRUPTED, options, plan_of, settings
+from autotune.cli.options import INTERRUPTED, options, plan_header, plan_of, settings
 from autotune.cli.text import echo, say, say_line, tell
 from db.errors import file_errors
 
@@ -134,6 +133,8 @@ def sweep(
     if fleet is not None:
         if deployed:
             raise click.UsageError("--deployed: a fleet times no token; sweep without --fleet afterwards")
+        from autotune.cli.fleet import sweep_fleet
+
         named = [(model, _command(model)) for model in dict.fromkeys(models)]
         return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears), chosen, as_json, again=again))
 
@@ -195,13 +196,12 @@ class _Model:
 
     @classmethod
     def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool) -> Self:
-        from autotune.workloads import workloads
         from kernels.models.header import read_header
         from kernels.models.passes import CONTEXT
 
-        header, context = read_header(model), CONTEXT if ctx is None else ctx
-        plan = workloads(header, m or (1,), "float32", context, linears, device)
-        return cls(_name(model), header, plan, context)
+        header = read_header(model)
+        plan = plan_header(header, device, m, ctx, linears)
+        return cls(_name(model), header, plan, CONTEXT if ctx is None else ctx)
 
     @property
     def command(self) -> str:
@@ -239,12 +239,18 @@ def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: 
         done: dict[Workload, Result] = {}
         sweeps = [Sweep(s, model.plan, model.command, again=again, done=done) for model in models]
         rows, passes = _swept(s, models, sweeps, done, as_json, deployed=deployed)
-        seconds = time.monotonic() - start
-        if as_json:
-            say_line("summary", **jsonable.sweep_summary(rows, seconds))
-        else:
-            lines = [reports.token_line(d, name if len(models) > 1 else "") for name, d in passes]
-            echo("\n".join([reports.sweep_summary(rows, seconds, s.store.where), *lines]))
+        lines = [reports.token_line(d, name if len(models) > 1 else "") for name, d in passes]
+        return end(rows, time.monotonic() - start, s.store.where, as_json, lines)
+
+
+def end(rows: Sequence[Row], seconds: float, where: str, as_json: bool, lines: Sequence[str] = ()) -> int:
+    """Prints a sweep's summary, and `lines` after it for people. The exit status."""
+    from autotune import jsonable, reports
+
+    if as_json:
+        say_line("summary", **jsonable.sweep_summary(rows, seconds))
+    else:
+        echo("\n".join([reports.sweep_summary(rows, seconds, where), *lines]))
     return 1 if any(row.result.status == "failed" for row in rows) else 0
 
 
