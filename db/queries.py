@@ -111,16 +111,17 @@ BASELINES = f"""{_ROW} WHERE f.run_id = :run_id AND f.stage = 'baseline' AND {_S
 
 HISTORY = f"{_ROW} WHERE w.digest = :workload ORDER BY f.id"
 
-TARGET_TIMINGS = """SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
+_TIMED = f"f.outcome IN {_FAULT} AND f.simulated = 0 AND f.median_seconds > 0 AND f.stage <> 'deployed'"
+
+TARGET_TIMINGS = f"""SELECT w.json, w.digest, s.json, s.digest, f.median_seconds FROM measurements f
     JOIN workloads w ON w.id = f.workload_id JOIN schedules s ON s.id = f.schedule_id
-    WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND w.op = :op AND f.outcome IN ('ok', 'slow')
-    AND f.stage <> 'deployed' AND f.simulated = 0 AND f.median_seconds > 0 ORDER BY f.id DESC LIMIT :limit"""
+    WHERE f.target_id = (SELECT id FROM targets WHERE digest = :target) AND w.op = :op AND {_TIMED}
+    ORDER BY f.id DESC LIMIT :limit"""
 """The newest timings of an op's kernels on a target."""
 
 TIMINGS = f"""SELECT s.digest, f.median_seconds FROM measurements f JOIN schedules s ON s.id = f.schedule_id
     JOIN runs r ON r.id = f.run_id
-    WHERE {_SUBJECT} AND f.outcome IN {_FAULT} AND f.simulated = 0 AND f.median_seconds > 0 AND r.origin <> 'imported'
-    AND f.stage NOT IN ('verify', 'deployed') ORDER BY f.id"""
+    WHERE {_SUBJECT} AND {_TIMED} AND NOT {_IMPORTED} AND f.stage <> 'verify' ORDER BY f.id"""
 """What was timed of one kernel, oldest first, but for what was imported."""
 
 RUNS = """SELECT r.id, r.command, r.beam_width, r.budget_seconds, r.versions, r.started_at, r.origin, count(f.id),
