@@ -1,14 +1,17 @@
-"""The store that commands use in tests without --db: none yet, one that is filled, or one on the CPU."""
+"""The store that commands use in tests without --db: none yet, one that is filled, or one on the CPU; and a session on
+the CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.cpu_session import use_cpu
+from support.cpu_session import cpu_session, use_cpu
 from support.store_rows import OTHER_TARGET, WORKLOAD, fact, opened, schedule
 
+from autotune.session import Session
 from db.records import Outcome, Schedule, Stage
 from kernels.serve import server
 
@@ -39,3 +42,10 @@ def cpu_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     opened(tmp_path / "store.sqlite", fact())
     monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "store.sqlite"))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session on the CPU with an empty store, for all tests of a module."""
+    with cpu_session(tmp_path_factory.mktemp("device") / "store.sqlite") as s:
+        yield s

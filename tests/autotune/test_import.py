@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cli import run
-from support.cpu_session import cpu_session, use_cpu
+from support.cpu_session import use_cpu
 
 from autotune.claims import MAX_OPERAND_NBYTES, why_not
 from autotune.session import Session
@@ -30,12 +29,6 @@ ILLEGAL = replace(RIGHT, opts=(Opt("UPCAST", None, 7, "1"),))
 NO_VARIANT = replace(RIGHT, variant="of-a-newer-version")
 NO_PARAMS = replace(RIGHT, params=(("lanes", 3), ("words", 8)))
 HUGE_CODE = replace(RIGHT, opts=(Opt("UPCAST", 0, 16), Opt("UPCAST", 0, 4), Opt("UNROLL", 0, 8), Opt("UNROLL", 0, 4)))
-
-
-@pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with cpu_session(tmp_path_factory.mktemp("import") / "store.sqlite") as s:
-        yield s
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.cli import run
-from support.cpu_session import cpu_session, use_cpu
+from support.cpu_session import use_cpu
 
 from autotune.demo import write_demo_model
 from autotune.retune import Retune, Retuned
@@ -28,12 +27,6 @@ RIGHT = Schedule("factored", (("lanes", 4), ("words", 8)), (Opt("UPCAST", None, 
 OTHER = replace(RIGHT, opts=(Opt("UPCAST", None, 4, "1"),))
 ILLEGAL = replace(RIGHT, opts=(Opt("UPCAST", None, 7, "1"),))
 RUN = Run("run1", "autotune sweep model.gguf", 3, 7.0)
-
-
-@pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with cpu_session(tmp_path_factory.mktemp("retune") / "store.sqlite") as s:
-        yield s
 
 
 @pytest.fixture

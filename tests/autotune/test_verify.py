@@ -1,11 +1,9 @@
 """Verification on a real CPU device: what is right stays, what is wrong is withdrawn, what is stale is told."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.cpu_session import cpu_session
 
 from autotune.session import Session
 from autotune.trial import trial
@@ -20,12 +18,6 @@ W = Workload("linear", "Q8_0", 64, 64)
 RIGHT = Schedule("factored", (("lanes", 4), ("words", 8)), (Opt("UPCAST", None, 2, "1"),))
 ILLEGAL = replace(RIGHT, opts=(Opt("UPCAST", None, 7, "1"),))
 RUN = Run("run1", "autotune sweep model.gguf", 3, 7.0)
-
-
-@pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with cpu_session(tmp_path_factory.mktemp("verify") / "store.sqlite") as s:
-        yield s
 
 
 @pytest.fixture
