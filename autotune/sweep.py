@@ -194,13 +194,12 @@ class _Work:
         if self._run is None or dict(self._run.versions).get(LOAD, "") != s.load.note():
             self._run = s.run(sweep._command, s.settings.beam_width, s.settings.budget_seconds)
             s.store.start_run(self._run)
-        told = lambda p: self._told(mw, p)  # noqa: E731
         return Tuner(
             s.store,
             s.runner,
             self._pool,
             self._run,
-            told,
+            lambda p: self._told(mw, p),
             heuristic=s.settings.heuristic,
             started=True,
         )
