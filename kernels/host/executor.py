@@ -92,10 +92,11 @@ class Table:
             raise LaunchError("there is no executor: it takes a C compiler")
         self._library = loaded
         self.seconds_each = np.zeros(len(launches))
-        self._values = np.zeros(max(given, 1), np.uint64)
+        self._values = (ctypes.c_uint64 * given)()
         self._launches, self._words, self._places = _laid_out(launches, given)
         self._table = _Table(
-            *(array.ctypes.data for array in (self._launches, self._words, self._places, self._values)),
+            *(array.ctypes.data for array in (self._launches, self._words, self._places)),
+            ctypes.addressof(self._values),
             None,
             0.0,
             len(self._launches),
@@ -113,8 +114,7 @@ class Table:
         with _lock:
             if _started is None:
                 _start()
-            if values:
-                self._values[:] = values
+            self._values[:] = list(values)
             table.seconds_each = self.seconds_each.ctypes.data if timed else None
             table.seconds = 0.0
             at = 0

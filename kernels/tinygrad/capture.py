@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.device import Buffer
@@ -34,9 +34,14 @@ Watch = Callable[[Sequence[str], Sequence[float]], None]
 """Is told the names of the launches of a replay, and the seconds of each."""
 
 
-def captured(function: Callable[..., Tensor]) -> Captured:
-    """`function` as a TinyJit that captures in the first call. Every Tensor that it reads must be realized by then."""
-    return Captured(function)
+class Bound(NamedTuple):
+    """A Variable with a value, which tinygrad takes as a UOp that is slower to make."""
+
+    variable: UOp
+    value: int
+
+    def bind(self) -> UOp:
+        return self.variable.bind(self.value)
 
 
 def seeded(device: str) -> None:
@@ -63,10 +68,11 @@ _watch: Watch | None = None
 
 
 class Captured(_TinyJit):  # type: ignore[misc]
-    """A TinyJit that captures in its first call. Where the executor replays it, a call with the Tensors of the call
-    before is not checked again."""
+    """A function as a TinyJit that captures in its first call. Where the executor replays it, a call with the Tensors
+    of the call before is not checked again."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
+        """Every Tensor that the function reads must be realized by its first call."""
         self._replay: _Replay | None = None
         self._checked: tuple[UOp, ...] = ()  # the Tensors of the call before
         super().__init__(function)
@@ -85,13 +91,13 @@ class Captured(_TinyJit):  # type: ignore[misc]
         """Why TinyJit replays what was captured; "" if the executor does."""
         return "nothing is captured" if self._replay is None else self._replay.refusal
 
-    def __call__(self, *args: Tensor | UOp) -> Tensor:
+    def __call__(self, *args: Tensor | Bound) -> Tensor:
         given = tuple(a.uop for a in args if isinstance(a, Tensor))
         replay, checked = self._replay, self._checked
         same = len(given) == len(checked) and all(map(operator.is_, given, checked))
         if replay is None or not same or not replay.again(args):
             self._checked = ()
-            super().__call__(*args)
+            super().__call__(*(a.bind() if isinstance(a, Bound) else a for a in args))
             self._checked = given
         assert self._replay is not None
         found: Tensor = self._replay.ret
@@ -125,12 +131,11 @@ class _Replay(CapturedJit):  # type: ignore[misc]
         self._run(var_vals)
         return self.ret
 
-    def again(self, args: Sequence[Tensor | UOp]) -> bool:
-        """Runs it with the inputs of the call before and the bound Variables of `args`. False if TinyJit must."""
+    def again(self, args: Sequence[Tensor | Bound]) -> bool:
+        """Runs it with the inputs of the call before and the Variables of `args`. False if TinyJit must."""
         if self._addresses is None or _shown():
             return False
-        bound = (a.unbind() for a in args if isinstance(a, UOp))
-        self._run({variable.expr: value for variable, value in bound})
+        self._run({a.variable.expr: a.value for a in args if isinstance(a, Bound)})
         return True
 
     def _run(self, var_vals: dict[str, int]) -> None:
