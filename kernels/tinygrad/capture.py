@@ -1,37 +1,23 @@
-"""Functions that TinyJit captures in their first call instead of the second, and that this machine's processor replays
-as one call of C.
+"""Functions that TinyJit captures in their first call instead of the second.
 
 TinyJit (tinygrad 0.14, engine/jit.py) runs a function once as it is before it captures it, so that what the function
 makes only once, such as lazily made state, stays out of what is replayed. Functions here make no such state: weights,
 caches and inputs are realized before, and the state of the random numbers is by `seeded`. The first run would only
 build and schedule all launches for nothing.
 
-A replay by TinyJit takes some 60 us of Python a launch. `kernels.host.executor` takes below 1 us, and shares a launch
-out among threads. What is captured goes there if all of it can; `Captured.refusal` says why not.
+On this machine's own processor, what is captured is replayed by `kernels.tinygrad.host_replay`.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from tinygrad import Tensor, UOp, dtypes
-from tinygrad.device import Buffer
+from tinygrad import Tensor, UOp
 from tinygrad.engine.jit import CapturedJit, _TinyJit
-from tinygrad.engine.realize import get_call_arg_uops, get_call_outs_ins
-from tinygrad.helpers import DEBUG, PROFILE
-from tinygrad.uop.ops import Ops
 
-from kernels.host.executor import Argument, Given, LaunchError, Table, copy
-from kernels.tinygrad.host_launch import COPY, CORE, NotHostError, address, host_launch
-
-COPIED_NBYTES = 1 << 16  # inputs up to this size are copied before the launches
-
-Watch = Callable[[Sequence[str], Sequence[float]], None]
-"""Is told the names of the launches of a replay, and the seconds of each."""
+from kernels.tinygrad.host_replay import HostReplay
 
 
 class Bound(NamedTuple):
@@ -43,6 +29,12 @@ class Bound(NamedTuple):
     def bind(self) -> UOp:
         return self.variable.bind(self.value)
 
+    def checked(self) -> int:
+        """The value. Raises as tinygrad does if it is outside of the Variable's limits."""
+        if not self.variable.vmin <= self.value <= self.variable.vmax:
+            self.bind()
+        return self.value
+
 
 def seeded(device: str) -> None:
     """Makes the state of `device`'s random numbers, if there is none yet; none are drawn.
@@ -53,38 +45,24 @@ def seeded(device: str) -> None:
     Tensor.realize(*Tensor._next_counter(device, 0))
 
 
-@contextmanager
-def watched(watch: Watch) -> Iterator[None]:
-    """Tells `watch` of each replay in the context that is not by TinyJit."""
-    global _watch
-    before, _watch = _watch, watch
-    try:
-        yield
-    finally:
-        _watch = before
-
-
-_watch: Watch | None = None
-
-
 class Captured(_TinyJit):  # type: ignore[misc]
     """A function as a TinyJit that captures in its first call. Where the executor replays it, a call with the Tensors
     of the call before is not checked again."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         """Every Tensor that the function reads must be realized by its first call."""
-        self._replay: _Replay | None = None
+        self._replay: HostReplay | None = None
         self._checked: tuple[UOp, ...] = ()  # the Tensors of the call before
         super().__init__(function)
         self.cnt = 1  # calls so far: TinyJit captures where it is 1, and goes on from there
 
     @property
-    def captured(self) -> _Replay | None:
+    def captured(self) -> HostReplay | None:
         return self._replay
 
     @captured.setter
     def captured(self, found: CapturedJit | None) -> None:
-        self._replay = None if found is None else _Replay(found)
+        self._replay = None if found is None else HostReplay(found)
 
     @property
     def refusal(self) -> str:
@@ -93,95 +71,16 @@ class Captured(_TinyJit):  # type: ignore[misc]
 
     def __call__(self, *args: Tensor | Bound) -> Tensor:
         given = tuple(a.uop for a in args if isinstance(a, Tensor))
-        replay, checked = self._replay, self._checked
-        same = len(given) == len(checked) and all(map(operator.is_, given, checked))
-        if replay is None or not same or not replay.again(args):
-            self._checked = ()
-            super().__call__(*(a.bind() if isinstance(a, Bound) else a for a in args))
-            self._checked = given
-        assert self._replay is not None
-        found: Tensor = self._replay.ret
+        if self._replay is not None and _same(given, self._checked):
+            values = {a.variable.expr: a.checked() for a in args if isinstance(a, Bound)}
+            if self._replay.again(values):
+                again: Tensor = self._replay.ret
+                return again
+        self._checked = ()
+        found: Tensor = super().__call__(*(a.bind() if isinstance(a, Bound) else a for a in args))
+        self._checked = given
         return found
 
 
-class _Replay(CapturedJit):  # type: ignore[misc]
-    """What was captured, as a table of launches.
-
-    Small inputs are copied to buffers of its own by its first launches: a call may be given what the one before
-    returned, which it overwrites.
-    """
-
-    def __init__(self, found: CapturedJit) -> None:
-        super().__init__(found.ret, found._linear, found.expected_names, found.expected_input_info)
-        self.refusal = ""
-        self._table: Table | None = None
-        self._addresses: tuple[int, ...] | None = None  # of the inputs of the call before, if they may come again
-
-    def __call__(self, input_uops: list[UOp], var_vals: dict[str, int]) -> Any:
-        self._addresses = None
-        if self._table is None and not self.refusal:
-            try:
-                self._build(input_uops)
-            except (NotHostError, LaunchError) as e:
-                self.refusal = str(e)
-        # an input that is not copied must not be overwritten before it is read
-        if self._table is None or _shown() or any(input_uops[i] in self._written_uops for i in self._direct):
-            return super().__call__(input_uops, var_vals)
-        self._addresses = tuple(map(address, input_uops))
-        self._run(var_vals)
-        return self.ret
-
-    def again(self, args: Sequence[Tensor | Bound]) -> bool:
-        """Runs it with the inputs of the call before and the Variables of `args`. False if TinyJit must."""
-        if self._addresses is None or _shown():
-            return False
-        self._run({a.variable.expr: a.value for a in args if isinstance(a, Bound)})
-        return True
-
-    def _run(self, var_vals: dict[str, int]) -> None:
-        assert self._table is not None
-        assert self._addresses is not None
-        values = (*self._addresses, *(var_vals[name] for name in self._variables))
-        self._table.run(*values, timed=_watch is not None)
-        if _watch is not None:
-            _watch(self._names, self._table.seconds_each.tolist())
-
-    def _build(self, inputs: Sequence[UOp]) -> None:
-        """Raises NotHostError, LaunchError."""
-        calls = self.linear.src
-        programs = [call.src[0].arg for call in calls if call.src[0].op is Ops.PROGRAM]
-        self._variables = sorted({v.expr for info in programs for v in info.vars} - {CORE})
-        given = {name: Given(len(inputs) + i) for i, name in enumerate(self._variables)}
-        launches = [host_launch(call, inputs, given) for call in calls]
-        written = {slot for call in calls for slot in _written_slots(call)}
-        own = {
-            i: Buffer(u.device, nbytes, dtypes.uint8, preallocate=True)
-            for i, u in enumerate(inputs)
-            if (nbytes := u.buffer.nbytes) <= COPIED_NBYTES and i not in written
-        }
-        at = {i: buffer._buf.va_addr for i, buffer in own.items()}
-        self._direct = [i for i in range(len(inputs)) if i not in own]
-        table = [copy(at[i], Given(i), buffer.nbytes) for i, buffer in own.items()]
-        table += [
-            replace(l.launch, arguments=tuple(at[a.index] + a.add if _copied(a, at) else a for a in l.launch.arguments))
-            for l in launches
-        ]
-        self._table = Table(table, len(inputs) + len(given))
-        self._names = [COPY] * len(own) + [l.name for l in launches]
-        self._keeps = own, launches
-
-
-def _copied(argument: Argument, at: Mapping[int, int]) -> TypeGuard[Given]:
-    return isinstance(argument, Given) and argument.index in at
-
-
-def _written_slots(call: UOp) -> Iterator[int]:
-    """The inputs that a call writes."""
-    uops = get_call_arg_uops(call)
-    for out in get_call_outs_ins(call)[0]:
-        yield from (u.arg.slot for u in uops[out].toposort() if u.op is Ops.PARAM)
-
-
-def _shown() -> bool:
-    """Whether tinygrad shows each launch to the user."""
-    return bool(DEBUG >= 2 or PROFILE)
+def _same(one: Sequence[UOp], other: Sequence[UOp]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))

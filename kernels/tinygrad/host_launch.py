@@ -1,8 +1,7 @@
 """Launches of tinygrad's CPU device as `kernels.host.executor` takes them: the address of a program's code, those of
 its buffers, and Variables.
 
-tinygrad 0.14 launches on its CPU in the calling thread, one slice after the other, so that nothing is under way when a
-launch begins here. Only HCQ2=1 has a queue; its calls are refused.
+Calls of tinygrad's queue of its CPU (HCQ2=1) are refused.
 """
 
 from __future__ import annotations
