@@ -34,10 +34,9 @@ def library() -> ctypes.CDLL | None:
         code = _kept_or_built()
         return None if code is None else _declared(_loaded(code))
     except (OSError, subprocess.SubprocessError, AttributeError) as e:
-        why = (
-            e.stderr.decode(errors="replace").strip()[:200] if isinstance(e, subprocess.CalledProcessError) else str(e)
-        )
-        warnings.warn(f"launches are made by Python, which is slower: executor.c: {why}", CacheWarning, stacklevel=2)
+        said = e.stderr.decode(errors="replace").strip() if isinstance(e, subprocess.CalledProcessError) else str(e)
+        why = f"executor.c cannot be built or loaded ({said[:200]})"
+        warnings.warn(f"launches are made one by one, which is slower: {why}", CacheWarning, stacklevel=2)
         return None
 
 
@@ -65,13 +64,11 @@ def _built(compiler: str) -> bytes:
 
 def _loaded(code: bytes) -> ctypes.CDLL:
     if hasattr(os, "memfd_create"):
+        # stays open, since the system takes files of one name for one library
         file = os.memfd_create("autotune-executor", os.MFD_CLOEXEC)
-        try:
-            with open(file, "wb", closefd=False) as writer:
-                writer.write(code)
-            return ctypes.CDLL(f"/proc/self/fd/{file}")
-        finally:
-            os.close(file)
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(code)
+        return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
     with tempfile.TemporaryDirectory(prefix="autotune-executor-") as folder:
         path = Path(folder, "executor.so")
         path.write_bytes(code)
