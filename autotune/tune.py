@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from autotune.accept import accept, baselines
 from autotune.result import Progress, Result
-from autotune.search.ranking import Ranking, promising
+from autotune.search.ranking import Ranking, around, promising
 from autotune.search.space import Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
@@ -121,7 +121,8 @@ class _Search:
         expected = Ranking.fit(t for t in timings if t[0] != self._w).of(self._w)
         seeds = self._seeds()
         # of these nothing has to be worked out before they compile
-        fixed = promising([s for s in space.starts if not space.schedulable(s)], expected, self._t._pool.workers)
+        fixed = [s for s in space.starts if not space.schedulable(s)]
+        fixed = promising(fixed, expected or around(baselines), self._t._pool.workers)
         seeds += [] if fixed else promising(space.starts, expected, NEIGHBOURS)
         self._evaluate([*baselines, *(s for s in seeds if space.candidate(s)), *fixed], deadline, baselines)
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
@@ -165,7 +166,8 @@ class _Search:
         lacking = [s for s in fresh if s in baselines and s not in self._seen]
         trials += self._compile(lacking, None, baselines)
         self._prepare()
-        for trial in sorted(trials, key=lambda t: t.schedule not in baselines):
+        order = {s: i for i, s in enumerate(fresh)}  # the most promising first, not what compiled first
+        for trial in sorted(trials, key=lambda t: (t.schedule not in baselines, order[t.schedule])):
             if time.monotonic() >= deadline and trial.schedule not in baselines:
                 break
             twin = self._by_program.get(_key(trial))
