@@ -57,7 +57,7 @@ def sizes_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: Sch
     """The sizes of `kernel`, which is `bare` with the opts of `schedule`."""
     loops = loop_sizes(kernel)
     trips = math.prod(axis.size for axis in bare.axes)
-    body = -(-get_op(w.op).products(w) // trips) * loops.upcast * loops.unroll
+    body = -(-get_op(w).products(w) // trips) * loops.upcast * loops.unroll
     lanes = dict(schedule.params).get("lanes", 1)
     return KernelSizes(
         body=body if loops.core_body is None else loops.core_body,

@@ -1,0 +1,146 @@
+"""Dot products of tiled rows with quantised activations: what all kernels over int8 share.
+
+A kernel computes TILE rows side by side, in vector lanes, for `tokens` tokens that share what is unpacked of the
+weights. The value of a block is made by the same C text for any number of tokens, and blocks are added one after the
+other, so that a result does not depend on how many tokens were computed together. Loops for opts to schedule: 0 the
+tiles, 1 the rows of a tile, 2 the groups of tokens, 3 the slots of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinygrad import UOp, dtypes
+
+from db.records import Workload
+from kernels.backends import Needs
+from kernels.formats import get_format
+from kernels.formats.tiles import TILE, tiled_shape, tiles
+from kernels.ops.kit.loops import constant, loop, reduce_add
+from kernels.ops.kit.masked_element import masked_element
+from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
+from kernels.ops.q8 import defaults
+from kernels.ops.q8.row_sum import block_sums
+from kernels.ops.q8.spec import q8_shape
+from kernels.ops.spec import Spec
+
+Index = tuple[UOp, UOp]
+"""(token, slot)"""
+TOKENS = (8, 4, 2, 1)
+
+
+@dataclass(frozen=True)
+class TileDot:
+    """A kernel that computes dot products over k columns, for `n` rows, `tokens` tokens and `slots` slots of each.
+
+    weights  (operand, format) of the weights whose rows are multiplied with x: a row has one sum for each
+    x        (index) -> the row of x, and its first block
+    store    (args, index, row, sums) -> the value that is stored, float32; `sums` has one for each weight
+    out      (index) -> the indices of the output but for the row
+    matrix   (args, index) -> the index of the matrix of n rows, where weights are stacked
+    summed   whether results are also summed over the slots; x is then multiplied by `factor`(args, index)
+    """
+
+    n: int
+    k: int
+    weights: tuple[tuple[str, str], ...]
+    tokens: int
+    x: Callable[[Index], tuple[UOp, UOp]]
+    value: Callable[[Args, Index, UOp, Sequence[UOp]], UOp]
+    out: Callable[[Index], tuple[UOp, ...]]
+    slots: int = 1
+    matrix: Callable[[Args, Index], UOp] | None = None
+    summed: Callable[[Args, Index], UOp] | None = None
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(format for _, format in self.weights))
+
+
+def x_operand(rows: int, k: int) -> Operand:
+    return Operand("x", q8_shape(rows, k), dtypes.int32, INPUT)
+
+
+def tiled_operands(name: str, format: str, matrices: int, n: int, k: int) -> tuple[Operand, ...]:
+    """The tiled planes of `matrices` stacked weights [n, k]."""
+    fmt = get_format(format)
+    return tuple(
+        Operand(f"{name}.{p.name}", tiled_shape(p, matrices, n, fmt.blocks(k)), getattr(dtypes, p.dtype), WEIGHT)
+        for p in fmt.planes
+    )
+
+
+def tile_op(
+    spec: type[Spec],
+    build: Callable[[Workload], TileDot],
+    operands: Callable[[Workload], tuple[Operand, ...]],
+    products: Callable[[Workload], int],
+    nbytes: Callable[[Workload], int] | None = None,
+) -> Op:
+    """An op whose kernels are each described by a TileDot, which `build` makes of a workload."""
+
+    def variants(w: Workload) -> dict[str, Variant]:
+        build(w)
+        kernel = Variant(
+            lambda w, p, args, device: _kernel(build(w), p, args),
+            lambda w: _params(build(w)),
+            lambda w, p: Needs(prelude=True),
+        )
+        return {"tiles": kernel}
+
+    return Op(
+        spec=spec,
+        variants=variants,
+        operands=operands,
+        default_schedules=lambda w, found, device: defaults.tiles(w, operands(w), found),
+        module=build.__module__,
+        products=products,
+        formats=lambda w: build(w).formats,
+        heuristic_baselines=lambda w: defaults.untuned(),
+        nbytes=nbytes,
+    )
+
+
+def _params(r: TileDot) -> tuple[Params, ...]:
+    """tokens: how many share what is unpacked. Where each has a matrix of its own they share nothing."""
+    return tuple({"tokens": t} for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.matrix is None))
+
+
+def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
+    together = params["tokens"]
+    tile, lane = loop(tiles(r.n), 0), UOp.range(TILE, 1)
+    group = loop(r.tokens // together, 2)
+    slot = constant(0) if r.slots == 1 else UOp.range(r.slots, 3)
+    indices = [(group * together + i, slot) for i in range(together)]
+    sums = _sums(r, args, indices, tile, lane)
+    row = tile * TILE + lane
+    inside = row < r.n if r.n % TILE else None
+    stores = [
+        masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
+        for index, of_token in zip(indices, sums, strict=True)
+    ]
+    outer = [at for at in (tile, lane, group, slot) if at.op is lane.op]
+    return UOp.group(*stores).end(*outer)
+
+
+def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp) -> list[list[UOp]]:
+    """For each token, the sums of a row, one for each weight. Weights of one format share their loop."""
+    blocks = {f: loop(get_format(f).blocks(r.k), 4 + 10 * i) for i, f in enumerate(r.formats)}
+    sums: list[list[UOp]] = [[] for _ in indices]
+    at = tile if r.matrix is None else r.matrix(args, indices[0]) * tiles(r.n) + tile
+    for name, format in r.weights:
+        block, fmt = blocks[format], get_format(format)
+        planes = {p.name: args[f"{name}.{p.name}"] for p in fmt.planes}
+
+        def item(plane: str, i: int, block: UOp = block, planes: dict[str, UOp] = planes) -> UOp:
+            return planes[plane][at, block, i, lane].load()
+
+        def words(index: Index, block: UOp = block, groups: int = fmt.block // 32) -> Callable[[int, int], UOp]:
+            row, first = r.x(index)
+            return lambda g, word: args["x"][row, first + block * groups + g, word].load()
+
+        of_block = block_sums(format, item, [words(index) for index in indices])
+        for of_token, value in zip(sums, of_block, strict=True):
+            of_token.append(reduce_add(value, block))
+    return sums

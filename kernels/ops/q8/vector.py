@@ -1,0 +1,60 @@
+"""The vector functions of the prelude, as UOps. Under UPCAST they take and give vectors.
+
+Operators that tinygrad would take apart into lanes are C text here too: clang does not join the lanes of `a | b << 4`
+again, and joining others takes it seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import UOp, dtypes
+
+from kernels.tinygrad.prelude import FUNCTIONS
+from kernels.tinygrad.uops import DType, Ops
+
+uint32, int32, float32 = dtypes.uint32, dtypes.int32, dtypes.float32
+
+
+def text(c: str, dtype: DType, *operands: UOp) -> UOp:
+    """An expression of C; `{0}` is the first operand."""
+    return UOp(Ops.CUSTOM, src=operands, arg=c, dtype=dtype)
+
+
+def call(function: str, dtype: DType, *operands: UOp) -> UOp:
+    """A function of the prelude."""
+    assert function in FUNCTIONS, function
+    return text(f"{function}({', '.join(f'{{{i}}}' for i in range(len(operands)))})", dtype, *operands)
+
+
+def half(bits: UOp) -> UOp:
+    """uint16 bits of a float16 as float32."""
+    return call("v_half", float32, bits)
+
+
+def field(word: UOp, shift: int, mask: int) -> UOp:
+    """The bits `mask` of each byte of a uint32, after a shift to the right."""
+    return text(
+        f"({{0}} >> {shift} & {mask * 0x01010101:#x}u)" if shift else f"({{0}} & {mask * 0x01010101:#x}u)", uint32, word
+    )
+
+
+def joined(low: UOp, high: UOp, shift: int) -> UOp:
+    """`low | high << shift`."""
+    return text(f"({{0}} | {{1}} << {shift})", uint32, low, high)
+
+
+def as_float(value: UOp) -> UOp:
+    """A small integer as float32."""
+    return call("v_float", float32, value)
+
+
+def byte(word: UOp, i: int) -> UOp:
+    """Byte i of a uint32 as float32."""
+    return as_float(text(f"({{0}} >> {8 * i} & 255u)" if i else "({0} & 255u)", uint32, word))
+
+
+def dot(function: str, words: Sequence[UOp], x: Sequence[UOp]) -> UOp:
+    """The sum of the bytes of `words` times those of x, int32. Four words at a time, each four a sum of its own."""
+    zero = UOp.const(0, int32)
+    return call(function, int32, zero, *words, *x)

@@ -1,0 +1,172 @@
+"""Vector functions in C, for kernels over int8 that a host's C compiler builds. Written for clang 13 and later.
+
+Each function takes vectors of 4, 8 or 16 lanes, or plain numbers. Under UPCAST tinygrad gives an Ops.CUSTOM vectors and
+takes one back, so that a call is a scalar function in a plain loop, and a few instructions on 16 rows under
+UPCAST(1:16). A lane is an int32 with four bytes. Instructions: AVX512-VNNI, AVX-VNNI, AVX2, ARM's dot product, and
+plain C, which gives the same results.
+
+    v_half(h)                   bits of a float16 -> float32
+    v_float(i)                  an integer -> float32
+    v_dot5(s, a, b, c, d, x, y, z, t)   s + the products of the bytes of a, b, c, d with those of x, y, z, t; those of
+                                a..d are at most 31, those of x..t are -127..127
+    v_dot6(...)                 the same for bytes of at most 63
+    v_dot8(...)                 the same for any signed bytes a..d, plus V_MIDDLE * the sum of the bytes of x..t
+    V_MIDDLE                    128 where bytes are multiplied unsigned, else 0
+"""
+
+from __future__ import annotations
+
+FUNCTIONS = ("v_half", "v_float", "v_dot5", "v_dot6", "v_dot8")
+"""A kernel that calls one of them gets the prelude."""
+
+_TYPES = r"""
+#define V_FUNCTION static inline __attribute__((overloadable, always_inline, unused))
+#define V_TYPES(n) typedef int v_i##n __attribute__((ext_vector_type(n))); \
+  typedef unsigned v_u##n __attribute__((ext_vector_type(n))); \
+    typedef float v_f##n __attribute__((ext_vector_type(n))); \
+  typedef unsigned short v_h##n __attribute__((ext_vector_type(n))); \
+  typedef signed char v_c##n __attribute__((ext_vector_type(n)));
+V_TYPES(4) V_TYPES(8) V_TYPES(16)
+typedef int v_i1; typedef unsigned v_u1; typedef float v_f1; typedef unsigned short v_h1; typedef signed char v_c1;
+#define V_ARGS(n) v_i##n s, v_u##n a, v_u##n b, v_u##n c, v_u##n d, v_i##n x, v_i##n y, v_i##n z, v_i##n t
+#define V_HALF(h) s.h, a.h, b.h, c.h, d.h, x.h, y.h, z.h, t.h
+#define V_HALVES(name, n) V_FUNCTION v_i##n name(V_ARGS(n)) { v_i##n r; r.lo = name(V_HALF(lo)); \
+    r.hi = name(V_HALF(hi)); \
+  return r; }
+#define V_FLOATS(n) V_FUNCTION v_f##n v_float(v_i##n i) { return __builtin_convertvector(i, v_f##n); } \
+  V_FUNCTION v_f##n v_float(v_u##n i) { return __builtin_convertvector((v_i##n)i, v_f##n); } \
+  V_FUNCTION v_f##n v_float(v_c##n i) { return __builtin_convertvector(i, v_f##n); }
+V_FLOATS(4) V_FLOATS(8) V_FLOATS(16)
+V_FUNCTION float v_float(int i) { return (float)i; }
+V_FUNCTION float v_float(unsigned i) { return (float)(int)i; }
+V_FUNCTION float v_float(signed char i) { return (float)i; }
+"""
+
+# a denormal stays one, and is multiplied right; infinities and NaNs are no scales
+_HALVES = r"""
+V_FUNCTION float v_half(unsigned short h) {
+  float f = __builtin_bit_cast(float, (h & 0x7fffu) << 13) * 0x1p112f;
+  return __builtin_bit_cast(float, __builtin_bit_cast(unsigned, f) | (h & 0x8000u) << 16);
+}
+#if defined(__F16C__)
+typedef short v_s8 __attribute__((vector_size(16)));
+V_FUNCTION v_f8 v_half(v_h8 h) { return (v_f8)__builtin_ia32_vcvtph2ps256((v_s8)h); }
+V_FUNCTION v_f4 v_half(v_h4 h) { return v_half(__builtin_shufflevector(h, h, 0, 1, 2, 3, 0, 1, 2, 3)).lo; }
+#elif defined(__aarch64__)
+typedef __fp16 v_g4 __attribute__((ext_vector_type(4)));
+V_FUNCTION v_f4 v_half(v_h4 h) { return __builtin_convertvector((v_g4)h, v_f4); }
+V_FUNCTION v_f8 v_half(v_h8 h) { v_f8 r; r.lo = v_half(h.lo); r.hi = v_half(h.hi); return r; }
+#else
+#define V_HALFLOOP(n) V_FUNCTION v_f##n v_half(v_h##n h) { \
+  v_u##n w = __builtin_convertvector(h, v_u##n), f = (v_u##n)((v_f##n)((w & 0x7fffu) << 13) * 0x1p112f); \
+  return (v_f##n)(f | (w & 0x8000u) << 16); }
+V_HALFLOOP(4) V_HALFLOOP(8)
+#endif
+#if defined(__AVX512F__)
+typedef short v_s16 __attribute__((vector_size(32)));
+typedef float v_m16 __attribute__((vector_size(64)));
+V_FUNCTION v_f16 v_half(v_h16 h) {
+  return (v_f16)__builtin_ia32_vcvtph2ps512_mask((v_s16)h, (v_m16){0}, (unsigned short)-1, 4);
+}
+#else
+V_FUNCTION v_f16 v_half(v_h16 h) { v_f16 r; r.lo = v_half(h.lo); r.hi = v_half(h.hi); return r; }
+#endif
+"""
+
+# With the middle added to signed bytes they are unsigned, as vpdpbusd takes them. AVX2's vpmaddubsw adds two products
+# in 16 bits: four times 2 * 31 * 127 fit, and two times 2 * 63 * 127, and 2 * 128 * 127.
+_DOTS = r"""
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define V_MIDDLE 128
+#define V_UNSIGNED(a) (a ^ 0x80808080u)
+#define V_VNNI(n, bits, name, m) V_FUNCTION v_i##n name(V_ARGS(n)) { \
+  s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(a), x); \
+    s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(b), y); \
+  s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(c), z); \
+  return (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(d), t); }
+#define V_DOTS(n, bits) V_VNNI(n, bits, v_dot5, ) V_VNNI(n, bits, v_dot6, ) V_VNNI(n, bits, v_dot8, V_UNSIGNED)
+#if defined(__AVX512VL__) || defined(__AVXVNNI__)
+#define V_LEAST 4
+V_DOTS(4, 128) V_DOTS(8, 256)
+#else
+#define V_LEAST 16
+#endif
+#if defined(__AVX512VNNI__)
+V_DOTS(16, 512)
+#else
+#define V_BY_HALVES
+#endif
+
+#elif defined(__AVX2__)
+#define V_MIDDLE 0
+#define V_LEAST 8
+#define V_BY_HALVES
+typedef char v_b32 __attribute__((vector_size(32)));
+typedef short v_w16 __attribute__((vector_size(32)));
+#define V_PAIRS(a, x) ((v_w16)__builtin_ia32_pmaddubsw256((v_b32)(a), (v_b32)(x)))
+#define V_SIGNED(a, x) \
+    V_PAIRS(__builtin_ia32_psignb256((v_b32)a, (v_b32)a), __builtin_ia32_psignb256((v_b32)x, (v_b32)a))
+#define V_FOURS(p) ((v_i8)__builtin_ia32_pmaddwd256(p, (v_w16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}))
+V_FUNCTION v_i8 v_dot5(V_ARGS(8)) { return s + V_FOURS(V_PAIRS(a, x) + V_PAIRS(b, y) + V_PAIRS(c, z) + V_PAIRS(d, t)); }
+V_FUNCTION v_i8 v_dot6(V_ARGS(8)) {
+  return s + V_FOURS(V_PAIRS(a, x) + V_PAIRS(b, y)) + V_FOURS(V_PAIRS(c, z) + V_PAIRS(d, t));
+}
+V_FUNCTION v_i8 v_dot8(V_ARGS(8)) {
+  return s + V_FOURS(V_SIGNED(a, x)) + V_FOURS(V_SIGNED(b, y)) + V_FOURS(V_SIGNED(c, z)) + V_FOURS(V_SIGNED(d, t));
+}
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define V_MIDDLE 0
+#define V_LEAST 4
+#define V_BY_HALVES
+V_FUNCTION v_i4 v_dot8(V_ARGS(4)) {
+  v_i4 w = {x[0], y[0], z[0], t[0]};
+    /* the words of x are the same for all rows, unless vectors are of something else */
+  __asm__("sdot %0.4s, %1.16b, %5.4b[0]\n\tsdot %0.4s, %2.16b, %5.4b[1]\n\t"
+          "sdot %0.4s, %3.16b, %5.4b[2]\n\tsdot %0.4s, %4.16b, %5.4b[3]"
+          : "+w"(s) : "w"(a), "w"(b), "w"(c), "w"(d), "w"(w));
+  return s;
+}
+V_FUNCTION v_i4 v_dot5(V_ARGS(4)) { return v_dot8(s, a, b, c, d, x, y, z, t); }
+V_FUNCTION v_i4 v_dot6(V_ARGS(4)) { return v_dot8(s, a, b, c, d, x, y, z, t); }
+
+#else
+#define V_MIDDLE 0
+#define V_LEAST 32
+#endif
+
+#ifndef V_UNSIGNED
+#define V_UNSIGNED(a) a
+#endif
+#define V_BYTE(n, w, i) ((v_i##n)((w) << (24 - 8 * i)) >> 24)
+#define V_LIFTED(n, w, i) (V_MIDDLE ? (v_i##n)(V_UNSIGNED(w) >> 8 * i & 255u) : V_BYTE(n, w, i))
+#define V_WORD(n, w, x, i) (V_LIFTED(n, w, i) * V_BYTE(n, (v_u##n)x, i))
+#define V_BYTES(n, w, x) (V_WORD(n, w, x, 0) + V_WORD(n, w, x, 1) + V_WORD(n, w, x, 2) + V_WORD(n, w, x, 3))
+#define V_SMALL(n, w, x, i) ((v_i##n)(w >> 8 * i & 255u) * V_BYTE(n, (v_u##n)x, i))
+#define V_SMALLS(n, w, x) (V_SMALL(n, w, x, 0) + V_SMALL(n, w, x, 1) + V_SMALL(n, w, x, 2) + V_SMALL(n, w, x, 3))
+#define V_PLAIN(n) \
+  V_FUNCTION v_i##n v_dot8(V_ARGS(n)) { return s + V_BYTES(n, a, x) + V_BYTES(n, b, y) + V_BYTES(n, c, z) \
+    + V_BYTES(n, d, t); } \
+  V_FUNCTION v_i##n v_dot5(V_ARGS(n)) { return s + V_SMALLS(n, a, x) + V_SMALLS(n, b, y) + V_SMALLS(n, c, z) \
+    + V_SMALLS(n, d, t); } \
+  V_FUNCTION v_i##n v_dot6(V_ARGS(n)) { return v_dot5(s, a, b, c, d, x, y, z, t); }
+V_PLAIN(1)
+#if V_LEAST > 4
+V_PLAIN(4)
+#endif
+#if V_LEAST > 8
+V_PLAIN(8)
+#endif
+#if V_LEAST > 16
+V_PLAIN(16)
+#endif
+#define V_ALL_HALVES(n) V_HALVES(v_dot5, n) V_HALVES(v_dot6, n) V_HALVES(v_dot8, n)
+#if defined(V_BY_HALVES) && V_LEAST == 4 && !defined(__AVXVNNI__)
+V_ALL_HALVES(8)
+#endif
+#if defined(V_BY_HALVES)
+V_ALL_HALVES(16)
+#endif
+"""
+
+PRELUDE = _TYPES + _HALVES + _DOTS
