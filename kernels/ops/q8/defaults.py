@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from db.records import Opt, Schedule, Workload
 from kernels.formats.tiles import TILE
 from kernels.ops.op import WEIGHT, Operand, Variant
-from kernels.ops.q8.spec import Quantise, spec_of
+from kernels.ops.q8.spec import WORDS, Quantise, spec_of
 
 Schedules = tuple[Schedule, ...]
 SLICE_NBYTES = 1 << 16
@@ -21,13 +21,16 @@ def slices(nbytes: int, tiles: int) -> int:
     return max((d for d in range(1, wanted + 1) if tiles % d == 0), default=1)
 
 
-def unscheduled(variant: str) -> Schedules:
-    return (Schedule(variant, (), ()),)
+_WORDS = Opt("UPCAST", None, WORDS, "2")
 
 
 def untuned() -> Schedules:
     """One token at a time, without threads."""
     return (Schedule("tiles", (("tokens", 1),), (_LANES,)),)
+
+
+def untuned_quantise() -> Schedules:
+    return (Schedule("blocks", (), (_WORDS,)),)
 
 
 def tiles(w: Workload, operands: Sequence[Operand], variants: Mapping[str, Variant]) -> Schedules:
@@ -43,5 +46,5 @@ def quantise(w: Workload) -> Schedules:
     """The rows in slices of four: a row takes about a microsecond."""
     rows = w.m * spec_of(Quantise, w).rows
     threads = max(d for d in range(1, min(rows // 4, MOST_SLICES) + 2) if rows % d == 0 and (d == 1 or rows // d >= 4))
-    sliced = (Schedule("blocks", (), (Opt("THREAD", None, threads, "0"),)),) if threads > 1 else ()
-    return (*sliced, Schedule("blocks", (), ()))
+    sliced = (Schedule("blocks", (), (_WORDS, Opt("THREAD", None, threads, "0"))),) if threads > 1 else ()
+    return (*sliced, Schedule("blocks", (), (_WORDS,)), Schedule("blocks", (), ()))

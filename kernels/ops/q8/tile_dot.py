@@ -17,12 +17,13 @@ from db.records import Workload
 from kernels.backends import Needs
 from kernels.formats import get_format
 from kernels.formats.tiles import TILE, tiled_shape, tiles
-from kernels.ops.kit.loops import constant, loop, reduce_add
+from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.row_sum import block_sums
 from kernels.ops.q8.spec import q8_shape
+from kernels.ops.q8.vector import outer, ranges
 from kernels.ops.spec import Spec
 
 Index = tuple[UOp, UOp]
@@ -109,9 +110,7 @@ def _params(r: TileDot) -> tuple[Params, ...]:
 
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
-    tile, lane = loop(tiles(r.n), 0), UOp.range(TILE, 1)
-    group = loop(r.tokens // together, 2)
-    slot = constant(0) if r.slots == 1 else UOp.range(r.slots, 3)
+    tile, lane, group, slot = outer(tiles(r.n), 0), outer(TILE, 1), outer(r.tokens // together, 2), outer(r.slots, 3)
     indices = [(group * together + i, slot) for i in range(together)]
     sums = _sums(r, args, indices, tile, lane)
     row = tile * TILE + lane
@@ -120,8 +119,7 @@ def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
         masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
         for index, of_token in zip(indices, sums, strict=True)
     ]
-    outer = [at for at in (tile, lane, group, slot) if at.op is lane.op]
-    return UOp.group(*stores).end(*outer)
+    return UOp.group(*stores).end(*ranges(tile, lane, group, slot))
 
 
 def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp) -> list[list[UOp]]:

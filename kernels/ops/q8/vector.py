@@ -10,10 +10,21 @@ from collections.abc import Sequence
 
 from tinygrad import UOp, dtypes
 
+from kernels.ops.kit.loops import constant
 from kernels.tinygrad.prelude import FUNCTIONS
 from kernels.tinygrad.uops import DType, Ops
 
 uint32, int32, float32 = dtypes.uint32, dtypes.int32, dtypes.float32
+
+
+def outer(size: int, number: int) -> UOp:
+    """A loop of that number over results, or the constant 0 where `size` is 1."""
+    return UOp.range(size, number) if size > 1 else constant(0)
+
+
+def ranges(*loops: UOp) -> tuple[UOp, ...]:
+    """Those of `loops` that are ranges."""
+    return tuple(at for at in loops if at.op is Ops.RANGE)
 
 
 def text(c: str, dtype: DType, *operands: UOp) -> UOp:
