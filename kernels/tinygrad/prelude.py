@@ -7,10 +7,12 @@ plain C, which gives the same results.
 
     v_half(h)                   bits of a float16 -> float32
     v_float(i)                  an integer -> float32
-    v_dot5(s, a, b, c, d, x, y, z, t)   s + the products of the bytes of a, b, c, d with those of x, y, z, t; those of
-                                a..d are at most 31, those of x..t are -127..127
+    v_load(rows, lane)          an item of each row: rows[lane], where lane counts from 0
+    v_dot5(a, b, c, d, x)       the sum of the bytes of a, b, c and d times those of x[0] .. x[3], which are the same for
+                                all rows; those of a .. d are at most 31, those of x are -127 .. 127
     v_dot6(...)                 the same for bytes of at most 63
-    v_dot8(...)                 the same for any signed bytes a..d, plus V_MIDDLE * the sum of the bytes of x..t
+    v_dot8(...)                 the same for any signed bytes, plus V_MIDDLE times the sum of the bytes of x
+    V_SCALE(x), V_SUM(x), V_HALF_SUM(x)  the floats of a block of quantised x
     v_block(x)                  the 32 floats at x, quantised (`kernels.ops.q8.spec`)
     v_block(x, norm, f)         the same of x * norm * f
     v_part(block, word)         word of such a block
@@ -20,7 +22,7 @@ plain C, which gives the same results.
 
 from __future__ import annotations
 
-FUNCTIONS = ("v_half", "v_float", "v_dot5", "v_dot6", "v_dot8", "v_block", "v_part", "v_squares")
+FUNCTIONS = ("v_load", "v_half", "v_float", "v_dot5", "v_dot6", "v_dot8", "v_block", "v_part", "v_squares")
 """A kernel that calls one of them gets the prelude."""
 
 _TYPES = r"""
@@ -32,8 +34,16 @@ _TYPES = r"""
   typedef signed char v_c##n __attribute__((ext_vector_type(n)));
 V_TYPES(4) V_TYPES(8) V_TYPES(16)
 typedef int v_i1; typedef unsigned v_u1; typedef float v_f1; typedef unsigned short v_h1; typedef signed char v_c1;
-#define V_ARGS(n) v_i##n s, v_u##n a, v_u##n b, v_u##n c, v_u##n d, v_i##n x, v_i##n y, v_i##n z, v_i##n t
-#define V_HALF(h) s.h, a.h, b.h, c.h, d.h, x.h, y.h, z.h, t.h
+#define V_ARGS(n) v_u##n a, v_u##n b, v_u##n c, v_u##n d, const int *x
+#define V_HALF(h) a.h, b.h, c.h, d.h, x
+#define V_LOAD(n, type, item) typedef item type##u##n __attribute__((ext_vector_type(n), aligned(sizeof(item)))); \
+  V_FUNCTION type##n v_load(const item *rows, v_i##n lane) { return *(const type##u##n *)rows; }
+#define V_LOADS(type, item) V_LOAD(4, type, item) V_LOAD(8, type, item) V_LOAD(16, type, item) \
+  V_FUNCTION item v_load(const item *rows, int lane) { return rows[lane]; }
+V_LOADS(v_u, unsigned) V_LOADS(v_h, unsigned short) V_LOADS(v_c, signed char)
+#define V_SCALE(x) (((const float *)(x))[8])
+#define V_SUM(x) (((const float *)(x))[9])
+#define V_HALF_SUM(x) (((const float *)(x))[10])
 #define V_HALVES(name, n) V_FUNCTION v_i##n name(V_ARGS(n)) { v_i##n r; r.lo = name(V_HALF(lo)); \
     r.hi = name(V_HALF(hi)); \
   return r; }
@@ -83,11 +93,10 @@ _DOTS = r"""
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define V_MIDDLE 128
 #define V_UNSIGNED(a) (a ^ 0x80808080u)
-#define V_VNNI(n, bits, name, m) V_FUNCTION v_i##n name(V_ARGS(n)) { \
-  s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(a), x); \
-    s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(b), y); \
-  s = (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(c), z); \
-  return (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)m(d), t); }
+#define V_ADD(n, bits, s, a, i) (v_i##n)__builtin_ia32_vpdpbusd##bits(s, (v_i##n)(a), (v_i##n)x[i])
+#define V_VNNI(n, bits, name, m) V_FUNCTION v_i##n name(V_ARGS(n)) { v_i##n s = 0; \
+  s = V_ADD(n, bits, s, m(a), 0); s = V_ADD(n, bits, s, m(b), 1); s = V_ADD(n, bits, s, m(c), 2); \
+  return V_ADD(n, bits, s, m(d), 3); }
 #define V_DOTS(n, bits) V_VNNI(n, bits, v_dot5, ) V_VNNI(n, bits, v_dot6, ) V_VNNI(n, bits, v_dot8, V_UNSIGNED)
 #if defined(__AVX512VL__) || defined(__AVXVNNI__)
 #define V_LEAST 4
@@ -98,78 +107,70 @@ V_DOTS(4, 128) V_DOTS(8, 256)
 #if defined(__AVX512VNNI__)
 V_DOTS(16, 512)
 #else
-#define V_BY_HALVES
+#define V_BY_HALVES(f) f(16)
 #endif
 
 #elif defined(__AVX2__)
-#define V_MIDDLE 0
 #define V_LEAST 8
-#define V_BY_HALVES
+#define V_BY_HALVES(f) f(16)
 typedef char v_b32 __attribute__((vector_size(32)));
 typedef short v_w16 __attribute__((vector_size(32)));
-#define V_PAIRS(a, x) ((v_w16)__builtin_ia32_pmaddubsw256((v_b32)(a), (v_b32)(x)))
-#define V_SIGNED(a, x) \
-    V_PAIRS(__builtin_ia32_psignb256((v_b32)a, (v_b32)a), __builtin_ia32_psignb256((v_b32)x, (v_b32)a))
+#define V_PAIRS(a, x) ((v_w16)__builtin_ia32_pmaddubsw256((v_b32)(a), (v_b32)(v_i8)(x)))
+#define V_SIGN(a, b) ((v_i8)__builtin_ia32_psignb256((v_b32)(v_i8)(a), (v_b32)(b)))
 #define V_FOURS(p) ((v_i8)__builtin_ia32_pmaddwd256(p, (v_w16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}))
-V_FUNCTION v_i8 v_dot5(V_ARGS(8)) { return s + V_FOURS(V_PAIRS(a, x) + V_PAIRS(b, y) + V_PAIRS(c, z) + V_PAIRS(d, t)); }
+#define V_SIGNED(a, x) V_FOURS(V_PAIRS(V_SIGN(a, a), V_SIGN(x, a)))
+V_FUNCTION v_i8 v_dot5(V_ARGS(8)) {
+  return V_FOURS(V_PAIRS(a, x[0]) + V_PAIRS(b, x[1]) + V_PAIRS(c, x[2]) + V_PAIRS(d, x[3]));
+}
 V_FUNCTION v_i8 v_dot6(V_ARGS(8)) {
-  return s + V_FOURS(V_PAIRS(a, x) + V_PAIRS(b, y)) + V_FOURS(V_PAIRS(c, z) + V_PAIRS(d, t));
+  return V_FOURS(V_PAIRS(a, x[0]) + V_PAIRS(b, x[1])) + V_FOURS(V_PAIRS(c, x[2]) + V_PAIRS(d, x[3]));
 }
 V_FUNCTION v_i8 v_dot8(V_ARGS(8)) {
-  return s + V_FOURS(V_SIGNED(a, x)) + V_FOURS(V_SIGNED(b, y)) + V_FOURS(V_SIGNED(c, z)) + V_FOURS(V_SIGNED(d, t));
+  return V_SIGNED(a, x[0]) + V_SIGNED(b, x[1]) + V_SIGNED(c, x[2]) + V_SIGNED(d, x[3]);
 }
 
 #elif defined(__ARM_FEATURE_DOTPROD)
-#define V_MIDDLE 0
 #define V_LEAST 4
-#define V_BY_HALVES
+#define V_BY_HALVES(f) f(8) f(16)
+typedef int v_x4 __attribute__((ext_vector_type(4), aligned(4)));
 V_FUNCTION v_i4 v_dot8(V_ARGS(4)) {
-  v_i4 w = {x[0], y[0], z[0], t[0]};
-    /* the words of x are the same for all rows, unless vectors are of something else */
+  v_i4 s = 0, words = *(const v_x4 *)x;
   __asm__("sdot %0.4s, %1.16b, %5.4b[0]\n\tsdot %0.4s, %2.16b, %5.4b[1]\n\t"
           "sdot %0.4s, %3.16b, %5.4b[2]\n\tsdot %0.4s, %4.16b, %5.4b[3]"
-          : "+w"(s) : "w"(a), "w"(b), "w"(c), "w"(d), "w"(w));
+          : "+w"(s) : "w"(a), "w"(b), "w"(c), "w"(d), "w"(words));
   return s;
 }
-V_FUNCTION v_i4 v_dot5(V_ARGS(4)) { return v_dot8(s, a, b, c, d, x, y, z, t); }
-V_FUNCTION v_i4 v_dot6(V_ARGS(4)) { return v_dot8(s, a, b, c, d, x, y, z, t); }
+V_FUNCTION v_i4 v_dot5(V_ARGS(4)) { return v_dot8(a, b, c, d, x); }
+V_FUNCTION v_i4 v_dot6(V_ARGS(4)) { return v_dot8(a, b, c, d, x); }
 
 #else
-#define V_MIDDLE 0
 #define V_LEAST 32
 #endif
 
-#ifndef V_UNSIGNED
+#ifndef V_MIDDLE
+#define V_MIDDLE 0
 #define V_UNSIGNED(a) a
 #endif
-#define V_BYTE(n, w, i) ((v_i##n)((w) << (24 - 8 * i)) >> 24)
-#define V_LIFTED(n, w, i) (V_MIDDLE ? (v_i##n)(V_UNSIGNED(w) >> 8 * i & 255u) : V_BYTE(n, w, i))
-#define V_WORD(n, w, x, i) (V_LIFTED(n, w, i) * V_BYTE(n, (v_u##n)x, i))
-#define V_BYTES(n, w, x) (V_WORD(n, w, x, 0) + V_WORD(n, w, x, 1) + V_WORD(n, w, x, 2) + V_WORD(n, w, x, 3))
-#define V_SMALL(n, w, x, i) ((v_i##n)(w >> 8 * i & 255u) * V_BYTE(n, (v_u##n)x, i))
-#define V_SMALLS(n, w, x) (V_SMALL(n, w, x, 0) + V_SMALL(n, w, x, 1) + V_SMALL(n, w, x, 2) + V_SMALL(n, w, x, 3))
-#define V_PLAIN(n) \
-  V_FUNCTION v_i##n v_dot8(V_ARGS(n)) { return s + V_BYTES(n, a, x) + V_BYTES(n, b, y) + V_BYTES(n, c, z) \
-    + V_BYTES(n, d, t); } \
-  V_FUNCTION v_i##n v_dot5(V_ARGS(n)) { return s + V_SMALLS(n, a, x) + V_SMALLS(n, b, y) + V_SMALLS(n, c, z) \
-    + V_SMALLS(n, d, t); } \
-  V_FUNCTION v_i##n v_dot6(V_ARGS(n)) { return v_dot5(s, a, b, c, d, x, y, z, t); }
-V_PLAIN(1)
+#define V_LOW(n, w, i) ((v_i##n)((w) << (24 - 8 * i)) >> 24)
+#define V_LIFTED(n, w, i) (V_MIDDLE ? (v_i##n)(V_UNSIGNED(w) >> 8 * i & 255u) : V_LOW(n, w, i))
+#define V_BYTES(n, byte, w, x) (byte(n, w, 0) * (signed char)x + byte(n, w, 1) * (signed char)(x >> 8) \
+  + byte(n, w, 2) * (signed char)(x >> 16) + byte(n, w, 3) * (x >> 24))
+#define V_PLAIN(n, name, byte) V_FUNCTION v_i##n name(V_ARGS(n)) { return V_BYTES(n, byte, a, x[0]) \
+  + V_BYTES(n, byte, b, x[1]) + V_BYTES(n, byte, c, x[2]) + V_BYTES(n, byte, d, x[3]); }
+#define V_PLAINS(n) V_PLAIN(n, v_dot5, V_LOW) V_PLAIN(n, v_dot6, V_LOW) V_PLAIN(n, v_dot8, V_LIFTED)
+V_PLAINS(1)
 #if V_LEAST > 4
-V_PLAIN(4)
+V_PLAINS(4)
 #endif
 #if V_LEAST > 8
-V_PLAIN(8)
+V_PLAINS(8)
 #endif
 #if V_LEAST > 16
-V_PLAIN(16)
+V_PLAINS(16)
 #endif
 #define V_ALL_HALVES(n) V_HALVES(v_dot5, n) V_HALVES(v_dot6, n) V_HALVES(v_dot8, n)
-#if defined(V_BY_HALVES) && V_LEAST == 4 && !defined(__AVXVNNI__)
-V_ALL_HALVES(8)
-#endif
-#if defined(V_BY_HALVES)
-V_ALL_HALVES(16)
+#ifdef V_BY_HALVES
+V_BY_HALVES(V_ALL_HALVES)
 #endif
 """
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 
 from tinygrad import UOp, dtypes
 
-from kernels.ops.q8.spec import HALF_SUM, SCALE, SUM
 from kernels.ops.q8.vector import as_float, byte, dot, field, half, joined, text
 
 Item = Callable[[str, int], UOp]
 """(plane, i) -> item i of that plane, of the rows of the tile."""
 X = Callable[[int, int], UOp]
-"""(group, word) -> that word of a group of 32 columns, of a token."""
+"""(group, word) -> the place of that word of a group of 32 columns, of a token."""
 
 
 def block_sums(format: str, item: Item, xs: Sequence[X]) -> list[UOp]:
@@ -20,33 +19,15 @@ def block_sums(format: str, item: Item, xs: Sequence[X]) -> list[UOp]:
     return _FORMATS[format](item, xs)
 
 
-def _float(bits: UOp) -> UOp:
-    return bits.bitcast(dtypes.float32)
-
-
-def _x(x: X, group: int, words: range) -> list[UOp]:
-    return [x(group, word) for word in words]
-
-
 def _sum_of_32(function: str, words: Sequence[UOp], x: X, group: int) -> UOp:
-    """The product of 32 weights with a group of x, without scales, int32."""
-    low, high = (dot(function, words[at : at + 4], _x(x, group, range(at, at + 4))) for at in (0, 4))
-    return text("{0} + {1}", dtypes.int32, low, high)
+    """The product of 32 weights with a group of x, without scales, float32."""
+    low, high = (dot(function, words[at : at + 4], x(group, at)) for at in (0, 4))
+    return as_float(text("{0} + {1}", dtypes.int32, low, high))
 
 
 def _block_of_32(function: str, words: list[UOp], xs: Sequence[X], c: str, *scales: UOp) -> list[UOp]:
-    """The value of a block of 32 weights: {0} is the sum, {1} the scale of x, {2} x's sum; then `scales`."""
-    return [
-        text(
-            c,
-            dtypes.float32,
-            as_float(_sum_of_32(function, words, x, 0)),
-            _float(x(0, SCALE)),
-            _float(x(0, SUM)),
-            *scales,
-        )
-        for x in xs
-    ]
+    """The value of a block of 32 weights: {0} is the sum, {1} the group of x; then `scales`."""
+    return [text(c, dtypes.float32, _sum_of_32(function, words, x, 0), x(0, 0), *scales) for x in xs]
 
 
 def _nibbles(item: Item, first: int = 0) -> list[UOp]:
@@ -60,26 +41,32 @@ def _fifths(item: Item) -> list[UOp]:
 
 
 def _q4_0(item: Item, xs: Sequence[X]) -> list[UOp]:
-    return _block_of_32("v_dot5", _nibbles(item), xs, "{3} * ({1} * {0} - 8.0f * {2})", half(item("d", 0)))
+    return _block_of_32(
+        "v_dot5", _nibbles(item), xs, "{2} * (V_SCALE({1}) * {0} - 8.0f * V_SUM({1}))", half(item("d", 0))
+    )
 
 
 def _q4_1(item: Item, xs: Sequence[X]) -> list[UOp]:
     d, m = (half(item("dm", i)) for i in (0, 1))
-    return _block_of_32("v_dot5", _nibbles(item), xs, "{3} * ({1} * {0}) + {4} * {2}", d, m)
+    return _block_of_32("v_dot5", _nibbles(item), xs, "{2} * (V_SCALE({1}) * {0}) + {3} * V_SUM({1})", d, m)
 
 
 def _q5_0(item: Item, xs: Sequence[X]) -> list[UOp]:
-    return _block_of_32("v_dot5", _fifths(item), xs, "{3} * ({1} * {0} - 16.0f * {2})", half(item("d", 0)))
+    return _block_of_32(
+        "v_dot5", _fifths(item), xs, "{2} * (V_SCALE({1}) * {0} - 16.0f * V_SUM({1}))", half(item("d", 0))
+    )
 
 
 def _q5_1(item: Item, xs: Sequence[X]) -> list[UOp]:
     d, m = (half(item("dm", i)) for i in (0, 1))
-    return _block_of_32("v_dot5", _fifths(item), xs, "{3} * ({1} * {0}) + {4} * {2}", d, m)
+    return _block_of_32("v_dot5", _fifths(item), xs, "{2} * (V_SCALE({1}) * {0}) + {3} * V_SUM({1})", d, m)
 
 
 def _q8_0(item: Item, xs: Sequence[X]) -> list[UOp]:
     words = [item("qs", w) for w in range(8)]
-    return _block_of_32("v_dot8", words, xs, "{3} * ({1} * {0} - (float)V_MIDDLE * {2})", half(item("d", 0)))
+    return _block_of_32(
+        "v_dot8", words, xs, "{2} * (V_SCALE({1}) * {0} - (float)V_MIDDLE * V_SUM({1}))", half(item("d", 0))
+    )
 
 
 def _scaled_32(item: Item, xs: Sequence[X], words: Callable[[int], list[UOp]]) -> list[UOp]:
@@ -94,9 +81,9 @@ def _scaled_32(item: Item, xs: Sequence[X], words: Callable[[int], list[UOp]]) -
     for g in range(8):
         scale, minimum, of_group = byte(scales[g // 4], g % 4), byte(minima[g // 4], g % 4), words(g)
         for i, x in enumerate(xs):
-            product = as_float(_sum_of_32("v_dot5", of_group, x, g))
-            sums[i] = text("{0} + {1} * ({2} * {3})", dtypes.float32, sums[i], product, scale, _float(x(g, SCALE)))
-            offsets[i] = text("{0} + {1} * {2}", dtypes.float32, offsets[i], minimum, _float(x(g, SUM)))
+            product, at = _sum_of_32("v_dot5", of_group, x, g), x(g, 0)
+            sums[i] = text("{0} + {1} * ({2} * V_SCALE({3}))", dtypes.float32, sums[i], product, scale, at)
+            offsets[i] = text("{0} + {1} * V_SUM({2})", dtypes.float32, offsets[i], minimum, at)
     d, dmin = (half(item("dm", i)) for i in (0, 1))
     return [
         text("{0} * {1} - {2} * {3}", dtypes.float32, d, value, dmin, offset)
@@ -118,6 +105,9 @@ def _q5_k(item: Item, xs: Sequence[X]) -> list[UOp]:
     return _scaled_32(item, xs, words)
 
 
+_OFFSET = "{0} + ({1} * V_HALF_SUM({3}) + {2} * (V_SUM({3}) - V_HALF_SUM({3})))"
+
+
 def _q6_k(item: Item, xs: Sequence[X]) -> list[UOp]:
     """Group g of 32 is quarter g % 4 of a half of the block. Its 16-byte parts have a scale each. Quants are stored
     plus 32: four bits in ql, where quarters 0 and 2 share bytes, as do 1 and 3, and two in qh, which all four share."""
@@ -131,14 +121,12 @@ def _q6_k(item: Item, xs: Sequence[X]) -> list[UOp]:
             words.append(joined(low, field(item("qh", half_ * 8 + w), 2 * quarter, 3), 4))
         first, second = (as_float(item("scales", 2 * g + part)) for part in (0, 1))
         for i, x in enumerate(xs):
-            a, b = (as_float(dot("v_dot6", words[at : at + 4], _x(x, g, range(at, at + 4)))) for at in (0, 4))
-            whole, front = _float(x(g, SUM)), _float(x(g, HALF_SUM))
+            front, back = (as_float(dot("v_dot6", words[at : at + 4], x(g, at))) for at in (0, 4))
+            scaled = first, second, x(g, 0)
             sums[i] = text(
-                "{0} + {1} * ({2} * {3} + {4} * {5})", dtypes.float32, sums[i], _float(x(g, SCALE)), first, a, second, b
+                "{0} + V_SCALE({5}) * ({1} * {3} + {2} * {4})", dtypes.float32, sums[i], front, back, *scaled
             )
-            offsets[i] = text(
-                "{0} + ({1} * {3} + {2} * ({4} - {3}))", dtypes.float32, offsets[i], first, second, front, whole
-            )
+            offsets[i] = text(_OFFSET, dtypes.float32, offsets[i], *scaled)
     d = half(item("d", 0))
     return [
         text("{0} * ({1} - 32.0f * {2})", dtypes.float32, d, value, offset)

@@ -22,8 +22,8 @@ from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.row_sum import block_sums
-from kernels.ops.q8.spec import q8_shape
-from kernels.ops.q8.vector import outer, ranges
+from kernels.ops.q8.spec import BLOCK, q8_shape
+from kernels.ops.q8.vector import load, outer, ranges
 from kernels.ops.spec import Spec
 
 Index = tuple[UOp, UOp]
@@ -132,11 +132,11 @@ def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp
         planes = {p.name: args[f"{name}.{p.name}"] for p in fmt.planes}
 
         def item(plane: str, i: int, block: UOp = block, planes: dict[str, UOp] = planes) -> UOp:
-            return planes[plane][at, block, i, lane].load()
+            return load(planes[plane][at, block, i, 0], lane)
 
-        def words(index: Index, block: UOp = block, groups: int = fmt.block // 32) -> Callable[[int, int], UOp]:
+        def words(index: Index, block: UOp = block, groups: int = fmt.block // BLOCK) -> Callable[[int, int], UOp]:
             row, first = r.x(index)
-            return lambda g, word: args["x"][row, first + block * groups + g, word].load()
+            return lambda g, word: args["x"][row, first + block * groups + g, word]
 
         of_block = block_sums(format, item, [words(index) for index in indices])
         for of_token, value in zip(sums, of_block, strict=True):

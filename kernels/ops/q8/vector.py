@@ -38,6 +38,11 @@ def call(function: str, dtype: DType, *operands: UOp) -> UOp:
     return text(f"{function}({', '.join(f'{{{i}}}' for i in range(len(operands)))})", dtype, *operands)
 
 
+def load(rows: UOp, lane: UOp) -> UOp:
+    """Item `lane` of those from the place `rows` on, loaded as a vector where `lane` is one."""
+    return call("v_load", rows.dtype, rows, lane.cast(int32))
+
+
 def half(bits: UOp) -> UOp:
     """uint16 bits of a float16 as float32."""
     return call("v_half", float32, bits)
@@ -65,7 +70,6 @@ def byte(word: UOp, i: int) -> UOp:
     return as_float(text(f"({{0}} >> {8 * i} & 255u)" if i else "({0} & 255u)", uint32, word))
 
 
-def dot(function: str, words: Sequence[UOp], x: Sequence[UOp]) -> UOp:
-    """The sum of the bytes of `words` times those of x, int32. Four words at a time, each four a sum of its own."""
-    zero = UOp.const(0, int32)
-    return call(function, int32, zero, *words, *x)
+def dot(function: str, words: Sequence[UOp], x: UOp) -> UOp:
+    """The sum of the bytes of four words times those of the four words of x, int32."""
+    return call(function, int32, *words, x)
