@@ -19,7 +19,10 @@ from kernels.ops.experts import expert_linear, expert_product, expert_sum, exper
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
 from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
+from kernels.ops.q8 import embed as q8_embed
+from kernels.ops.q8 import expert_linear as q8_expert_linear
 from kernels.ops.q8 import gate_up as q8_gate_up
+from kernels.ops.q8 import head_linear as q8_head_linear
 from kernels.ops.q8 import linear as q8_linear
 from kernels.ops.q8 import quantise
 from kernels.ops.q8.spec import Q8
@@ -57,7 +60,9 @@ OPS: dict[str, Op] = {
         quantise.OP,
     )
 }
-Q8_OPS: dict[str, Op] = {op.name: op for op in (q8_linear.OP, q8_gate_up.OP)}
+Q8_OPS: dict[str, Op] = {
+    op.name: op for op in (q8_linear.OP, q8_gate_up.OP, q8_expert_linear.OP, q8_head_linear.OP, q8_embed.OP)
+}
 """The ops over quantised activations, each beside the op of its name over floats."""
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from db.records import Schedule, Workload
 from kernels import backends
+from kernels.formats.tiles import TILE
+from kernels.ops.q8.spec import Q8
 from kernels.ops.registry import backend, get_op
 from kernels.tinygrad.loops import loop_sizes
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel
 
 MAX_THREADS = 1024
+_Q8_PRODUCTS = 4 * TILE  # of one instruction over int8: four in each lane
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def sizes_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: Sch
     loops = loop_sizes(kernel)
     trips = math.prod(axis.size for axis in bare.axes)
     body = -(-get_op(w).products(w) // trips) * loops.upcast * loops.unroll
+    if w.x_dtype == Q8:
+        body //= _Q8_PRODUCTS
     lanes = dict(schedule.params).get("lanes", 1)
     return KernelSizes(
         body=body if loops.core_body is None else loops.core_body,

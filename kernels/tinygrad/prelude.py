@@ -8,8 +8,8 @@ plain C, which gives the same results.
     v_half(h)                   bits of a float16 -> float32
     v_float(i)                  an integer -> float32
     v_load(rows, lane)          an item of each row: rows[lane], where lane counts from 0
-    v_dot5(a, b, c, d, x)       the sum of the bytes of a, b, c and d times those of x[0] .. x[3], which are the same for
-                                all rows; those of a .. d are at most 31, those of x are -127 .. 127
+    v_dot5(a, b, c, d, x)       the sum of the bytes of a, b, c and d times those of x[0] .. x[3], which all rows share;
+                                those of a .. d are at most 31, those of x are -127 .. 127
     v_dot6(...)                 the same for bytes of at most 63
     v_dot8(...)                 the same for any signed bytes, plus V_MIDDLE times the sum of the bytes of x
     V_SCALE(x), V_SUM(x), V_HALF_SUM(x)  the floats of a block of quantised x

@@ -1,6 +1,7 @@
 """`quantise`: rows of float activations as blocks of int8 (`kernels.ops.q8.spec`), with or without RMSNorm before.
 
-Loops for opts to schedule: 0 the rows, 1 the blocks of a row, 2 the words of a block. With a norm the sum of squares of a row is made once.
+Loops for opts to schedule: 0 the rows, 1 the blocks of a row, 2 the words of a block. With a norm the sum of squares of
+a row is made once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.backends import Needs
 from kernels.ops.kit.loops import loop, reduce_add
-from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
+from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.spec import BLOCK, WORDS, Quantise, q8_shape, spec_of
 from kernels.ops.q8.vector import call, outer, ranges, text
@@ -38,6 +39,8 @@ def _inverse_rms(s: Quantise, args: Args, row: UOp) -> UOp:
 
 def _variants(w: Workload) -> dict[str, Variant]:
     spec_of(Quantise, w)
+    if w.x_dtype != "float32":
+        raise KernelError(f"{w.op} takes float32, saw {w.x_dtype}")
     return {"blocks": Variant(_kernel, lambda w: ({},), lambda w, p: Needs(prelude=True))}
 
 

@@ -23,12 +23,13 @@ from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.row_sum import block_sums
 from kernels.ops.q8.spec import BLOCK, q8_shape
-from kernels.ops.q8.vector import load, outer, ranges
+from kernels.ops.q8.vector import load, outer, ranges, text
 from kernels.ops.spec import Spec
 
 Index = tuple[UOp, UOp]
 """(token, slot)"""
 TOKENS = (8, 4, 2, 1)
+_SUMMED_NUMBER = 7
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class TileDot:
 
     weights  (operand, format) of the weights whose rows are multiplied with x: a row has one sum for each
     x        (index) -> the row of x, and its first block
-    store    (args, index, row, sums) -> the value that is stored, float32; `sums` has one for each weight
+    value    (args, index, row, sums) -> what is stored, float32; `sums` has one for each weight
     out      (index) -> the indices of the output but for the row
     matrix   (args, index) -> the index of the matrix of n rows, where weights are stacked
-    summed   whether results are also summed over the slots; x is then multiplied by `factor`(args, index)
+    shared   whether tokens use the same matrix
+    summed   the number of slots that are summed over, each multiplied by `share`(args, index) before
     """
 
     n: int
@@ -52,7 +54,9 @@ class TileDot:
     out: Callable[[Index], tuple[UOp, ...]]
     slots: int = 1
     matrix: Callable[[Args, Index], UOp] | None = None
-    summed: Callable[[Args, Index], UOp] | None = None
+    shared: bool = True
+    summed: int = 1
+    share: Callable[[Args, Index], UOp] | None = None
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -105,40 +109,52 @@ def tile_op(
 
 def _params(r: TileDot) -> tuple[Params, ...]:
     """tokens: how many share what is unpacked. Where each has a matrix of its own they share nothing."""
-    return tuple({"tokens": t} for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.matrix is None))
+    return tuple({"tokens": t} for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.shared))
 
 
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
     tile, lane, group, slot = outer(tiles(r.n), 0), outer(TILE, 1), outer(r.tokens // together, 2), outer(r.slots, 3)
     indices = [(group * together + i, slot) for i in range(together)]
-    sums = _sums(r, args, indices, tile, lane)
     row = tile * TILE + lane
     inside = row < r.n if r.n % TILE else None
     stores = [
         masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
-        for index, of_token in zip(indices, sums, strict=True)
+        for index, of_token in zip(indices, _sums(r, args, indices, tile, lane), strict=True)
     ]
     return UOp.group(*stores).end(*ranges(tile, lane, group, slot))
 
 
 def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp) -> list[list[UOp]]:
-    """For each token, the sums of a row, one for each weight. Weights of one format share their loop."""
-    blocks = {f: loop(get_format(f).blocks(r.k), 4 + 10 * i) for i, f in enumerate(r.formats)}
+    """For each token, the sums of a row, one for each weight. Weights of one format share their loops."""
+    loops = {
+        format: (loop(r.summed, _SUMMED_NUMBER + 10 * i), loop(get_format(format).blocks(r.k), 4 + 10 * i))
+        for i, format in enumerate(r.formats)
+    }
     sums: list[list[UOp]] = [[] for _ in indices]
-    at = tile if r.matrix is None else r.matrix(args, indices[0]) * tiles(r.n) + tile
     for name, format in r.weights:
-        block, fmt = blocks[format], get_format(format)
-        planes = {p.name: args[f"{name}.{p.name}"] for p in fmt.planes}
-
-        def item(plane: str, i: int, block: UOp = block, planes: dict[str, UOp] = planes) -> UOp:
-            return load(planes[plane][at, block, i, 0], lane)
-
-        def words(index: Index, block: UOp = block, groups: int = fmt.block // BLOCK) -> Callable[[int, int], UOp]:
-            row, first = r.x(index)
-            return lambda g, word: args["x"][row, first + block * groups + g, word]
-
-        of_block = block_sums(format, item, [words(index) for index in indices])
-        for of_token, value in zip(sums, of_block, strict=True):
-            of_token.append(reduce_add(value, block))
+        summed, block = loops[format]
+        at = [(token, slot if r.summed == 1 else summed) for token, slot in indices]
+        values = _block(r, args, name, format, at, (tile, block, lane))
+        for of_token, index, value in zip(sums, at, values, strict=True):
+            scaled = value if r.share is None else text("{0} * {1}", dtypes.float32, value, r.share(args, index))
+            of_token.append(reduce_add(scaled, summed, block))
     return sums
+
+
+def _block(
+    r: TileDot, args: Args, name: str, format: str, indices: Sequence[Index], place: tuple[UOp, UOp, UOp]
+) -> list[UOp]:
+    """The value of one block for each token. place: (tile, block, row of the tile)."""
+    tile, block, lane = place
+    at = tile if r.matrix is None else r.matrix(args, indices[0]) * tiles(r.n) + tile
+    groups = get_format(format).block // BLOCK
+
+    def item(plane: str, i: int) -> UOp:
+        return load(args[f"{name}.{plane}"][at, block, i, 0], lane)
+
+    def x(index: Index) -> Callable[[int, int], UOp]:
+        row, first = r.x(index)
+        return lambda group, word: args["x"][row, first + block * groups + group, word]
+
+    return block_sums(format, item, [x(index) for index in indices])
