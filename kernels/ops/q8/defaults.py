@@ -1,50 +1,39 @@
-"""The hand-chosen schedules of the kernels over int8."""
+"""The hand-chosen parameters of the kernels over int8: how many tokens share what is unpacked, and how many slices."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from db.records import Opt, Schedule, Workload
-from kernels.formats.tiles import TILE
-from kernels.ops.op import WEIGHT, Operand, Variant
-from kernels.ops.q8.spec import WORDS, Quantise, spec_of
+from db.records import Schedule, Workload
+from kernels.ops.op import WEIGHT, Operand, Params
 
 Schedules = tuple[Schedule, ...]
-SLICE_NBYTES = 1 << 16
-MOST_SLICES = 64
-_LANES = Opt("UPCAST", None, TILE, "1")
+_SLICE_NBYTES = 1 << 16
+_FEW = 16  # tokens, which cost about as much as one
+_SLICE_ROWS = 4  # a row of x is quantised in about a microsecond
 
 
-def slices(nbytes: int, tiles: int) -> int:
-    """How many slices the tiles are cut into: about one for SLICE_NBYTES of weights, a divisor of the tiles."""
-    wanted = min(nbytes // SLICE_NBYTES, MOST_SLICES)
-    return max((d for d in range(1, wanted + 1) if tiles % d == 0), default=1)
+def untuned(variant: str, **params: int) -> Schedules:
+    """One slice."""
+    return (_schedule(variant, {**params, "slices": 1}),)
 
 
-_WORDS = Opt("UPCAST", None, WORDS, "2")
+def _schedule(variant: str, params: Params) -> Schedule:
+    return Schedule(variant, tuple(sorted(params.items())), ())
 
 
-def untuned() -> Schedules:
-    """One token at a time, without threads."""
-    return (Schedule("tiles", (("tokens", 1),), (_LANES,)),)
+def tiles(w: Workload, operands: Sequence[Operand], params: Sequence[Params]) -> Schedules:
+    """About one slice for _SLICE_NBYTES of weights, more for more tokens."""
+    nbytes = sum(o.nbytes for o in operands if o.role == WEIGHT)
+    return _sliced("tiles", params, nbytes * -(-w.m // _FEW) // _SLICE_NBYTES)
 
 
-def untuned_quantise() -> Schedules:
-    return (Schedule("blocks", (), (_WORDS,)),)
+def quantise(params: Sequence[Params]) -> Schedules:
+    return _sliced("blocks", params, max(p["slices"] for p in params) // _SLICE_ROWS)
 
 
-def tiles(w: Workload, operands: Sequence[Operand], variants: Mapping[str, Variant]) -> Schedules:
-    """Rows in lanes, and the tiles in slices. Several tokens share what is unpacked of the weights."""
-    params = tuple(variants["tiles"].params(w)[0].items())
-    nbytes = sum(o.nbytes for o in operands if o.role == WEIGHT) * (1 if w.m < 16 else w.m // 8)
-    threads = slices(nbytes, -(-w.n // TILE))
-    sliced = Schedule("tiles", params, (_LANES, Opt("THREAD", None, threads, "0"))) if threads > 1 else None
-    return (*((sliced,) if sliced else ()), Schedule("tiles", params, (_LANES,)), Schedule("tiles", params, ()))
-
-
-def quantise(w: Workload) -> Schedules:
-    """The rows in slices of four: a row takes about a microsecond."""
-    rows = w.m * spec_of(Quantise, w).rows
-    threads = max(d for d in range(1, min(rows // 4, MOST_SLICES) + 2) if rows % d == 0 and (d == 1 or rows // d >= 4))
-    sliced = (Schedule("blocks", (), (_WORDS, Opt("THREAD", None, threads, "0"))),) if threads > 1 else ()
-    return (*sliced, Schedule("blocks", (), (_WORDS,)), Schedule("blocks", (), ()))
+def _sliced(variant: str, params: Sequence[Params], wanted: int) -> Schedules:
+    """The most slices up to `wanted`, and the first choice of the other parameters."""
+    first = {**params[0], "slices": 0}
+    fit = [p for p in params if {**p, "slices": 0} == first and p["slices"] <= max(1, wanted)]
+    return (_schedule(variant, max(fit, key=lambda p: p["slices"])),)

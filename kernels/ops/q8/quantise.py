@@ -1,7 +1,7 @@
 """`quantise`: rows of float activations as blocks of int8 (`kernels.ops.q8.spec`), with or without RMSNorm before.
 
-Loops for opts to schedule: 0 the rows, 1 the blocks of a row, 2 the words of a block. With a norm the sum of squares of
-a row is made once.
+The words of a block are a vector. With a norm the sum of squares of a row is made once. The parameter `slices` is into
+how many slices the rows are cut; a kernel takes no opts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.spec import BLOCK, WORDS, Quantise, q8_shape, spec_of
-from kernels.ops.q8.vector import call, outer, ranges, text
+from kernels.ops.q8.vector import call, outer, ranges, slice_counts, sliced, text
+from kernels.tinygrad.uops import AxisType
 
 
 def _kernel(w: Workload, params: Params, args: Args, device: str) -> UOp:
     s = spec_of(Quantise, w)
-    row, block, word = outer(w.m * s.rows, 0), outer(s.n // BLOCK, 1), outer(WORDS, 2)
+    part, row = sliced(w.m * s.rows, params["slices"])
+    block, word = outer(s.n // BLOCK, 2), UOp.range(WORDS, 3, AxisType.UPCAST)
     lane = word.cast(dtypes.int32)
     x = args["x"][row, block * BLOCK]
     if s.eps is None:
@@ -27,21 +29,22 @@ def _kernel(w: Workload, params: Params, args: Args, device: str) -> UOp:
     else:
         norm, inverse = args["norm"][block * BLOCK], _inverse_rms(s, args, row)
         value = text("v_part(v_block({0}, {1}, {2}), {3})", dtypes.int32, x, norm, inverse, lane)
-    return args["out"][row, block, word].store(value).end(*ranges(row, block, word))
+    return args["out"][row, block, word].store(value).end(*ranges(*part, block, word))
 
 
 def _inverse_rms(s: Quantise, args: Args, row: UOp) -> UOp:
     """1 / sqrt(mean of squares + eps)."""
-    step = loop(s.n // BLOCK, 3)
+    step = loop(s.n // BLOCK, 4)
     squares = reduce_add(call("v_squares", dtypes.float32, args["x"][row, step * BLOCK]), step)
     return (squares * (1.0 / s.n) + s.eps).sqrt().reciprocal()
 
 
 def _variants(w: Workload) -> dict[str, Variant]:
-    spec_of(Quantise, w)
+    s = spec_of(Quantise, w)
     if w.x_dtype != "float32":
         raise KernelError(f"{w.op} takes float32, saw {w.x_dtype}")
-    return {"blocks": Variant(_kernel, lambda w: ({},), lambda w, p: Needs(prelude=True))}
+    params = tuple({"slices": count} for count in slice_counts(w.m * s.rows))
+    return {"blocks": Variant(_kernel, lambda w: params, lambda w, p: Needs(prelude=True), schedulable=False)}
 
 
 def _operands(w: Workload) -> tuple[Operand, ...]:
@@ -59,8 +62,8 @@ OP = Op(
     spec=Quantise,
     variants=_variants,
     operands=_operands,
-    default_schedules=lambda w, variants, device: defaults.quantise(w),
-    heuristic_baselines=lambda w: defaults.untuned_quantise(),
+    default_schedules=lambda w, variants, device: defaults.quantise(variants["blocks"].params(w)),
+    heuristic_baselines=lambda w: defaults.untuned("blocks"),
     module=__name__,
     products=lambda w: w.m * spec_of(Quantise, w).rows * w.n,
     tolerances={("blocks", "q8"): 1e-5},

@@ -2,8 +2,10 @@
 
 A kernel computes TILE rows side by side, in vector lanes, for `tokens` tokens that share what is unpacked of the
 weights. The value of a block is made by the same C text for any number of tokens, and blocks are added one after the
-other, so that a result does not depend on how many tokens were computed together. Loops for opts to schedule: 0 the
-tiles, 1 the rows of a tile, 2 the groups of tokens, 3 the slots of a token.
+other, so that a result does not depend on how many tokens were computed together. A kernel takes no opts: its vectors
+and its slices, which threads share out among themselves, are loops that it makes itself. Parameters:
+    tokens    how many are computed together
+    slices    of the tiles
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.row_sum import block_sums
 from kernels.ops.q8.spec import BLOCK, q8_shape
-from kernels.ops.q8.vector import load, outer, ranges, text
+from kernels.ops.q8.vector import load, outer, ranges, slice_counts, sliced, text
 from kernels.ops.spec import Spec
+from kernels.tinygrad.uops import AxisType
 
 Index = tuple[UOp, UOp]
 """(token, slot)"""
 TOKENS = (8, 4, 2, 1)
-_SUMMED_NUMBER = 7
+_SUMMED_NUMBER, _BLOCK_NUMBER = 6, 7
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def tile_op(
             lambda w, p, args, device: _kernel(build(w), p, args),
             lambda w: _params(build(w)),
             lambda w, p: Needs(prelude=True),
+            schedulable=False,
         )
         return {"tiles": kernel}
 
@@ -98,23 +102,27 @@ def tile_op(
         spec=spec,
         variants=variants,
         operands=operands,
-        default_schedules=lambda w, found, device: defaults.tiles(w, operands(w), found),
+        default_schedules=lambda w, found, device: defaults.tiles(w, operands(w), found["tiles"].params(w)),
         module=build.__module__,
         products=products,
         formats=lambda w: build(w).formats,
-        heuristic_baselines=lambda w: defaults.untuned(),
+        heuristic_baselines=lambda w: defaults.untuned("tiles", tokens=1),
         nbytes=nbytes,
     )
 
 
 def _params(r: TileDot) -> tuple[Params, ...]:
-    """tokens: how many share what is unpacked. Where each has a matrix of its own they share nothing."""
-    return tuple({"tokens": t} for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.shared))
+    """Tokens that each have a matrix of their own share nothing."""
+    tokens = [t for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.shared)]
+    return tuple({"tokens": t, "slices": s} for t in tokens for s in slice_counts(tiles(r.n)))
 
 
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
-    tile, lane, group, slot = outer(tiles(r.n), 0), outer(TILE, 1), outer(r.tokens // together, 2), outer(r.slots, 3)
+    part, tile = sliced(tiles(r.n), params["slices"])
+    # with fewer rows than lanes tinygrad would make a vector of as many lanes as there are rows
+    lane = UOp.range(TILE, 2, AxisType.UPCAST if r.n >= TILE else AxisType.LOOP)
+    group, slot = outer(r.tokens // together, 3), outer(r.slots, 4)
     indices = [(group * together + i, slot) for i in range(together)]
     row = tile * TILE + lane
     inside = row < r.n if r.n % TILE else None
@@ -122,13 +130,13 @@ def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
         masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
         for index, of_token in zip(indices, _sums(r, args, indices, tile, lane), strict=True)
     ]
-    return UOp.group(*stores).end(*ranges(tile, lane, group, slot))
+    return UOp.group(*stores).end(*ranges(*part, lane, group, slot))
 
 
 def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp) -> list[list[UOp]]:
     """For each token, the sums of a row, one for each weight. Weights of one format share their loops."""
     loops = {
-        format: (loop(r.summed, _SUMMED_NUMBER + 10 * i), loop(get_format(format).blocks(r.k), 4 + 10 * i))
+        format: (loop(r.summed, _SUMMED_NUMBER + 10 * i), loop(get_format(format).blocks(r.k), _BLOCK_NUMBER + 10 * i))
         for i, format in enumerate(r.formats)
     }
     sums: list[list[UOp]] = [[] for _ in indices]

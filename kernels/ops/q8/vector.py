@@ -12,7 +12,7 @@ from tinygrad import UOp, dtypes
 
 from kernels.ops.kit.loops import constant
 from kernels.tinygrad.prelude import FUNCTIONS
-from kernels.tinygrad.uops import DType, Ops
+from kernels.tinygrad.uops import AxisType, DType, Ops
 
 uint32, int32, float32 = dtypes.uint32, dtypes.int32, dtypes.float32
 
@@ -20,6 +20,21 @@ uint32, int32, float32 = dtypes.uint32, dtypes.int32, dtypes.float32
 def outer(size: int, number: int) -> UOp:
     """A loop of that number over results, or the constant 0 where `size` is 1."""
     return UOp.range(size, number) if size > 1 else constant(0)
+
+
+MOST_SLICES = 64
+
+
+def slice_counts(size: int) -> tuple[int, ...]:
+    """The numbers of equal slices that a loop can be cut into."""
+    return tuple(count for count in range(1, MOST_SLICES + 1) if size % count == 0)
+
+
+def sliced(size: int, slices: int) -> tuple[tuple[UOp, UOp], UOp]:
+    """A loop in slices, which are numbered by what a host's threads are told: its ranges, 0 and 1, and the index."""
+    which = UOp.range(slices, 0, AxisType.THREAD) if slices > 1 else constant(0)
+    within = outer(size // slices, 1)
+    return (which, within), which * (size // slices) + within
 
 
 def ranges(*loops: UOp) -> tuple[UOp, ...]:
