@@ -16,7 +16,21 @@ import numpy.typing as npt
 from kernels.formats import Plane, get_format
 
 TILE = 16
-TILED_FORMATS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TILED_FORMATS = (
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "MXFP4",
+)
 """The formats that have kernels over tiled weights."""
 
 Array = npt.NDArray[Any]

@@ -13,9 +13,9 @@ from typing import Any
 from tinygrad.renderer.cstyle import ClangRenderer
 from tinygrad.uop.ops import Ops, PatternMatcher, UOp, UPat
 
-from kernels.tinygrad.prelude import FUNCTIONS, PRELUDE
+from kernels.tinygrad.prelude import PRELUDE
 
-_CALLS = re.compile(rf"\b(?:{'|'.join(FUNCTIONS)})\(")
+_CALLS = re.compile(r"\bv_\w+\(")
 _plain = ClangRenderer.render_kernel
 
 

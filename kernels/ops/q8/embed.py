@@ -20,7 +20,7 @@ from kernels.ops.kit.loops import total
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8.spec import spec_of
 from kernels.ops.q8.tile_dot import tiled_operands
-from kernels.ops.q8.vector import outer, ranges
+from kernels.ops.q8.vector import call, outer, ranges
 
 
 class _TiledBlock(Block):
@@ -33,6 +33,10 @@ class _TiledBlock(Block):
             return plane[self._row // TILE, self._block, i, lane]
 
         return (lambda i: _fifths(item(i))) if name == "qh" and "scales" not in self._arrays else item
+
+    def table(self, name: str, item: UOp) -> UOp:
+        """The table of IQ4_NL and IQ4_XS, which kernels over int8 have as code."""
+        return call("v_iq4_value", item)
 
 
 def _fifths(placed: UOp) -> UOp:

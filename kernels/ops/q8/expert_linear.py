@@ -16,8 +16,9 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.kit.loops import constant
-from kernels.ops.linear import epilogue
+from kernels.ops.linear.epilogue import check, operands
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
+from kernels.ops.q8 import epilogue
 from kernels.ops.q8.spec import check_format, spec_of
 from kernels.ops.q8.tile_dot import Index, TileDot, tile_op, tiled_operands, x_operand
 
@@ -41,18 +42,17 @@ def _biased(s: ExpertLinear, args: Args, name: str, index: Index, row: UOp, valu
 
 
 def _gate_up(w: Workload, s: ExpertLinear) -> TileDot:
-    epilogue.check(w, "none")
-    act = epilogue.ACTIVATIONS[s.act]
+    check(w, "none")
 
     def value(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         gate, up = (_biased(s, args, f"{n}_bias", index, row, v) for n, v in zip(s.formats, sums, strict=True))
-        return act(gate, up)
+        return epilogue.activated(s.act, gate, up)
 
     return replace(_stacked(w, s), x=lambda index: (index[0], constant(0)), value=value, slots=s.used)
 
 
 def _down(w: Workload, s: ExpertLinear) -> TileDot:
-    epilogue.check(w, "none", "add")
+    check(w, "none", "add")
 
     def share(args: Args, index: Index) -> UOp:
         return args["probs"][index].load()
@@ -95,7 +95,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
         # with one expert no kernel would read ids; tinygrad 0.14's graphs bind wrong buffers if an argument is not used
         *((Operand("ids", (w.m, s.used), DTYPES["int32"], INPUT),) if s.experts > 1 else ()),
         *(() if s.gated else (Operand("probs", (w.m, s.used), float_, INPUT),)),
-        *epilogue.operands(w),
+        *operands(w),
     )
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.kit.loops import constant
-from kernels.ops.linear import epilogue
 from kernels.ops.linear.spec import GateUp
 from kernels.ops.op import DTYPES, OUT, Operand
+from kernels.ops.q8 import epilogue
 from kernels.ops.q8.spec import check_format, spec_of
 from kernels.ops.q8.tile_dot import TileDot, tile_op, tiled_operands, x_operand
 
@@ -21,14 +21,13 @@ def tile_dot(w: Workload) -> TileDot:
     for format in (s.format, s.up):
         check_format(s, format)
         get_format(format).blocks(w.k)
-    act = epilogue.ACTIVATIONS[s.act]
     return TileDot(
         w.n,
         w.k,
         (("gate", s.format), ("up", s.up)),
         w.m,
         x=lambda index: (index[0], constant(0)),
-        value=lambda args, index, row, sums: act(*sums),
+        value=lambda args, index, row, sums: epilogue.activated(s.act, *sums),
         out=lambda index: (index[0],),
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.kit.loops import constant
-from kernels.ops.linear import epilogue
+from kernels.ops.linear.epilogue import EPILOGUES, check, operands
 from kernels.ops.linear.spec import Linear
 from kernels.ops.op import DTYPES, OUT, Operand
+from kernels.ops.q8 import epilogue
 from kernels.ops.q8.spec import spec_of
 from kernels.ops.q8.tile_dot import TileDot, tile_op, tiled_operands, x_operand
 
@@ -16,7 +17,7 @@ def tile_dot(w: Workload) -> TileDot:
     """Raises KernelError for a format, a dtype or an epilogue without kernels, FormatError for a k that does not
     fit."""
     act = spec_of(Linear, w).act
-    epilogue.check(w, *epilogue.EPILOGUES)
+    check(w, *EPILOGUES)
     get_format(w.format).blocks(w.k)
     return TileDot(
         w.n,
@@ -36,7 +37,7 @@ def _operands(w: Workload) -> tuple[Operand, ...]:
         Operand("out", (w.m, w.n), DTYPES[w.out_dtype], OUT),
         *tiled_operands("w", w.format, 1, w.n, w.k),
         x_operand(w.m, w.k),
-        *epilogue.operands(w),
+        *operands(w),
     )
 
 

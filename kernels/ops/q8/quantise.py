@@ -25,17 +25,17 @@ def _kernel(w: Workload, params: Params, args: Args, device: str) -> UOp:
     lane = word.cast(dtypes.int32)
     x = args["x"][row, block * BLOCK]
     if s.eps is None:
-        value = text("v_part(v_block({0}), {1})", dtypes.int32, x, lane)
+        value = text("v_part(v_block({0}), {1})", x, lane, dtype=dtypes.int32)
     else:
         norm, inverse = args["norm"][block * BLOCK], _inverse_rms(s, args, row)
-        value = text("v_part(v_block({0}, {1}, {2}), {3})", dtypes.int32, x, norm, inverse, lane)
+        value = text("v_part(v_block({0}, {1}, {2}), {3})", x, norm, inverse, lane, dtype=dtypes.int32)
     return args["out"][row, block, word].store(value).end(*ranges(*part, block, word))
 
 
 def _inverse_rms(s: Quantise, args: Args, row: UOp) -> UOp:
     """1 / sqrt(mean of squares + eps)."""
     step = loop(s.n // BLOCK, 4)
-    squares = reduce_add(call("v_squares", dtypes.float32, args["x"][row, step * BLOCK]), step)
+    squares = reduce_add(call("v_squares", args["x"][row, step * BLOCK]), step)
     return (squares * (1.0 / s.n) + s.eps).sqrt().reciprocal()
 
 

@@ -1,8 +1,8 @@
 """Dot products of tiled rows with quantised activations: what all kernels over int8 share.
 
 A kernel computes TILE rows side by side, in vector lanes, for `tokens` tokens that share what is unpacked of the
-weights. The value of a block is made by the same C text for any number of tokens, and blocks are added one after the
-other, so that a result does not depend on how many tokens were computed together. A kernel takes no opts: its vectors
+weights. The value of a block is made by a C function, and blocks are added one after the other, so that a result does
+not depend on how many tokens were computed together. A kernel takes no opts: its vectors
 and its slices, which threads share out among themselves, are loops that it makes itself. Parameters:
     tokens    how many are computed together
     slices    of the tiles
@@ -23,10 +23,10 @@ from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
-from kernels.ops.q8.row_sum import block_sums
 from kernels.ops.q8.spec import BLOCK, q8_shape
-from kernels.ops.q8.vector import load, outer, ranges, slice_counts, sliced, text
+from kernels.ops.q8.vector import call, outer, ranges, slice_counts, sliced, text
 from kernels.ops.spec import Spec
+from kernels.tinygrad.prelude import BLOCKS
 from kernels.tinygrad.uops import AxisType
 
 Index = tuple[UOp, UOp]
@@ -120,12 +120,12 @@ def _params(r: TileDot) -> tuple[Params, ...]:
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
     part, tile = sliced(tiles(r.n), params["slices"])
-    # with fewer rows than lanes tinygrad would make a vector of as many lanes as there are rows
-    lane = UOp.range(TILE, 2, AxisType.UPCAST if r.n >= TILE else AxisType.LOOP)
+    lane = UOp.range(TILE, 2, AxisType.UPCAST)
     group, slot = outer(r.tokens // together, 3), outer(r.slots, 4)
     indices = [(group * together + i, slot) for i in range(together)]
     row = tile * TILE + lane
-    inside = row < r.n if r.n % TILE else None
+    # tinygrad would make shorter vectors where it knows that rows are missing
+    inside = text("{0}", row.cast(dtypes.int32), dtype=dtypes.int32) < r.n if r.n % TILE else None
     stores = [
         masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
         for index, of_token in zip(indices, _sums(r, args, indices, tile, lane), strict=True)
@@ -145,8 +145,8 @@ def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp
         at = [(token, slot if r.summed == 1 else summed) for token, slot in indices]
         values = _block(r, args, name, format, at, (tile, block, lane))
         for of_token, index, value in zip(sums, at, values, strict=True):
-            scaled = value if r.share is None else text("{0} * {1}", dtypes.float32, value, r.share(args, index))
-            of_token.append(reduce_add(scaled, summed, block))
+            scaled = value if r.share is None else text("{0} * {1}", value, r.share(args, index))
+            of_token.append(call("v_whole", reduce_add(scaled, summed, block).bitcast(dtypes.int32)))
     return sums
 
 
@@ -156,13 +156,11 @@ def _block(
     """The value of one block for each token. place: (tile, block, row of the tile)."""
     tile, block, lane = place
     at = tile if r.matrix is None else r.matrix(args, indices[0]) * tiles(r.n) + tile
-    groups = get_format(format).block // BLOCK
-
-    def item(plane: str, i: int) -> UOp:
-        return load(args[f"{name}.{plane}"][at, block, i, 0], lane)
-
-    def x(index: Index) -> Callable[[int, int], UOp]:
+    fmt = get_format(format)
+    planes = [args[f"{name}.{p.name}"][at, block, 0, 0] for p in fmt.planes]
+    values = []
+    for index in indices:
         row, first = r.x(index)
-        return lambda group, word: args["x"][row, first + block * groups + group, word]
-
-    return block_sums(format, item, [x(index) for index in indices])
+        x = args["x"][row, first + block * (fmt.block // BLOCK), 0]
+        values.append(call(BLOCKS[format], *planes, x, lane=lane))
+    return values
