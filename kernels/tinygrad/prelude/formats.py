@@ -35,8 +35,8 @@ V_FUNCTION void v_fifths(v_u16 *w, v_up qh, v_up qs) {
   V_UNROLL for (int i = 0; i < 8; i++) w[i] |= V_BITS(v_load(qh), i, 1) << 4;
 }
 
-/* The scale of x times the product with quants plus `middle`, less what is too much. A middle is a power of two, so that
-   quants of 0 give 0 exactly: the product is rounded before. */
+/* The scale of x times the product with quants plus `middle`, less what is too much. A middle is a power of two, so
+   that quants of 0 give 0 exactly: the product is rounded before. */
 V_FUNCTION v_f16 v_centred(v_i16 dot, float middle, v_ip x) {
   v_f16 product = V_SCALE(x) * v_float(dot);
   return product - middle * V_SUM(x);

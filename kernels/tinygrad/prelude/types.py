@@ -6,6 +6,7 @@ from __future__ import annotations
 # v_half: a denormal stays one, and is multiplied right; infinities and NaNs are no scales. v_whole: the bits of a
 # vector as one value, of which the compiler does not make smaller ones.
 C = r"""
+#pragma clang diagnostic ignored "-Wpsabi"
 #define V_FUNCTION static inline __attribute__((overloadable, always_inline, unused))
 #define V_TYPES(n) typedef int v_i##n __attribute__((ext_vector_type(n))); \
   typedef unsigned v_u##n __attribute__((ext_vector_type(n))); \
