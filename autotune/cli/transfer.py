@@ -38,10 +38,10 @@ def export(output: str, target: str | None, op: str | None, format_: str | None,
       autotune export -o opts.json
     """
     from autotune import transfer
-    from kernels.ops.registry import get_op
+    from kernels.ops.registry import check_op
 
     if op is not None:
-        get_op(op)
+        check_op(op)
     if as_json and output == "-":
         raise click.UsageError("stdout has the export itself: --json reports on one that goes to a file (-o)")
     _, store = store_to_read(db=db)

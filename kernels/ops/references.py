@@ -19,6 +19,8 @@ from kernels.ops.experts import reference as experts
 from kernels.ops.linear import fused_reference as fused
 from kernels.ops.linear import reference as linear
 from kernels.ops.norm import reference as norm
+from kernels.ops.q8 import reference as q8
+from kernels.ops.q8.spec import Q8, over_floats
 from kernels.ops.rope import reference as rope
 from kernels.ops.topk import reference as topk
 
@@ -47,6 +49,7 @@ _REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
     "rmsnorm_add": (norm.draw_rmsnorm, norm.rmsnorm),
     "embed": (embed.draw_embed, embed.embed),
     "argmax": (argmax.draw_argmax, argmax.argmax),
+    "quantise": (q8.draw_quantise, q8.quantise),
 }
 
 
@@ -67,4 +70,10 @@ def truths(w: Workload, inputs: Inputs) -> Truths:
 def _reference(w: Workload) -> tuple[_Draw, _Truth]:
     if w.op not in _REFERENCES:
         raise InputsError(f"no inputs for the op {w.op!r}; there are {', '.join(_REFERENCES)}")
-    return _REFERENCES[w.op]
+    draw, truth = _REFERENCES[w.op]
+    if w.x_dtype != Q8:
+        return draw, truth
+    return (
+        lambda w, rng: q8.quantised(w, draw(over_floats(w), rng)),
+        lambda w, inputs: truth(over_floats(w), q8.dequantised(w, inputs)),
+    )
