@@ -16,6 +16,7 @@ from kernels.ops.attention import reference as attention
 from kernels.ops.case import Case, Inputs, InputsError, Truths
 from kernels.ops.embed import reference as embed
 from kernels.ops.experts import reference as experts
+from kernels.ops.host_attention import reference as host
 from kernels.ops.linear import fused_reference as fused
 from kernels.ops.linear import reference as linear
 from kernels.ops.norm import reference as norm
@@ -43,6 +44,9 @@ _REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
     "flash_combine": (attention.draw_flash_combine, attention.flash_combine),
     "mla_decode": (attention.draw_mla, attention.mla),
     "mla_prefill": (attention.draw_mla, attention.mla),
+    "host_decode": (host.draw_flash, host.flash),
+    "host_prefill": (host.draw_flash, host.flash),
+    "host_cache_store": (host.draw_cache_store, host.cache_store),
     "rmsnorm": (norm.draw_rmsnorm, norm.rmsnorm),
     "rmsnorm_add": (norm.draw_rmsnorm, norm.rmsnorm),
     "embed": (embed.draw_embed, embed.embed),

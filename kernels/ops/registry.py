@@ -16,6 +16,8 @@ from kernels.ops.attention import flash, flash_combine, mla
 from kernels.ops.digest import source_digest
 from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
+from kernels.ops.host_attention import cache_store as host_cache_store
+from kernels.ops.host_attention import op as host_attention
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
 from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
@@ -43,6 +45,9 @@ OPS: dict[str, Op] = {
         flash.flash_decode,
         flash_combine.OP,
         flash.flash_prefill,
+        host_cache_store.OP,
+        host_attention.host_decode,
+        host_attention.host_prefill,
         mla_cache_store.OP,
         mla.mla_decode,
         mla.mla_prefill,
