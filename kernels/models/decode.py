@@ -13,6 +13,8 @@ from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_cou
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits
 from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.host_attention.spec import HostPrefill
+from kernels.ops.host_attention.spec import splits as host_splits
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
 
 
@@ -45,7 +47,11 @@ class DecodeBuilder(Builder):
         return out
 
     def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
-        n, count = spec.n, splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        n = spec.n
+        if isinstance(spec, HostPrefill):
+            count = host_splits(spec.seen, spec.kv_heads)
+        else:
+            count = splits(spec.seen, spec.heads, spec.kv_heads, self.device)
         out, lse = self.add(
             spec.one_token(count), inputs,
             {"attended" if count == 1 else "attended_runs": count * n, "lse": count * spec.heads},

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from db.records import Schedule, Workload
+from kernels.ops.attention.spec import Flash
 from kernels.ops.kit.nearest import nearest
 from kernels.ops.op import Variant
 
+QUERIES = 6  # that a slice takes at once
+
 
 def attend(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
-    """Few queries need more lanes or wider strips, so that enough sums are under way at a time."""
-    params = variants["lanes"].params(w)
-    queries = max(p["heads"] * p["tokens"] for p in params)
-    few = queries <= 6
-    wanted = {"heads": queries, "tokens": queries, "lanes": 32 if few else 16, "strip": 64 if few else 16, "block": 64}
-    return (Schedule("lanes", nearest(params, **wanted), ()),)
+    """About 6 queries: as many sums as vector registers hold."""
+    s = Flash.from_workload(w)
+    wanted = {"heads": QUERIES, "tokens": QUERIES // min(QUERIES, s.heads // s.kv_heads), "lanes": 32, "strip": 32}
+    return (Schedule("lanes", nearest(variants["lanes"].params(w), **wanted, block=64), ()),)
 
 
 def cache_store(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
