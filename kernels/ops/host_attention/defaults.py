@@ -9,6 +9,7 @@ from kernels.ops.attention.spec import Flash
 from kernels.ops.kit.nearest import nearest
 from kernels.ops.op import Variant
 
+ITEMS = 8192  # float32 that a slice of host_combine reads
 QUERIES = 6  # that a slice takes at once
 
 
@@ -21,3 +22,9 @@ def attend(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[S
 
 def cache_store(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
     return (Schedule("lanes", (), ()),)
+
+
+def combine(w: Workload, variants: Mapping[str, Variant], device: str) -> tuple[Schedule, ...]:
+    """A slice for each ITEMS items: fewer are not worth a thread's turn."""
+    params = nearest(variants["lanes"].params(w), slices=max(1, w.n * w.k // ITEMS))
+    return (Schedule("lanes", params, ()),)

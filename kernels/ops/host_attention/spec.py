@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
-from kernels.ops.attention.spec import Flash
+from kernels.ops.attention.spec import Flash, FlashCombine
 from kernels.ops.rope.spec import RopeCacheStore
 
 TILE = 16
@@ -44,6 +44,13 @@ class HostPrefill(Flash):
     def one_token(self, splits: int) -> HostDecode:
         """The same attention for one token."""
         return HostDecode(**vars(self), splits=splits)
+
+
+@dataclass(frozen=True)
+class HostCombine(FlashCombine):
+    """`FlashCombine` of the runs of `HostDecode`."""
+
+    op: ClassVar[str] = "host_combine"
 
 
 @dataclass(frozen=True)
