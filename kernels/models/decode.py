@@ -13,7 +13,7 @@ from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_cou
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits
 from kernels.ops.experts.spec import ExpertLinear
-from kernels.ops.host_attention.spec import HostPrefill
+from kernels.ops.host_attention.spec import HostCombine, HostPrefill
 from kernels.ops.host_attention.spec import splits as host_splits
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
 
@@ -47,11 +47,12 @@ class DecodeBuilder(Builder):
         return out
 
     def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
-        n = spec.n
-        if isinstance(spec, HostPrefill):
+        n, on_host = spec.n, isinstance(spec, HostPrefill)
+        if on_host:
             count = host_splits(spec.seen, spec.kv_heads)
         else:
             count = splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        combine = HostCombine if on_host else FlashCombine
         out, lse = self.add(
             spec.one_token(count), inputs,
             {"attended" if count == 1 else "attended_runs": count * n, "lse": count * spec.heads},
@@ -61,7 +62,7 @@ class DecodeBuilder(Builder):
         if count == 1:
             return out
         (combined,) = self.add(
-            FlashCombine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
+            combine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
             products=2 * n * count, decode_only=True, x_dtype="float32",
         )  # fmt: skip
         return combined

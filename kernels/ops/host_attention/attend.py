@@ -227,7 +227,9 @@ class _Slice:
         wg.update(self.block, lambda r: [(self.scores, (j, r), chance(r))])
 
         def add(r: UOp) -> UOp:
-            return read(self.total)[j, r] * read(self.fade)[j] + total([read(self.scores)[j, t * TILE + r] for t in tiles])
+            return read(self.total)[j, r] * read(self.fade)[j] + total(
+                [read(self.scores)[j, t * TILE + r] for t in tiles]
+            )
 
         wg.update(TILE, lambda r: [(self.total, (j, r), add(r))])
         if loops:
@@ -240,7 +242,9 @@ class _Slice:
         wg.now = (*wg.now, *loops)
         wg.update(
             strip,
-            lambda c: [(self.part, (j, c), read(self.sums)[j, at * strip + c] * read(self.fade)[j]) for j in self.queries],
+            lambda c: [
+                (self.part, (j, c), read(self.sums)[j, at * strip + c] * read(self.fade)[j]) for j in self.queries
+            ],
         )
         i = wg.allot.range(self.block, AxisType.LOOP)
         wg.now = (*wg.now, i)

@@ -1,8 +1,8 @@
 """`host_combine`: what `flash_combine` does, for the threads of a host's processor. The lanes are columns.
 
-    out    [heads, v_head_dim]                 written
-    parts  [splits, heads, v_head_dim] float32
-    lse    [splits, heads] float32             log2 of the softmax denominator of each run
+out    [heads, v_head_dim]                 written
+parts  [splits, heads, v_head_dim] float32
+lse    [splits, heads] float32             log2 of the softmax denominator of each run
 """
 
 from __future__ import annotations

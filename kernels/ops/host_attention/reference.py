@@ -15,7 +15,6 @@ from kernels.ops.host_attention.spec import RUN, TILE, HostCacheStore, HostDecod
 from kernels.ops.rope import reference as rope
 from kernels.ops.rope.spec import RopeCacheStore
 
-
 _NONE = -1e30  # log2 of the softmax denominator of a run without positions
 
 
