@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kernels import backends
 from kernels.models.build_activations import ActivationBuilder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Projection
 from kernels.models.operands import expect, neighbours, place
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_count, whole
+from kernels.ops.argmax.host_spec import HostArgMax, HostPeaks
 from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.embed.spec import Embed
 from kernels.ops.linear.spec import HeadLinear, Linear
@@ -106,5 +108,10 @@ class LinearBuilder(ActivationBuilder):
     def argmax(self, logits: Source, n: int, name: str) -> Value:
         """logits: [1, n] -> [1, 1]"""
         expect(logits, n, "argmax.logits")
-        (out,) = self.add(ArgMax(n), {"logits": logits}, {name: 1}, decode_only=True)
+        if not backends.find(self.device).host:
+            (out,) = self.add(ArgMax(n), {"logits": logits}, {name: 1}, decode_only=True)
+            return out
+        peaks = HostPeaks(n)
+        (found,) = self.add(peaks, {"logits": logits}, {f"{name}_peaks": peaks.blocks}, decode_only=True)
+        (out,) = self.add(HostArgMax(n), {"logits": logits, "peaks": found}, {name: 1}, decode_only=True)
         return out

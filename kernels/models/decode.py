@@ -13,6 +13,8 @@ from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_cou
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits
 from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.host_attention.spec import HostCombine, HostPrefill
+from kernels.ops.host_attention.spec import splits as host_splits
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
 from kernels.ops.q8.spec import Q8
 
@@ -53,7 +55,12 @@ class DecodeBuilder(Builder):
         return out
 
     def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
-        n, count = spec.n, splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        n, on_host = spec.n, isinstance(spec, HostPrefill)
+        if on_host:
+            count = host_splits(spec.seen, spec.kv_heads)
+        else:
+            count = splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        combine = HostCombine if on_host else FlashCombine
         out, lse = self.add(
             spec.one_token(count), inputs,
             {"attended" if count == 1 else "attended_runs": count * n, "lse": count * spec.heads},
@@ -63,7 +70,7 @@ class DecodeBuilder(Builder):
         if count == 1:
             return out
         (combined,) = self.add(
-            FlashCombine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
+            combine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
             products=2 * n * count, decode_only=True, x_dtype="float32",
         )  # fmt: skip
         return combined
