@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from kernels import cards, drivers, gpu_load
 from kernels.tinygrad import facts
+from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 HOST_CLOCK = "perf_counter around the call"
 C_COMPILER, NVRTC = "cc", "nvrtc"
@@ -51,6 +52,7 @@ class Backend:
     What its kernels may use:
     threads             the most threads of a workgroup, which run side by side; 0 where there are no workgroups
     local_memory_nbytes of a workgroup; 0 for none
+    slices              of a loop that threads share out among themselves, at most; 0 where there are none
     warp, shuffle       lanes that exchange values, and the code that gives a lane the value `{{0}}` of the lane whose
                         number differs in `{bit}`; 0 and "" where none is known
     tensor_core         None for none that kernels are written for
@@ -83,6 +85,7 @@ class Backend:
     name: str
     threads: int = 0
     local_memory_nbytes: int = 0
+    slices: int = 0
     warp: int = 0
     shuffle: str = ""
     tensor_core: TensorCore | None = None
@@ -227,7 +230,7 @@ _CL = Backend(
     missing=drivers.opencl,
     on_cpu=facts.OPENCL_ON_CPU,
 )
-_CPU = Backend("CPU", vector_half=False, facts=facts.cpu, host=True, compiler=C_COMPILER)
+_CPU = Backend("CPU", slices=MOST_SLICES, vector_half=False, facts=facts.cpu, host=True, compiler=C_COMPILER)
 _WEBGPU = Backend("WEBGPU", threads=_THREADS, local_memory_nbytes=32 * KiB, has_half=False)
 _DSP = Backend("DSP", missing=drivers.files("/dev/adsprpc-smd"))
 # To a plan a GPU, which computes nothing and shares nothing.
@@ -251,7 +254,7 @@ BACKENDS: dict[str, Backend] = {
         _CPU,
         replace(_renderer(_CPU, "CLANG"), compiler=C_COMPILER),
         _renderer(_CPU, "LLVM"),
-        _renderer(_CPU, "LVP"),
+        replace(_renderer(_CPU, "LVP"), slices=0),
         replace(_renderer(_CPU, "X86"), prepare=_x86_loops, machine="x86_64"),
         _WEBGPU,
         _DSP,

@@ -22,6 +22,7 @@ from tinygrad.codegen.opt import search
 from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
+from kernels.tinygrad import slices
 from kernels.tinygrad.facts import processor
 
 BUSY_SECONDS = 5
@@ -46,6 +47,7 @@ def start_worker() -> None:
     warnings.simplefilter("ignore", CacheWarning)
     _init_worker()
     patch_tinygrad()
+    slices.patch_tinygrad()
 
 
 @functools.cache
