@@ -5,6 +5,7 @@ Opens the device that it is asked about, in this process, through tinygrad. Choo
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import nullcontext
 from functools import lru_cache
@@ -12,6 +13,7 @@ from functools import lru_cache
 from db.errors import AutotuneError
 from db.records import Target
 from kernels import backends
+from kernels.host import threads
 from kernels.tinygrad.facts import Facts
 
 _OPEN_FAILURES = (
@@ -54,12 +56,13 @@ def printable(text: str) -> str:
 def _read(device: str) -> tuple[Target, Facts]:
     from tinygrad import helpers
 
-    return _read_cached(device, repr(helpers.DEV))
+    return _read_cached(device, repr(helpers.DEV), os.environ.get(threads.VARIABLE, ""))
 
 
 @lru_cache
-def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
-    """`dev` (tinygrad's DEV) is part of the key because it picks the renderer of a bare device name."""
+def _read_cached(device: str, dev: str, count: str) -> tuple[Target, Facts]:
+    """`dev` (tinygrad's DEV) is part of the key because it picks the renderer of a bare device name, `count` because it
+    is the number of a host's threads."""
     from tinygrad import Device
     from tinygrad.helpers import Context
 
