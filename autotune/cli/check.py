@@ -14,7 +14,7 @@ from autotune.cli.text import echo, line_width, say, tell
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
-@options(opt.m, opt.ctx, opt.device, opt.db, opt.json)
+@options(opt.m, opt.ctx, opt.threads, opt.device, opt.db, opt.json)
 def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None, db: str | None, as_json: bool) -> int:
     """Tell which lookup step serves each kernel of MODEL here: what `kernels` in Python will use.
 
@@ -44,7 +44,7 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
 
 
 @click.command(cls=opt.Verb)
-@options(opt.device, opt.db, opt.json)
+@options(opt.threads, opt.device, opt.db, opt.json)
 def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     """Tell what this machine has for tuning, what is missing, and the remedy. Status 1 if tuning cannot work.
 

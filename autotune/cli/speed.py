@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     ),
     click.option("--compare", is_flag=True, help="Measure tinygrad.llm as it is and llama.cpp, too."),
     ctx,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -92,6 +93,7 @@ def bench(
         "--by", type=click.Choice(["op", "kernel"]), default="kernel", help="What a row of the table is. [kernel]"
     ),
     ctx,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
