@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,10 +92,11 @@ class Table:
             raise LaunchError("there is no executor: it takes a C compiler")
         self._library = loaded
         self.seconds_each = np.zeros(len(launches))
-        self._values = np.zeros(max(given, 1), np.uint64)
+        self._values = (ctypes.c_uint64 * given)()
         self._launches, self._words, self._places = _laid_out(launches, given)
         self._table = _Table(
-            *(array.ctypes.data for array in (self._launches, self._words, self._places, self._values)),
+            *(array.ctypes.data for array in (self._launches, self._words, self._places)),
+            ctypes.addressof(self._values),
             None,
             0.0,
             len(self._launches),
@@ -112,8 +114,7 @@ class Table:
         with _lock:
             if _started is None:
                 _start()
-            if values:
-                self._values[:] = values
+            self._values[:] = list(values)
             table.seconds_each = self.seconds_each.ctypes.data if timed else None
             table.seconds = 0.0
             at = 0
@@ -167,9 +168,9 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _laid_out(launches: Sequence[Launch], given: int) -> tuple[npt.NDArray[np.void], ...]:
-    """The arrays of executor.c: launches, argument words (as their only field), places."""
-    rows, words, places = [], [], []
+def _laid_out(launches: Sequence[Launch], given: int) -> tuple[npt.NDArray[np.generic], ...]:
+    """The arrays of executor.c: launches, argument words, places."""
+    rows, words, places = [], bytearray(), []
     for l in launches:
         count = next((n for n in _WORDS if len(l.arguments) <= n), 0)
         if not count:
@@ -177,21 +178,14 @@ def _laid_out(launches: Sequence[Launch], given: int) -> tuple[npt.NDArray[np.vo
         if not 0 < l.slices <= MOST_SLICES:
             raise LaunchError(f"a launch has {l.slices} slices, expected 1 to {MOST_SLICES}")
         sizes = [4 if i in l.integers else 8 for i in range(len(l.arguments))]
-        at, first = offsets(sizes, _packed()), len(words)
-        own = np.zeros(count, np.uint64)
+        at, first, own = offsets(sizes, sys.platform == "darwin"), len(words), bytearray(8 * count)
         for argument, offset, size in zip(l.arguments, at, sizes, strict=True):
-            if isinstance(argument, Given):
-                if not 0 <= argument.index < given:
-                    raise LaunchError(f"a launch is given value {argument.index} of {given}")
-                places.append((first * 8 + offset, argument.add, argument.index, size))
+            if not isinstance(argument, Given):
+                own[offset : offset + size] = (argument % 2 ** (8 * size)).to_bytes(size, "little")
+            elif 0 <= argument.index < given:
+                places.append((first + offset, argument.add, argument.index, size))
             else:
-                own.view(np.uint8)[offset : offset + size] = list(argument.to_bytes(8, "little", signed=argument < 0))[:size]
-        words.extend(own.tolist())
-        rows.append((l.code, first, count, l.slices, -1 if l.core is None else at[l.core]))
-    return np.array(rows, _LAUNCH), np.array(words, np.uint64), np.array(places, _PLACE)
-
-
-def _packed() -> bool:
-    import sys
-
-    return sys.platform == "darwin"
+                raise LaunchError(f"a launch is given value {argument.index} of {given}")
+        words += own
+        rows.append((l.code, first // 8, count, l.slices, -1 if l.core is None else at[l.core]))
+    return np.array(rows, _LAUNCH), np.frombuffer(bytes(words), np.uint64).copy(), np.array(places, _PLACE)

@@ -34,7 +34,9 @@ def library() -> ctypes.CDLL | None:
         code = _kept_or_built()
         return None if code is None else _declared(_loaded(code))
     except (OSError, subprocess.SubprocessError, AttributeError) as e:
-        why = e.stderr.decode(errors="replace").strip()[:200] if isinstance(e, subprocess.CalledProcessError) else str(e)
+        why = (
+            e.stderr.decode(errors="replace").strip()[:200] if isinstance(e, subprocess.CalledProcessError) else str(e)
+        )
         warnings.warn(f"launches are made by Python, which is slower: executor.c: {why}", CacheWarning, stacklevel=2)
         return None
 

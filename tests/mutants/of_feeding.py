@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "a chunk begins where it ends",
         TRANSFORMER,
-        "(padded, self.program.position(at))",
-        "(padded, self.program.position(min(at + size, self.max_context - size)))",
+        "(padded, self.program.bound(at))",
+        "(padded, self.program.bound(min(at + size, self.max_context - size)))",
         EVERY,
     ),
     Mutant(
