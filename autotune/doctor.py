@@ -20,6 +20,8 @@ from db import paths
 from db.errors import StoreError, without_secrets
 from db.store import Store
 from kernels import backends, clash, devices
+from kernels.host import library as executor_library
+from kernels.host import threads
 from kernels.tinygrad import hostcc
 
 PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
@@ -44,6 +46,17 @@ class Tool:
     name: str
     path: str
     version: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """How a CPU device computes here. threads: that share a launch; `why` so many. executor: whether launches are made
+    by C (`kernels.host`), and `how` it is there, or why not."""
+
+    threads: int
+    why: str
+    executor: bool
+    how: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Report:
     faster: str | None
     devices: tuple[Device, ...]
     compilers: tuple[Tool, ...]
+    host: Host
     versions: tuple[tuple[str, str], ...]
     store: StoreState
     caches: tuple[Cache, ...]
@@ -124,6 +138,7 @@ def examine(
         faster=choice.faster if choice else None,
         devices=tuple(Device(n, f.ok, n == chosen, f.detail) for n, f in findings.items()),
         compilers=compilers,
+        host=_host(environ),
         versions=versions,
         store=state,
         caches=found_caches,
@@ -163,6 +178,13 @@ def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
         path = found.path if found else ""
         tools.append(Tool(name, path, hostcc.compiler_version(path) if path else ""))
     return (*tools, _nvrtc())
+
+
+def _host(environ: Mapping[str, str]) -> Host:
+    found = executor_library.found()
+    if found.library is None:
+        return Host(1, "without the executor, Python makes the launches one by one", False, found.how)
+    return Host(threads.count(environ), threads.reason(environ), True, found.how)
 
 
 def _nvrtc() -> Tool:

@@ -370,6 +370,10 @@ def doctor(r: Report) -> str:
         f"device: {r.device or 'none'}": [r.reason, *([f"how to get faster: {r.faster}"] if r.faster else [])],
         "devices": [f"{'*' if d.chosen else ' '} {d.name:8} {'ok' if d.ok else '--'}  {d.detail}" for d in r.devices],
         "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
+        f"threads of a CPU: {r.host.threads}": [
+            r.host.why,
+            f"executor: {'yes' if r.host.executor else 'no'}, {r.host.how}",
+        ],
         "versions": [f"{name:24} {version}" for name, version in r.versions],
         f"store: {place.place}": [place.error or state],
         "caches": [f"{c.name:17} {c.problem or 'ok'}  {c.place}" for c in r.caches],

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.cache import EXECUTOR, CacheWarning
@@ -20,38 +21,51 @@ from kernels.tinygrad import hostcc
 
 SOURCE = Path(__file__).with_name("executor.c")
 FLAGS = ("-O2", "-shared", "-fPIC", "-pthread")
-MACHINES = ("x86_64", "arm64")
+MACHINES, SYSTEMS = ("x86_64", "arm64"), ("Linux", "Darwin")
 BUILD_SECONDS = 120
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Found:
+    """The library, None if there is none. how: where it is from, or why there is none."""
+
+    library: ctypes.CDLL | None
+    how: str
+
+
 def library() -> ctypes.CDLL | None:
-    """The library of executor.c; None, with one warning, where it cannot be built or loaded. Without any C compiler
-    there is no warning: tinygrad does without one too."""
-    if hostcc.machine() not in MACHINES or platform.system() not in ("Linux", "Darwin"):
-        return None
+    """The library of executor.c, if there is one."""
+    return found().library
+
+
+@functools.cache
+def found() -> Found:
+    """The library of executor.c; one warning is given where it cannot be built or loaded. Without any C compiler there
+    is no warning: tinygrad does without one too."""
+    if hostcc.machine() not in MACHINES or platform.system() not in SYSTEMS:
+        return Found(None, f"there is none for {platform.system()} on {hostcc.machine()}")
     try:
-        code = _kept_or_built()
-        return None if code is None else _declared(_loaded(code))
+        code, how = _kept_or_built()
+        return Found(None if code is None else _declared(_loaded(code)), how)
     except (OSError, subprocess.SubprocessError, AttributeError) as e:
         why = (
             e.stderr.decode(errors="replace").strip()[:200] if isinstance(e, subprocess.CalledProcessError) else str(e)
         )
         warnings.warn(f"launches are made by Python, which is slower: executor.c: {why}", CacheWarning, stacklevel=2)
-        return None
+        return Found(None, f"it cannot be built or loaded: {why}")
 
 
-def _kept_or_built() -> bytes | None:
+def _kept_or_built() -> tuple[bytes | None, str]:
     source = SOURCE.read_bytes()
     key = f"{hashlib.sha256(source).hexdigest()} {FLAGS} {platform.system()} {platform.machine()} {platform.libc_ver()}"
     if (kept := EXECUTOR.read(key)) is not None:
-        return kept
+        return kept, "from the cache"
     compiler = hostcc.find()
     if compiler is None:
-        return None
+        return None, "there is no C compiler to build it"
     built = _built(compiler.path)
     EXECUTOR.write(key, built)
-    return built
+    return built, f"built by {compiler.path}"
 
 
 def _built(compiler: str) -> bytes:
