@@ -276,7 +276,12 @@ def versions_here(chosen: Settings) -> dict[str, str]:
     from autotune.session import choose
     from kernels import devices
 
-    return {"tinygrad": version("tinygrad"), "driver": devices.facts(choose(chosen).device).driver}
+    device = choose(chosen).device
+    return {
+        "tinygrad": version("tinygrad"),
+        "driver": devices.facts(device).driver,
+        "clock": devices.clock(device),
+    }
 
 
 def this_target(chosen: Settings) -> Target:

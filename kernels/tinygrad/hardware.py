@@ -14,7 +14,7 @@ from db.errors import AutotuneError
 from db.records import Target
 from kernels import backends
 from kernels.host import threads
-from kernels.tinygrad.facts import Facts
+from kernels.tinygrad.facts import Facts, executes
 
 _OPEN_FAILURES = (
     RuntimeError,  # drivers' error codes, no such renderer
@@ -45,6 +45,14 @@ def describe_target(device: str) -> Target:
 def facts(device: str) -> Facts:
     """What `device`, spelled in the same way, tells about itself. Memoised; raises DeviceError too."""
     return _read(device)[1]
+
+
+def clock(device: str) -> str:
+    """Where the seconds of a launch on `device` come from, which this opens."""
+    from kernels.tinygrad.renderers import device_renderer
+
+    row = backends.find(device)
+    return backends.EXECUTOR_CLOCK if row.host and executes(device_renderer(row.device)) else row.clock
 
 
 def printable(text: str) -> str:
