@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from db import paths
 from db.errors import StoreError, without_secrets
 from db.store import Store
 from kernels import backends, clash, devices
-from kernels.host import library as executor_library
-from kernels.host import threads
+from kernels.cache import EXECUTOR
+from kernels.host import executor, threads
 from kernels.tinygrad import hostcc
 
 PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
@@ -51,7 +52,7 @@ class Tool:
 @dataclass(frozen=True)
 class Host:
     """How a CPU device computes here. threads: that share a launch; `why` so many. executor: whether launches are made
-    by C (`kernels.host`), and `how` it is there, or why not."""
+    by C (`kernels.host`), and where it is kept, or why there is none."""
 
     threads: int
     why: str
@@ -181,10 +182,14 @@ def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
 
 
 def _host(environ: Mapping[str, str]) -> Host:
-    found = executor_library.found()
-    if found.library is None:
-        return Host(1, "without the executor, Python makes the launches one by one", False, found.how)
-    return Host(threads.count(environ), threads.reason(environ), True, found.how)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        executes = executor.available()
+    if executes:
+        return Host(threads.count(environ), threads.reason(environ), True, f"kept in {EXECUTOR.path}")
+    missing = "no C compiler has built it" if hostcc.find() is None else f"there is none for {platform.platform()}"
+    why_not = str(told[0].message) if told else missing
+    return Host(1, "without the executor, Python makes the launches, one slice at a time", False, why_not)
 
 
 def _nvrtc() -> Tool:

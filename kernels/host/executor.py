@@ -145,27 +145,25 @@ def set_threads(count: int | None) -> None:
 _lock = threading.Lock()  # of whoever runs a table, or starts threads
 _wanted: int | None = None
 _started: int | None = None  # threads
+_forks = False  # whether `_forked` is called
 
 
 def _start() -> None:
-    global _started
+    global _started, _forks
     loaded = library()
     assert loaded is not None
+    if not _forks:
+        os.register_at_fork(after_in_child=_forked)
+        _forks = True
     _started = loaded.executor_threads(threads.count() if _wanted is None else _wanted)
 
 
 def _forked() -> None:
     """In a child."""
     global _lock, _started
-    _lock = threading.Lock()
-    if _started is not None:
-        loaded = library()
-        assert loaded is not None
+    _lock, _started = threading.Lock(), None
+    if (loaded := library()) is not None:
         loaded.executor_forked()
-        _started = None
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 def _laid_out(launches: Sequence[Launch], given: int) -> tuple[npt.NDArray[np.generic], ...]:

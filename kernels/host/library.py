@@ -13,7 +13,6 @@ import platform
 import subprocess
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.cache import EXECUTOR, CacheWarning
@@ -21,51 +20,37 @@ from kernels.tinygrad import hostcc
 
 SOURCE = Path(__file__).with_name("executor.c")
 FLAGS = ("-O2", "-shared", "-fPIC", "-pthread")
-MACHINES, SYSTEMS = ("x86_64", "arm64"), ("Linux", "Darwin")
+MACHINES = ("x86_64", "arm64")
 BUILD_SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Found:
-    """The library, None if there is none. how: where it is from, or why there is none."""
-
-    library: ctypes.CDLL | None
-    how: str
-
-
-def library() -> ctypes.CDLL | None:
-    """The library of executor.c, if there is one."""
-    return found().library
-
-
 @functools.cache
-def found() -> Found:
-    """The library of executor.c; one warning is given where it cannot be built or loaded. Without any C compiler there
-    is no warning: tinygrad does without one too."""
-    if hostcc.machine() not in MACHINES or platform.system() not in SYSTEMS:
-        return Found(None, f"there is none for {platform.system()} on {hostcc.machine()}")
+def library() -> ctypes.CDLL | None:
+    """The library of executor.c; None, with one warning, where it cannot be built or loaded. Without any C compiler
+    there is no warning: tinygrad does without one too."""
+    if hostcc.machine() not in MACHINES or platform.system() not in ("Linux", "Darwin"):
+        return None
     try:
-        code, how = _kept_or_built()
-        return Found(None if code is None else _declared(_loaded(code)), how)
+        code = _kept_or_built()
+        return None if code is None else _declared(_loaded(code))
     except (OSError, subprocess.SubprocessError, AttributeError) as e:
-        why = (
-            e.stderr.decode(errors="replace").strip()[:200] if isinstance(e, subprocess.CalledProcessError) else str(e)
-        )
-        warnings.warn(f"launches are made by Python, which is slower: executor.c: {why}", CacheWarning, stacklevel=2)
-        return Found(None, f"it cannot be built or loaded: {why}")
+        said = e.stderr.decode(errors="replace").strip() if isinstance(e, subprocess.CalledProcessError) else str(e)
+        why = f"executor.c cannot be built or loaded ({said[:200]})"
+        warnings.warn(f"launches are made one by one, which is slower: {why}", CacheWarning, stacklevel=2)
+        return None
 
 
-def _kept_or_built() -> tuple[bytes | None, str]:
+def _kept_or_built() -> bytes | None:
     source = SOURCE.read_bytes()
     key = f"{hashlib.sha256(source).hexdigest()} {FLAGS} {platform.system()} {platform.machine()} {platform.libc_ver()}"
     if (kept := EXECUTOR.read(key)) is not None:
-        return kept, "from the cache"
+        return kept
     compiler = hostcc.find()
     if compiler is None:
-        return None, "there is no C compiler to build it"
+        return None
     built = _built(compiler.path)
     EXECUTOR.write(key, built)
-    return built, f"built by {compiler.path}"
+    return built
 
 
 def _built(compiler: str) -> bytes:
@@ -79,13 +64,11 @@ def _built(compiler: str) -> bytes:
 
 def _loaded(code: bytes) -> ctypes.CDLL:
     if hasattr(os, "memfd_create"):
+        # stays open, since the system takes files of one name for one library
         file = os.memfd_create("autotune-executor", os.MFD_CLOEXEC)
-        try:
-            with open(file, "wb", closefd=False) as writer:
-                writer.write(code)
-            return ctypes.CDLL(f"/proc/self/fd/{file}")
-        finally:
-            os.close(file)
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(code)
+        return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
     with tempfile.TemporaryDirectory(prefix="autotune-executor-") as folder:
         path = Path(folder, "executor.so")
         path.write_bytes(code)
