@@ -52,12 +52,12 @@ class Tool:
 @dataclass(frozen=True)
 class Host:
     """How a CPU device computes here. threads: that share a launch; `why` so many. executor: whether launches are made
-    by C (`kernels.host`), and where it is kept, or why there is none."""
+    by C (`kernels.host`), and `detail` where it is kept, or why there is none."""
 
     threads: int
     why: str
     executor: bool
-    how: str
+    detail: str
 
 
 @dataclass(frozen=True)

@@ -372,7 +372,7 @@ def doctor(r: Report) -> str:
         "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
         f"threads of a CPU: {r.host.threads}": [
             r.host.why,
-            f"executor: {'yes' if r.host.executor else 'no'}, {r.host.how}",
+            f"executor: {'yes' if r.host.executor else 'no'}, {r.host.detail}",
         ],
         "versions": [f"{name:24} {version}" for name, version in r.versions],
         f"store: {place.place}": [place.error or state],
