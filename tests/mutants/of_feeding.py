@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "the history is one position ahead",
         TRANSFORMER,
-        "in self._history.numpy()[start_pos",
-        "in np.roll(self._history.numpy(), 1)[start_pos",
+        "in history[start_pos",
+        "in np.roll(history, 1)[start_pos",
         EVERY,
     ),
     Mutant(
