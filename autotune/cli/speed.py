@@ -112,6 +112,7 @@ def profile(
     from autotune import kernel_profile, model_reports
     from autotune.loaded_model import plan_model
     from autotune.session import choose
+    from kernels import devices
     from kernels.models.header import read_header
 
     chosen = settings_to_read(db=db, device=device)
@@ -121,11 +122,11 @@ def profile(
         ready = loaded(plan, chosen, choice)
         with ready.running():
             found = kernel_profile.profile(ready.model, tokens)
-    backend = ready.target.backend
+    clock = devices.clock(choice.device)
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, clock)})
     else:
-        echo(model_reports.profile(found, by, backend))
+        echo(model_reports.profile(found, by, clock))
     return 0
 
 
