@@ -13,7 +13,6 @@ from autotune.render import NONE, Columns, giga, percent, table
 from autotune.speed import Decoded, Speed
 from autotune.text_stream import TextStream
 from autotune.trial.statistics import Summary, summarize
-from kernels import backends
 
 STEP_NAMES = {
     "user": "tuned",
@@ -137,11 +136,10 @@ def bench_json(results: Sequence[Speed | Failed], nbytes: int, bandwidth: float 
     }
 
 
-def profile(p: Profile, by: str, backend: str) -> str:
+def profile(p: Profile, by: str, clock: str) -> str:
     """A table of shares, then the time of all launches and the clock that measured them."""
     rows = [_profile_row(share, p) for share in (by_op(p) if by == "op" else p.shares)]
     count = sum(share.count for share in p.shares)
-    clock = backends.find(backend).clock
     return "\n".join(
         [
             table(PROFILE, rows),
@@ -158,11 +156,11 @@ def _profile_row(share: Share, p: Profile) -> tuple[str, ...]:
     return share.name, f"{share.seconds * 1e3:.2f}", str(share.count), f"{each * 1e6:.1f}", f"{part:.1%}"
 
 
-def profile_json(p: Profile, by: str, backend: str) -> dict[str, Any]:
+def profile_json(p: Profile, by: str, clock: str) -> dict[str, Any]:
     return {
         "tokens": p.tokens,
         "position": p.position,
         "seconds_per_token": p.seconds / p.tokens,
-        "clock": backends.find(backend).clock,
+        "clock": clock,
         by: [asdict(share) for share in (by_op(p) if by == "op" else p.shares)],
     }

@@ -23,7 +23,8 @@ from autotune.render import (
     workload_name,
 )
 from db.codec import workload_digest
-from db.records import Outcome, Stage
+from db.records import Outcome, Stage, Target
+from kernels import backends
 
 if TYPE_CHECKING:  # importing the tuner takes a second, and a dry run does not need it
     from autotune.compare import Comparison
@@ -199,7 +200,7 @@ def _explain_table(rows: Sequence[Explained], width: int | None) -> str:
         served = None if e.resolution is None else e.resolution.served
         what = e.reason if e.resolution is None else schedule_name(e.resolution.schedule)
         if served is not None and e.step in ("same_arch", "nearest"):
-            what += f"  (tuned for {workload_name(served.workload)} on {served.target.device})"
+            what += f"  (tuned for {workload_name(served.workload)} on {_place(served.target)})"
         if e.resolution is not None and e.resolution.rule is not None:
             what += f"  ({rule_name(e.resolution.rule)})"
         what += f"  (stale: {e.why_stale})" if e.why_stale else ""
@@ -207,6 +208,14 @@ def _explain_table(rows: Sequence[Explained], width: int | None) -> str:
         name = workload_name(e.model.workload)
         cells.append((name, str(e.model.count), percent(share), e.step, micros(seconds), what))
     return table(EXPLAIN, cells, width)
+
+
+def _place(target: Target) -> str:
+    """A device; a host with its number of threads."""
+    units = target.compute_units
+    return (
+        f"{target.device}, {units} thread{'s'[: units != 1]}" if backends.find(target.backend).host else target.device
+    )
 
 
 def rule_name(rule: Rule) -> str:
@@ -361,6 +370,10 @@ def doctor(r: Report) -> str:
         f"device: {r.device or 'none'}": [r.reason, *([f"how to get faster: {r.faster}"] if r.faster else [])],
         "devices": [f"{'*' if d.chosen else ' '} {d.name:8} {'ok' if d.ok else '--'}  {d.detail}" for d in r.devices],
         "compilers": [f"{t.name:8} {t.version or 'not found'}  {t.path}".rstrip() for t in r.compilers],
+        f"threads of a CPU: {r.host.threads}": [
+            r.host.why,
+            f"executor: {'yes' if r.host.executor else 'no'}, {r.host.detail}",
+        ],
         "versions": [f"{name:24} {version}" for name, version in r.versions],
         f"store: {place.place}": [place.error or state],
         "caches": [f"{c.name:17} {c.problem or 'ok'}  {c.place}" for c in r.caches],

@@ -82,15 +82,19 @@ class Lookup:
                 return served
         return None
 
-    def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
-        """The same workload's schedule on another device of this backend and arch, of nearest compute units."""
+    def same_arch(self, workload: Workload, target: Target, kernel_digest: str, least_units: int = 0) -> Served | None:
+        """The same workload's schedule on another device of this backend and arch, of nearest compute units. Those with
+        fewer than `least_units` are passed over."""
         found = self._answers(queries.OTHER_DEVICES, queries.asked(workload, target, kernel_digest), rows.near)
-        nearest = sorted(found, key=lambda s: _units_apart(s.target, target))
+        enough = (s for s in found if s.target.compute_units >= least_units)
+        nearest = sorted(enough, key=lambda s: _units_apart(s.target, target))
         return next((s for s in nearest if self._is_right(s, kernel_digest)), None)
 
-    def nearest(self, workload: Workload, target: Target, kernel_digest: str, within: float = inf) -> Served | None:
+    def nearest(
+        self, workload: Workload, target: Target, kernel_digest: str, within: float = inf, least_units: int = 0
+    ) -> Served | None:
         """The schedule of the nearest other shape of the same op, format, dtypes and epilogue, at most `within` away
-        (`queries.distance`).
+        (`queries.distance`). Devices with fewer compute units than `least_units` are passed over.
 
         Shapes tuned on this target come first; those tuned on other devices of its arch only if there are none.
         """
@@ -99,7 +103,9 @@ class Lookup:
             near = [
                 (far, _units_apart(served.target, target), i, served)
                 for i, served in enumerate(self._answers(sql, asked, rows.near))
-                if (far := queries.distance(served.workload, workload)) < inf and far <= within
+                if served.target.compute_units >= least_units
+                and (far := queries.distance(served.workload, workload)) < inf
+                and far <= within
             ]
             for *_, served in sorted(near):  # ties: the user's before the packaged
                 if self._is_right(served, kernel_digest):

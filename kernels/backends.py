@@ -18,6 +18,7 @@ from kernels.tinygrad import facts
 from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 HOST_CLOCK = "perf_counter around the call"
+EXECUTOR_CLOCK = "CLOCK_MONOTONIC around the executor's launches"
 C_COMPILER, NVRTC = "cc", "nvrtc"
 
 

@@ -14,7 +14,7 @@ from autotune.cli.text import echo, line_width, say, tell
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
-@options(opt.m, opt.ctx, opt.exact, opt.device, opt.db, opt.json)
+@options(opt.m, opt.ctx, opt.exact, opt.threads, opt.device, opt.db, opt.json)
 def explain(
     model: str, m: tuple[int, ...], ctx: int | None, exact: bool, device: str | None, db: str | None, as_json: bool
 ) -> int:
@@ -46,7 +46,7 @@ def explain(
 
 
 @click.command(cls=opt.Verb)
-@options(opt.device, opt.db, opt.json)
+@options(opt.threads, opt.device, opt.db, opt.json)
 def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     """Tell what this machine has for tuning, what is missing, and the remedy. Status 1 if tuning cannot work.
 

@@ -48,6 +48,7 @@ ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cac
     ctx,
     opt.exact,
     click.option("--ids", metavar="IDS", help="The prompt as token ids, as in 1,2,3; needs no tokenizer."),
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,

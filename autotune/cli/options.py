@@ -156,6 +156,28 @@ target = click.option("--target", metavar="TEXT", help="Only targets whose name 
 workers = click.option(
     "--workers", type=int, metavar="N", help="Compiler processes. [env: AUTOTUNE_WORKERS; one a CPU thread]"
 )
+
+
+def _use_threads(_: click.Context, option: click.Parameter, given: int | None) -> int | None:
+    """For this process and those that it starts."""
+    from kernels.host import threads
+
+    if given is None:
+        return None
+    if not 1 <= given <= threads.MOST:
+        raise click.BadParameter(f"{given}: expected 1 to {threads.MOST}", param=option)
+    os.environ[threads.VARIABLE] = str(given)
+    return given
+
+
+threads = click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    callback=_use_threads,
+    expose_value=False,
+    help="Threads that compute on a CPU. [env: AUTOTUNE_THREADS; one a core that it may use]",
+)
 m = click.option(
     "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."
 )
@@ -266,7 +288,12 @@ def versions_here(chosen: Settings) -> dict[str, str]:
     from autotune.session import choose
     from kernels import devices
 
-    return {"tinygrad": version("tinygrad"), "driver": devices.facts(choose(chosen).device).driver}
+    device = choose(chosen).device
+    return {
+        "tinygrad": version("tinygrad"),
+        "driver": devices.facts(device).driver,
+        "clock": devices.clock(device),
+    }
 
 
 def this_target(chosen: Settings) -> Target:

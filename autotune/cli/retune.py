@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     ),
     opt.ctx,
     opt.workers,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,

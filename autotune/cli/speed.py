@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     click.option("--compare", is_flag=True, help="Measure tinygrad.llm as it is and llama.cpp, too."),
     ctx,
     opt.exact,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -95,6 +96,7 @@ def bench(
     ),
     ctx,
     opt.exact,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -113,6 +115,7 @@ def profile(
     from autotune import kernel_profile, model_reports
     from autotune.loaded_model import plan_model
     from autotune.session import choose
+    from kernels import devices
     from kernels.models.header import read_header
 
     chosen = settings_to_read(db=db, device=device)
@@ -122,11 +125,11 @@ def profile(
         ready = loaded(plan, chosen, choice)
         with ready.running():
             found = kernel_profile.profile(ready.model, tokens)
-    backend = ready.target.backend
+    clock = devices.clock(choice.device)
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
+        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, clock)})
     else:
-        echo(model_reports.profile(found, by, backend))
+        echo(model_reports.profile(found, by, clock))
     return 0
 
 

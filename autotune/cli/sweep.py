@@ -79,6 +79,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         metavar="N",
         help="Of a dry run: what the floor assumes of arithmetic.",
     ),
+    opt.threads,
     opt.device,
     click.option(
         "--fleet",

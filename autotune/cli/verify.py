@@ -66,6 +66,7 @@ def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tu
         "--random", "count", type=int, default=0, metavar="N", help="N random schedules of each workload too."
     ),
     opt.workers,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,

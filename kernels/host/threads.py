@@ -27,6 +27,16 @@ def count(environ: Mapping[str, str] = os.environ) -> int:
     return int(asked)
 
 
+def reason(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> str:
+    """Why `count` is what it is."""
+    if environ.get(VARIABLE):
+        return f"{VARIABLE} asks for them"
+    cores, limit = _cores(root), _limit(root)
+    if limit < cores:
+        return f"control groups give this process the time of {limit:g} of {cores} cores"
+    return "one a physical core that this process may run on"
+
+
 def available(root: Path = Path("/")) -> int:
     """The physical cores that this process may use: of those that it may run on, and of as many as its control groups
     give it time for; 1 at least. root: where /proc and /sys are."""

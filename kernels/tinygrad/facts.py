@@ -54,14 +54,22 @@ cpu = bool(kind.value & 2)
 _INT8_DOT = {"x86_64": ("avx2", "hw.optional.avx2_0"), "arm64": ("asimddp", "hw.optional.arm.FEAT_DotProd")}
 
 
+def executes(renderer: Any) -> bool:
+    """Whether the executor (`kernels.host`) makes the launches of a host's device with this renderer."""
+    from kernels.host import executor
+
+    return bool(renderer.has_threads) and executor.available()
+
+
 def cpu(opened: Any, renderer: Any) -> Facts:
-    from tinygrad.helpers import NUM_CPU_THREADS
+    """Compute units are the threads that share a launch: those of the executor, or Python's one."""
+    from kernels.host import threads
 
     compiler = hostcc.find() if type(renderer) is opened.renderers[0] else None
     return Facts(
         opened.arch.split(",")[0] + vectors(),
         _cpu_name(),
-        NUM_CPU_THREADS.value,
+        threads.count() if executes(renderer) else 1,
         hostcc.compiler_version(compiler.path) if compiler else _tinygrad(opened, renderer),
         _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),

@@ -57,7 +57,9 @@ def _enabled() -> bool:
 
 
 def _key(key: tuple[object, ...], target: Target) -> str:
-    return f"{_LAYOUT} {tinygrad_version()} {sorted(asdict(target).items())} {made_for(repr(key))}"
+    """Without the compute units: on a host those are threads, of which the code knows nothing."""
+    device = sorted((name, value) for name, value in asdict(target).items() if name != "compute_units")
+    return f"{_LAYOUT} {tinygrad_version()} {device} {made_for(repr(key))}"
 
 
 def _fits(program: UOp, kernel: UOp) -> bool:
