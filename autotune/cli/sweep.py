@@ -52,7 +52,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="Seconds for each workload, with all that it takes. [env: AUTOTUNE_BUDGET; 5]",
+        help="Seconds for each workload, with all that it takes. [env: AUTOTUNE_BUDGET; 4]",
     ),
     click.option(
         "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
