@@ -123,7 +123,8 @@ def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     group, slot = outer(r.tokens // together, 2), outer(r.slots, 3)
     vector = UOp.range(together * TILE, 4, AxisType.UPCAST)
     at = _Place(tile, group * together, slot, together, vector)
-    # of vector % TILE tinygrad would make two loops, and Ops.CUSTOM is no vector under two
+    # Of vector % TILE tinygrad would make two loops, and under two Ops.CUSTOM is no vector. For the same reason what
+    # has more than one dimension is read and written as `masked_element` does.
     index, row = (group * together + vector // TILE, slot), tile * TILE + (vector + TILE) % TILE
     # tinygrad would make shorter vectors where it knows that rows are missing
     inside = text("{0}", row.cast(dtypes.int32), dtype=dtypes.int32) < r.n if r.n % TILE else None

@@ -18,7 +18,6 @@ C = r"""
 #define V_SCALE(x) (((const float *)(x))[8])
 #define V_SUM(x) (((const float *)(x))[9])
 #define V_FRONT(x) (((const float *)(x))[10])
-#define V_BACK(x) (V_SUM(x) - V_FRONT(x))
 #define V_BITS(w, shift, mask) ((w) >> (shift) & (mask) * 0x01010101u)
 #define V_BYTE(w, i) v_float((w) >> 8 * (i) & 255u)
 #define V_FOUR(w) (w)[0], (w)[1], (w)[2], (w)[3]
@@ -55,8 +54,16 @@ V_FUNCTION void v_affine(V_OUT, const v_u16 *w, v_hp dm, v_ip x) {
     r[t] = v_half(dm) * (V_SCALE(at) * v_float(v_dot5(w, at))) + v_half(dm + 16) * V_SUM(at);
   }
 }
-V_FUNCTION void v_q4_0(V_OUT, v_hp d, v_up qs, v_ip x) { v_u16 w[8]; v_nibbles(w, qs); v_symmetric(V_TO, w, d, 8.0f, x); }
-V_FUNCTION void v_q4_1(V_OUT, v_hp dm, v_up qs, v_ip x) { v_u16 w[8]; v_nibbles(w, qs); v_affine(V_TO, w, dm, x); }
+V_FUNCTION void v_q4_0(V_OUT, v_hp d, v_up qs, v_ip x) {
+  v_u16 w[8];
+  v_nibbles(w, qs);
+  v_symmetric(V_TO, w, d, 8.0f, x);
+}
+V_FUNCTION void v_q4_1(V_OUT, v_hp dm, v_up qs, v_ip x) {
+  v_u16 w[8];
+  v_nibbles(w, qs);
+  v_affine(V_TO, w, dm, x);
+}
 V_FUNCTION void v_q5_0(V_OUT, v_hp d, v_up qh, v_up qs, v_ip x) {
   v_u16 w[8];
   v_fifths(w, qh, qs);
@@ -80,15 +87,17 @@ V_FUNCTION void v_finish(V_OUT, const v_sums *s, v_f16 scale, v_f16 offset) {
   V_EACH r[t] = scale * s->sum[t] - offset * s->offset[t];
 }
 /* A group whose halves of 16 columns have scales and offsets of their own. */
-V_FUNCTION void v_pair(v_sums *s, const int tokens, const int step, const v_u16 *w, v_f16 first, v_f16 second, v_f16 below,
-                       v_f16 under, v_ip x) {
+V_FUNCTION void v_pair(v_sums *s, const int tokens, const int step, const v_u16 *w, v_f16 first, v_f16 second,
+                       v_f16 below, v_f16 under, v_ip x) {
+  v_f16 more = below - under;
   V_EACH {
     v_ip at = x + t * step;
     v_f16 front = v_float(v_dot6((v_i16)0, V_FOUR(w), at)), back = v_float(v_dot6((v_i16)0, V_FOUR(w + 4), at + 4));
     s->sum[t] += (first * front + second * back) * V_SCALE(at);
-    s->offset[t] += below * V_FRONT(at) + under * V_BACK(at);
+    s->offset[t] += more * V_FRONT(at) + under * V_SUM(at);
   }
 }
+
 /* Eight groups with scales and minima of 6 bits. Those of groups 0..3 are the low bits of bytes 0..3 and 4..7. Of
    groups 4..7 the low four bits are in bytes 8..11, and the two above are the top bits of bytes 0..7. */
 V_FUNCTION void v_scaled(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) {
