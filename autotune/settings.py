@@ -2,7 +2,7 @@
 
 AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platform's data folder)
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
-AUTOTUNE_BUDGET   seconds a workload, with all that it takes (default 5)
+AUTOTUNE_BUDGET   seconds a workload, with all that it takes (default 4)
 AUTOTUNE_WORKERS  compiler processes (default: one for each CPU thread that it may use, at most 16)
 AUTOTUNE_LOOKUP   on, exact or off, see kernels.serve.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses
@@ -39,7 +39,7 @@ class Settings:
     db: str | None = None
     device: str | None = None
     beam_width: int = 4
-    budget_seconds: float = 5.0
+    budget_seconds: float = 4.0
     workers: int = field(default_factory=default_workers)
     lookup: str = LOOKUP_MODES[0]
     heuristic: bool = False

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from autotune.accept import accept, baselines
 from autotune.result import Progress, Result
-from autotune.search.ranking import Ranking, promising
+from autotune.search.ranking import Ranking, around, promising
 from autotune.search.space import Space
 from autotune.search.strategies.beam import BeamSearch
 from autotune.search.strategies.strategy import Strategy, Task
@@ -40,6 +40,9 @@ RESUMED = 8
 RANKED = 5_000  # the newest timings of an op, which say what a schedule of another shape may take
 # of a budget: for comparing the fastest and checking the winner with a second seed
 DECIDING = 0.15
+# of a budget at most: for timing what has compiled, by what a probe took so far. What still compiles then is given up
+PROBING = 0.1
+PROBE_SECONDS = 0.05  # expected of the first probes
 # a batch is begun if this share of the last one's time is left: what still compiles at the deadline is killed, and a
 # new worker takes a second to start
 ENOUGH = 0.7
@@ -79,6 +82,7 @@ class Tuner:
         if not self._started:
             self._store.start_run(self._run)
             self._started = True
+        self._pool.ready()  # that workers import is no part of a workload's time
         start = time.monotonic()
         self._runner.begin(w)
         try:
@@ -101,7 +105,7 @@ class _Search:
         self._best = min((t.seconds for t in self._timed.values()), default=float("inf"))
         self._seen: set[Schedule] = set()  # what was compiled, or did not compile
         self._prepared = False
-        self._batch_seconds = 0.0
+        self._batch_seconds, self._probe_seconds = 0.0, PROBE_SECONDS
 
     def result(self) -> Result:
         groups = baselines(self._w, self._t.target, self._t._info.renderer, self._t._heuristic)
@@ -121,7 +125,8 @@ class _Search:
         expected = Ranking.fit(t for t in timings if t[0] != self._w).of(self._w)
         seeds = self._seeds()
         # of these nothing has to be worked out before they compile
-        fixed = promising([s for s in space.starts if not space.schedulable(s)], expected, self._t._pool.workers)
+        fixed = [s for s in space.starts if not space.schedulable(s)]
+        fixed = promising(fixed, expected or around(baselines), self._t._pool.workers)
         seeds += [] if fixed else promising(space.starts, expected, NEIGHBOURS)
         self._evaluate([*baselines, *(s for s in seeds if space.candidate(s)), *fixed], deadline, baselines)
         known = {space.explicit(s): trial.seconds for s, trial in self._timed.items()}
@@ -161,24 +166,29 @@ class _Search:
         seconds = {s: self._timed[s].seconds for s in schedules if s in self._timed}
         untried = [s for s in dict.fromkeys(schedules) if s not in self._timed and s not in self._seen]
         fresh = [s for s in untried if schedule_digest(s) not in self._log.bad]
-        trials = list(self._compile(fresh, deadline, baselines))
+        reserve = min(PROBING * self._t._run.budget_seconds, len(fresh) * self._probe_seconds)
+        trials = list(self._compile(fresh, deadline - reserve, baselines))
         lacking = [s for s in fresh if s in baselines and s not in self._seen]
         trials += self._compile(lacking, None, baselines)
         self._prepare()
-        for trial in sorted(trials, key=lambda t: t.schedule not in baselines):
+        probing, probed = time.monotonic(), 0
+        order = {s: i for i, s in enumerate(fresh)}  # the most promising first, not what compiled first
+        for trial in sorted(trials, key=lambda t: (t.schedule not in baselines, order[t.schedule])):
             if time.monotonic() >= deadline and trial.schedule not in baselines:
                 break
             twin = self._by_program.get(_key(trial))
             if twin and trial.schedule not in baselines:  # each baseline has a figure of its own
                 seconds[trial.schedule] = twin.seconds  # another way to write a kernel that was timed already
                 continue
-            trial = self._probe(trial)
+            trial, probed = self._probe(trial), probed + 1
             if trial.timed:
                 self._by_program[_key(trial)] = self._timed[trial.schedule] = trial
                 seconds[trial.schedule] = trial.seconds
                 self._best = min(self._best, trial.seconds)
             self._report()
         self._batch_seconds = time.monotonic() - start
+        if probed:
+            self._probe_seconds = (time.monotonic() - probing) / probed
         return seconds
 
     def _prepare(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,6 +27,7 @@ Expected = Callable[[Sequence[Schedule]], Doubles]
 MIN_ROWS = 40  # of an op's variant; with fewer there is no model of it
 MIN_WORKLOADS = 2
 _RIDGE = 3.0
+_FAR = 100.0  # steps to a variant of which no schedule is known
 _MOST = 4.0  # a schedule that is exp(4) times slower than the fastest is just slow
 _OPTS = ("UPCAST", "UNROLL", "LOCAL", "GROUP", "GROUPTOP", "THREAD", "TC", "SWAP")
 
@@ -86,6 +87,23 @@ class Ranking:
             return found
 
         return expected
+
+
+def around(known: Iterable[Schedule]) -> Expected:
+    """What to expect where nothing was measured: a schedule is the slower, the more its parameters are doubled or
+    halved from those of a known schedule of its variant."""
+    numbers: dict[str, list[dict[str, int]]] = defaultdict(list)
+    for s in known:
+        numbers[s.variant].append(dict(s.params))
+
+    def expected(schedules: Sequence[Schedule]) -> Doubles:
+        return np.array([min((_steps(dict(s.params), n) for n in numbers[s.variant]), default=_FAR) for s in schedules])
+
+    return expected
+
+
+def _steps(a: Mapping[str, int], b: Mapping[str, int]) -> float:
+    return sum(abs(math.log2((1 + a[name]) / (1 + b.get(name, 0)))) for name in a)
 
 
 def promising(schedules: Sequence[Schedule], expected: Expected | None, count: int) -> list[Schedule]:

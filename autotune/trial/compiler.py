@@ -77,6 +77,7 @@ class CompilePool:
         self._idle: list[Child] = []
         self._running: dict[Child, _Task] = {}
         self._failed_starts = 0
+        self._ready = False
 
     def __enter__(self) -> Self:
         """Starts the workers and returns at once: they import while the caller goes on."""
@@ -123,6 +124,15 @@ class CompilePool:
                 self._not_started(e)
             else:
                 self._running[child] = _Task(None, time.monotonic(), START_SECONDS)
+
+    def ready(self) -> None:
+        """Waits, once, until every worker has started. One that takes the place of another is not waited for: it
+        starts while the device works. Raises CompilePoolError if workers cannot start."""
+        while not self._ready:
+            self.fill()
+            for _ in self._collect():  # nothing but workers that start is running
+                pass
+            self._ready = not self._running
 
     def _not_started(self, fault: ChildFault) -> None:
         """Another takes its place, up to FAILED_STARTS in a row. Raises CompilePoolError."""

@@ -192,3 +192,9 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     command = [sys.executable, "-P", str(script)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["main", "ok"], done.stderr
+
+
+def test_ready_waits_for_the_workers_that_start_and_only_once():
+    with CompilePool(faulty_renderer(), 2) as pool:
+        pool.ready()
+        assert len(pool._idle) == 2

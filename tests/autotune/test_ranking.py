@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from autotune.search.ranking import MIN_ROWS, Ranking, promising
+from autotune.search.ranking import MIN_ROWS, Ranking, around, promising
 from db.records import Opt, Schedule, Workload
 
 SHAPES = [(n, k) for n in (1024, 2048, 4096, 8192) for k in (1024, 4096)]
@@ -70,3 +70,12 @@ def test_a_variant_that_is_not_known_counts_as_average():
 def test_nothing_is_promising_where_nothing_is_expected():
     assert promising([schedule(1, 1, 1, 0)], None, 5) == []
     assert promising([], lambda s: np.zeros(len(s)), 5) == []
+
+
+def test_without_measurements_the_neighbours_of_a_known_schedule_come_first():
+    known, every = schedule(2, 4, 4, 1), [schedule(*numbers) for numbers in NUMBERS]
+    first = promising([Schedule("factored", (), ()), *every], around([known]), 8)
+    assert first[0] == known
+    one_step = [schedule(1, 4, 4, 1), schedule(4, 4, 4, 1), schedule(2, 2, 4, 1), schedule(2, 8, 4, 1)]
+    one_step += [schedule(2, 4, 2, 1), schedule(2, 4, 8, 1), schedule(2, 4, 4, 0)]
+    assert {*first[1:]} == {*one_step}

@@ -72,6 +72,9 @@ class FakePool:
     interrupt: int | None = None
     key: Callable[[Schedule], str] = lambda schedule: schedule_digest(by_name(schedule))
 
+    def ready(self) -> None:
+        pass
+
     def fill(self) -> None:
         """There is nothing to start."""
 
