@@ -16,6 +16,7 @@ from db.records import Workload
 from kernels.formats import get_format
 from kernels.ops.experts.spec import ExpertLinear
 from kernels.ops.kit.loops import constant
+from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.linear.epilogue import check, operands
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, Operand
 from kernels.ops.q8 import epilogue
@@ -38,7 +39,7 @@ def _expert(args: Args, index: Index) -> UOp:
 
 
 def _biased(s: ExpertLinear, args: Args, name: str, index: Index, row: UOp, value: UOp) -> UOp:
-    return value + args[name][_expert(args, index), row] if s.bias else value
+    return value + masked_element(args[name], (_expert(args, index), row)).load() if s.bias else value
 
 
 def _gate_up(w: Workload, s: ExpertLinear) -> TileDot:
@@ -55,13 +56,14 @@ def _down(w: Workload, s: ExpertLinear) -> TileDot:
     check(w, "none", "add")
 
     def share(args: Args, index: Index) -> UOp:
-        return args["probs"][index].load()
+        return masked_element(args["probs"], index).load()
 
     def value(args: Args, index: Index, row: UOp, sums: Sequence[UOp]) -> UOp:
         result = sums[0]
         for slot in range(s.used) if s.bias else ():
             at = (index[0], constant(slot))
-            result = result + args["probs"][at] * args["down_bias"][_expert(args, at), row]
+            bias = masked_element(args["down_bias"], (_expert(args, at), row)).load()
+            result = result + masked_element(args["probs"], at).load() * bias
         return epilogue.finished(w, args, index[0], row, result)
 
     return replace(_stacked(w, s), value=value, out=lambda index: (index[0],), summed=s.used, share=share)
@@ -78,7 +80,7 @@ def _stacked(w: Workload, s: ExpertLinear) -> TileDot:
         value=lambda args, index, row, sums: sums[0],
         out=lambda index: index,
         matrix=_expert,
-        shared=s.experts == 1,
+        shared=s.experts == 1 and s.used == 1 and s.gated,
     )
 
 

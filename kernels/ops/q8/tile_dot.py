@@ -11,7 +11,7 @@ and its slices, which threads share out among themselves, are loops that it make
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinygrad import UOp, dtypes
 
@@ -23,10 +23,10 @@ from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
-from kernels.ops.q8.spec import BLOCK, q8_shape
+from kernels.ops.q8.spec import BLOCK, WORDS, q8_shape
 from kernels.ops.q8.vector import call, outer, ranges, slice_counts, sliced, text
 from kernels.ops.spec import Spec
-from kernels.tinygrad.prelude import BLOCKS
+from kernels.tinygrad import prelude
 from kernels.tinygrad.uops import AxisType
 
 Index = tuple[UOp, UOp]
@@ -120,47 +120,53 @@ def _params(r: TileDot) -> tuple[Params, ...]:
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
     part, tile = sliced(tiles(r.n), params["slices"])
-    lane = UOp.range(TILE, 2, AxisType.UPCAST)
-    group, slot = outer(r.tokens // together, 3), outer(r.slots, 4)
-    indices = [(group * together + i, slot) for i in range(together)]
-    row = tile * TILE + lane
+    group, slot = outer(r.tokens // together, 2), outer(r.slots, 3)
+    vector = UOp.range(together * TILE, 4, AxisType.UPCAST)
+    at = _Place(tile, group * together, slot, together, vector)
+    # Of vector % TILE tinygrad would make two loops, and under two Ops.CUSTOM is no vector. For the same reason what
+    # has more than one dimension is read and written as `masked_element` does.
+    index, row = (group * together + vector // TILE, slot), tile * TILE + (vector + TILE) % TILE
     # tinygrad would make shorter vectors where it knows that rows are missing
     inside = text("{0}", row.cast(dtypes.int32), dtype=dtypes.int32) < r.n if r.n % TILE else None
-    stores = [
-        masked_element(args["out"], (*r.out(index), row), inside).store(r.value(args, index, row, of_token))
-        for index, of_token in zip(indices, _sums(r, args, indices, tile, lane), strict=True)
-    ]
-    return UOp.group(*stores).end(*ranges(*part, lane, group, slot))
+    value = r.value(args, index, row, _sums(r, args, at))
+    store = masked_element(args["out"], (*r.out(index), row), inside).store(value)
+    return store.end(*ranges(*part, group, slot, vector))
 
 
-def _sums(r: TileDot, args: Args, indices: Sequence[Index], tile: UOp, lane: UOp) -> list[list[UOp]]:
-    """For each token, the sums of a row, one for each weight. Weights of one format share their loops."""
+@dataclass(frozen=True)
+class _Place:
+    """A tile, the first of some tokens that are computed together, a slot, and the lanes: those of a tile for each of
+    the tokens."""
+
+    tile: UOp
+    token: UOp
+    slot: UOp
+    together: int
+    vector: UOp
+
+
+def _sums(r: TileDot, args: Args, at: _Place) -> list[UOp]:
+    """The sums of a row, one for each weight. Weights of one format share their loops."""
     loops = {
         format: (loop(r.summed, _SUMMED_NUMBER + 10 * i), loop(get_format(format).blocks(r.k), _BLOCK_NUMBER + 10 * i))
         for i, format in enumerate(r.formats)
     }
-    sums: list[list[UOp]] = [[] for _ in indices]
+    sums = []
     for name, format in r.weights:
         summed, block = loops[format]
-        at = [(token, slot if r.summed == 1 else summed) for token, slot in indices]
-        values = _block(r, args, name, format, at, (tile, block, lane))
-        for of_token, index, value in zip(sums, at, values, strict=True):
-            scaled = value if r.share is None else text("{0} * {1}", value, r.share(args, index))
-            of_token.append(call("v_whole", reduce_add(scaled, summed, block).bitcast(dtypes.int32)))
+        index = (at.token, at.slot if r.summed == 1 else summed)
+        value = _block(r, args, name, format, replace(at, slot=index[1]), block)
+        scaled = value if r.share is None else text("{0} * {1}", value, r.share(args, index))
+        sums.append(call("v_whole", reduce_add(scaled, summed, block).bitcast(dtypes.int32)))
     return sums
 
 
-def _block(
-    r: TileDot, args: Args, name: str, format: str, indices: Sequence[Index], place: tuple[UOp, UOp, UOp]
-) -> list[UOp]:
-    """The value of one block for each token. place: (tile, block, row of the tile)."""
-    tile, block, lane = place
-    at = tile if r.matrix is None else r.matrix(args, indices[0]) * tiles(r.n) + tile
-    fmt = get_format(format)
-    planes = [args[f"{name}.{p.name}"][at, block, 0, 0] for p in fmt.planes]
-    values = []
-    for index in indices:
-        row, first = r.x(index)
-        x = args["x"][row, first + block * (fmt.block // BLOCK), 0]
-        values.append(call(BLOCKS[format], *planes, x, lane=lane))
-    return values
+def _block(r: TileDot, args: Args, name: str, format: str, at: _Place, block: UOp) -> UOp:
+    """What one block adds to the sums, for each token."""
+    index, fmt = (at.token, at.slot), get_format(format)
+    tile = at.tile if r.matrix is None else r.matrix(args, index) * tiles(r.n) + at.tile
+    planes = [args[f"{name}.{p.name}"][tile, block, 0, 0] for p in fmt.planes]
+    row, first = r.x(index)
+    x = args["x"][row, first + block * (fmt.block // BLOCK), 0]
+    code = prelude.block(format, at.together, int(args["x"].shape[1]) * WORDS, len(planes))
+    return text(code, *planes, x, at.vector)

@@ -10,8 +10,11 @@ from __future__ import annotations
 from kernels.tinygrad.prelude import activations, dots, formats, quants, types
 
 PRELUDE = types.C + dots.C + formats.C + quants.C + activations.C
-BLOCKS = {
-    name: f"v_{name.lower()}"
-    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-} | {name: f"v_{name.lower()}" for name in ("IQ4_NL", "IQ4_XS", "MXFP4")}
-"""Format -> (the places of its tiled planes at a block, that of x) -> what the block adds to the sums of the rows."""
+
+
+def block(format: str, tokens: int, step: int, planes: int) -> str:
+    """The C expression of what a block of a format adds to the sums of 16 rows, for each of `tokens` tokens: a vector
+    of 16 * tokens lanes. `{0}` and so on are the places of the planes, which are `planes`, then that of x."""
+    places = ", ".join(f"{{{i}}}" for i in range(planes + 1))
+    call = f"v_{format.lower()}(r, {tokens}, {step}, {places})"
+    return f"({{{{ v_f16 r[{tokens}]; {call}; *(v_f{16 * tokens} *)r; }}}})"

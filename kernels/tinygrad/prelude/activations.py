@@ -25,4 +25,8 @@ V_FUNCTION v_f16 v_swiglu_oai(v_f16 gate, v_f16 up) {
   gate = v_below(gate, 7.0f);
   return gate * v_sigmoid(gate * 1.702f) * (v_above(v_below(up, 7.0f), -7.0f) + 1.0f);
 }
+#define V_WIDE_ACT(name, n) V_FUNCTION v_f##n name(v_f##n gate, v_f##n up) { \
+  v_f##n r; r.lo = name(gate.lo, up.lo); r.hi = name(gate.hi, up.hi); return r; }
+#define V_WIDE_ACTS(n) V_WIDE_ACT(v_silu, n) V_WIDE_ACT(v_gelu, n) V_WIDE_ACT(v_swiglu_oai, n)
+V_WIDE(V_WIDE_ACTS)
 """

@@ -1,5 +1,5 @@
-"""Vectors of 16 lanes: their types, loads and conversions. Vectors of 8 and 4 are for halves of what has no
-instruction for 16."""
+"""Vectors of 16 lanes: their types, loads and conversions. Vectors of 8 and 4 are for halves of what has no instruction
+for 16; those of more are of several tokens."""
 
 from __future__ import annotations
 
@@ -56,4 +56,11 @@ V_FUNCTION v_f16 v_whole(v_i16 a) {
 #endif
   return (v_f16)a;
 }
+
+/* several tokens: 16 lanes each */
+V_TYPES(32) V_TYPES(64) V_TYPES(128)
+#define V_WIDE(f) f(32) f(64) f(128)
+#define V_WIDE_WHOLE(n) V_FUNCTION v_f##n v_whole(v_i##n a) { \
+  v_f##n r; r.lo = v_whole(a.lo); r.hi = v_whole(a.hi); return r; }
+V_WIDE(V_WIDE_WHOLE)
 """
