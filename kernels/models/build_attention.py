@@ -91,9 +91,8 @@ class AttentionBuilder(LinearBuilder):
     def flash(self, q: Value, k: Value, v: Value, spec: FlashPrefill, sinks: TensorInfo | None) -> Value:
         """Attention over the caches: q [m, heads * head_dim] -> [m, heads * v_head_dim]"""
         expect(q, spec.heads * spec.head_dim, "flash.q")
-        if backends.find(self.device).host:
-            spec = HostPrefill(**vars(spec))
-        return self.attention(spec, {"q": q, "k": k, "v": v}, sinks)
+        found = HostPrefill(**vars(spec)) if backends.find(self.device).host else spec
+        return self.attention(found, {"q": q, "k": k, "v": v}, sinks)
 
     def mla(self, q_latent: Value, q_rope: Value, cache: Value, a: Latent) -> Value:
         """Attention over the compressed cache: [m, heads * rank] and [m, heads * rope] -> [m, heads * rank]"""

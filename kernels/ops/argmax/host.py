@@ -16,8 +16,9 @@ from db.records import Schedule, Workload
 from kernels.formats.unpack import float32
 from kernels.ops.argmax.host_spec import LANES, HostArgMax, HostPeaks
 from kernels.ops.host_attention.arithmetic import tree
+from kernels.ops.host_attention.slices import ended, pieces
 from kernels.ops.host_attention.spec import MAX_SLICES
-from kernels.ops.kit.loops import constant, largest, loop, reduce_max
+from kernels.ops.kit.loops import constant, largest, reduce_max
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
@@ -33,13 +34,11 @@ def _logit(args: Args, row: UOp, column: UOp) -> UOp:
 
 def _peaks(w: Workload, params: Params, args: Args, device: str) -> UOp:
     """The kernel: each of `slices` slices takes some blocks of each row."""
-    s, slices = HostPeaks.from_workload(w), params["slices"]
-    each = -(-s.blocks // slices)
-    slice_ = (UOp.range(slices, 0, AxisType.THREAD),) if slices > 1 else ()
-    row, turn = loop(w.m, 1, AxisType.LOOP), loop(each, 2, AxisType.LOOP)
-    loops = (*slice_, *(at for at in (row, turn) if at is not constant(0)))
-    # what is left over is the last block again, with the same result
-    block = ((slice_[0] * each if slice_ else constant(0)) + turn).minimum(s.blocks - 1)
+    s = HostPeaks.from_workload(w)
+    row = UOp.range(w.m, 9, AxisType.LOOP) if w.m > 1 else constant(0)
+    block, loops = pieces(s.blocks, params["slices"])
+    loops += [row] if w.m > 1 else []
+    block = block.minimum(s.blocks - 1)  # what is left over is the last block again, with the same result
     start = (block * s.block).minimum(s.n - s.block)
     lanes = LANES if s.block % LANES == 0 else 1
     wg = Workgroup(1, None, *loops)
@@ -58,19 +57,19 @@ def _peaks(w: Workload, params: Params, args: Args, device: str) -> UOp:
     wg.update(joined, lambda r: [(few, (r,), largest([read(tops)[i + r] for i in range(0, lanes, joined)]))])
     peak = tree(UOp.maximum, [read(few)[r] for r in range(joined)])
     wg.update(1, lambda i: [(args["peaks"], (row, block), peak)])
-    return UOp.group(*wg.now).end(*reversed(loops)) if loops else UOp.group(*wg.now)
+    return ended(UOp.group(*wg.now), loops)
 
 
 def _argmax(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    s, row = HostArgMax.from_workload(w), loop(w.m, 0, AxisType.LOOP)
-    loops = () if w.m == 1 else (row,)
+    s = HostArgMax.from_workload(w)
+    row, loops = pieces(w.m, 1)
     wg = Workgroup(1, None, *loops)
     read, top, found = wg.read, wg.array(1), wg.array(1, dtype=dtypes.int32)
     block = wg.allot.loop(s.blocks)
     wg.update(1, lambda i: [(top, (i,), reduce_max(args["peaks"][row, block], block))])
     # the first of several is the one with the most of them from it to the end
     other = wg.allot.loop(s.blocks)
-    left = read_if(args["peaks"][row, other].eq(read(top)[0]), s.blocks - other)
+    left = _if(args["peaks"][row, other].eq(read(top)[0]), s.blocks - other)
     wg.update(1, lambda i: [(found, (i,), s.blocks - reduce_max(left, other))])
     start = (read(found)[0].cast(dtypes.weakint).maximum(0).minimum(s.blocks - 1) * s.block).minimum(s.n - s.block)
     lanes = _JOINED if s.block % _JOINED == 0 else 1
@@ -81,17 +80,17 @@ def _argmax(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
     def scan(r: UOp) -> list[Store]:
         at = step * lanes + r
-        here = read_if(_logit(args, row, start + at).eq(read(top)[0]), s.block - at)
+        here = _if(_logit(args, row, start + at).eq(read(top)[0]), s.block - at)
         return [(lefts, (r,), read(lefts)[r].maximum(here))]
 
     wg.update(lanes, scan)
     wg.repeat((step,))
     place = s.block - tree(UOp.maximum, [read(lefts)[r] for r in range(lanes)])
     wg.update(1, lambda i: [(args["out"], (row, i), start.cast(dtypes.int32) + place)])
-    return UOp.group(*wg.now).end(*loops) if loops else UOp.group(*wg.now)
+    return ended(UOp.group(*wg.now), loops)
 
 
-def read_if(condition: UOp, value: UOp) -> UOp:
+def _if(condition: UOp, value: UOp) -> UOp:
     """int32 `value` where the condition holds, else 0."""
     found: UOp = condition.where(value.cast(dtypes.int32), 0)
     return found

@@ -22,8 +22,8 @@ from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.arithmetic import tree
+from kernels.ops.host_attention.slices import divisors, ended, pieces
 from kernels.ops.host_attention.spec import MAX_SLICES, TILE, HostCacheStore, tiled
-from kernels.ops.kit.loops import constant
 from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, START, UPDATE, WEIGHT, Args, Op, Operand, Params, Variable, Variant
@@ -44,12 +44,7 @@ def first_position(w: Workload) -> Variable:
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     s = HostCacheStore.from_workload(w)
-    slices = next(d for d in range(min(w.m, MAX_SLICES), 0, -1) if w.m % d == 0)
-    loops = (UOp.range(slices, 0, AxisType.THREAD),) if slices > 1 else ()
-    if slices < w.m:
-        loops = (*loops, UOp.range(w.m // slices, 1, AxisType.LOOP))
-    run = loops[0] * (w.m // slices) if slices > 1 else constant(0)
-    token = run + loops[-1] if slices < w.m else run
+    token, loops = pieces(w.m, divisors(w.m, MAX_SLICES)[0])
     wg = Workgroup(1, None, *loops)
     position = first_position(w).uop + token
 
@@ -63,7 +58,7 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
         return args["k_cache"], (head, position // TILE, column, position % TILE), value.cast(dtypes.float16)
 
     first_v = (s.heads + s.kv_heads) * s.head_dim
-    _rotate(wg, s, args, position, s.heads, lambda at: qkv(at), args.get("q_norm"), put_q)
+    _rotate(wg, s, args, position, s.heads, qkv, args.get("q_norm"), put_q)
     _rotate(wg, s, args, position, s.kv_heads, lambda at: qkv(s.heads * s.head_dim + at), args.get("k_norm"), put_k)
     rotated = wg.now
     wg.update(
@@ -76,8 +71,7 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
             )
         ],
     )
-    done = UOp.group(*rotated, *wg.now)
-    return done.end(*reversed(loops)) if loops else done
+    return ended(UOp.group(*rotated, *wg.now), loops)
 
 
 def _rotate(

@@ -15,8 +15,8 @@ from db.records import Workload
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.arithmetic import exp2, tree
+from kernels.ops.host_attention.slices import divisors, ended, pieces
 from kernels.ops.host_attention.spec import MAX_SLICES, HostCombine
-from kernels.ops.kit.loops import constant
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 from kernels.tinygrad.uops import AxisType
@@ -24,12 +24,9 @@ from kernels.tinygrad.uops import AxisType
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     """The kernel: each of `slices` slices takes some heads."""
-    s, slices = FlashCombine.from_workload(w), params["slices"]
-    each, dim, runs = s.heads // slices, s.v_head_dim, s.splits
-    loops = (UOp.range(slices, 0, AxisType.THREAD),) if slices > 1 else ()
-    loops = (*loops, UOp.range(each, 1, AxisType.LOOP)) if each > 1 else loops
-    first = loops[0] * each if slices > 1 else constant(0)
-    head = first + loops[-1] if each > 1 else first
+    s = FlashCombine.from_workload(w)
+    head, loops = pieces(s.heads, params["slices"])
+    dim, runs = s.v_head_dim, s.splits
     wg = Workgroup(1, None, *loops)
     read, weights, sums = wg.read, wg.array(runs), wg.array(dim)
     wg.update(runs, lambda i: [(weights, (i,), args["lse"][i, head])])
@@ -49,12 +46,12 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     wg.update(dim, add)
     wg.repeat((run,))
     wg.update(dim, lambda c: [(args["out"], (head, c), (read(sums)[c] * read(peak)[0]).cast(DTYPES[w.out_dtype]))])
-    return UOp.group(*wg.now).end(*reversed(loops)) if loops else UOp.group(*wg.now)
+    return ended(UOp.group(*wg.now), loops)
 
 
 def _params(w: Workload) -> tuple[Params, ...]:
     heads = FlashCombine.from_workload(w).heads
-    return tuple({"slices": slices} for slices in range(1, min(heads, MAX_SLICES) + 1) if heads % slices == 0)
+    return tuple({"slices": slices} for slices in reversed(divisors(heads, MAX_SLICES)))
 
 
 def _variants(w: Workload) -> dict[str, Variant]:

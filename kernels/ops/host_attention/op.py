@@ -19,7 +19,8 @@ from tinygrad import dtypes
 from db.records import Schedule, Workload
 from kernels.ops.attention.spec import Flash
 from kernels.ops.host_attention import defaults
-from kernels.ops.host_attention.attend import attend, attend_params, first_position
+from kernels.ops.host_attention.attend import attend, attend_params
+from kernels.ops.host_attention.slice import first_position
 from kernels.ops.host_attention.spec import HostDecode, HostPrefill, tiled
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Op, Operand, Variant
 from kernels.ops.spec import Spec

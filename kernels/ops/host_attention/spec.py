@@ -21,8 +21,8 @@ _SLICES, _SHORTEST_RUN = 24, 128
 
 @dataclass(frozen=True)
 class HostDecode(Flash):
-    """`Flash` for one token. The context, from the first
-    tile that is seen on, is divided into `splits` runs: equal multiples of RUN positions, of which the last have fewer or none."""
+    """`Flash` for one token. The context, from the first tile that is seen on, is divided into `splits` runs: equal
+    multiples of RUN positions, of which the last have fewer or none."""
 
     op: ClassVar[str] = "host_decode"
     splits: int = 1
