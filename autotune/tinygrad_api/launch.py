@@ -20,8 +20,9 @@ from tinygrad.uop.ops import Ops, UOp
 from autotune.tinygrad_api.lower import Program, one_line
 from db.errors import AutotuneError
 from kernels import backends
-from kernels.host import executor
+from kernels.host.executor import Launch, Table
 from kernels.tinygrad import compiler_cache, facts
+from kernels.tinygrad.host_launch import NotHostError, program_launch
 
 __all__ = ["Buffer", "Chain", "Kernel", "LaunchError", "LoadError", "OpenDevice"]
 
@@ -95,23 +96,20 @@ class _Executed:
     """A Kernel that the executor launches: what is validated and timed is what runs, all of its slices and threads."""
 
     def __init__(self, program: Program, runtime: Any, device: Any, values: Mapping[str, int]) -> None:
-        info = program.uop.arg
-        self._runtime, self._device, self._slots = runtime, device, tuple(info.globals)
-        self._numbers = tuple(value or 0 for value in info.vals(dict(values)))  # None stands for the slice's
-        first, core = len(self._slots), info.runtimevars.get("core_id")
-        self._integers = frozenset(range(first, first + len(self._numbers)))
-        self._core, self._slices = None if core is None else first + core, program.launch_dims(values)[0][0]
+        self._info, self._runtime, self._device, self._values = program.uop.arg, runtime, device, dict(values)
 
     def __call__(self, buffers: Sequence[Buffer]) -> float:
         return self.chain([buffers])()
 
     def chain(self, launches: Sequence[Sequence[Buffer]]) -> Chain:
-        return executor.Table([self._launch(buffers) for buffers in launches]).run
+        try:
+            return Table([self._launch(buffers) for buffers in launches]).run
+        except NotHostError as e:
+            raise LaunchError(f"launch failed: {one_line(e)}") from e
 
-    def _launch(self, buffers: Sequence[Buffer]) -> executor.Launch:
-        addresses = (buffers[i].get_buf(self._device.device).va_addr for i in self._slots)
-        code, arguments = self._runtime.addr, (*addresses, *self._numbers)
-        return executor.Launch(code, arguments, self._slices, self._core, self._integers)
+    def _launch(self, buffers: Sequence[Buffer]) -> Launch:
+        addresses = [buffers[i].get_buf(self._device.device).va_addr for i in self._info.globals]
+        return program_launch(self._info, self._runtime, addresses, self._values)
 
 
 class OpenDevice:

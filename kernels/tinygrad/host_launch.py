@@ -14,7 +14,7 @@ from tinygrad import UOp
 from tinygrad.device import Buffer
 from tinygrad.engine.realize import get_call_arg_uops, get_runtime, resolve_params
 from tinygrad.helpers import ansistrip
-from tinygrad.uop.ops import Ops
+from tinygrad.uop.ops import Ops, ProgramInfo
 
 from db.errors import AutotuneError
 from kernels import backends
@@ -51,26 +51,34 @@ def host_launch(call: UOp, inputs: Sequence[UOp] = (), given: Mapping[str, Argum
     arguments = [_argument(u, b, inputs) for u, b in zip(uops, buffers, strict=True)]
     if what.op is Ops.COPY:
         return HostLaunch(COPY, copy(arguments[0], arguments[1], buffers[0].nbytes), [*buffers])
-    info, runtime = what.arg, get_runtime(buffers[0].device, what)
+    runtime = get_runtime(buffers[0].device, what)
+    launch = program_launch(what.arg, runtime, [arguments[g] for g in what.arg.globals], given or {})
+    return HostLaunch(ansistrip(what.arg.name), launch, [*buffers, runtime])
+
+
+def program_launch(
+    info: ProgramInfo, runtime: Any, buffers: Sequence[Argument], given: Mapping[str, Argument]
+) -> Launch:
+    """A launch of a loaded program over the addresses of its buffers. Raises NotHostError for one that only tinygrad
+    can make."""
     if getattr(runtime, "lvp", True):
         raise NotHostError(f"{info.name} takes its arguments as a pointer")
-    variables = range(len(info.globals), len(info.globals) + len(info.vars))
+    variables = range(len(buffers), len(buffers) + len(info.vars))
     slices, *others = info.global_size
     if not isinstance(slices, int) or slices > MOST_SLICES or any(size != 1 for size in others):
         raise NotHostError(f"{info.name} has the size {info.global_size}")
     if variables.stop > MOST_ARGUMENTS or any(v.dtype.itemsize not in _INTEGERS for v in info.vars):
         raise NotHostError(f"{info.name} has {variables.stop} arguments, the Variables {info.vars}")
-    values = {**(given or {}), CORE: 0}
+    values = {**given, CORE: 0}
     if missing := [v.expr for v in info.vars if v.expr not in values]:
         raise NotHostError(f"{info.name} reads Variables that are not given: {', '.join(missing)}")
-    launch = Launch(
+    return Launch(
         runtime.addr,
-        (*(arguments[g] for g in info.globals), *(values[v.expr] for v in info.vars)),
+        (*buffers, *(values[v.expr] for v in info.vars)),
         slices,
         runtime.runtimevars.get(CORE),
         frozenset(i for i, v in zip(variables, info.vars, strict=True) if v.dtype.itemsize == _INTEGERS[0]),
     )
-    return HostLaunch(ansistrip(info.name), launch, [*buffers, runtime])
 
 
 def host_buffer(u: UOp) -> Buffer:
