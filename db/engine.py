@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from db import schema
+from db import schema, served
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import READABLE, REVISION, REVISIONS
@@ -183,6 +183,7 @@ def migrate(connection: Connection, where: str) -> None:
     check_revision(where, found, objects)
     if found != REVISIONS[-1]:
         upgrade(connection)
+        served.refresh(connection, served.stale(connection))
 
 
 def check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, select, text
 
-from db import codec, rows, schema
+from db import codec, rows, schema, served
 from db.records import Measurement, Run, Schedule, Target, Workload
 
 K = TypeVar("K")
@@ -37,6 +37,8 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
     ]
     if columns:
         connection.execute(schema.measurements.insert(), columns)
+        kernels = ((codec.workload_digest(m.workload), codec.target_digest(m.target), m.kernel_digest) for m in measured)
+        served.refresh(connection, kernels)
 
 
 def _ids(connection: Connection, table: Table, values: Mapping[K, dict[str, Any]]) -> dict[K, int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from db import codec, queries, rows
 from db.paths import PACKAGED, default_store
-from db.readers import Reader, Row, SqliteReader, reader
+from db.readers import Ask, Reader, Row, SqliteReader, reader
 from db.records import Outcome, Schedule, Served, Target, Workload
 from db.rules import RULES, Rule, from_row
 from db.rules import asked as rule_asked
@@ -73,11 +73,22 @@ class Lookup:
         def decode(row: Sequence[Any], origin: str) -> Served:
             return rows.exact(row, asked["workload"], workload, target, origin)
 
-        for origin, store in self._stores:
-            newest = functools.partial(self._newest, decode, store, origin)
-            served, claims = store.take(queries.EXACT, asked, newest) or (None, False)
+        def kept(row: Sequence[Any], origin: str) -> Served:
+            return rows.kept(row, asked, workload, target, origin)
+
+        def answer(store: Reader, origin: str, ask: Ask, has_served: bool) -> Served | None:
+            if has_served:
+                if (row := next(ask(queries.SERVED, asked), None)) is None:
+                    return None
+                if served := self._served(kept, row, store, origin):
+                    return served
+            served, claims = self._newest(decode, store, origin, ask(queries.EXACT, asked))
             if served is None and claims:
-                served, _ = store.take(queries.EXACT_CHECKED, asked, newest) or (None, False)
+                served, _ = self._newest(decode, store, origin, ask(queries.EXACT_CHECKED, asked))
+            return served
+
+        for origin, store in self._stores:
+            served = store.take(functools.partial(answer, store, origin))
             if served is not None and self._is_right(served, kernel_digest):
                 return served
         return None

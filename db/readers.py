@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +13,9 @@ from typing import Any, TypeVar
 from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
-from db.queries import READABLE, REVISION, REVISIONS
+from db.queries import READABLE, REVISION, REVISIONS, WITH_SERVED
 from db.sqlite_files import (
     FAILURES,
-    STEPS,
     FileState,
     Opened,
     computed_column,
@@ -28,6 +26,8 @@ from db.sqlite_files import (
 )
 
 Row = tuple[Any, ...]
+Ask = Callable[[str, Mapping[str, Any]], Iterator[Row]]
+"""(SQL, parameters) -> rows, which are read as they are asked for."""
 T = TypeVar("T")
 
 _ATTEMPTS = 5
@@ -46,11 +46,11 @@ class Reader:
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         """The answer, in full; no rows where the store cannot be read."""
-        return self.take(sql, asked, list) or []
+        return self.take(lambda ask, _: list(ask(sql, asked))) or []
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
-        """What `of` makes of the rows, which are read as it asks for them; None where the store cannot be read. It may
-        be called again where the store has changed meanwhile."""
+    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
+        """What `of` makes of the answers to its questions; None where the store cannot be read. It may be called again
+        where the store has changed meanwhile. Its second argument: whether the store has the table `served`."""
         return None
 
     @property
@@ -80,18 +80,17 @@ class SqliteReader(Reader):
         self._guard = Guard()
         self._opened: Opened | None = None
         self._opened_by: int | None = None
+        self._has_served = False
         self._unreadable: FileState | None = None
         self._locked_at = -inf  # seconds of time.monotonic
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
+    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
         with self._guard.lock:
             for _ in range(_ATTEMPTS):
                 try:
                     if (opened := self._open()) is None:
                         return None
-                    opened.allowance.steps = STEPS
-                    with closing(opened.connection.execute(sql, asked)) as cursor:
-                        answer = of(cursor)
+                    answer = of(opened.ask, self._has_served)
                     if opened.unchanged():
                         return answer
                 except (*FAILURES, OSError, StoreError) as e:
@@ -121,11 +120,12 @@ class SqliteReader(Reader):
             return None
         self._opened_by = os.getpid()
         self._opened = open_read_only(self._name, prefer_still=True)
+        if odd := computed_column(self._opened.connection):
+            raise StoreError(f"store {self.path}: it has a computed column {odd}, which no store has")
         row = self._opened.connection.execute(REVISION).fetchone()
         if row is None or row[0] not in READABLE:
             raise StoreError(_wrong_schema(self.path, row and row[0]))
-        if odd := computed_column(self._opened.connection):
-            raise StoreError(f"store {self.path}: it has a computed column {odd}, which no store has")
+        self._has_served = row[0] in WITH_SERVED
         return self._opened
 
     def _close(self) -> None:
@@ -159,10 +159,11 @@ class ServerReader(Reader):
         self._url = url
         self._guard = Guard()
         self._engine: Any = None
+        self._has_served = False
         self._opened_by: int | None = None
         self._failed_at = -inf  # seconds of time.monotonic
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
+    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
         with self._guard.lock:
             if self.refused:
                 return None
@@ -170,7 +171,7 @@ class ServerReader(Reader):
                 if self._opened_by != os.getpid():
                     self._opened_by, self._engine = os.getpid(), None
                     self._engine = self._open()
-                return of(iter(self._ask(self._engine, sql, asked)))
+                return of(lambda sql, asked: iter(self._ask(self._engine, sql, asked)), self._has_served)
             except StoreError as e:
                 self.note(str(e))
             except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
@@ -190,6 +191,7 @@ class ServerReader(Reader):
         found = self._ask(engine, REVISION, {})
         if not found or found[0][0] not in READABLE:
             raise StoreError(_wrong_schema(engine.url.render_as_string(), found[0][0] if found else None))
+        self._has_served = found[0][0] in WITH_SERVED
         return engine
 
     def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> list[Row]:

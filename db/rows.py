@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf, isfinite, isnan
@@ -177,6 +177,30 @@ def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, or
     if not isinstance(text, str) or codec.digest(text) != asked:
         raise ValueError(f"{text!r:.100} is not the workload that was asked for")
     return _served(fact, workload, target, origin)
+
+
+def kept(row: Sequence[Any], asked: Mapping[str, Any], workload: Workload, target: Target, origin: str) -> Served:
+    """A row of the query for what is kept of a kernel. Raises ValueError for one that must not be served."""
+    text, digest, seconds, tolerance, error = row
+    if digest != _served_digest(asked["workload"], asked["target"], asked["kernel_digest"], text, *row[2:]):
+        raise ValueError(f"{text!r:.100} is not what its digest says")
+    if not number(error) <= number(tolerance):
+        raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
+    return Served(workload, target, codec.schedule_from_json(parsed(text, dict)), number(seconds), origin)
+
+
+def to_served(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The columns of `served` out of a row of the query for what may be served. Raises ValueError for one that no
+    version of ours wrote."""
+    workload_digest, target_digest, kernel_digest, workload, schedule_, schedule_digest, *numbers = row
+    _hashed(workload, workload_digest)
+    schedule(schedule_, schedule_digest)
+    columns = (workload_digest, target_digest, kernel_digest, schedule_, *map(number, numbers))
+    return *columns, _served_digest(*columns)
+
+
+def _served_digest(*columns: object) -> str:
+    return codec.digest(" ".join(map(repr, columns)))
 
 
 def near(row: Sequence[Any], origin: str) -> Served:

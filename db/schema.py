@@ -110,6 +110,16 @@ attempts = Table(
     *_key("workload", "target", "kernel_digest", "schedule"),
     *_required(Integer, "count"),
 )
+# What serves each kernel, as it follows from the measurements (`db.served`), in one row for readers in haste.
+served = Table(
+    "served",
+    metadata,
+    *_key("workload", "target", "kernel_digest"),
+    *_required(Text, "schedule"),  # JSON
+    *_required(Float, "seconds", "tolerance", "error"),
+    *_required(Text, "digest"),  # of the other columns
+    sqlite_with_rowid=False,
+)
 # What serves the shapes of a class that no row is for (`db.rules`). A user's store has none.
 rules = Table(
     "rules",
