@@ -76,11 +76,10 @@ class Lookup:
         def kept(row: Sequence[Any], origin: str) -> Served:
             return rows.kept(row, asked, workload, target, origin)
 
-        def answer(store: Reader, origin: str, ask: Ask, has_served: bool) -> Served | None:
-            if has_served:
-                if (row := next(ask(queries.SERVED, asked), None)) is None:
-                    return None
-                if served := self._served(kept, row, store, origin):
+        def answer(store: Reader, origin: str, ask: Ask) -> Served | None:
+            for row in ask(queries.SERVED, asked):
+                served = None if row[0] is None else self._served(kept, row, store, origin)
+                if row[0] is None or served is not None:
                     return served
             served, claims = self._newest(decode, store, origin, ask(queries.EXACT, asked))
             if served is None and claims:

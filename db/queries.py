@@ -68,9 +68,22 @@ _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id),
 # CROSS JOIN keeps SQLite from weighing other orders. In its index, rows are in the order of their ids: who takes the
 # first has read no other.
 
-SERVED = """SELECT schedule, digest, seconds, tolerance, error FROM served
-    WHERE workload = :workload AND target = :target AND kernel_digest = :kernel_digest"""
-"""What serves (workload, target, kernel_digest), all three digests, as `db.served` keeps it."""
+_SERVED = """SELECT v.schedule, v.digest, v.seconds, v.tolerance, v.error FROM {} a LEFT JOIN served v
+    ON v.workload = :workload AND v.target = :target AND v.kernel_digest = :kernel_digest WHERE {}"""
+
+SERVED = _SERVED.format("alembic_version", "1 = 1")
+"""What serves (workload, target, kernel_digest), all three digests, as `db.served` keeps it: one row, of nulls where
+nothing serves."""
+
+SERVED_TABLE = """CREATE TABLE served (
+    workload TEXT NOT NULL, target TEXT NOT NULL, kernel_digest TEXT NOT NULL, schedule TEXT NOT NULL,
+    seconds FLOAT NOT NULL, tolerance FLOAT NOT NULL, error FLOAT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (workload, target, kernel_digest)) WITHOUT ROWID"""
+"""As migrations make it in SQLite. A schema in which its rows mean something else must give it another name."""
+
+SERVED_IN_FILE = _SERVED.format("sqlite_master", f"a.name = 'served' AND a.sql = '{SERVED_TABLE}'")
+"""The same of a file that anything may be in: no row, and no column is read, unless the table is exactly that one. A
+lookup thus needs one statement, where to examine the whole schema takes longer than the lookup."""
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
 """What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a

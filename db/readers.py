@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_path
-from db.queries import READABLE, REVISION, REVISIONS, WITH_SERVED
+from db.queries import READABLE, REVISION, REVISIONS, SERVED, SERVED_IN_FILE, WITH_SERVED
 from db.sqlite_files import (
     FAILURES,
     FileState,
@@ -46,11 +47,11 @@ class Reader:
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         """The answer, in full; no rows where the store cannot be read."""
-        return self.take(lambda ask, _: list(ask(sql, asked))) or []
+        return self.take(lambda ask: list(ask(sql, asked))) or []
 
-    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
+    def take(self, of: Callable[[Ask], T]) -> T | None:
         """What `of` makes of the answers to its questions; None where the store cannot be read. It may be called again
-        where the store has changed meanwhile. Its second argument: whether the store has the table `served`."""
+        where the store has changed meanwhile. SERVED has no rows where the store has no such table."""
         return None
 
     @property
@@ -80,17 +81,17 @@ class SqliteReader(Reader):
         self._guard = Guard()
         self._opened: Opened | None = None
         self._opened_by: int | None = None
-        self._has_served = False
+        self._checked = False
         self._unreadable: FileState | None = None
         self._locked_at = -inf  # seconds of time.monotonic
 
-    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
+    def take(self, of: Callable[[Ask], T]) -> T | None:
         with self._guard.lock:
             for _ in range(_ATTEMPTS):
                 try:
                     if (opened := self._open()) is None:
                         return None
-                    answer = of(opened.ask, self._has_served)
+                    answer = of(self._ask)
                     if opened.unchanged():
                         return answer
                 except (*FAILURES, OSError, StoreError) as e:
@@ -118,15 +119,32 @@ class SqliteReader(Reader):
             return None
         if self.refused:
             return None
-        self._opened_by = os.getpid()
+        self._opened_by, self._checked = os.getpid(), False
         self._opened = open_read_only(self._name, prefer_still=True)
-        if odd := computed_column(self._opened.connection):
+        return self._opened
+
+    def _ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[Row]:
+        opened = self._opened
+        assert opened is not None
+        if sql is SERVED:
+            try:
+                yield from opened.ask(SERVED_IN_FILE, asked)
+            except sqlite3.OperationalError as e:
+                if not str(e).startswith("no such table"):
+                    raise
+            return
+        if not self._checked:
+            self._check(opened.connection)
+            self._checked = True
+        yield from opened.ask(sql, asked)
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Raises StoreError for a file that is no store which these queries read."""
+        if odd := computed_column(connection):
             raise StoreError(f"store {self.path}: it has a computed column {odd}, which no store has")
-        row = self._opened.connection.execute(REVISION).fetchone()
+        row = connection.execute(REVISION).fetchone()
         if row is None or row[0] not in READABLE:
             raise StoreError(_wrong_schema(self.path, row and row[0]))
-        self._has_served = row[0] in WITH_SERVED
-        return self._opened
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
@@ -163,7 +181,7 @@ class ServerReader(Reader):
         self._opened_by: int | None = None
         self._failed_at = -inf  # seconds of time.monotonic
 
-    def take(self, of: Callable[[Ask, bool], T]) -> T | None:
+    def take(self, of: Callable[[Ask], T]) -> T | None:
         with self._guard.lock:
             if self.refused:
                 return None
@@ -171,7 +189,7 @@ class ServerReader(Reader):
                 if self._opened_by != os.getpid():
                     self._opened_by, self._engine = os.getpid(), None
                     self._engine = self._open()
-                return of(lambda sql, asked: iter(self._ask(self._engine, sql, asked)), self._has_served)
+                return of(lambda sql, asked: iter(self._ask(self._engine, sql, asked)))
             except StoreError as e:
                 self.note(str(e))
             except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
@@ -196,6 +214,9 @@ class ServerReader(Reader):
 
     def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         from sqlalchemy import text
+
+        if sql is SERVED and not self._has_served:
+            return []
 
         def answer() -> list[Row]:
             with engine.connect() as connection:

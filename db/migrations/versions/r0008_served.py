@@ -1,6 +1,5 @@
 """What serves each kernel in a row of its own. `db.engine.migrate` fills it."""
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
@@ -8,11 +7,9 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    op.create_table(
-        "served",
-        *(sa.Column(name, sa.Text, primary_key=True, nullable=False) for name in ("workload", "target", "kernel_digest")),
-        sa.Column("schedule", sa.Text, nullable=False),
-        *(sa.Column(name, sa.Float, nullable=False) for name in ("seconds", "tolerance", "error")),
-        sa.Column("digest", sa.Text, nullable=False),
-        sqlite_with_rowid=False,
-    )
+    # readers of a file compare this text with `db.queries.SERVED_TABLE`
+    table = """CREATE TABLE served (
+    workload TEXT NOT NULL, target TEXT NOT NULL, kernel_digest TEXT NOT NULL, schedule TEXT NOT NULL,
+    seconds FLOAT NOT NULL, tolerance FLOAT NOT NULL, error FLOAT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (workload, target, kernel_digest))"""
+    op.execute(table + (" WITHOUT ROWID" if op.get_bind().dialect.name == "sqlite" else ""))
