@@ -37,7 +37,9 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
     ]
     if columns:
         connection.execute(schema.measurements.insert(), columns)
-        kernels = ((codec.workload_digest(m.workload), codec.target_digest(m.target), m.kernel_digest) for m in measured)
+        kernels = (
+            (codec.workload_digest(m.workload), codec.target_digest(m.target), m.kernel_digest) for m in measured
+        )
         served.refresh(connection, kernels)
 
 

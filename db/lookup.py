@@ -14,7 +14,7 @@ from typing import Any
 
 from db import codec, queries, rows
 from db.paths import PACKAGED, default_store
-from db.readers import Ask, Reader, Row, SqliteReader, reader
+from db.readers import Reader, Row, reader
 from db.records import Outcome, Schedule, Served, Target, Workload
 from db.rules import RULES, Rule, from_row
 from db.rules import asked as rule_asked
@@ -50,7 +50,7 @@ class Lookup:
         self._limit, self._without = limit, frozenset(without)
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
-            ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
+            ("packaged", reader(PACKAGED if packaged is None else packaged)),
         )
 
     @property
@@ -70,26 +70,28 @@ class Lookup:
         Here and in the other steps, packaged rows that this machine found wrong are passed over."""
         asked = queries.asked(workload, target, kernel_digest)
 
-        def decode(row: Sequence[Any], origin: str) -> Served:
-            return rows.exact(row, asked["workload"], workload, target, origin)
-
         def kept(row: Sequence[Any], origin: str) -> Served:
             return rows.kept(row, asked, workload, target, origin)
 
-        def answer(store: Reader, origin: str, ask: Ask) -> Served | None:
-            for row in ask(queries.SERVED, asked):
-                served = None if row[0] is None else self._served(kept, row, store, origin)
-                if row[0] is None or served is not None:
+        def exact(row: Sequence[Any], origin: str) -> Served:
+            return rows.exact(row, asked["workload"], workload, target, origin)
+
+        def answer(store: Reader, origin: str) -> Served | None:
+            row = store.served(asked)
+            if row is not None:  # the history is read only where this row must not serve, as a damaged one
+                if row[0] is None:
+                    return None
+                if served := self._served(kept, row, store, origin):
                     return served
-            served, claims = self._newest(decode, store, origin, ask(queries.EXACT, asked))
+            served, claims = self._newest(exact, store, origin, store.ask(queries.EXACT, asked))
             if served is None and claims:
-                served, _ = self._newest(decode, store, origin, ask(queries.EXACT_CHECKED, asked))
+                served, _ = self._newest(exact, store, origin, store.ask(queries.EXACT_CHECKED, asked))
             return served
 
         for origin, store in self._stores:
-            served = store.take(functools.partial(answer, store, origin))
-            if served is not None and self._is_right(served, kernel_digest):
-                return served
+            found = store.take(functools.partial(answer, store, origin))
+            if found is not None and self._is_right(found, kernel_digest):
+                return found
         return None
 
     def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:

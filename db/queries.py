@@ -73,7 +73,7 @@ _SERVED = """SELECT v.schedule, v.digest, v.seconds, v.tolerance, v.error FROM {
 
 SERVED = _SERVED.format("alembic_version", "1 = 1")
 """What serves (workload, target, kernel_digest), all three digests, as `db.served` keeps it: one row, of nulls where
-nothing serves."""
+nothing does."""
 
 SERVED_TABLE = """CREATE TABLE served (
     workload TEXT NOT NULL, target TEXT NOT NULL, kernel_digest TEXT NOT NULL, schedule TEXT NOT NULL,

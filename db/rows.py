@@ -200,7 +200,7 @@ def to_served(row: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _served_digest(*columns: object) -> str:
-    return codec.digest(" ".join(map(repr, columns)))
+    return codec.digest(repr(columns))
 
 
 def near(row: Sequence[Any], origin: str) -> Served:

@@ -19,7 +19,7 @@ Kernel = tuple[str, str, str]
 
 _KEY = ("workload", "target", "kernel_digest")
 _ALONE = "SELECT pg_advisory_xact_lock(7032)"
-# On a server two transactions may add rows of one kernel at once: the second, which waits here, sees those of the first.
+# On a server two transactions may add rows of a kernel at once: the second, which waits here, sees those of the first.
 
 
 def refresh(connection: Connection, kernels: Iterable[Kernel]) -> None:

@@ -11,8 +11,8 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -70,11 +70,10 @@ class Opened:
     allowance: Allowance
     still: bool
 
-    def ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The rows of an answer, read as they are asked for. Raises sqlite3.Error."""
+    def execute(self, sql: str, asked: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Asks a question, with a new allowance. Raises sqlite3.Error."""
         self.allowance.steps = STEPS
-        with closing(self.connection.execute(sql, asked)) as cursor:
-            yield from cursor
+        return self.connection.execute(sql, asked)
 
     def unchanged(self) -> bool:
         """Whether the name still means the file that was opened, and the file is as it was."""
@@ -109,8 +108,8 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
 
     Raises sqlite3.Error, OSError, StoreError.
     """
-    path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
     seen = file_state(name)
+    path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
     journal = has_journal(path)
     allowance = Allowance(steps)
 
