@@ -183,7 +183,7 @@ def migrate(connection: Connection, where: str) -> None:
     check_revision(where, found, objects)
     if found != REVISIONS[-1]:
         upgrade(connection)
-        served.refresh(connection, served.stale(connection))
+        served.mend(connection)
 
 
 def check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:

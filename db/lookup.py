@@ -22,7 +22,7 @@ from db.rules import asked as rule_asked
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
 
-Decode = Callable[[Sequence[Any], str], Served]
+Decode = Callable[[Sequence[Any], str], rows.Answer]
 """(row, origin) -> what it says; raises ValueError for what must not be served."""
 
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -70,10 +70,10 @@ class Lookup:
         Here and in the other steps, packaged rows that this machine found wrong are passed over."""
         asked = queries.asked(workload, target, kernel_digest)
 
-        def kept(row: Sequence[Any], origin: str) -> Served:
-            return rows.kept(row, asked, workload, target, origin)
+        def kept(row: Sequence[Any], origin: str) -> rows.Answer:
+            return rows.kept(row, asked["kernel"], workload, target, origin)
 
-        def exact(row: Sequence[Any], origin: str) -> Served:
+        def exact(row: Sequence[Any], origin: str) -> rows.Answer:
             return rows.exact(row, asked["workload"], workload, target, origin)
 
         def answer(store: Reader, origin: str) -> Served | None:
@@ -157,15 +157,15 @@ class Lookup:
                     yield served
 
     def _served(self, decode: Decode, row: Sequence[Any], store: Reader, origin: str) -> Served | None:
-        """The row, whose last column is the error; None if it must not be served."""
+        """What the row says; None if it must not be served."""
         try:
-            served = decode(row, origin)
+            served, error = decode(row, origin)
         except ValueError as e:  # JSON that no version of ours wrote
             store.note(f"{origin} store: a row cannot be read: {e}")
             return None
         limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
         left_out = origin == "user" and (served.workload, served.target, served.schedule) in self._without
-        return served if row[-1] <= limit and not left_out else None
+        return served if error <= limit and not left_out else None
 
 
 def _units_apart(a: Target, b: Target) -> int:

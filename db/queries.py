@@ -68,21 +68,19 @@ _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id),
 # CROSS JOIN keeps SQLite from weighing other orders. In its index, rows are in the order of their ids: who takes the
 # first has read no other.
 
-_SERVED = """SELECT v.schedule, v.digest, v.seconds, v.tolerance, v.error FROM {} a LEFT JOIN served v
-    ON v.workload = :workload AND v.target = :target AND v.kernel_digest = :kernel_digest WHERE {}"""
+_SERVED = "SELECT v.answer, v.digest FROM {} a LEFT JOIN served v ON v.kernel = :kernel WHERE {}"
 
 SERVED = _SERVED.format("alembic_version", "1 = 1")
-"""What serves (workload, target, kernel_digest), all three digests, as `db.served` keeps it: one row, of nulls where
-nothing does."""
+"""What serves a kernel, by the digest of its three digests, as `db.served` keeps it: one row, of nulls where nothing
+does."""
 
-SERVED_TABLE = """CREATE TABLE served (
-    workload TEXT NOT NULL, target TEXT NOT NULL, kernel_digest TEXT NOT NULL, schedule TEXT NOT NULL,
-    seconds FLOAT NOT NULL, tolerance FLOAT NOT NULL, error FLOAT NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (workload, target, kernel_digest)) WITHOUT ROWID"""
+SERVED_TABLE = (
+    "CREATE TABLE served (kernel TEXT NOT NULL PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
+)
 """As migrations make it in SQLite. A schema in which its rows mean something else must give it another name."""
 
 SERVED_IN_FILE = _SERVED.format("sqlite_master", f"a.name = 'served' AND a.sql = '{SERVED_TABLE}'")
-"""The same of a file that anything may be in: no row, and no column is read, unless the table is exactly that one. A
+"""The same of a file that anything may be in: no row, and nothing is read, unless the table is exactly that one. A
 lookup thus needs one statement, where to examine the whole schema takes longer than the lookup."""
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
@@ -231,10 +229,12 @@ first."""
 
 def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, Any]:
     """The parameters of the queries above that ask about one kernel."""
+    workload_digest, target_digest = codec.workload_digest(workload), codec.target_digest(target)
     return {
-        "workload": codec.workload_digest(workload),
-        "target": codec.target_digest(target),
+        "workload": workload_digest,
+        "target": target_digest,
         "kernel_digest": kernel_digest,
+        "kernel": kernel(workload_digest, target_digest, kernel_digest),
         "backend": target.backend,
         "arch": target.arch,
         "op": workload.op,
@@ -243,6 +243,11 @@ def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, A
         "out_dtype": workload.out_dtype,
         "epilogue": workload.epilogue,
     }
+
+
+def kernel(workload_digest: str, target_digest: str, kernel_digest: str) -> str:
+    """The key of `served`."""
+    return codec.digest(f"{workload_digest} {target_digest} {kernel_digest}")
 
 
 SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedule_id

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf, isfinite, isnan
 from typing import Any
 
-from db import codec
+from db import codec, queries
 from db.errors import without_secrets
 from db.records import Measurement, Outcome, Run, Schedule, Served, Stage, Target, Workload
 
@@ -170,50 +170,52 @@ def recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(id_, created_at, measurement, _run(of_run), started_at, origin)
 
 
-def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Served:
+Answer = tuple[Served, float]
+"""What may serve, and the error of its result."""
+
+
+def kept(row: Sequence[Any], kernel: str, workload: Workload, target: Target, origin: str) -> Answer:
+    """A row of the query for what is kept of a kernel. Raises ValueError for one that must not be served."""
+    answer, digest = row
+    if digest != codec.digest(f"{kernel} {answer}"):
+        raise ValueError(f"{answer!r:.100} is not what its digest says")
+    fact = parsed(answer, list)
+    if len(fact) != 4:
+        raise ValueError(f"{answer!r:.100} is no schedule with its time, tolerance and error")
+    return _answer(codec.schedule_from_json(fact[0]), fact[1:], workload, target, origin)
+
+
+def to_served(row: Sequence[Any]) -> tuple[str, str, str]:
+    """The row of `served` for a row of the query for what may be served. Raises ValueError for one that must not be."""
+    workload_digest, target_digest, kernel_digest, workload, found, schedule_digest, *fact = row
+    _hashed(workload, workload_digest)
+    schedule(found, schedule_digest)
+    kernel = queries.kernel(workload_digest, target_digest, kernel_digest)
+    answer = codec.canonical_json([json.loads(found), *map(number, fact)])
+    return kernel, answer, codec.digest(f"{kernel} {answer}")
+
+
+def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Answer:
     """A row of the query for a workload, whose digest was `asked`, on a target. Raises ValueError for one that must not
     be served, as where a damaged index led to another workload's."""
-    text, *fact = row
+    text, found, digest, *fact = row
     if not isinstance(text, str) or codec.digest(text) != asked:
         raise ValueError(f"{text!r:.100} is not the workload that was asked for")
-    return _served(fact, workload, target, origin)
+    return _answer(schedule(found, digest), fact, workload, target, origin)
 
 
-def kept(row: Sequence[Any], asked: Mapping[str, Any], workload: Workload, target: Target, origin: str) -> Served:
-    """A row of the query for what is kept of a kernel. Raises ValueError for one that must not be served."""
-    text, digest, seconds, tolerance, error = row
-    if digest != _served_digest(asked["workload"], asked["target"], asked["kernel_digest"], text, *row[2:]):
-        raise ValueError(f"{text!r:.100} is not what its digest says")
-    if not number(error) <= number(tolerance):
-        raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
-    return Served(workload, target, codec.schedule_from_json(parsed(text, dict)), number(seconds), origin)
-
-
-def to_served(row: Sequence[Any]) -> tuple[Any, ...]:
-    """The columns of `served` out of a row of the query for what may be served. Raises ValueError for one that no
-    version of ours wrote."""
-    workload_digest, target_digest, kernel_digest, workload, schedule_, schedule_digest, *numbers = row
-    _hashed(workload, workload_digest)
-    schedule(schedule_, schedule_digest)
-    columns = (workload_digest, target_digest, kernel_digest, schedule_, *map(number, numbers))
-    return *columns, _served_digest(*columns)
-
-
-def _served_digest(*columns: object) -> str:
-    return codec.digest(repr(columns))
-
-
-def near(row: Sequence[Any], origin: str) -> Served:
+def near(row: Sequence[Any], origin: str) -> Answer:
     """A row of the queries for other devices and other shapes. Raises ValueError for one that must not be served."""
-    workload, workload_digest, *target, target_digest = row[:7]
-    return _served(row[7:], _workload(workload, workload_digest), _target(*target, target_digest), origin)
+    workload, workload_digest, *target, target_digest, found, digest = row[:9]
+    where = _workload(workload, workload_digest), _target(*target, target_digest)
+    return _answer(schedule(found, digest), row[9:], *where, origin)
 
 
-def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Served:
-    text, digest, seconds, tolerance, error = fact
-    if not number(error) <= number(tolerance):
+def _answer(found: Schedule, fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Answer:
+    seconds, tolerance, error = map(number, fact)
+    if not error <= tolerance:
         raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
-    return Served(workload, target, schedule(text, digest), number(seconds), origin)
+    return Served(workload, target, found, seconds, origin), error
 
 
 def timing(row: Sequence[Any]) -> Timing:

@@ -114,10 +114,8 @@ attempts = Table(
 served = Table(
     "served",
     metadata,
-    *_key("workload", "target", "kernel_digest"),
-    *_required(Text, "schedule"),  # JSON
-    *_required(Float, "seconds", "tolerance", "error"),
-    *_required(Text, "digest"),  # of the other columns
+    *_key("kernel"),  # digest of the three digests that it is asked for by
+    *_required(Text, "answer", "digest"),  # JSON, and the digest of the two columns before
     sqlite_with_rowid=False,
 )
 # What serves the shapes of a class that no row is for (`db.rules`). A user's store has none.

@@ -17,7 +17,8 @@ from db import queries, rows, schema
 Kernel = tuple[str, str, str]
 """The digests of a workload, of a target and of a kernel's source."""
 
-_KEY = ("workload", "target", "kernel_digest")
+Row = tuple[str, ...]
+
 _ALONE = "SELECT pg_advisory_xact_lock(7032)"
 # On a server two transactions may add rows of a kernel at once: the second, which waits here, sees those of the first.
 
@@ -27,35 +28,40 @@ def refresh(connection: Connection, kernels: Iterable[Kernel]) -> None:
     its last step."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(_ALONE))
-    for kernel in sorted(set(kernels)):
-        key = dict(zip(_KEY, kernel, strict=True))
-        due = _due(connection.execute(text(queries.SERVABLE_OF), key)).get(kernel)
-        table = schema.served
-        of_kernel = [table.c[name] == value for name, value in key.items()]
-        found = connection.execute(select(table).where(*of_kernel)).first()
-        if found is not None and tuple(found) != due:
-            connection.execute(delete(table).where(*of_kernel))
-        if due is not None and (found is None or tuple(found) != due):
-            connection.execute(table.insert(), dict(zip(table.columns.keys(), due, strict=True)))
+    for workload, target, kernel_digest in sorted(set(kernels)):
+        asked = {"workload": workload, "target": target, "kernel_digest": kernel_digest}
+        key = queries.kernel(workload, target, kernel_digest)
+        _keep(connection, key, _due(connection.execute(text(queries.SERVABLE_OF), asked)).get(key))
 
 
-def stale(connection: Connection) -> list[Kernel]:
-    """The kernels of which something else is kept than their measurements say."""
+def stale(connection: Connection) -> dict[str, Row | None]:
+    """The keys of rows that are not what the measurements say, with what they say."""
     due = _due(connection.execute(text(queries.SERVABLE)))
-    kept = {_kernel(row): tuple(row) for row in connection.execute(select(schema.served))}
-    return [kernel for kernel in due.keys() | kept.keys() if due.get(kernel) != kept.get(kernel)]
+    kept = {row[0]: tuple(row) for row in connection.execute(select(schema.served))}
+    return {key: due.get(key) for key in due.keys() | kept.keys() if due.get(key) != kept.get(key)}
 
 
-def _due(servable: Iterable[Sequence[Any]]) -> dict[Kernel, tuple[Any, ...]]:
-    """The rows of the table that the answer to SERVABLE asks for. A row that cannot be read serves nothing: one before
-    it does."""
-    due = {}
+def mend(connection: Connection) -> None:
+    """Makes all that is kept what the measurements say."""
+    for key, row in stale(connection).items():
+        _keep(connection, key, row)
+
+
+def _keep(connection: Connection, key: str, row: Row | None) -> None:
+    of_key = schema.served.c.kernel == key
+    found = connection.execute(select(schema.served).where(of_key)).first()
+    if found is not None and tuple(found) != row:
+        connection.execute(delete(schema.served).where(of_key))
+    if row is not None and (found is None or tuple(found) != row):
+        connection.execute(schema.served.insert(), dict(zip(schema.served.columns.keys(), row, strict=True)))
+
+
+def _due(servable: Iterable[Sequence[Any]]) -> dict[str, Row]:
+    """Key -> row of the table, out of the rows of the queries SERVABLE. A row that cannot be read serves nothing: one
+    before it does."""
+    due: dict[str, Row] = {}
     for row in servable:
         with suppress(ValueError):
-            due[_kernel(row)] = rows.to_served(row)
+            kept = rows.to_served(row)
+            due[kept[0]] = kept
     return due
-
-
-def _kernel(row: Sequence[Any]) -> Kernel:
-    workload, target, kernel_digest = row[:3]
-    return workload, target, kernel_digest

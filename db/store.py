@@ -216,7 +216,7 @@ class Store:
         for sql in (queries.EXACT, queries.EXACT_CHECKED):
             sound = [row[:-1] for row in self._rows(sql, asked) if not row[-1]]  # the others are claims
             if found := self._decoded(lambda row: rows.exact(row, asked["workload"], workload, target, "user"), sound):
-                return found[0].schedule
+                return found[0][0].schedule
         return None
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
@@ -257,7 +257,7 @@ class Store:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""
         found = self._rows(queries.OTHER_SHAPES, queries.asked(workload, target, kernel_digest))
         served = self._decoded(lambda row: rows.near(row, "user"), found)
-        near = [(queries.distance(s.workload, workload), s) for s in served]
+        near = [(queries.distance(s.workload, workload), s) for s, _ in served]
         near.sort(key=lambda n: (n[0], codec.workload_digest(n[1].workload)))
         return tuple(s for far, s in near[:limit] if far < inf)
 

@@ -8,8 +8,5 @@ down_revision = "0007"
 
 def upgrade() -> None:
     # readers of a file compare this text with `db.queries.SERVED_TABLE`
-    table = """CREATE TABLE served (
-    workload TEXT NOT NULL, target TEXT NOT NULL, kernel_digest TEXT NOT NULL, schedule TEXT NOT NULL,
-    seconds FLOAT NOT NULL, tolerance FLOAT NOT NULL, error FLOAT NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (workload, target, kernel_digest))"""
+    table = "CREATE TABLE served (kernel TEXT NOT NULL PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL)"
     op.execute(table + (" WITHOUT ROWID" if op.get_bind().dialect.name == "sqlite" else ""))
