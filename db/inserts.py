@@ -19,7 +19,17 @@ def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -
 
 
 def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
-    """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new."""
+    """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new; keeps what
+    then serves their kernels."""
+    insert_rows(connection, facts)
+    measured = {(m.workload, m.target, m.kernel_digest) for _, _, m in facts}
+    served.refresh(
+        connection, [(codec.workload_digest(w), codec.target_digest(t), digest) for w, t, digest in measured]
+    )
+
+
+def insert_rows(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
+    """The same for a schema that has no table `served`."""
     measured = [m for _, _, m in facts]
     workloads = _ids(connection, schema.workloads, {m.workload: _workload(m.workload) for m in measured})
     targets = _ids(connection, schema.targets, {m.target: _target(m.target) for m in measured})
@@ -37,10 +47,6 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
     ]
     if columns:
         connection.execute(schema.measurements.insert(), columns)
-        kernels = (
-            (codec.workload_digest(m.workload), codec.target_digest(m.target), m.kernel_digest) for m in measured
-        )
-        served.refresh(connection, kernels)
 
 
 def _ids(connection: Connection, table: Table, values: Mapping[K, dict[str, Any]]) -> dict[K, int]:

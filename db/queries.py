@@ -123,13 +123,11 @@ _ROW = """SELECT w.digest, t.digest, f.kernel_digest, w.json, t.backend, t.arch,
 FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY {_BEST_LAST}"
 """All that may be served; of equal (workload, target, kernel_digest) the last row is the one that is."""
 
-_SERVABLE_ROWS = f"""SELECT w.digest, t.digest, f.kernel_digest, w.json, s.json, s.digest, f.median_seconds,
+SERVABLE = f"""SELECT w.digest, t.digest, f.kernel_digest, w.json, s.json, s.digest, f.median_seconds,
     f.tolerance, f.error FROM measurements f JOIN workloads w ON w.id = f.workload_id
     JOIN targets t ON t.id = f.target_id JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id
-    WHERE {_SERVABLE}"""
-SERVABLE = f"{_SERVABLE_ROWS} ORDER BY {_BEST_LAST}"
-SERVABLE_OF = f"{_SERVABLE_ROWS} AND {_SUBJECT} ORDER BY {_BEST_LAST}"
-"""What may be served, of all kernels and of one; the last row of each kernel is the one that is."""
+    WHERE {_SERVABLE} ORDER BY {_BEST_LAST}"""
+"""The same as EXACT of all kernels, whose digests come first; the last row of each is the one that is served."""
 
 CLAIMS = f"{_ROW} WHERE {_SOUND} AND {_IMPORTED} AND NOT {_CHECKED} ORDER BY f.id"
 """What was imported and not checked on its target yet."""

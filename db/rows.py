@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import inf, isfinite, isnan
 from typing import Any
 
-from db import codec, queries
+from db import codec
 from db.errors import without_secrets
 from db.records import Measurement, Outcome, Run, Schedule, Served, Stage, Target, Workload
 
@@ -185,12 +185,11 @@ def kept(row: Sequence[Any], kernel: str, workload: Workload, target: Target, or
     return _answer(codec.schedule_from_json(fact[0]), fact[1:], workload, target, origin)
 
 
-def to_served(row: Sequence[Any]) -> tuple[str, str, str]:
-    """The row of `served` for a row of the query for what may be served. Raises ValueError for one that must not be."""
-    workload_digest, target_digest, kernel_digest, workload, found, schedule_digest, *fact = row
+def to_served(row: Sequence[Any], kernel: str, workload_digest: str) -> tuple[str, str, str]:
+    """The row of `served` for a row of the query for a workload. Raises ValueError for one that must not be served."""
+    workload, found, schedule_digest, *fact = row
     _hashed(workload, workload_digest)
     schedule(found, schedule_digest)
-    kernel = queries.kernel(workload_digest, target_digest, kernel_digest)
     answer = codec.canonical_json([json.loads(found), *map(number, fact)])
     return kernel, answer, codec.digest(f"{kernel} {answer}")
 

@@ -6,16 +6,14 @@ It says nothing that the measurements do not: who adds or deletes any calls `ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, text
 
 from db import queries, rows, schema
-
-Kernel = tuple[str, str, str]
-"""The digests of a workload, of a target and of a kernel's source."""
+from db.records import Target, Workload
 
 Row = tuple[str, ...]
 
@@ -23,20 +21,24 @@ _ALONE = "SELECT pg_advisory_xact_lock(7032)"
 # On a server two transactions may add rows of a kernel at once: the second, which waits here, sees those of the first.
 
 
-def refresh(connection: Connection, kernels: Iterable[Kernel]) -> None:
-    """Brings what is kept of these kernels up to date, inside the write transaction that changed their measurements, as
-    its last step."""
+def refresh(connection: Connection, kernels: Iterable[tuple[Workload, Target, str]]) -> None:
+    """Brings what is kept of (workload, target, kernel digest) up to date, inside the write transaction that changed
+    their measurements, as its last step."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(_ALONE))
-    for workload, target, kernel_digest in sorted(set(kernels)):
-        asked = {"workload": workload, "target": target, "kernel_digest": kernel_digest}
-        key = queries.kernel(workload, target, kernel_digest)
-        _keep(connection, key, _due(connection.execute(text(queries.SERVABLE_OF), asked)).get(key))
+    for kernel in set(kernels):
+        asked = queries.asked(*kernel)
+        _keep(connection, asked["kernel"], _due(connection, asked))
 
 
 def stale(connection: Connection) -> dict[str, Row | None]:
     """The keys of rows that are not what the measurements say, with what they say."""
-    due = _due(connection.execute(text(queries.SERVABLE)))
+    due: dict[str, Row] = {}
+    for *kernel, workload, found, digest, seconds, tolerance, error in connection.execute(text(queries.SERVABLE)):
+        with suppress(ValueError):
+            row = workload, found, digest, seconds, tolerance, error
+            key = queries.kernel(*kernel)
+            due[key] = rows.to_served(row, key, kernel[0])
     kept = {row[0]: tuple(row) for row in connection.execute(select(schema.served))}
     return {key: due.get(key) for key in due.keys() | kept.keys() if due.get(key) != kept.get(key)}
 
@@ -56,12 +58,11 @@ def _keep(connection: Connection, key: str, row: Row | None) -> None:
         connection.execute(schema.served.insert(), dict(zip(schema.served.columns.keys(), row, strict=True)))
 
 
-def _due(servable: Iterable[Sequence[Any]]) -> dict[str, Row]:
-    """Key -> row of the table, out of the rows of the queries SERVABLE. A row that cannot be read serves nothing: one
-    before it does."""
-    due: dict[str, Row] = {}
-    for row in servable:
-        with suppress(ValueError):
-            kept = rows.to_served(row)
-            due[kept[0]] = kept
-    return due
+def _due(connection: Connection, asked: Mapping[str, Any]) -> Row | None:
+    """What the measurements say; a row that cannot be read serves nothing: one before it does."""
+    for sql in (queries.EXACT, queries.EXACT_CHECKED):
+        for *row, claim in connection.execute(text(sql), asked):
+            with suppress(ValueError):
+                if not claim:
+                    return rows.to_served(row, asked["kernel"], asked["workload"])
+    return None
