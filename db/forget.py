@@ -53,7 +53,7 @@ def forget(store: Store, of: Collection[Subject], run_id: str | None = None, fai
             connection.execute(text(queries.FORGET), _asked(subject, run_id, failures))
         for sql in queries.SWEEP_UP:
             connection.execute(text(sql))
-        served.refresh(connection, [(codec.workload_digest(w), codec.target_digest(t), digest) for w, t, digest in of])
+        served.refresh(connection, of)
     return found
 
 

@@ -22,10 +22,7 @@ def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, 
     """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new; keeps what
     then serves their kernels."""
     insert_rows(connection, facts)
-    measured = {(m.workload, m.target, m.kernel_digest) for _, _, m in facts}
-    served.refresh(
-        connection, [(codec.workload_digest(w), codec.target_digest(t), digest) for w, t, digest in measured]
-    )
+    served.refresh(connection, {(m.workload, m.target, m.kernel_digest) for _, _, m in facts})
 
 
 def insert_rows(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
