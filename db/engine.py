@@ -171,7 +171,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 def seal(engine: Engine) -> None:
     """Makes an SQLite store one compact file that needs no journal beside it, for a reader without write access."""
     with closing(engine.raw_connection()) as connection:
-        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 1024", "VACUUM"):
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 2048", "VACUUM"):
             connection.cursor().execute(statement).close()
 
 

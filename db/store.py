@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, select, text
 
-from db import codec, queries, rows, schema
+from db import codec, queries, rows, schema, served
 from db.engine import empty_engine, open_engine, open_engine_read_only, reported, writing
 from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
@@ -74,10 +74,12 @@ class Store:
     # writing
 
     def start_run(self, run: Run) -> None:
-        """Stores what a run was asked. Raises StoreError if its id is taken, ValueError for an impossible one."""
+        """Stores what a run was asked, and mends what `stale` counts. Raises StoreError if its id is taken, ValueError
+        for an impossible one."""
         run = rows.clean(run)
         with reported(self.where), writing(self.engine) as connection:
             insert_run(connection, run, rows.now(), "local")
+            served.mend(connection)
 
     def record(self, run_id: str, measurements: Sequence[Measurement]) -> None:
         """Adds measurements of a started run in one transaction, and forgets the attempts that they end.
@@ -268,6 +270,13 @@ class Store:
         nbytes = sum(os.path.getsize(f) for f in files if f.exists()) if files else None
         revision = str(self._rows(queries.REVISION, {})[0][0])
         return Stats(self.where if path is None else str(path), revision, nbytes, counts, len(self.finals()))
+
+    def stale(self) -> int:
+        """Of how many kernels something else is kept for lookups than the measurements say; no writer of ours leaves
+        any."""
+        with reported(self.where), self.engine.connect() as connection:
+            has_served = connection.execute(text(queries.REVISION)).scalar() in queries.WITH_SERVED
+            return len(served.stale(connection)) if has_served else 0
 
     def _baselines(self, connection: Connection, row: Recorded) -> tuple[Recorded, ...]:
         m = row.measurement
