@@ -188,6 +188,26 @@ def test_a_store_with_a_computed_column_is_not_opened(user: Path, table: str) ->
             open_store(user)
 
 
+def test_a_lookup_reads_one_row_and_no_history(user: Path, packaged: Path) -> None:
+    opened(user, fact(schedule=A))
+    change(user, "UPDATE schedules SET json = 'unreadable'; UPDATE measurements SET stage = 'probe'")
+    lookup = Lookup(user, packaged)
+    found = lookup.exact(*ASKED)
+    assert found is not None
+    assert found.schedule == A
+    assert lookup.exact(WORKLOAD, TARGET, "cd" * 32) is None
+    assert not any("user" in problem for problem in lookup.problems)
+
+
+def test_what_is_kept_of_a_kernel_serves_no_other(user: Path) -> None:
+    opened(user, fact(schedule=A))
+    other = queries.asked(WORKLOAD, TARGET, "cd" * 32)["kernel"]
+    change(user, f"UPDATE served SET kernel = '{other}'")
+    lookup = Lookup(user)
+    assert lookup.exact(WORKLOAD, TARGET, "cd" * 32) is None
+    assert "a row cannot be read" in lookup.problems[0]
+
+
 def test_an_endless_question_is_given_up_once(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.sqlite_files.STEPS", 200_000)
     opened(user, fact())
