@@ -17,15 +17,11 @@ from db.records import Target, Workload
 
 Row = tuple[str, ...]
 
-_ALONE = "SELECT pg_advisory_xact_lock(7032)"
-# On a server two transactions may add rows of a kernel at once: the second, which waits here, sees those of the first.
-
 
 def refresh(connection: Connection, kernels: Iterable[tuple[Workload, Target, str]]) -> None:
     """Brings what is kept of (workload, target, kernel digest) up to date, inside the write transaction that changed
     their measurements, as its last step."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(_ALONE))
+    _wait_for_others(connection)
     for kernel in set(kernels):
         asked = queries.asked(*kernel)
         _keep(connection, asked["kernel"], _due(connection, asked))
@@ -44,9 +40,16 @@ def stale(connection: Connection) -> dict[str, Row | None]:
 
 
 def mend(connection: Connection) -> None:
-    """Makes all that is kept what the measurements say."""
+    """Makes all that is kept what the measurements say, as the last step of a write transaction."""
+    _wait_for_others(connection)
     for key, row in stale(connection).items():
         _keep(connection, key, row)
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """On a server two transactions may add rows of a kernel at once: the second sees those of the first after this."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7032)"))
 
 
 def _keep(connection: Connection, key: str, row: Row | None) -> None:
