@@ -79,7 +79,7 @@ SERVED_TABLE = (
 )
 """As migrations make it in SQLite. A schema in which its rows mean something else must give it another name."""
 
-SERVED_IN_FILE = _SERVED.format("sqlite_master", f"a.name = 'served' AND a.sql = '{SERVED_TABLE}'")
+SERVED_IN_FILE = _SERVED.format("sqlite_master", f"a.sql = '{SERVED_TABLE}'")
 """The same of a file that anything may be in: no row, and nothing is read, unless the table is exactly that one. A
 lookup thus needs one statement, where to examine the whole schema takes longer than the lookup."""
 
