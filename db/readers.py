@@ -58,7 +58,7 @@ class Reader:
         raise NotImplementedError
 
     def served(self, asked: Mapping[str, Any]) -> Row | None:
-        """The answer to SERVED; None where the store has no such table."""
+        """The row that answers SERVED; None where the store has no such table."""
         raise NotImplementedError
 
     @property
@@ -121,7 +121,7 @@ class SqliteReader(Reader):
         try:
             return next(iter(self._opened.execute(SERVED_IN_FILE, asked).fetchall()), None)
         except sqlite3.OperationalError as e:
-            if str(e).startswith("no such table"):
+            if str(e).startswith(("no such table", "no such column")):  # of an older schema, or a newer one
                 return None
             raise
 

@@ -29,7 +29,7 @@ def change(path: Path, sql: str) -> None:
 
 
 def newer(path: Path) -> None:
-    change(path, "UPDATE alembic_version SET version_num = '0099'; ALTER TABLE served RENAME TO served_otherwise")
+    change(path, "UPDATE alembic_version SET version_num = '0099'; ALTER TABLE served RENAME COLUMN answer TO result")
 
 
 def older(path: Path) -> None:
