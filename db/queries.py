@@ -68,20 +68,16 @@ _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id),
 # CROSS JOIN keeps SQLite from weighing other orders. In its index, rows are in the order of their ids: who takes the
 # first has read no other.
 
-_SERVED = "SELECT v.answer, v.digest FROM {} a LEFT JOIN served v ON v.kernel = :kernel WHERE {}"
-
-SERVED = _SERVED.format("alembic_version", "1 = 1")
-"""What serves a kernel, by the digest of its three digests, as `db.served` keeps it: one row, of nulls where nothing
-does."""
-
 SERVED_TABLE = (
     "CREATE TABLE served (kernel TEXT NOT NULL PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
 )
 """As migrations make it in SQLite. A schema in which its rows mean something else must give it another name."""
 
-SERVED_IN_FILE = _SERVED.format("sqlite_master", f"a.sql = '{SERVED_TABLE}'")
-"""The same of a file that anything may be in: no row, and nothing is read, unless the table is exactly that one. A
-lookup thus needs one statement, where to examine the whole schema takes longer than the lookup."""
+SERVED = f"""SELECT v.answer, v.digest FROM sqlite_master a LEFT JOIN served v ON v.kernel = :kernel
+    WHERE a.sql = '{SERVED_TABLE}'"""
+"""What serves a kernel, by the digest of its three digests, as `db.served` keeps it in a file: one row, of nulls where
+nothing does; no row, and nothing is read, unless the table is exactly that one. A lookup thus needs one statement, where
+to examine the whole schema takes longer than the lookup."""
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
 """What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a

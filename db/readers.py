@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from db.errors import StoreError
 from db.guard import Guard
 from db.paths import sqlite_name
-from db.queries import READABLE, REVISION, REVISIONS, SERVED, SERVED_IN_FILE, WITH_SERVED
+from db.queries import READABLE, REVISION, REVISIONS, SERVED
 from db.sqlite_files import (
     FAILURES,
     FileState,
@@ -58,8 +58,8 @@ class Reader:
         raise NotImplementedError
 
     def served(self, asked: Mapping[str, Any]) -> Row | None:
-        """The row that answers SERVED; None where the store has no such table."""
-        raise NotImplementedError
+        """The row that answers SERVED; None where no such table is kept."""
+        return None
 
     @property
     def refused(self) -> bool:
@@ -119,7 +119,7 @@ class SqliteReader(Reader):
     def served(self, asked: Mapping[str, Any]) -> Row | None:
         assert self._opened is not None
         try:
-            return next(iter(self._opened.execute(SERVED_IN_FILE, asked).fetchall()), None)
+            return next(iter(self._opened.execute(SERVED, asked).fetchall()), None)
         except sqlite3.OperationalError as e:
             if str(e).startswith(("no such table", "no such column")):  # of an older schema, or a newer one
                 return None
@@ -185,7 +185,6 @@ class ServerReader(Reader):
         self._url = url
         self._guard = Guard()
         self._engine: Any = None
-        self._has_served = False
         self._opened_by: int | None = None
         self._failed_at = -inf  # seconds of time.monotonic
 
@@ -209,9 +208,6 @@ class ServerReader(Reader):
     def ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[Row]:
         return iter(self._ask(self._engine, sql, asked))
 
-    def served(self, asked: Mapping[str, Any]) -> Row | None:
-        return next(self.ask(SERVED, asked), None) if self._has_served else None
-
     @property
     def refused(self) -> bool:
         return time.monotonic() - self._failed_at < _FAILED_SECONDS
@@ -223,7 +219,6 @@ class ServerReader(Reader):
         found = self._ask(engine, REVISION, {})
         if not found or found[0][0] not in READABLE:
             raise StoreError(_wrong_schema(engine.url.render_as_string(), found[0][0] if found else None))
-        self._has_served = found[0][0] in WITH_SERVED
         return engine
 
     def _ask(self, engine: Any, sql: str, asked: Mapping[str, Any]) -> list[Row]:

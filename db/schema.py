@@ -110,7 +110,7 @@ attempts = Table(
     *_key("workload", "target", "kernel_digest", "schedule"),
     *_required(Integer, "count"),
 )
-# What serves each kernel, as it follows from the measurements (`db.served`), in one row for readers in haste.
+# What serves each kernel, as it follows from the measurements (`db.served`): one row, for readers of files.
 served = Table(
     "served",
     metadata,
