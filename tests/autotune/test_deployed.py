@@ -211,6 +211,7 @@ def test_a_fleet_times_no_token_and_says_so(planted: Planted) -> None:
     assert "a fleet times no token" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_the_next_sweep_does_only_this(
     planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """Models at their real shapes, with the formats that real files mix: every launch and every path is right.
 
-Random weights, four layers of every kind that a model has. `.ci/run` checks the narrower half of the twelve models with
+Random weights, four layers of every kind that a model has. `.ci/run` checks the narrower of the twelve models with
 a small vocabulary and some prompts, `.ci/run nightly` all of them with their whole vocabularies and more prompts;
 `python -m bench.model_paths` has longer ones.
 """
@@ -23,13 +23,14 @@ LAYERS, CONTEXT = 4, 128
 FEW_TOKENS = 8192  # with the whole vocabulary, one launch of many, the head, takes most of a check's time
 ALL_LENGTHS = tuple(length for length in LENGTHS if length <= CONTEXT)
 FEW_LENGTHS = (1, 17, 31, 33, 70)
-NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "qwen3-1.7b", "youtu-llm-2b")
+NARROW = ("smollm2-135m", "qwen3-0.6b", "gemma-3-1b", "llama-3.2-1b", "youtu-llm-2b")
 WIDE = (
     "deepseek-v2-lite",
     "glm-4.7-flash",
     "gpt-oss-20b",
     "llama-3.1-8b",
     "llama-3.2-3b",
+    "qwen3-1.7b",
     "qwen3-8b",
 )
 MODELS = (*NARROW, *WIDE)

@@ -112,6 +112,7 @@ def test_inputs_are_made_while_the_caller_goes_on(runner, good):
     assert runner.starts == starts
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_while_inputs_are_asked_for_their_answer_is_not_read(runner, good, monkeypatch):
     send = Child.send
 
@@ -291,6 +292,7 @@ print("left", flush=True)
 
 
 @pytest.mark.parametrize(("how", "says"), [(signal.SIGKILL, ""), (signal.SIGINT, "left")])
+@pytest.mark.slow
 def test_a_hung_child_does_not_outlive_its_parent(tmp_path, how, says):
     script = tmp_path / "orphan.py"
     script.write_text(textwrap.dedent(ORPHAN))
