@@ -22,8 +22,9 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     Example:
       autotune explain model.gguf
     """
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.explain import explain as explained
+    from autotune.report.explain import explanation
     from autotune.session import choose
     from autotune.transfer import served_if_any
     from db.lookup import Lookup
@@ -39,7 +40,7 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     if as_json:
         say([jsonable.explained(e) for e in rows])
     else:
-        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows, line_width())]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), explanation(rows, line_width())]))
     return 0
 
 
@@ -52,8 +53,8 @@ def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     Example:
       autotune doctor
     """
-    from autotune import reports
     from autotune.doctor import examine
+    from autotune.report.doctor import examination
 
     chosen = settings(db=db, device=device)
     environ = {**os.environ, **({"DEV": chosen.device} if chosen.device else {})}
@@ -61,5 +62,5 @@ def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     if as_json:
         say(asdict(report))
     else:
-        echo(reports.doctor(report))
+        echo(examination(report))
     return 0 if report.ok else 1

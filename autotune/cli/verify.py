@@ -197,12 +197,14 @@ def _told(found: Iterable[Check]) -> int:
 
 
 def _printed(loaded: LoadedModel, found: Iterable[Check]) -> int:
-    from autotune import check_report, model_reports, reports
     from autotune.model_check.launches import LaunchCheck
     from autotune.model_check.paths import PathCheck
     from autotune.render import heading
+    from autotune.report import check as check_report
+    from autotune.report import model as model_report
+    from autotune.report.doctor import chosen_device
 
-    echo(f"{reports.choice(loaded.choice)}\n{model_reports.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
+    echo(f"{chosen_device(loaded.choice)}\n{model_report.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
     of_pass: list[LaunchCheck] = []
     count, wrong = 0, []
 

@@ -11,7 +11,7 @@ from support.planted_winners import CONTEXT, Planted, digests, plant, plant_slow
 
 from autotune import deployed
 from autotune.deployed import COMPARISONS, AsDeployed, Deployed, choose
-from autotune.reports import token_line
+from autotune.report.sweep import token_line
 from autotune.session import session
 from autotune.settings import Settings
 from autotune.trial.messages import LoadedPass

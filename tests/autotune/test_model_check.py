@@ -18,11 +18,11 @@ from support.cpu_device import cpu
 from support.small_cases import CASES
 from support.tiers import few_of
 
-from autotune.check_report import against
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
 from autotune.model_check.llama_cpp import LlamaCheck
 from autotune.model_check.parting import difference
 from autotune.model_check.whole import Asked, checks
+from autotune.report.check import against
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
