@@ -84,6 +84,7 @@ def test_what_computes_wrongly_is_never_served(fresh: Session, tmp_path: Path, m
     assert serves(fresh) is None
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_goes_on_where_it_was(fresh: Session, tmp_path: Path) -> None:
     payload = exported(tmp_path, final(fresh), final(fresh, w=WIDE))
     import_payload(fresh.store, payload)

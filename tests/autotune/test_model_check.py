@@ -51,11 +51,13 @@ def opened(path: Path) -> Transformer:
 # layers that do not turn; norms after a block only, of whole rows and of heads
 @pytest.mark.parametrize(
     "name",
-    few_of(
-        ["llama", "deepseek2-groups", "qwen2moe", "gemma3", "smollm3", "olmo2-windows", "exaone4"],
-        lambda name: name == "qwen2moe",
-        pytest.mark.nightly,
-    ),
+    [
+        pytest.param("qwen2moe", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("llama", "deepseek2-groups", "gemma3", "smollm3", "olmo2-windows", "exaone4")
+        ),
+    ],
 )
 def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
     path = written(folder, name)
