@@ -76,8 +76,8 @@ SERVED_TABLE = (
 SERVED = f"""SELECT v.answer, v.digest FROM sqlite_master a LEFT JOIN served v ON v.kernel = :kernel
     WHERE a.sql = '{SERVED_TABLE}'"""
 """What serves a kernel, by the digest of its three digests, as `db.served` keeps it in a file: one row, of nulls where
-nothing does; no row, and nothing is read, unless the table is exactly that one. A lookup thus needs one statement, where
-to examine the whole schema takes longer than the lookup."""
+nothing does; no row, and nothing is read, unless the table is exactly that one. A lookup thus needs one statement; to
+examine the whole schema would take longer than the lookup."""
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
 """What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a

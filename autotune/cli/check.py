@@ -24,8 +24,9 @@ def explain(
     Example:
       autotune explain model.gguf
     """
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.explain import explain as explained
+    from autotune.report.explain import explanation
     from autotune.session import choose
     from autotune.transfer import served_if_any
     from db.lookup import Lookup
@@ -41,7 +42,7 @@ def explain(
     if as_json:
         say([jsonable.explained(e) for e in rows])
     else:
-        echo("\n".join([*(f"note: {note}" for note in plan.notes), reports.explanation(rows, line_width())]))
+        echo("\n".join([*(f"note: {note}" for note in plan.notes), explanation(rows, line_width())]))
     return 0
 
 
@@ -54,8 +55,8 @@ def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     Example:
       autotune doctor
     """
-    from autotune import reports
     from autotune.doctor import examine
+    from autotune.report.doctor import examination
 
     chosen = settings(db=db, device=device)
     environ = {**os.environ, **({"DEV": chosen.device} if chosen.device else {})}
@@ -63,5 +64,5 @@ def doctor(device: str | None, db: str | None, as_json: bool) -> int:
     if as_json:
         say(asdict(report))
     else:
-        echo(reports.doctor(report))
+        echo(examination(report))
     return 0 if report.ok else 1

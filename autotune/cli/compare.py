@@ -34,9 +34,10 @@ def compare(
       autotune compare before.sqlite after.sqlite model.gguf
       autotune compare 5f0c 81d2
     """
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.compare import compare as compared
     from autotune.compare import results
+    from autotune.report.compare import comparison
     from db.records import M_BUCKETS
 
     _, store = store_to_read(db=db)
@@ -46,5 +47,5 @@ def compare(
     if as_json:
         say(jsonable.comparison(found))
     else:
-        echo(reports.comparison(found, line_width()))
+        echo(comparison(found, line_width()))
     return status_of(store)

@@ -101,7 +101,7 @@ def run(
             tell(f"note: {how}")
     ready = loaded(plan, chosen, choice)
 
-    from autotune import model_reports
+    from autotune.report import model as model_report
     from autotune.text_stream import TextStream
 
     stream, text = TextStream(ready.model, tokenizer, tokens, max_tokens, temperature), ""
@@ -115,9 +115,9 @@ def run(
         if text and not as_json:
             echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.text_stream_json(stream, text)})
+        say({**model_report.loaded_model_json(ready), **model_report.text_stream_json(stream, text)})
     else:
-        tell(model_reports.text_stream(stream))
+        tell(model_report.text_stream(stream))
     return 0
 
 
@@ -144,12 +144,12 @@ def _ids(given: str, count: int) -> list[int]:
 
 def loaded(plan: PlannedModel, chosen: Settings, choice: Choice) -> LoadedModel:
     """A planned model on the device of `choice`; one line on stderr tells of it."""
-    from autotune import model_reports
     from autotune.loaded_model import load_model
     from autotune.progress import loading
+    from autotune.report import model as model_report
 
     shown = sys.stderr is not None and sys.stderr.isatty()
     with loading(plan.sizes.weights_nbytes, shown) as on_loaded:
         ready = load_model(plan, chosen, choice, on_loaded)
-    tell(model_reports.loaded_model(ready))
+    tell(model_report.loaded_model(ready))
     return ready

@@ -57,9 +57,9 @@ def bench(
     """
     from dataclasses import replace
 
-    from autotune import model_reports
     from autotune.competitors import COMPETITORS, competitor
     from autotune.loaded_model import plan_model
+    from autotune.report import model as model_report
     from autotune.session import choose
     from autotune.speed import Asked, launches, speed
     from kernels.models.header import read_header
@@ -80,10 +80,10 @@ def bench(
             ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
-        told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
-        say({**model_reports.loaded_model_json(ready), **told})
+        told = model_report.bench_json(results, ready.weights_nbytes, bandwidth)
+        say({**model_report.loaded_model_json(ready), **told})
     else:
-        echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
+        echo(model_report.bench(results, ready.weights_nbytes, bandwidth))
     return 0
 
 
@@ -112,8 +112,9 @@ def profile(
     Example:
       autotune profile model.gguf --by op
     """
-    from autotune import kernel_profile, model_reports
+    from autotune import kernel_profile
     from autotune.loaded_model import plan_model
+    from autotune.report import model as model_report
     from autotune.session import choose
     from kernels import devices
     from kernels.models.header import read_header
@@ -127,9 +128,9 @@ def profile(
             found = kernel_profile.profile(ready.model, tokens)
     clock = devices.clock(choice.device)
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, clock)})
+        say({**model_report.loaded_model_json(ready), **model_report.profile_json(found, by, clock)})
     else:
-        echo(model_reports.profile(found, by, clock))
+        echo(model_report.profile(found, by, clock))
     return 0
 
 

@@ -180,7 +180,7 @@ def _demo_model() -> str:
 
 
 def _dry_run(plans: Mapping[str, ModelPlan], gbps: float, tflops: float | None, as_json: bool) -> int:
-    from autotune.plan_report import plan_table
+    from autotune.report.plan import plan_table
     from autotune.workloads import Roof, plan_to_json
 
     several = len(plans) > 1
@@ -232,7 +232,9 @@ def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: 
 
     start = time.monotonic()
     with session(chosen) as s:
-        from autotune import jsonable, reports  # while the device opens
+        from autotune import jsonable  # while the device opens
+        from autotune.report.doctor import chosen_device
+        from autotune.report.sweep import sweep_heading, token_line
         from autotune.sweep import Sweep
 
         target = s.info.target
@@ -244,23 +246,24 @@ def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: 
             say_line("start", **jsonable.choice(s.choice), **about)
         else:
             lines = [f"note: {note}" for note in notes]
-            echo("\n".join([reports.choice(s.choice), f"target {target}", *lines]))
-            echo(reports.sweep_heading(_width()))
+            echo("\n".join([chosen_device(s.choice), f"target {target}", *lines]))
+            echo(sweep_heading(_width()))
         done: dict[Workload, Result] = {}
         sweeps = [Sweep(s, model.plan, model.command, again=again, done=done) for model in models]
         rows, passes = _swept(s, models, sweeps, done, as_json, deployed=deployed)
-        lines = [reports.token_line(d, name if len(models) > 1 else "") for name, d in passes]
+        lines = [token_line(d, name if len(models) > 1 else "") for name, d in passes]
         return end(rows, time.monotonic() - start, s.store.where, as_json, lines)
 
 
 def end(rows: Sequence[Row], seconds: float, where: str, as_json: bool, lines: Sequence[str] = ()) -> int:
     """Prints a sweep's summary, and `lines` after it for people. The exit status."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.sweep import sweep_summary
 
     if as_json:
         say_line("summary", **jsonable.sweep_summary(rows, seconds))
     else:
-        echo("\n".join([reports.sweep_summary(rows, seconds, where), *lines]))
+        echo("\n".join([sweep_summary(rows, seconds, where), *lines]))
     return 1 if any(row.result.status == "failed" for row in rows) else 0
 
 
@@ -275,9 +278,10 @@ def _swept(
 ) -> tuple[list[Row], list[tuple[str, Deployed]]]:
     """The rows of one model after another, each printed as it comes, and what the models' passes gained; under a
     progress bar if stderr is a terminal."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.deployed import AsDeployed
     from autotune.progress import Bar
+    from autotune.report.sweep import sweep_row
 
     rows: list[Row] = []
     passes: list[tuple[str, Deployed]] = []
@@ -295,7 +299,7 @@ def _swept(
                     if as_json:
                         say_line("workload", **of_model, **jsonable.sweep_row(row))
                     else:
-                        echo(reports.sweep_row(row, _width()))
+                        echo(sweep_row(row, _width()))
                     w = row.result.workload
                     if w in todo and w not in done:
                         bar.finished()

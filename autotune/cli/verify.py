@@ -169,7 +169,8 @@ def _whole_model(
 
 def _summary(count: int, wrong: Sequence[Check], as_json: bool) -> int:
     """Prints how many checks there were and the first that failed. The exit status."""
-    from autotune import check_report, jsonable
+    from autotune import jsonable
+    from autotune.report import check as check_report
 
     first = wrong[0] if wrong else None
     if as_json:
@@ -216,12 +217,14 @@ def _told(loaded: LoadedModel, found: Iterable[Check]) -> Iterator[Check]:
 
 def _printed(loaded: LoadedModel, found: Iterable[Check]) -> Iterator[Check]:
     """Prints what is checked, and the checks in a table: those of a pass together, others when they come."""
-    from autotune import check_report, model_reports, reports
     from autotune.model_check.launches import LaunchCheck
     from autotune.model_check.paths import PathCheck
     from autotune.render import heading
+    from autotune.report import check as check_report
+    from autotune.report import model as model_report
+    from autotune.report.doctor import chosen_device
 
-    echo(f"{reports.choice(loaded.choice)}\n{model_reports.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
+    echo(f"{chosen_device(loaded.choice)}\n{model_report.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
     of_pass: list[LaunchCheck] = []
 
     def flush() -> None:

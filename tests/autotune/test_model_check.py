@@ -19,11 +19,11 @@ from support.cpu_device import cpu
 from support.small_cases import CASES
 from support.tiers import few_of
 
-from autotune.check_report import against
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
 from autotune.model_check.llama_cpp import LlamaCheck
 from autotune.model_check.parting import difference
 from autotune.model_check.whole import Asked, checks
+from autotune.report.check import against
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
@@ -53,11 +53,13 @@ def opened(path: Path, exact: bool = True) -> Transformer:
 @pytest.mark.parametrize("exact", few_of(EXACT, lambda exact: exact == EXACT[-1]))
 @pytest.mark.parametrize(
     "name",
-    few_of(
-        ["llama", "deepseek2-groups", "qwen2moe", "gemma3", "smollm3", "olmo2-windows", "exaone4"],
-        lambda name: name == "qwen2moe",
-        pytest.mark.nightly,
-    ),
+    [
+        pytest.param("qwen2moe", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("llama", "deepseek2-groups", "gemma3", "smollm3", "olmo2-windows", "exaone4")
+        ),
+    ],
 )
 def test_a_right_model_has_no_fault(name: str, exact: bool, folder: Path) -> None:
     path = written(folder, name)

@@ -155,6 +155,7 @@ def batches(url: str) -> dict[str, int]:
         return {str(reason): int(count) for reason, count in found}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_nothing_that_it_confirmed(postgres: Server, database: str) -> None:
     url = postgres.url(database)
     store = opened(url, fact())

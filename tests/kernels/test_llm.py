@@ -70,11 +70,12 @@ def assert_said(model: Transformer, said: Mapping[str, Any]) -> None:
 
 
 FEW = ("llama",)
-SLOW = ("deepseek2", "qwen2moe", "phi3-long", "gemma3-local", "gpt-oss")
+SLOW = ("deepseek2", "phi3-long", "gpt-oss")
 
 
 def tier(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """What each plan means is tested of all of them by `test_numpy_model`, always."""
+    """What each plan means is tested of all of them by `test_numpy_model`, always; `.ci/run` has a real file of gemma3,
+    and the launches of qwen2moe (`test_model_check`)."""
     return () if name in FEW else (pytest.mark.slow,) if name in SLOW else (pytest.mark.nightly,)
 
 
