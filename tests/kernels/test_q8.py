@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.int8_workloads import int8
 from support.kernel_runs import backend, case_of, run
 
 from db.records import Outcome
@@ -15,10 +16,6 @@ from kernels.serve.defaults import defaults
 
 BLOCK = {format: get_format(format).block for format in Q8_FORMATS}
 MORE = ("Q4_1", "Q6_K")
-
-
-def int8(spec, m=1):
-    return spec.workload(m, "q8", "float32")
 
 
 def assert_right(w, case=None):
