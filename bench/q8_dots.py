@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
-import statistics
+import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,15 @@ def find_ggml(scratch: str) -> Ggml | None:
     return next((Ggml(f, compiler.path, scratch) for f in folders if compiler and f.is_dir()), None)
 
 
-def seconds(call: Callable[[], object], runs: int) -> float:
-    """The median of `runs` calls, after one that is not counted."""
-    call()
-    found = []
+def fastest(calls: Sequence[Callable[[], object]], runs: int) -> list[float]:
+    """The seconds of the fastest of `runs` runs of each, which are in turns: other processes only make runs slower."""
+    found = [math.inf] * len(calls)
     for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            found[i] = min(found[i], time.perf_counter() - start)
+    return found
 
 
 def measured(format: str, megabytes: float, tokens: int, k: int, runs: int, ggml: Ggml | None) -> Row:
@@ -138,13 +138,13 @@ def measured(format: str, megabytes: float, tokens: int, k: int, runs: int, ggml
     start = time.perf_counter()
     kernel = device.load(compile_program(build(w, schedule, device.renderer), device.renderer))
     built = time.perf_counter() - start
-    took = seconds(lambda: kernel(buffers), runs)
-    theirs = None if ggml is None or tokens > 1 else seconds(ggml.product(raw, format, x[0]), runs)
+    other = () if ggml is None or tokens > 1 else (ggml.product(raw, format, x[0]),)
+    took, *theirs = fastest((lambda: kernel(buffers), *other), runs)
     out = np.frombuffer(device.read(buffers[0]), np.float32).reshape(tokens, w.n)[:, :ROWS]
     truth = q8.values_of(words) @ reference.dequantize(raw[:ROWS], format, (ROWS, k)).astype(np.float64).T
     error = float(np.linalg.norm(out - truth) / np.linalg.norm(truth))
     macs = tokens * w.n * k / took / 1e9
-    return Row(format, raw.nbytes / took / 1e9, raw.nbytes / theirs / 1e9 if theirs else None, macs, error, built)
+    return Row(format, raw.nbytes / took / 1e9, raw.nbytes / theirs[0] / 1e9 if theirs else None, macs, error, built)
 
 
 def main() -> int:
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=35.0, help="of the weight")
     parser.add_argument("--tokens", type=int, default=1, help="rows of x")
     parser.add_argument("--k", type=int, default=1024, help="columns")
-    parser.add_argument("--runs", type=int, default=15, help="of which the median is taken")
+    parser.add_argument("--runs", type=int, default=40, help="in turns with ggml's, of which the fastest counts")
     asked = parser.parse_args()
     print(f"{'format':8}{'GB/s':>8}{'ggml':>8}{'GMAC/s':>8}{'error':>10}{'build s':>9}")
     rows = []
