@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.speed import SHORT, WARM_TOKENS
 from autotune.tinygrad_api.captured import COPY, RecordedLaunch, one_at_a_time, recorded_launches
-from kernels.ops.registry import OPS
+from kernels.ops.registry import OPS, Q8_OPS
 
 TINYGRAD = "tinygrad"  # the op's name for kernels that tinygrad generates itself
 
@@ -73,5 +73,5 @@ def _largest_first(shares: Any) -> tuple[Share, ...]:
 
 def _op(kernel: str) -> str:
     """The op of a kernel. Kernels of this library are called <op>_<format>_..."""
-    ours = [op for op in OPS if kernel.startswith(f"{op}_")]
+    ours = [op for op in {**OPS, **Q8_OPS} if kernel.startswith(f"{op}_")]
     return COPY if kernel == COPY else max(ours, key=len, default=TINYGRAD)

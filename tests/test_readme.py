@@ -12,7 +12,7 @@ from support.small_cases import CASES
 from kernels.devices import DeviceError, choose_device
 from kernels.formats import FORMATS
 from kernels.models.architectures import ARCHITECTURES
-from kernels.ops.registry import OPS
+from kernels.ops.registry import OPS, Q8_OPS
 
 TEXT = README.read_text(encoding="utf-8")
 SUPPORTED = section(TEXT, "What is supported")
@@ -37,7 +37,9 @@ def test_its_python_runs(tmp_path: Path) -> None:
     assert len(done.stdout.split()) == 8
 
 
-@pytest.mark.parametrize(("row", "names"), [("formats", FORMATS), ("architectures", ARCHITECTURES), ("ops", OPS)])
+@pytest.mark.parametrize(
+    ("row", "names"), [("formats", FORMATS), ("architectures", ARCHITECTURES), ("ops", {**OPS, **Q8_OPS})]
+)
 def test_it_names_what_there_is_and_nothing_else(row: str, names: dict[str, object]) -> None:
     (listed,) = re.findall(rf"^\| {row} \| (.*) \|$", SUPPORTED, re.MULTILINE)
     plain = re.sub(r"\(.*?\)|\. .*", "", listed).replace("`", "")

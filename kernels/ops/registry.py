@@ -65,32 +65,38 @@ OPS: dict[str, Op] = {
         rmsnorm.rmsnorm_add,
         embed.OP,
         argmax.OP,
-        quantise.OP,
         host_argmax.peaks,
         host_argmax.argmax,
     )
 }
 Q8_OPS: dict[str, Op] = {
-    op.name: op for op in (q8_linear.OP, q8_gate_up.OP, q8_expert_linear.OP, q8_head_linear.OP, q8_embed.OP)
+    op.name: op
+    for op in (
+        quantise.OP,
+        q8_linear.OP,
+        q8_gate_up.OP,
+        q8_expert_linear.OP,
+        q8_head_linear.OP,
+        q8_embed.OP,
+    )
 }
-"""The ops over quantised activations, each beside the op of its name over floats."""
+"""The ops that make or read quantised activations, most of which have the name of an op over floats."""
 
 
 def check_op(name: str) -> None:
     """Raises KernelError for an op without kernels."""
-    if name not in OPS:
-        raise KernelError(f"no kernels for the op {name!r}; there are {', '.join(OPS)}")
+    if name not in OPS and name not in Q8_OPS:
+        raise KernelError(f"no kernels for the op {name!r}; there are {', '.join({**OPS, **Q8_OPS})}")
 
 
 def get_op(w: Workload) -> Op:
-    """The op of a workload: ops over quantised activations have kernels of their own."""
+    """The op of a workload. Raises KernelError for one without kernels."""
     check_op(w.op)
-    if w.x_dtype != Q8:
-        return OPS[w.op]
+    over_int8 = Q8 in (w.x_dtype, w.out_dtype)
     try:
-        return Q8_OPS[w.op]
+        return (Q8_OPS if over_int8 else OPS)[w.op]
     except KeyError:
-        raise KernelError(f"{w.op} has no kernels over {Q8} activations; there are {', '.join(Q8_OPS)}") from None
+        raise KernelError(f"{w.op} has no kernels for {w.x_dtype} -> {w.out_dtype} activations") from None
 
 
 def backend(ren: Renderer) -> str:

@@ -1,10 +1,14 @@
 """Kernels over quantised activations and tiled weights, against the float64 reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from support.kernel_runs import backend, case_of, run
+from support.int8_workloads import int8
+from support.kernel_runs import arrays, backend, case_of, compiled, device, run
+from support.tiers import few_of
 
-from db.records import Outcome
+from db.records import Outcome, Schedule
 from kernels.formats import get_format
 from kernels.ops.embed.spec import Embed
 from kernels.ops.experts.spec import ExpertLinear
@@ -15,10 +19,6 @@ from kernels.serve.defaults import defaults
 
 BLOCK = {format: get_format(format).block for format in Q8_FORMATS}
 MORE = ("Q4_1", "Q6_K")
-
-
-def int8(spec, m=1):
-    return spec.workload(m, "q8", "float32")
 
 
 def assert_right(w, case=None):
@@ -45,7 +45,7 @@ def test_epilogues(epilogue):
 
 
 @pytest.mark.parametrize(
-    ("format", "up", "act"), [("Q4_1", "Q4_1", "silu"), ("Q4_K", "Q6_K", "gelu"), ("Q8_0", "Q5_1", "swiglu_oai")]
+    ("format", "up", "act"), [("Q4_1", "Q4_1", "silu"), ("Q4_K", "Q6_K", "gelu"), ("Q8_0", "Q5_1", "silu")]
 )
 def test_gate_up(format, up, act):
     assert_right(int8(GateUp(format, 20, 256, up, act)))
@@ -60,10 +60,10 @@ def test_head_linear(format):
 
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize(
-    ("form", "up", "epilogue", "bias"), [("gate_up", "Q5_0", "none", True), ("down", None, "add", True)]
+    ("form", "up", "act", "epilogue"), [("gate_up", "Q5_0", "swiglu_oai", "none"), ("down", None, "silu", "add")]
 )
-def test_expert_linear(form, up, epilogue, bias, m):
-    assert_right(int8(ExpertLinear("Q4_1", 20, 64, 4, 2, form, up, bias=bias, epilogue=epilogue), m))
+def test_expert_linear(form, up, act, epilogue, m):
+    assert_right(int8(ExpertLinear("Q4_1", 20, 64, 4, 2, form, up, act, True, epilogue), m))
 
 
 def test_one_expert_of_one():
@@ -86,6 +86,70 @@ def test_embed(format):
 )
 def test_quantise(spec, m):
     assert_right(spec.workload(m))
+
+
+def outputs(w, schedule, case):
+    """The words of `out` after a launch, as float32."""
+    buffers = [device().upload(a) for a in arrays(w, case)]
+    device().load(compiled(w, schedule), {})(buffers)
+    whole = device().read(buffers[0])
+    return np.frombuffer(whole, np.uint8)[: case.truths["out"].m * case.truths["out"].n * 4].view(np.float32)
+
+
+@pytest.mark.parametrize("format", few_of(Q8_FORMATS, lambda f: f in ("Q4_1", "Q6_K"), pytest.mark.nightly))
+def test_a_result_does_not_depend_on_the_tokens_beside_it(format):
+    """Bit for bit: what a prompt leaves is what its tokens leave one by one."""
+    spec = GateUp(format, 32, 2 * BLOCK[format], format)
+    case = case_of(int8(spec, 8))
+    together = [outputs(int8(spec, 8), s, case) for s in choices(int8(spec, 8), slices=1)]
+    assert len(together) == 4
+    one = int8(spec)
+    words = case.arrays["x"]
+    alone = [
+        outputs(
+            one, choices(one, slices=1)[0], replace(case, arrays={**case.arrays, "x": words[i : i + 1]}, truths=truth)
+        )
+        for i, truth in ((i, case_of(one).truths) for i in (0, 7))
+    ]
+    for out in together:
+        np.testing.assert_array_equal(out.reshape(8, 32)[[0, 7]], np.stack(alone))
+
+
+def choices(w, **params):
+    """The schedules with these parameters."""
+    found = [p for v in variants(w, backend()).values() for p in v.params(w) if params.items() <= p.items()]
+    return [Schedule("tiles", tuple(sorted(p.items())), ()) for p in found]
+
+
+@pytest.mark.parametrize("format", few_of(Q8_FORMATS, lambda f: f == "Q4_K", pytest.mark.nightly))
+def test_any_parameters(format):
+    w = int8(Linear(format, 64, 2 * BLOCK[format], "add"), 4)
+    case = case_of(w)
+    for schedule in choices(w)[:: 4 if format == "Q4_K" else 1]:
+        assert run(w, schedule, case).outcome is Outcome.OK, schedule
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_no_numbers(bad):
+    """A block with one has the scale NaN and quants of 0, and with RMSNorm NaN is in every block of its row."""
+    for eps in (None, 1e-5):
+        w = Quantise(64, 64, eps).workload(2)
+        case = case_of(w)
+        case.arrays["x"][0, 5] = bad
+        words = outputs(w, defaults(w, backend())[0], case).reshape(4, 11)
+        wrong = 2 if eps and np.isnan(bad) else 1
+        assert np.isnan(words[:wrong, 8:]).all()
+        assert (words[:wrong, :8].copy().view(np.int32) == 0).all()
+        assert np.isfinite(words[wrong:, 8:]).all()
+
+
+def test_a_row_of_no_numbers_spoils_no_other():
+    w = int8(Linear("Q4_K", 16, 256), 2)
+    case = case_of(w)
+    case.arrays["x"].view(np.float32)[0, 3, 8:] = np.nan
+    out = outputs(w, defaults(w, backend())[0], case).reshape(2, 16)
+    assert np.isnan(out[0]).all()
+    assert np.isfinite(out[1]).all()
 
 
 def test_quants_are_judged():

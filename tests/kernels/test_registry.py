@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.int8_workloads import int8_workloads
 from support.tiers import few_of
 
 import kernels
@@ -16,7 +17,8 @@ from autotune.catalogue import catalogue
 from db.records import Schedule, Workload
 from kernels.formats import FORMATS, FormatError, get_format
 from kernels.ops.digest import closure, imports
-from kernels.ops.registry import OPS, KernelError, body, kernel_digest, nbytes_moved, operands, variants
+from kernels.ops.registry import OPS, Q8_OPS, KernelError, body, kernel_digest, nbytes_moved, operands, variants
+from kernels.serve import defaults
 from kernels.serve.sink import placeholders
 
 
@@ -152,11 +154,22 @@ def test_whatever_runs_while_a_kernel_is_built_is_in_its_digest(op):
             assert ran - ANSWERS <= covered | {m for m in ran if m.endswith(".defaults")}, (w, name)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("w", int8_workloads(), ids=lambda w: w.op)
+def test_whatever_runs_while_a_kernel_over_int8_is_built_is_in_its_digest(w):
+    op = Q8_OPS[w.op]
+    covered = closure(op.module, frozenset(get_format(f).layout for f in op.formats(w)))
+    ran = running(lambda: body(w, defaults.defaults(w, "CPU")[0], placeholders(w), "CPU"))
+    assert op.module in ran
+    assert ran - ANSWERS <= covered | {m for m in ran if m.endswith(".defaults")}
+    assert {f"kernels.tinygrad.prelude.{part}" for part in ("types", "dots", "formats", "quants")} <= covered
+
+
+@pytest.mark.parametrize("op", [*OPS.values(), *Q8_OPS.values()], ids=lambda op: op.module)
 def test_an_op_s_digest_has_nothing_that_chooses_or_judges(op):
-    covered = closure(OPS[op].module, frozenset(f.layout for f in FORMATS.values()))
+    covered = closure(op.module, frozenset(f.layout for f in FORMATS.values()))
     assert not {m for m in covered if m.rpartition(".")[2] in ("defaults", "reference", "references", "registry")}
-    assert all(m.startswith(("kernels.ops.", "kernels.formats", "kernels.tinygrad.uops")) for m in covered)
+    ours = ("kernels.ops.", "kernels.formats", "kernels.tinygrad.uops", "kernels.tinygrad.prelude")
+    assert all(m.startswith(ours) for m in covered)
 
 
 def test_imports_are_read_as_python_reads_them():

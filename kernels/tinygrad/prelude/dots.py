@@ -31,11 +31,11 @@ V_DOT(8, 256, v_dot5) V_DOT(8, 256, v_dot6) V_DOT(8, 256, v_dot8) V_ALL_HALVES(1
 #endif
 
 #elif defined(__AVX2__)
-typedef char v_b32 __attribute__((vector_size(32)));
-typedef short v_w16 __attribute__((vector_size(32)));
-#define V_PAIRS(a, x) ((v_w16)__builtin_ia32_pmaddubsw256((v_b32)(a), (v_b32)(v_i8)(x)))
-#define V_SIGN(a, b) ((v_i8)__builtin_ia32_psignb256((v_b32)(v_i8)(a), (v_b32)(b)))
-#define V_FOURS(p) ((v_i8)__builtin_ia32_pmaddwd256(p, (v_w16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}))
+typedef char v_bytes __attribute__((vector_size(32)));
+typedef short v_words __attribute__((vector_size(32)));
+#define V_PAIRS(a, x) ((v_words)__builtin_ia32_pmaddubsw256((v_bytes)(a), (v_bytes)(v_i8)(x)))
+#define V_SIGN(a, b) ((v_i8)__builtin_ia32_psignb256((v_bytes)(v_i8)(a), (v_bytes)(b)))
+#define V_FOURS(p) ((v_i8)__builtin_ia32_pmaddwd256(p, (v_words){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}))
 #define V_SIGNED(a, x) V_FOURS(V_PAIRS(V_SIGN(a, a), V_SIGN(x, a)))
 V_FUNCTION v_i8 v_dot5(V_ARGS(8)) {
   return s + V_FOURS(V_PAIRS(a, x[0]) + V_PAIRS(b, x[1]) + V_PAIRS(c, x[2]) + V_PAIRS(d, x[3]));
