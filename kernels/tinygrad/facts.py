@@ -50,6 +50,9 @@ cl.clGetDeviceInfo(device.cl_dev, cl.CL_DEVICE_TYPE, 8, ctypes.byref(kind := cty
 cpu = bool(kind.value & 2)
 """
 
+# machine -> the instructions that multiply and sum int8, as Linux lists them and as macOS is asked for them
+_INT8_DOT = {"x86_64": ("avx2", "hw.optional.avx2_0"), "arm64": ("asimddp", "hw.optional.arm.FEAT_DotProd")}
+
 
 def cpu(opened: Any, renderer: Any) -> Facts:
     from tinygrad.helpers import NUM_CPU_THREADS
@@ -71,6 +74,12 @@ def vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     "" too."""
     flags = _flags(cpuinfo).split()
     return next((f"-{name}" for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), "")
+
+
+def has_int8_dot(machine: str = "", cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has instructions that multiply int8 and sum the products."""
+    flag, name = _INT8_DOT.get(machine or hostcc.machine(), ("", ""))
+    return bool(flag) and (flag in _flags(cpuinfo).split() or _sysctl_int(name) == 1)
 
 
 def _flags(cpuinfo: Path) -> str:
