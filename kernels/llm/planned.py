@@ -73,9 +73,11 @@ def plan(
 
     device: tinygrad's name of the device that will run it; "" stands for any GPU. exact: whether activations stay
     float32; else a CPU that can multiplies them in int8. weights: whether the file's weights will be loaded, for which
-    it must be local. The function opens no device and reads no weight. Raises ModelError for a context below 2, an architecture outside of TESTED, a tensor whose format
-    has no kernels and a file that is not local; HeaderError for a header that contradicts itself or asks for something
-    not implemented.
+    it must be local.
+
+    The function opens no device and reads no weight. Raises ModelError for a context below 2, an architecture outside
+    of TESTED, a tensor whose format has no kernels and a file that is not local; HeaderError for a header that
+    contradicts itself or asks for something not implemented.
     """
     path = header.files[0]
     _check(header, max_context, weights)

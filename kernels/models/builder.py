@@ -32,9 +32,10 @@ class Builder(ExpertBuilder):
         """x: [m, k] -> act(gate x) * (up x): [m, n]. If `norm` is given, x is normalised first."""
         gate, up, n = weights.gate, weights.up, weights.n
         halves = ("w+", "+w") if weights.fused else ("w", "w")
-        of_gate, of_up = ({"operand": half, "n": n, "norm": norm} for half in halves)
-        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", **of_gate)
-        return self._linear(x, [up.weight], [up.bias], name, **of_up, gate=gated, act=weights.act)
+        gated = self._linear(x, [gate.weight], [gate.bias], f"{name}_gate", norm=norm, operand=halves[0], n=n)
+        return self._linear(
+            x, [up.weight], [up.bias], name, norm=norm, operand=halves[1], n=n, gate=gated, act=weights.act
+        )
 
     def experts(self, x: Source, ids: Value, probs: Value, experts: Experts, name: str, add: Source | None) -> Value:
         """x: [m, dim] -> the sum of the selected experts' outputs, each times its weight in `probs`, plus `add` if it
