@@ -230,9 +230,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         raise NotImplementedError("call generate or logits instead")
 
 
-def load(
-    path: str | Path, max_context: int = CONTEXT, device: str | None = None, exact: bool = False
-) -> Transformer:
+def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None, exact: bool = False) -> Transformer:
     """Loads the model of a GGUF file on `device`, by default tinygrad's default device.
 
     max_context: positions of the cache, 2 or more, limited to the model's own context; sweeps tune schedules for the

@@ -79,5 +79,5 @@ class ActivationBuilder(PassBuilder):
 
 
 def _stem(name: str) -> str:
-    """"attn_norm" of "blk.3.attn_norm.weight"."""
+    """ "attn_norm" of "blk.3.attn_norm.weight"."""
     return name.removesuffix(".weight").rpartition(".")[2]

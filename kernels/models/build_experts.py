@@ -31,9 +31,7 @@ class ExpertBuilder(AttentionBuilder):
         (gated,) = self.add(spec, {"x": x, "ids": ids}, {"experts_gated": e.used * n}, **facts)
         return gated
 
-    def experts_sum(
-        self, gated: Value, ids: Value, probs: Value, e: Experts, name: str, add: Source | None
-    ) -> Value:
+    def experts_sum(self, gated: Value, ids: Value, probs: Value, e: Experts, name: str, add: Source | None) -> Value:
         """gated: [m, used * n] -> the sum of the selected experts' outputs, each times its weight in `probs`, plus
         `add` if it is given: [m, dim]. ids, probs: [m, used]"""
         dim, n = e.sizes
