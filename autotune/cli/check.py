@@ -14,8 +14,10 @@ from autotune.cli.text import echo, line_width, say, tell
 
 @click.command(cls=opt.Verb, short_help="Tell which lookup step serves each kernel of MODEL here.")
 @click.argument("model")
-@options(opt.m, opt.ctx, opt.device, opt.db, opt.json)
-def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None, db: str | None, as_json: bool) -> int:
+@options(opt.m, opt.ctx, opt.exact, opt.device, opt.db, opt.json)
+def explain(
+    model: str, m: tuple[int, ...], ctx: int | None, exact: bool, device: str | None, db: str | None, as_json: bool
+) -> int:
     """Tell which lookup step serves each kernel of MODEL here: what `kernels` in Python will use.
 
     \b
@@ -30,7 +32,7 @@ def explain(model: str, m: tuple[int, ...], ctx: int | None, device: str | None,
     from kernels.ops.tolerance import tolerance
 
     chosen = settings_to_read(db=db, device=device)
-    plan = plan_of(model, choose(chosen).device, m, ctx)
+    plan = plan_of(model, choose(chosen).device, m, ctx, exact=exact)
     lookup = Lookup(chosen.db, limit=tolerance)
     target = this_target(chosen)
     rows = explained(plan, target, lookup, chosen.lookup, served_if_any(chosen.db), versions_here(chosen))

@@ -16,11 +16,12 @@ from autotune.cli.text import echo, line_width, say
 @options(
     click.option("--target", metavar="TEXT", help="The target whose name contains TEXT, where A or B has several."),
     opt.ctx,
+    opt.exact,
     opt.db,
     opt.json,
 )
 def compare(
-    a: str, b: str, model: str | None, target: str | None, ctx: int | None, db: str | None, as_json: bool
+    a: str, b: str, model: str | None, target: str | None, ctx: int | None, exact: bool, db: str | None, as_json: bool
 ) -> int:
     """Compare the times of A and B, workload by workload, and of all launches of a token if MODEL is given.
 
@@ -40,7 +41,8 @@ def compare(
 
     _, store = store_to_read(db=db)
     sides = (a, results(a, store)), (b, results(b, store))
-    found = compared(*sides, target, (lambda backend: plan_of(model, backend, M_BUCKETS, ctx)) if model else None)
+    planned = (lambda backend: plan_of(model, backend, M_BUCKETS, ctx, exact=exact)) if model else None
+    found = compared(*sides, target, planned)
     if as_json:
         say(jsonable.comparison(found))
     else:

@@ -29,13 +29,14 @@ Models = Sequence[tuple[str, str]]
 def sweep_fleet(
     where: str,
     models: Models,
-    asked: tuple[tuple[int, ...], int | None, bool],
+    asked: tuple[tuple[int, ...], int | None, bool, bool],
     chosen: Settings,
     as_json: bool,
     *,
     again: bool,
 ) -> int:
-    """asked: token buckets, context and whether plain linears are tuned. The exit status."""
+    """asked: token buckets, context, whether plain linears are tuned, and whether activations stay float32. The exit
+    status."""
     try:
         import distributed  # noqa: F401
     except ImportError:

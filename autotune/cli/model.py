@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -45,6 +46,7 @@ ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cac
         help="0: always the likeliest token. [0]",
     ),
     ctx,
+    opt.exact,
     click.option("--ids", metavar="IDS", help="The prompt as token ids, as in 1,2,3; needs no tokenizer."),
     opt.device,
     opt.db,
@@ -56,6 +58,7 @@ def run(
     max_tokens: int,
     temperature: float,
     ctx: int | None,
+    exact: bool,
     ids: str | None,
     device: str | None,
     db: str | None,
@@ -82,7 +85,7 @@ def run(
 
     chosen = settings_to_read(db=db, device=device)
     choice, header = choose(chosen), read_header(model, keep=ARRAYS)
-    plan = plan_model(header, choice, ctx)
+    plan = plan_model(header, choice, ctx, exact)
     tokenizer = _tokenizer(header, needed=ids is None)
     if ids is not None:
         tokens = _ids(ids, plan.vocabulary)
@@ -142,7 +145,10 @@ def loaded(plan: PlannedModel, chosen: Settings, choice: Choice) -> LoadedModel:
     """A planned model on the device of `choice`; one line on stderr tells of it."""
     from autotune import model_reports
     from autotune.loaded_model import load_model
+    from autotune.progress import loading
 
-    ready = load_model(plan, chosen, choice)
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    with loading(plan.sizes.weights_nbytes, shown) as on_loaded:
+        ready = load_model(plan, chosen, choice, on_loaded)
     tell(model_reports.loaded_model(ready))
     return ready

@@ -38,7 +38,8 @@ def check_schedules(
     workloads = None
     if model:
         where = backends.SIMULATED if simulate else choose(chosen).device
-        workloads = [found.workload for found in plan_of(model, where, m, ctx, linears=False).workloads]
+        plan = plan_of(model, where, m, ctx, linears=False, exact=chosen.exact)
+        workloads = [found.workload for found in plan.workloads]
     if simulate:
         return _simulated(chosen, target, workloads, formats, m, count, as_json)
     if count:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     ),
     click.option("--compare", is_flag=True, help="Measure tinygrad.llm as it is and llama.cpp, too."),
     ctx,
+    opt.exact,
     opt.device,
     opt.db,
     opt.json,
@@ -39,6 +40,7 @@ def bench(
     position: int,
     compare: bool,
     ctx: int | None,
+    exact: bool,
     device: str | None,
     db: str | None,
     as_json: bool,
@@ -63,7 +65,7 @@ def bench(
 
     chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
-    plan = plan_model(read_header(model), choice, ctx)
+    plan = plan_model(read_header(model), choice, ctx, exact)
     asked = Asked(prompt_tokens, tokens, position, plan.context, plan.vocabulary)
     with _alone(choice):
         _note_load()
@@ -92,12 +94,13 @@ def bench(
         "--by", type=click.Choice(["op", "kernel"]), default="kernel", help="What a row of the table is. [kernel]"
     ),
     ctx,
+    opt.exact,
     opt.device,
     opt.db,
     opt.json,
 )
 def profile(
-    model: str, tokens: int, by: str, ctx: int | None, device: str | None, db: str | None, as_json: bool
+    model: str, tokens: int, by: str, ctx: int | None, exact: bool, device: str | None, db: str | None, as_json: bool
 ) -> int:
     """Tell where the time of a decoded token goes: kernel, total, count, time a call, share. Largest first.
 
@@ -114,7 +117,7 @@ def profile(
 
     chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
-    plan = plan_model(read_header(model), choice, ctx)
+    plan = plan_model(read_header(model), choice, ctx, exact)
     with _alone(choice):
         ready = loaded(plan, chosen, choice)
         with ready.running():

@@ -40,6 +40,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 2 s a workload, instead of MODEL."),
     opt.m,
     opt.ctx,
+    opt.exact,
     opt.linears,
     click.option("--again", is_flag=True, help="Tune anew what is stored or shipped, too."),
     click.option(
@@ -92,6 +93,7 @@ def sweep(
     demo: bool,
     m: tuple[int, ...],
     ctx: int | None,
+    exact: bool,
     linears: bool,
     again: bool,
     deployed: bool | None,
@@ -123,11 +125,18 @@ def sweep(
         raise click.UsageError("give a MODEL or --demo" if not demo else "--demo brings its own model: leave MODEL out")
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(
-        db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers, heuristic=heuristic
+        db=db,
+        device=device,
+        budget_seconds=budget,
+        beam_width=beam,
+        workers=workers,
+        heuristic=heuristic,
+        exact=exact,
     )
     models = models or (_demo_model(),)
     if dry_run:
-        plans = {model: plan_of(model, chosen.device or "", m, ctx, linears) for model in dict.fromkeys(models)}
+        device = chosen.device or ""
+        plans = {model: plan_of(model, device, m, ctx, linears, exact) for model in dict.fromkeys(models)}
         return _dry_run(plans, bandwidth, tflops, as_json)
 
     if fleet is not None:
@@ -136,12 +145,12 @@ def sweep(
         from autotune.cli.fleet import sweep_fleet
 
         named = [(model, _command(model)) for model in dict.fromkeys(models)]
-        return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears), chosen, as_json, again=again))
+        return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears, exact), chosen, as_json, again=again))
 
     from autotune.session import choose
 
     device = choose(chosen).device
-    found = [_Model.read(model, device, m, ctx, linears) for model in dict.fromkeys(models)]
+    found = [_Model.read(model, device, m, ctx, linears, exact) for model in dict.fromkeys(models)]
     return _stoppable(lambda: _sweep(found, chosen, as_json, again=again, deployed=deployed is not False))
 
 
@@ -195,12 +204,12 @@ class _Model:
     context: int
 
     @classmethod
-    def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool) -> Self:
+    def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool, exact: bool) -> Self:
         from kernels.models.header import read_header
         from kernels.models.passes import CONTEXT
 
         header = read_header(model)
-        plan = plan_header(header, device, m, ctx, linears)
+        plan = plan_header(header, device, m, ctx, linears, exact)
         return cls(_name(model), header, plan, CONTEXT if ctx is None else ctx)
 
     @property
