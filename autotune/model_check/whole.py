@@ -24,8 +24,8 @@ Check = LaunchCheck | PathCheck | LlamaCheck
 
 @dataclass(frozen=True)
 class Asked:
-    """What to check. lengths: of the prompts. seed: for drawing their tokens. against: also compare with llama.cpp, if the
-    model's activations are float32."""
+    """What to check. lengths: of the prompts. seed: for drawing their tokens. against: also compare a model whose
+    activations are float32 with llama.cpp."""
 
     lengths: Sequence[int]
     seed: int = 0
