@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from support import gguf_files, kernel_runs
+from support.activations import EXACT
 from support.full_models import write_full_model
+from support.tiers import few_of
 
 from autotune.model_check.paths import LENGTHS
 from autotune.model_check.whole import Asked, checks
@@ -42,9 +44,10 @@ def test_they_are_the_models_of_the_data() -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in NARROW else pytest.mark.nightly) for name in MODELS]
 )
-def test_a_model_of_mixed_formats_is_right_on_every_path(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", few_of(EXACT, lambda exact: exact == EXACT[-1], pytest.mark.nightly))
+def test_a_model_of_mixed_formats_is_right_on_every_path(name: str, exact: bool, tmp_path: Path) -> None:
     path = write_full_model(name, tmp_path / "model.gguf", LAYERS)
-    model = load(path, CONTEXT, kernel_runs.device().name)
+    model = load(path, CONTEXT, kernel_runs.device().name, exact)
     lengths = [length for length in LENGTHS if length <= CONTEXT]
     wrong = [check for check in checks(model, Asked(lengths)) if not check.ok]
     path.unlink()
