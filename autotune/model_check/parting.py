@@ -27,6 +27,7 @@ from kernels.llm.model import Transformer
 from kernels.llm.program import ExecutedLaunch
 from kernels.ops.case import Inputs
 from kernels.ops.op import UPDATE, Operand
+from kernels.ops.q8.reference import values_of
 from kernels.ops.q8.spec import BLOCK, SCALE, WORDS, Quantise
 from kernels.ops.registry import operands
 from kernels.ops.topk import reference
@@ -174,17 +175,18 @@ class TokenByToken:
     def _requantise(self, step: ExecutedLaunch, rows: Mapping[str, Array]) -> None:
         """Checks the numbers in int8, and makes the pass continue with the other path's."""
         (value,), (written,) = step.launch.outputs, step.written
-        own, other = written.numpy(), rows[value.label]
-        count = len(other)
-        both = own.reshape(step.workload.m, -1)
-        (mine, steps), (theirs, other_steps) = map(_dequantised, (both[:count], other))
-        size = np.sqrt(np.square(theirs).mean(-1, keepdims=True))
-        if not (np.abs(mine - theirs) <= (steps + other_steps) / 2 + LIMIT * size).all():
-            off = difference(mine, theirs)
+        own, count = written.numpy(), len(rows[value.label])
+        words = own.reshape(step.workload.m, -1, WORDS)
+        followed = np.concatenate([rows[value.label].reshape(count, *words.shape[1:]), words[count:]])
+        step.written[0] = upload(followed.reshape(own.shape), self._program.device)
+        mine, theirs = (values_of(found[:count]).reshape(count, -1, BLOCK) for found in (words, followed))
+        scales = [np.ascontiguousarray(found[:count, :, SCALE]).view(np.float32) for found in (words, followed)]
+        half_steps = np.add(*scales, dtype=np.float64)[..., None] / 2
+        size = np.sqrt(np.square(theirs).mean((1, 2), keepdims=True))
+        if not (np.abs(mine - theirs) <= half_steps + LIMIT * size).all():
+            off = difference(mine.reshape(count, -1), theirs.reshape(count, -1))
             self._note(f"{value.label} differs by {off:.1e}, more than rounding: {step.launch.op} of {count} tokens")
-        self._requantised += int((mine != theirs).sum())
-        followed = np.concatenate([other, both[count:]]).reshape(own.shape)
-        step.written[0] = upload(followed, self._program.device)
+        self._requantised += int((np.abs(mine - theirs) > half_steps).sum())
 
     def _reround(self, step: ExecutedLaunch, o: Operand, r: Reading) -> None:
         """Checks the rows that a reading stored in the cache `o`, and replaces them with the other path's rows."""
@@ -218,12 +220,3 @@ class TokenByToken:
             for value, tensor in zip(step.launch.outputs, step.written, strict=True)
             if value.columns is not None
         }
-
-
-def _dequantised(words: Array) -> tuple[Array, Array]:
-    """The numbers in int8 of rows of words [m, blocks * WORDS], and the step between two numbers: [m, columns] each."""
-    blocks = np.ascontiguousarray(words).reshape(len(words), -1, WORDS)
-    quants = blocks[..., : BLOCK // 4].copy().view(np.int8)
-    scales = blocks[..., SCALE : SCALE + 1].copy().view(np.float32).astype(np.float64)
-    steps = np.broadcast_to(scales, quants.shape)
-    return (quants * scales).reshape(len(words), -1), steps.reshape(len(words), -1)
