@@ -135,7 +135,7 @@ def test_it_tells_what_is_tuned_and_what_is_stale(
     digest: str | None,
     said: str,
 ) -> None:
-    step = next(s for s in plan_passes(read_header(model), CONTEXT).decode.launches if s.op == "gate_up")
+    step = next(s for s in plan_passes(read_header(model), CONTEXT, "CPU").decode.launches if s.op == "gate_up")
     w = step.workload(1, "float32")
     schedule = next(iter(defaults.defaults(w, "CPU")))
     row = fact(workload=w, target=describe_target(device), schedule=schedule, kernel_digest=digest or kernel_digest(w))

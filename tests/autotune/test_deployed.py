@@ -189,8 +189,8 @@ def test_a_prompt_that_cannot_be_timed_leaves_the_token_as_it_is(
             return super().compare(tokens, *sets)  # type: ignore[arg-type]
 
     monkeypatch.setattr(deployed, "TokenTimer", OnlyTokens)
-    with session(Settings(db=str(planted.place), device=use_cpu(monkeypatch))) as s:
-        every = workloads(planted.header, (1, 512), "float32", CONTEXT, False, s.choice.device).workloads
+    with session(Settings(db=str(planted.place), device=use_cpu(monkeypatch), exact=True)) as s:
+        every = workloads(planted.header, (1, 512), "float32", CONTEXT, False, s.choice.device, True).workloads
         plant_slow(planted, [mw.workload for mw in every if mw.workload.m == 512])
         token, prompt = AsDeployed(s).passes(planted.header, CONTEXT, every, "autotune sweep planted.gguf")
     assert (token.m, digests(*token.kept)) == (1, digests(planted.attention))
