@@ -142,7 +142,7 @@ def set_threads(count: int | None) -> None:
         _wanted, _started = count, None
 
 
-_lock = threading.Lock()  # of whoever runs a table, or starts threads
+_lock = threading.RLock()  # of whoever runs a table, or starts threads; a signal handler may run one in between
 _wanted: int | None = None
 _started: int | None = None  # threads
 _forks = False  # whether `_forked` is called
@@ -161,7 +161,7 @@ def _start() -> None:
 def _forked() -> None:
     """In a child."""
     global _lock, _started
-    _lock, _started = threading.Lock(), None
+    _lock, _started = threading.RLock(), None
     if (loaded := library()) is not None:
         loaded.executor_forked()
 

@@ -10,8 +10,7 @@ On this machine's own processor, what is captured is replayed by `kernels.tinygr
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tinygrad import Tensor, UOp
@@ -27,13 +26,8 @@ class Bound(NamedTuple):
     value: int
 
     def bind(self) -> UOp:
+        """Raises AssertionError, as tinygrad does, for a value outside of the Variable's limits."""
         return self.variable.bind(self.value)
-
-    def checked(self) -> int:
-        """The value. Raises as tinygrad does if it is outside of the Variable's limits."""
-        if not self.variable.vmin <= self.value <= self.variable.vmax:
-            self.bind()
-        return self.value
 
 
 def seeded(device: str) -> None:
@@ -47,12 +41,12 @@ def seeded(device: str) -> None:
 
 class Captured(_TinyJit):  # type: ignore[misc]
     """A function as a TinyJit that captures in its first call. Where the executor replays it, a call with the Tensors
-    of the call before is not checked again."""
+    and Variables of the call before is not checked again."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         """Every Tensor that the function reads must be realized by its first call."""
         self._replay: HostReplay | None = None
-        self._checked: tuple[UOp, ...] = ()  # the Tensors of the call before
+        self._again: tuple[_Expected, ...] = ()  # what a call needs not be checked with
         super().__init__(function)
         self.cnt = 1  # calls so far: TinyJit captures where it is 1, and goes on from there
 
@@ -70,17 +64,35 @@ class Captured(_TinyJit):  # type: ignore[misc]
         return "nothing is captured" if self._replay is None else self._replay.refusal
 
     def __call__(self, *args: Tensor | Bound) -> Tensor:
-        given = tuple(a.uop for a in args if isinstance(a, Tensor))
-        if self._replay is not None and _same(given, self._checked):
-            values = {a.variable.expr: a.checked() for a in args if isinstance(a, Bound)}
-            if self._replay.again(values):
-                again: Tensor = self._replay.ret
-                return again
-        self._checked = ()
+        if self._replay is not None and len(args) == len(self._again):
+            values: dict[str, int] = {}
+            for arg, expected in zip(args, self._again, strict=True):
+                if isinstance(arg, Bound):
+                    if arg.variable is not expected.what or not expected.least <= arg.value <= expected.most:
+                        break
+                    values[expected.name] = arg.value
+                elif arg.uop is not expected.what:
+                    break
+            else:
+                if self._replay.again(values):
+                    again: Tensor = self._replay.ret
+                    return again
+        self._again = ()
         found: Tensor = super().__call__(*(a.bind() if isinstance(a, Bound) else a for a in args))
-        self._checked = given
+        self._again = tuple(_Expected.of(a) for a in args)
         return found
 
 
-def _same(one: Sequence[UOp], other: Sequence[UOp]) -> bool:
-    return len(one) == len(other) and all(map(operator.is_, one, other))
+class _Expected(NamedTuple):
+    """The buffer or the Variable of an argument, and the Variable's name and limits."""
+
+    what: UOp
+    name: str = ""
+    least: int = 0
+    most: int = 0
+
+    @staticmethod
+    def of(arg: Tensor | Bound) -> _Expected:
+        if isinstance(arg, Bound):
+            return _Expected(arg.variable, arg.variable.expr, arg.variable.vmin, arg.variable.vmax)
+        return _Expected(arg.uop)

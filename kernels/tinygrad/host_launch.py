@@ -47,7 +47,7 @@ def host_launch(call: UOp, inputs: Sequence[UOp] = (), given: Mapping[str, Argum
     if what.op not in (Ops.PROGRAM, Ops.COPY):
         raise NotHostError(f"a {what.op.name} {what.arg} is neither a program nor a copy")
     uops = get_call_arg_uops(call)
-    buffers = [_buffer(u) for u in resolve_params(call, tuple(inputs))]
+    buffers = [host_buffer(u) for u in resolve_params(call, tuple(inputs))]
     arguments = [_argument(u, b, inputs) for u, b in zip(uops, buffers, strict=True)]
     if what.op is Ops.COPY:
         return HostLaunch(COPY, copy(arguments[0], arguments[1], buffers[0].nbytes), [*buffers])
@@ -81,13 +81,8 @@ def program_launch(
     )
 
 
-def address(u: UOp) -> int:
-    """Of a buffer in this machine's memory. Raises NotHostError for another."""
-    found: int = _buffer(u)._buf.va_addr
-    return found
-
-
-def _buffer(u: UOp) -> Buffer:
+def host_buffer(u: UOp) -> Buffer:
+    """A buffer in this machine's memory, allocated. Raises NotHostError for another."""
     try:
         buffer = u.buffer
     except RuntimeError as e:  # no contiguous view
@@ -95,6 +90,12 @@ def _buffer(u: UOp) -> Buffer:
     if not isinstance(buffer, Buffer) or not backends.find(buffer.device).host:
         raise NotHostError(f"a buffer is on {u.device}")
     return buffer.ensure_allocated()
+
+
+def address(u: UOp) -> int:
+    """Of a buffer. Raises NotHostError."""
+    found: int = host_buffer(u)._buf.va_addr
+    return found
 
 
 def _argument(u: UOp, buffer: Buffer, inputs: Sequence[UOp]) -> Argument:

@@ -20,7 +20,7 @@ from tinygrad.helpers import DEBUG, PROFILE
 from tinygrad.uop.ops import Ops
 
 from kernels.host.executor import Argument, Given, LaunchError, Table, copy
-from kernels.tinygrad.host_launch import CORE, NotHostError, address, host_launch
+from kernels.tinygrad.host_launch import CORE, NotHostError, address, host_buffer, host_launch
 
 COPIED_NBYTES = 1 << 16  # inputs up to this size are copied before the launches
 
@@ -97,7 +97,7 @@ class HostReplay(CapturedJit):  # type: ignore[misc]
         own = {
             i: Buffer(u.device, nbytes, dtypes.uint8, preallocate=True)
             for i, u in enumerate(inputs)
-            if (nbytes := u.buffer.nbytes) <= COPIED_NBYTES and i not in written
+            if (nbytes := host_buffer(u).nbytes) <= COPIED_NBYTES and i not in written
         }
         at = {i: buffer._buf.va_addr for i, buffer in own.items()}
         self._direct = [i for i in range(len(inputs)) if i not in own]

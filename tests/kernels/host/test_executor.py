@@ -201,6 +201,21 @@ def test_an_interrupt_comes_between_two_launches():
     assert count[0] == seen
 
 
+def test_a_signal_handler_may_run_a_table_during_a_call():
+    set_threads(2)
+    start, count = some(), np.zeros(1, np.int32)
+    a, b = start.copy(), np.zeros_like(start)
+    table, long = Table(mixing(a, b)), Table([Launch(address("nap"), (count.ctypes.data,), 2)] * 50)
+    before = signal.signal(signal.SIGALRM, lambda *_: table.run())
+    signal.setitimer(signal.ITIMER_REAL, 0.03)
+    try:
+        long.run()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(a, mixed(start))
+    assert count[0] >= 50
+
+
 def test_a_process_ends_with_idle_threads_and_during_a_call():
     source = """
 import threading, time
