@@ -63,7 +63,8 @@ class Host:
 @dataclass(frozen=True)
 class StoreState:
     """The state of a store. nbytes: None for a database without a file. error: why the store could not be read.
-    unwritable: why it cannot be written or made."""
+    unwritable: why it cannot be written or made. stale: for how many kernels lookups find something else than was
+    measured."""
 
     place: str
     exists: bool
@@ -73,6 +74,7 @@ class StoreState:
     served: int = 0
     error: str = ""
     unwritable: str = ""
+    stale: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def examine(
     if state.error or state.unwritable:
         what = state.error or f"the store {state.place} can be read, not written: {state.unwritable}"
         problems.append(Problem(what, "choose another place with --db or AUTOTUNE_DB", fatal=True))
+    if state.stale:
+        what = f"for {state.stale} kernels the store keeps another schedule than its measurements say"
+        problems.append(Problem(what, "the next sweep mends it"))
     found_caches = caches()
     for cache in found_caches:
         if cache.problem:
@@ -253,8 +258,8 @@ def _store(where: str | Path | None) -> StoreState:
         if paths.is_missing(place):
             return StoreState(shown, exists=False, unwritable=unwritable)
         store = Store.read(place)
-        stats = store.stats()
+        stats, stale = store.stats(), store.stale()
     except StoreError as error:
         return StoreState(shown, exists=True, error=str(error))
     rows, damaged = tuple(stats.rows.items()), "; ".join(store.problems[:1])
-    return StoreState(stats.where, True, stats.nbytes, stats.schema, rows, stats.served, damaged, unwritable)
+    return StoreState(stats.where, True, stats.nbytes, stats.schema, rows, stats.served, damaged, unwritable, stale)

@@ -33,7 +33,8 @@ def default_workers() -> int:
 @dataclass(frozen=True)
 class Settings:
     """`db` and `device` are None where the defaults decide (db.paths.default_store, kernels.devices.choose_device).
-    heuristic: also time what tinygrad's heuristic makes of a workload.
+    heuristic: also time what tinygrad's heuristic makes of a workload. exact: plan models with activations in float32
+    where their linears would else read int8 (`kernels.host.int8`).
 
     Raises SettingError, also through dataclasses.replace, for a number that is out of its range.
     """
@@ -45,6 +46,7 @@ class Settings:
     workers: int = field(default_factory=default_workers)
     lookup: str = LOOKUP_MODES[0]
     heuristic: bool = False
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for _, name, _, low, high in _NUMBERS:

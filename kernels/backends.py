@@ -34,12 +34,13 @@ class TensorCore:
 @dataclass(frozen=True)
 class Needs:
     """What a kernel needs of its backend. threads and local_nbytes are those of a workgroup, 0 for none; warp is the
-    number of lanes that meet in shuffles, 0 for none."""
+    number of lanes that meet in shuffles, 0 for none; prelude: functions of `kernels.tinygrad.prelude`."""
 
     threads: int = 0
     local_nbytes: int = 0
     warp: int = 0
     tensor_core: bool = False
+    prelude: bool = False
 
 
 def _nothing() -> None:
@@ -61,6 +62,7 @@ class Backend:
     vector_half         False where compilers convert float16 one by one, while float32 arithmetic takes denormals as
                         they are: halves are then converted by arithmetic, in vectors
     denormals           float32 arithmetic takes denormals as they are, at full speed
+    prelude             kernels may call the vector functions of `kernels.tinygrad.prelude`
     fitted              default schedules follow what was measured on its GPUs, shape by shape
     kin                 another backend with the same GPUs and kernels, whose rows and rules serve where it has none
     prepare             what to do before a kernel is built for it
@@ -93,6 +95,7 @@ class Backend:
     has_half: bool = True
     vector_half: bool = True
     denormals: bool = False
+    prelude: bool = False
     fitted: bool = False
     kin: str = ""
     prepare: Callable[[], None] = _nothing
@@ -124,6 +127,7 @@ class Backend:
             and needs.local_nbytes <= self.local_memory_nbytes
             and needs.warp in (0, self.warp)
             and not (needs.tensor_core and self.tensor_core is None)
+            and not (needs.prelude and not self.prelude)
         )
 
     def shuffled(self, bit: int) -> str:
@@ -142,6 +146,12 @@ def _x86_loops() -> None:
     x86_loops.patch_tinygrad()
 
 
+def _vector_clang() -> None:
+    from kernels.tinygrad import vector_clang
+
+    vector_clang.patch_tinygrad()
+
+
 def _renderer(row: Backend, name: str) -> Backend:
     """`row` with another renderer: without what is a matter of the language that kernels are rendered in."""
     return replace(
@@ -151,6 +161,8 @@ def _renderer(row: Backend, name: str) -> Backend:
         warp=0,
         shuffle="",
         tensor_core=None,
+        prelude=False,
+        prepare=_nothing,
         fitted=False,
         kin="",
         compiler="",
@@ -231,7 +243,16 @@ _CL = Backend(
     missing=drivers.opencl,
     on_cpu=facts.OPENCL_ON_CPU,
 )
-_CPU = Backend("CPU", slices=MOST_SLICES, vector_half=False, facts=facts.cpu, host=True, compiler=C_COMPILER)
+_CPU = Backend(
+    "CPU",
+    slices=MOST_SLICES,
+    vector_half=False,
+    prelude=True,
+    prepare=_vector_clang,
+    facts=facts.cpu,
+    host=True,
+    compiler=C_COMPILER,
+)
 _WEBGPU = Backend("WEBGPU", threads=_THREADS, local_memory_nbytes=32 * KiB, has_half=False)
 _DSP = Backend("DSP", missing=drivers.files("/dev/adsprpc-smd"))
 # To a plan a GPU, which computes nothing and shares nothing.
@@ -253,7 +274,7 @@ BACKENDS: dict[str, Backend] = {
         _QCOM,
         _CL,
         _CPU,
-        replace(_renderer(_CPU, "CLANG"), compiler=C_COMPILER),
+        replace(_CPU, name="CPU:CLANG"),
         _renderer(_CPU, "LLVM"),
         replace(_renderer(_CPU, "LVP"), slices=0),
         replace(_renderer(_CPU, "X86"), prepare=_x86_loops, machine="x86_64"),

@@ -131,7 +131,8 @@ def judge(
         part = slice(start, start + step)
         if old is not None and _kept(bits[part], old[part], dtype, truth.reference[part]):
             continue
-        slab = _judge_slab(decode(bits[start : start + step], dtype), dtype, *truth.rows(start, start + step))
+        values = decode(bits[part], dtype) if truth.read is None else truth.read(bits[part], part)
+        slab = _judge_slab(values, dtype, *truth.rows(start, start + step))
         if slab.bad is not None:
             return wrong(f"NaN or infinity, first at {(slab.bad[0] + start, slab.bad[1])}")
         squares, norm = squares + slab.squares, norm + slab.norm

@@ -43,6 +43,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     caches.
 
     plan         the plan that the model was loaded from
+    exact        whether all activations are float32; else linears read them in int8
     sizes        bytes on the device
     vocabulary   the number of token ids, which begin at 0
     lookahead    the largest number of tokens, a power of two, that are decoded before the first of them is read back.
@@ -53,7 +54,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
 
     def __init__(self, program: Program, plan: PlannedModel, sizes: Sizes) -> None:
         self.program, self.plan, self.sizes = program, plan, sizes
-        self.max_context, self.vocabulary = program.context, plan.vocabulary
+        self.max_context, self.vocabulary, self.exact = program.context, plan.vocabulary, plan.exact
         self._factor, self._cap = plan.model.logit_factor, plan.model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
@@ -230,28 +231,34 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         raise NotImplementedError("call generate or logits instead")
 
 
-def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
+def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None, exact: bool = False) -> Transformer:
     """Loads the model of a GGUF file on `device`, by default tinygrad's default device.
 
     max_context: positions of the cache, 2 or more, limited to the model's own context; sweeps tune schedules for the
-    default. Raises ModelError for fewer positions, an architecture outside of TESTED, and a tensor whose format has no
+    default. exact: whether activations stay float32 on a CPU, which multiplies them in int8 by default if it can.
+    Raises ModelError for fewer positions, an architecture outside of TESTED, and a tensor whose format has no
     kernels, HeaderError for a file that cannot be read or contradicts itself.
     """
-    header = read_header(path)
-    return load_planned(plan(header, max_context, Device.canonicalize(device)), device)
+    header, device = read_header(path), Device.canonicalize(device)
+    return load_planned(plan(header, max_context, shared().device(device).target.backend, exact), device)
 
 
 def load_planned(
-    planned: PlannedModel, device: str | None = None, weights: Callable[[Header, str], Weights] = Weights
+    planned: PlannedModel,
+    device: str | None = None,
+    weights: Callable[[Header, str], Weights] = Weights,
+    on_loaded: Callable[[int], None] = lambda nbytes: None,
 ) -> Transformer:
     """Loads a planned model on `device`, by default tinygrad's default device.
 
     The device must be of the backend that the model was planned for. weights: makes the weights of a header on a
-    device, by default those of its files. Raises HeaderError for invalid rotation factors.
+    device, by default those of its files. on_loaded: called after each weight with the bytes of all weights on the
+    device. Raises HeaderError for invalid rotation factors.
     """
     device = Device.canonicalize(device)
     target = shared().device(device).target
     loading = weights(planned.header, device)
+    loading.on_loaded = on_loaded
     factors = {t.name: loading.floats(t) for t in planned.factors}
     angle_tables = angles.tables(planned.model, planned.context, factors)
     tables = {name: upload(table, device) for name, table in angle_tables.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,12 +83,16 @@ class Truth:
     reference: [m, r]; column j of the output is column j % r of it, where r <= n. The error of element (i, j) is judged
     against its typical size, row_scale[i] * column_scale[j]. For a product that is the product of the norms of the two
     rows, divided by sqrt(k).
+
+    read: (words of some rows of the output, which rows) -> what is compared with the reference. None: the output's
+    numbers.
     """
 
     reference: Doubles
     row_scale: Doubles
     column_scale: Doubles
     n: int
+    read: Callable[[Array, slice], Doubles] | None = None
 
     @property
     def m(self) -> int:

@@ -11,14 +11,18 @@ from collections.abc import Callable
 import numpy as np
 
 from db.records import Workload
+from kernels.ops.argmax import host_reference as host_argmax
 from kernels.ops.argmax import reference as argmax
 from kernels.ops.attention import reference as attention
 from kernels.ops.case import Case, Inputs, InputsError, Truths
 from kernels.ops.embed import reference as embed
 from kernels.ops.experts import reference as experts
+from kernels.ops.host_attention import reference as host
 from kernels.ops.linear import fused_reference as fused
 from kernels.ops.linear import reference as linear
 from kernels.ops.norm import reference as norm
+from kernels.ops.q8 import reference as q8
+from kernels.ops.q8.spec import Q8, over_floats
 from kernels.ops.rope import reference as rope
 from kernels.ops.topk import reference as topk
 
@@ -43,10 +47,17 @@ _REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
     "flash_combine": (attention.draw_flash_combine, attention.flash_combine),
     "mla_decode": (attention.draw_mla, attention.mla),
     "mla_prefill": (attention.draw_mla, attention.mla),
+    "host_decode": (host.draw_flash, host.flash),
+    "host_prefill": (host.draw_flash, host.flash),
+    "host_combine": (attention.draw_flash_combine, attention.flash_combine),
+    "host_cache_store": (host.draw_cache_store, host.cache_store),
     "rmsnorm": (norm.draw_rmsnorm, norm.rmsnorm),
     "rmsnorm_add": (norm.draw_rmsnorm, norm.rmsnorm),
     "embed": (embed.draw_embed, embed.embed),
     "argmax": (argmax.draw_argmax, argmax.argmax),
+    "quantise": (q8.draw_quantise, q8.quantise),
+    "host_peaks": (argmax.draw_argmax, host_argmax.peaks),
+    "host_argmax": (host_argmax.draw_host_argmax, argmax.argmax),
 }
 
 
@@ -67,4 +78,10 @@ def truths(w: Workload, inputs: Inputs) -> Truths:
 def _reference(w: Workload) -> tuple[_Draw, _Truth]:
     if w.op not in _REFERENCES:
         raise InputsError(f"no inputs for the op {w.op!r}; there are {', '.join(_REFERENCES)}")
-    return _REFERENCES[w.op]
+    draw, truth = _REFERENCES[w.op]
+    if w.x_dtype != Q8:
+        return draw, truth
+    return (
+        lambda w, rng: q8.quantised(w, draw(over_floats(w), rng)),
+        lambda w, inputs: truth(over_floats(w), q8.dequantised(w, inputs)),
+    )

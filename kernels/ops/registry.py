@@ -12,19 +12,30 @@ from kernels import backends
 from kernels.backends import Backend
 from kernels.formats import get_format
 from kernels.ops.argmax import argmax
+from kernels.ops.argmax import host as host_argmax
 from kernels.ops.attention import flash, flash_combine, mla
 from kernels.ops.digest import source_digest
 from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
+from kernels.ops.host_attention import cache_store as host_cache_store
+from kernels.ops.host_attention import combine as host_combine
+from kernels.ops.host_attention import op as host_attention
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
 from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
+from kernels.ops.q8 import embed as q8_embed
+from kernels.ops.q8 import expert_linear as q8_expert_linear
+from kernels.ops.q8 import gate_up as q8_gate_up
+from kernels.ops.q8 import head_linear as q8_head_linear
+from kernels.ops.q8 import linear as q8_linear
+from kernels.ops.q8 import quantise
+from kernels.ops.q8.spec import Q8
 from kernels.ops.rope import mla_cache_store, rope_cache_store
 from kernels.ops.topk import topk
 from kernels.tinygrad.renderers import Renderer, writes_c
 from kernels.tinygrad.uops import KernelInfo
 
-__all__ = ["OPS", "KernelError", "Operand", "Variant"]
+__all__ = ["OPS", "Q8_OPS", "KernelError", "Operand", "Variant"]
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -43,6 +54,10 @@ OPS: dict[str, Op] = {
         flash.flash_decode,
         flash_combine.OP,
         flash.flash_prefill,
+        host_cache_store.OP,
+        host_attention.host_decode,
+        host_attention.host_prefill,
+        host_combine.OP,
         mla_cache_store.OP,
         mla.mla_decode,
         mla.mla_prefill,
@@ -50,15 +65,32 @@ OPS: dict[str, Op] = {
         rmsnorm.rmsnorm_add,
         embed.OP,
         argmax.OP,
+        quantise.OP,
+        host_argmax.peaks,
+        host_argmax.argmax,
     )
 }
+Q8_OPS: dict[str, Op] = {
+    op.name: op for op in (q8_linear.OP, q8_gate_up.OP, q8_expert_linear.OP, q8_head_linear.OP, q8_embed.OP)
+}
+"""The ops over quantised activations, each beside the op of its name over floats."""
 
 
-def get_op(name: str) -> Op:
+def check_op(name: str) -> None:
+    """Raises KernelError for an op without kernels."""
+    if name not in OPS:
+        raise KernelError(f"no kernels for the op {name!r}; there are {', '.join(OPS)}")
+
+
+def get_op(w: Workload) -> Op:
+    """The op of a workload: ops over quantised activations have kernels of their own."""
+    check_op(w.op)
+    if w.x_dtype != Q8:
+        return OPS[w.op]
     try:
-        return OPS[name]
+        return Q8_OPS[w.op]
     except KeyError:
-        raise KernelError(f"no kernels for the op {name!r}; there are {', '.join(OPS)}") from None
+        raise KernelError(f"{w.op} has no kernels over {Q8} activations; there are {', '.join(Q8_OPS)}") from None
 
 
 def backend(ren: Renderer) -> str:
@@ -77,24 +109,24 @@ def variants(w: Workload, device: str | None = None) -> dict[str, Variant]:
     that is not whole blocks.
     """
     if device is None:
-        return {name: v for name, v in get_op(w.op).variants(w).items() if v.params(w)}
+        return {name: v for name, v in get_op(w).variants(w).items() if v.params(w)}
     return dict(_fitting(w, backends.find(device)))
 
 
 @functools.lru_cache(maxsize=1024)  # looking up, checking and building a kernel ask for the same variants
 def _fitting(w: Workload, row: Backend) -> Mapping[str, Variant]:
-    found = {name: variant.on(w, row) for name, variant in get_op(w.op).variants(w).items()}
+    found = {name: variant.on(w, row) for name, variant in get_op(w).variants(w).items()}
     return {name: variant for name, variant in found.items() if variant.params(w)}
 
 
 def operands(w: Workload) -> tuple[Operand, ...]:
     """The kernel's arguments in slot order."""
-    return get_op(w.op).operands(w)
+    return get_op(w).operands(w)
 
 
 def variables(w: Workload) -> tuple[Variable, ...]:
     """The tinygrad Variables that the kernel takes."""
-    return get_op(w.op).variables(w)
+    return get_op(w).variables(w)
 
 
 def tuned_values(w: Workload) -> dict[str, int]:
@@ -122,11 +154,11 @@ def kernel_digest(w: Workload) -> str:
     A stored schedule is served only while the source is the one that it was validated with. Raises KernelError or
     FormatError.
     """
-    op = get_op(w.op)
+    op = get_op(w)
     return source_digest(op.module, frozenset(get_format(f).layout for f in op.formats(w)))
 
 
 def nbytes_moved(w: Workload) -> int:
     """Bytes that one launch must move at least."""
-    op = get_op(w.op)
+    op = get_op(w)
     return sum(o.nbytes for o in op.operands(w)) if op.nbytes is None else op.nbytes(w)

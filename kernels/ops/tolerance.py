@@ -14,7 +14,7 @@ _LIMITS = {"float32": 1e-5, "float16": 1e-3}
 def tolerance(w: Workload, variant: str) -> float:
     """The largest relative error that the result of a variant may have. Raises KernelError for an op or dtype without
     kernels."""
-    found = get_op(w.op).tolerances.get((variant, w.out_dtype), _LIMITS.get(w.out_dtype))
+    found = get_op(w).tolerances.get((variant, w.out_dtype), _LIMITS.get(w.out_dtype))
     if found is None:
         raise KernelError(f"no kernels for results of {w.out_dtype!r}; there are {', '.join(_LIMITS)}")
     return found

@@ -11,19 +11,19 @@ from kernels.ops import registry
 
 def untuned(w: Workload) -> Schedule:
     """Not tuned: the plain variant under tinygrad's heuristic."""
-    return registry.get_op(w.op).heuristic_baselines(w)[0]
+    return registry.get_op(w).heuristic_baselines(w)[0]
 
 
 def heuristic(w: Workload, device: str) -> tuple[Schedule, ...]:
     """What tinygrad's heuristic is judged by: each plainly written variant, one accumulator, scheduled by tinygrad."""
     there = registry.variants(w, device)
-    return tuple(s for s in registry.get_op(w.op).heuristic_baselines(w) if s.variant in there)
+    return tuple(s for s in registry.get_op(w).heuristic_baselines(w) if s.variant in there)
 
 
 def defaults(w: Workload, device: str) -> tuple[Schedule, ...]:
     """The hand-chosen schedules of a workload on a backend ("CUDA", "CPU:X86"), best first, each once."""
     there, most = registry.variants(w, device), backends.find(device).threads
-    found = registry.get_op(w.op).default_schedules(w, there, device)
+    found = registry.get_op(w).default_schedules(w, there, device)
     return tuple(dict.fromkeys(s for s in found if s.variant in there and _threads(s) <= most))
 
 

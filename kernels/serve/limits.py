@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from db.records import Schedule, Workload
 from kernels import backends
+from kernels.formats.tiles import TILE
+from kernels.ops.q8.spec import Q8
 from kernels.ops.registry import backend, get_op
 from kernels.tinygrad.loops import loop_sizes
 from kernels.tinygrad.renderers import Renderer
@@ -15,6 +17,7 @@ from kernels.tinygrad.schedule import ScheduledKernel
 from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 MAX_THREADS = 1024
+_Q8_PRODUCTS = 4 * TILE  # of one instruction over int8: four in each lane
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def sizes_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: Sch
     """The sizes of `kernel`, which is `bare` with the opts of `schedule`."""
     loops = loop_sizes(kernel)
     trips = math.prod(axis.size for axis in bare.axes)
-    body = -(-get_op(w.op).products(w) // trips) * loops.upcast * loops.unroll
+    body = -(-get_op(w).products(w) // trips) * loops.upcast * loops.unroll
+    if w.x_dtype == Q8:
+        body //= _Q8_PRODUCTS
     lanes = dict(schedule.params).get("lanes", 1)
     return KernelSizes(
         body=body if loops.core_body is None else loops.core_body,

@@ -22,7 +22,7 @@ from tinygrad.codegen.opt import search
 from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
-from kernels.tinygrad import slices
+from kernels.tinygrad import slices, vector_clang
 from kernels.tinygrad.facts import processor
 
 BUSY_SECONDS = 5
@@ -48,6 +48,7 @@ def start_worker() -> None:
     _init_worker()
     patch_tinygrad()
     slices.patch_tinygrad()
+    vector_clang.patch_tinygrad()
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from support.planted_winners import CONTEXT, Planted, digests, plant, plant_slow
 
 from autotune import deployed
 from autotune.deployed import COMPARISONS, AsDeployed, Deployed, choose
-from autotune.reports import token_line
+from autotune.report.sweep import token_line
 from autotune.session import session
 from autotune.settings import Settings
 from autotune.trial.messages import LoadedPass
@@ -211,6 +211,7 @@ def test_a_fleet_times_no_token_and_says_so(planted: Planted) -> None:
     assert "a fleet times no token" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_the_next_sweep_does_only_this(
     planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

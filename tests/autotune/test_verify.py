@@ -105,6 +105,7 @@ def test_only_what_was_asked_for_is_checked(fresh: Session) -> None:
     assert check(fresh, formats=("F32",), m=(2,)) == []
 
 
+@pytest.mark.slow
 def test_default_schedules_are_checked_on_request(fresh: Session) -> None:
     final(fresh)
     found = check(fresh, with_defaults=True)

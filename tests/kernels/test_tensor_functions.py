@@ -56,7 +56,7 @@ def header(name: str, folder: Path) -> Header:
 
 def passes(name: str, folder: Path, device: str) -> Iterator[list[Workload]]:
     """The workloads of each pass over a model that a sweep tunes, in order."""
-    plan = plan_passes(header(name, folder), CONTEXT[name.partition(" ")[0]], device)
+    plan = plan_passes(header(name, folder), CONTEXT[name.partition(" ")[0]], device, exact=True)
     assert plan.model is not None
     for m, x_dtype in ((m, x_dtype) for m, x_dtype in BUCKETS if m <= plan.model.context):
         launches = (plan.prompt if m >= PROMPT_TOKENS else plan.decode).launches

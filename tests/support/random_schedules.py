@@ -26,7 +26,7 @@ def random_schedules(w: Workload, rng: random.Random, opts: int = 3) -> Iterator
 def assert_random_schedules(w: Workload, count: int, element_error: float) -> None:
     """`count` random schedules compute what they must, no element further off than `element_error`; but for variants
     that compute with less than float32, which have a tolerance of their own."""
-    case, rough = case_of(w), {variant for variant, _ in get_op(w.op).tolerances}
+    case, rough = case_of(w), {variant for variant, _ in get_op(w).tolerances}
     for schedule in itertools.islice(random_schedules(w, random.Random(str(w))), count):
         verdict = run(w, schedule, case)
         assert verdict.outcome is Outcome.OK, f"{w} {schedule}: {verdict.reason}"

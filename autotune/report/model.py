@@ -35,12 +35,13 @@ PROFILE: Columns = (("kernel", -52), ("total ms", 9), ("count", 6), ("µs a call
 
 
 def loaded_model(o: LoadedModel) -> str:
-    """One line: which lookup steps serve the kernels, the bytes on the device, and the device."""
+    """One line: which lookup steps serve the kernels, the bytes on the device, what activations are, and the device."""
     served = ", ".join(f"{n} {STEP_NAMES.get(step, step)}" for step, n in o.steps.items())
     stale = f" ({o.stale} stale: autotune retune)" if o.stale else ""
     return (
         f"{o.launches} launches a token: {served}{stale}; weights {o.sizes.weights_nbytes / 1e6:.1f} MB, cache "
-        f"{o.sizes.cache_nbytes / 1e6:.1f} MB for {o.model.max_context} tokens; on {o.target}"
+        f"{o.sizes.cache_nbytes / 1e6:.1f} MB for {o.model.max_context} tokens; activations in "
+        f"{'float32' if o.model.exact else 'int8'}; on {o.target}"
     )
 
 
@@ -52,6 +53,7 @@ def loaded_model_json(o: LoadedModel) -> dict[str, Any]:
         "steps": dict(o.steps),
         "stale": o.stale,
         "context": o.model.max_context,
+        "exact": o.model.exact,
         "weights_nbytes": o.sizes.weights_nbytes,
         "cache_nbytes": o.sizes.cache_nbytes,
     }
