@@ -26,8 +26,8 @@ from kernels.llm.prompt import CHUNKS
 from kernels.llm.shapes import X_DTYPE
 from kernels.models.header import Header
 from kernels.ops.tolerance import tolerance
-from kernels.serve import sink
 from kernels.serve.resolution import Resolution, look_up
+from kernels.serve.sink import buildable
 
 MIN_GAIN = 0.002  # of a pass; less is not worth a change
 COMPARISONS = 12  # of sets of schedules for one pass, at most
@@ -302,8 +302,5 @@ def _resolved(
 ) -> dict[Workload, Resolution]:
     """What serves each workload if the user's store lacks the finals of `without`."""
     info, lookup = session.info, Lookup(session.settings.db, limit=tolerance, without=without)
-
-    def applies(w: Workload, schedule: Schedule) -> bool:
-        return sink.can_build(w, schedule, info.target.backend.split(":")[0], info.renderer)
-
+    applies = buildable(info.renderer)
     return {w: look_up(w, info.target, lookup, session.settings.lookup, applies) for w in launched}

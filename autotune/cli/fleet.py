@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotune.cli.options import plan_of
-from autotune.cli.sweep import end
+from autotune.cli.sweep import end, show
 from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
@@ -75,22 +75,17 @@ def _begin(dashboard: str, found: Sequence[Group], notes: Sequence[str], store: 
 
 
 def _rows(client: Any, parts: Sequence[Part], budget_seconds: float, as_json: bool) -> list[Row]:
-    from autotune import jsonable
     from autotune.fleet.client import Fleet
     from autotune.progress import Bar
-    from autotune.report.sweep import sweep_row
+    from autotune.report.sweep import WIDE
 
     several = len({part.group.target for part in parts}) > 1
     rows = []
     todo = sum(len(part.todo) for part in parts)
     with Bar(todo, budget_seconds, sys.stderr.isatty()) as bar, closing(Fleet(client, parts).rows()) as coming:
         for part, row in coming:
-            bar.clear()
             target = part.group.target
-            if as_json:
-                say_line("workload", target=str(target), **jsonable.sweep_row(row))
-            else:
-                echo(sweep_row(row) + (f"  [{target.device}]" if several else ""))
+            show(row, bar, as_json, {"target": str(target)}, WIDE, f"  [{target.device}]" if several else "")
             if row.model in part.todo:
                 bar.finished()
             rows.append(row)

@@ -33,6 +33,8 @@ def check_schedules(
     """Checks schedules one by one, each on random inputs. The exit status."""
     from autotune.session import choose, session
     from autotune.verify import verify as verified
+    from db.paths import PACKAGED
+    from db.store import Store
     from kernels import backends
 
     workloads = None
@@ -46,7 +48,8 @@ def check_schedules(
         raise click.UsageError("--random is for --simulate")
     with session(chosen) as s:
         refuse_other(target, s.info.target)
-        found = verified(s, "autotune verify", formats, m, defaults, workloads or ())
+        shipped = Store.read(PACKAGED, missing_ok=True).finals(s.info.target)
+        found = verified(s, "autotune verify", formats, m, defaults, workloads or (), shipped)
         return _checked(found, (s.choice, s.info.target), as_json)
 
 

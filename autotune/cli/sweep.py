@@ -22,6 +22,7 @@ from db.errors import file_errors
 
 if TYPE_CHECKING:
     from autotune.deployed import Deployed
+    from autotune.progress import Bar
     from autotune.result import Result
     from autotune.session import Session
     from autotune.settings import Settings
@@ -267,6 +268,18 @@ def end(rows: Sequence[Row], seconds: float, where: str, as_json: bool, lines: S
     return 1 if any(row.result.status == "failed" for row in rows) else 0
 
 
+def show(row: Row, bar: Bar, as_json: bool, of: Mapping[str, str], width: int, note: str = "") -> None:
+    """Prints a row above the bar. of: what a JSON line says besides. note: behind a line for people."""
+    from autotune import jsonable
+    from autotune.report.sweep import sweep_row
+
+    bar.clear()
+    if as_json:
+        say_line("workload", **of, **jsonable.sweep_row(row))
+    else:
+        echo(sweep_row(row, width) + note)
+
+
 def _swept(
     s: Session,
     models: Sequence[_Model],
@@ -281,7 +294,6 @@ def _swept(
     from autotune import jsonable
     from autotune.deployed import AsDeployed
     from autotune.progress import Bar
-    from autotune.report.sweep import sweep_row
 
     rows: list[Row] = []
     passes: list[tuple[str, Deployed]] = []
@@ -295,11 +307,7 @@ def _swept(
                 echo(f"{model.name}:")
             with closing(sweep.rows(bar.update)) as coming:
                 for row in coming:
-                    bar.clear()
-                    if as_json:
-                        say_line("workload", **of_model, **jsonable.sweep_row(row))
-                    else:
-                        echo(sweep_row(row, _width()))
+                    show(row, bar, as_json, of_model, _width())
                     w = row.result.workload
                     if w in todo and w not in done:
                         bar.finished()

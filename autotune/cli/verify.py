@@ -100,11 +100,11 @@ def verify(
     names the first layer and launch that differs. With --simulate, the Metal source of all kernels is what is checked,
     on this machine's CPU.
 
-    Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
-    two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are left
-    to `autotune retune`. With --simulate no Mac is needed: stored, hand-chosen and the heuristic's schedules run in
-    three orders of threads. With --file it is the schedules of an export or a submission that are checked, of any
-    device of this one's architecture.
+    Without MODEL, or with --schedules, each schedule that is stored for this device, in your store or in the packaged
+    one, is checked on random inputs with two seeds; what is wrong is withdrawn. Those that were accepted for another
+    version of a kernel's source are left to `autotune retune`. With --simulate no Mac is needed: stored, hand-chosen
+    and the heuristic's schedules run in three orders of threads. With --file it is the schedules of an export or a
+    submission that are checked, of any device of this one's architecture.
 
     \b
     Examples:
