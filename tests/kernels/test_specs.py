@@ -23,7 +23,7 @@ from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.attention.spec import FlashCombine, FlashPrefill, MlaPrefill
 from kernels.ops.embed.spec import Embed
 from kernels.ops.experts.spec import ExpertLinear, ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
-from kernels.ops.host_attention.spec import HostCacheStore, HostCombine
+from kernels.ops.host_attention.spec import HostCacheStore, HostCombine, HostPrefill
 from kernels.ops.linear.spec import ACTS, GateUp, HeadLinear, Linear, RmsNormLinear
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.ops.op import KernelError
