@@ -1,9 +1,9 @@
 """Dot products of tiled rows with quantised activations: what all kernels over int8 share.
 
 A kernel computes TILE rows side by side, in vector lanes, for `tokens` tokens that share what is unpacked of the
-weights. The sum over the blocks of a row is C code, in which blocks are added one after the other, so that a result does
-not depend on how many tokens were computed together. A kernel takes no opts: its vectors
-and its slices, which threads share out among themselves, are loops that it makes itself. Parameters:
+weights. The sum over the blocks of a row is C code, in which blocks are added one after the other, so that a result
+does not depend on how many tokens were computed together. A kernel takes no opts: its vectors and its slices, which
+threads share out among themselves, are loops that it makes itself. Parameters:
     tokens    how many are computed together
     slices    of the tiles
 """
