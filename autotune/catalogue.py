@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from db.records import Workload
 from kernels.formats import FORMATS, get_format
+from kernels.ops.argmax.host_spec import HostArgMax, HostPeaks
 from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.attention.spec import FlashCombine, FlashPrefill, MlaPrefill
 from kernels.ops.embed.spec import Embed
 from kernels.ops.experts.spec import ExpertLinear, ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
+from kernels.ops.host_attention.spec import HostCacheStore, HostCombine, HostPrefill
 from kernels.ops.linear.spec import ACTS, GateUp, HeadLinear, Linear, RmsNormLinear
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
@@ -58,7 +60,7 @@ def _plain() -> Iterator[Workload]:
         yield RmsNorm(192, 1e-6).workload(m)
         yield RmsNorm(192, 1e-6, heads=3).workload(m)
         yield RmsNormAdd(192, 1e-5).workload(m)
-        yield ArgMax(1000).workload(m)
+        yield from (spec(1000).workload(m) for spec in (ArgMax, HostPeaks, HostArgMax))
     for experts, used in ((EXPERTS, USED), (64, 6)):
         yield ExpertPlaces(experts, used).workload(32)
         yield ExpertTiles(experts, used).workload(32)
@@ -88,16 +90,18 @@ def _attention() -> Iterator[Workload]:
     )
     for heads, kv_heads, dim, ctx, splits, window, sinks, softcap in layers:
         many = FlashPrefill(heads, kv_heads, dim, dim, ctx, ctx + 4, window, sinks, softcap, scale=0.125)
-        yield many.one_token(splits).workload()
-        yield many.workload(16)
+        for spec in (many, HostPrefill(**vars(many))):
+            yield spec.one_token(splits).workload()
+            yield spec.workload(16)
     for heads, rank, rope, ctx, splits in ((4, 32, 16, 31, 1), (2, 64, 16, 200, 3), (8, 512, 64, 65, 2)):
         latent = MlaPrefill(heads, rank, rope, ctx, ctx + 3, scale=0.11)
         yield latent.one_token(splits).workload()
         yield latent.workload(16)
     for heads, dim, splits in ((4, 64, 4), (3, 24, 7), (16, 128, 32)):
-        yield FlashCombine(heads, dim, splits).workload()
+        yield from (spec(heads, dim, splits).workload() for spec in (FlashCombine, HostCombine))
     for mode, eps, m in (("neox", None, 1), ("interleaved", None, 4), ("neox", 1e-6, 1)):
-        yield RopeCacheStore(4, 2, 64, 64, max_ctx=9, rope_dim=64, mode=mode, eps=eps).workload(m)
+        for store in (RopeCacheStore, HostCacheStore):
+            yield store(4, 2, 64, 64, max_ctx=9, rope_dim=64, mode=mode, eps=eps).workload(m)
     yield MlaCacheStore(
         heads=3, kv_lora=40, qk_nope=24, rope_dim=16, max_ctx=9, eps=1e-6, q_row=3 * (24 + 16), kv_row=40 + 16
     ).workload()

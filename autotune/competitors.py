@@ -16,6 +16,7 @@ from autotune.speed import Asked, Speed, launches, speed
 from autotune.trial.child import Child, ChildFault
 from kernels import backends
 from kernels.devices import Choice
+from kernels.host.threads import count
 
 TIMEOUT_SECONDS = 1800.0
 
@@ -61,7 +62,7 @@ def _llama_cpp(path: str, asked: Asked, choice: Choice) -> Speed | Failed:
         return Failed(LLAMA_CPP, "is not installed: pip install 'tinygrad-autotune[bench]'")
     import llama_cpp
 
-    layers, threads = (0 if backends.find(choice.device).host else -1), os.cpu_count()
+    layers, threads = (0, count()) if backends.find(choice.device).host else (-1, os.cpu_count())
     model = llama_cpp.Llama(
         path, n_ctx=asked.context, n_gpu_layers=layers, n_threads=threads, n_threads_batch=threads, verbose=False
     )

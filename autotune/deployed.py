@@ -26,8 +26,8 @@ from kernels.llm.prompt import CHUNKS
 from kernels.llm.shapes import X_DTYPE
 from kernels.models.header import Header
 from kernels.ops.tolerance import tolerance
-from kernels.serve import sink
 from kernels.serve.resolution import Resolution, look_up
+from kernels.serve.sink import buildable
 
 MIN_GAIN = 0.002  # of a pass; less is not worth a change
 COMPARISONS = 12  # of sets of schedules for one pass, at most
@@ -161,7 +161,7 @@ class AsDeployed:
         it. Raises StoreError."""
         sizes = sorted({mw.workload.m for mw in found})
         try:
-            launched = _launched(header, context, self._session.choice.device, sizes)
+            launched = _launched(header, context, self._session, sizes)
         except AutotuneError as e:
             return [Deployed(0, reason=f"the model is not timed as deployed: {e}")]
         todo = {m: _Winners(self._session, workloads, self._kept_here) for m, workloads in launched.items()}
@@ -171,7 +171,7 @@ class AsDeployed:
         try:
             with (
                 alone(self._session.choice.device, lambda: progress("the device")),
-                TokenTimer(self._session.choice, header, context) as timer,
+                TokenTimer(self._session.choice, header, context, self._session.settings.exact) as timer,
             ):
                 return [self._result(timer, m, winners, found, command) for m, winners in todo.items()]
         except TokenError as e:
@@ -284,9 +284,11 @@ class _Winners:
         return tuple(self._first.items())
 
 
-def _launched(header: Header, context: int, device: str, sizes: Collection[int]) -> dict[int, tuple[Workload, ...]]:
+def _launched(
+    header: Header, context: int, session: Session, sizes: Collection[int]
+) -> dict[int, tuple[Workload, ...]]:
     """Number of tokens -> the distinct launches of the pass over them. Raises ModelError, HeaderError."""
-    passes = plan(header, context, device, weights=False).passes
+    passes = plan(header, context, session.choice.device, session.settings.exact, weights=False).passes
     found = {}
     for m in sorted(sizes):
         if m == 1 or (m in CHUNKS and m <= context):
@@ -300,8 +302,5 @@ def _resolved(
 ) -> dict[Workload, Resolution]:
     """What serves each workload if the user's store lacks the finals of `without`."""
     info, lookup = session.info, Lookup(session.settings.db, limit=tolerance, without=without)
-
-    def applies(w: Workload, schedule: Schedule) -> bool:
-        return sink.can_build(w, schedule, info.target.backend.split(":")[0], info.renderer)
-
+    applies = buildable(info.renderer)
     return {w: look_up(w, info.target, lookup, session.settings.lookup, applies) for w in launched}

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from db import paths
 from db.errors import StoreError, without_secrets
 from db.store import Store
 from kernels import backends, clash, devices
+from kernels.cache import EXECUTOR
+from kernels.host import executor, threads
 from kernels.tinygrad import hostcc
 
 PACKAGES = ("tinygrad-autotune", "tinygrad", "numpy", "sqlalchemy", "alembic", "gguf", "click")
@@ -47,9 +50,21 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class Host:
+    """How a CPU device computes here. threads: that share a launch; `why` so many. executor: whether launches are made
+    by C (`kernels.host`), and `detail` where it is kept, or why there is none."""
+
+    threads: int
+    why: str
+    executor: bool
+    detail: str
+
+
+@dataclass(frozen=True)
 class StoreState:
     """The state of a store. nbytes: None for a database without a file. error: why the store could not be read.
-    unwritable: why it cannot be written or made."""
+    unwritable: why it cannot be written or made. stale: for how many kernels lookups find something else than was
+    measured."""
 
     place: str
     exists: bool
@@ -59,6 +74,7 @@ class StoreState:
     served: int = 0
     error: str = ""
     unwritable: str = ""
+    stale: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,7 @@ class Report:
     faster: str | None
     devices: tuple[Device, ...]
     compilers: tuple[Tool, ...]
+    host: Host
     versions: tuple[tuple[str, str], ...]
     store: StoreState
     caches: tuple[Cache, ...]
@@ -106,6 +123,9 @@ def examine(
     if state.error or state.unwritable:
         what = state.error or f"the store {state.place} can be read, not written: {state.unwritable}"
         problems.append(Problem(what, "choose another place with --db or AUTOTUNE_DB", fatal=True))
+    if state.stale:
+        what = f"for {state.stale} kernels the store keeps another schedule than its measurements say"
+        problems.append(Problem(what, "the next sweep mends it"))
     found_caches = caches()
     for cache in found_caches:
         if cache.problem:
@@ -124,6 +144,7 @@ def examine(
         faster=choice.faster if choice else None,
         devices=tuple(Device(n, f.ok, n == chosen, f.detail) for n, f in findings.items()),
         compilers=compilers,
+        host=_host(environ),
         versions=versions,
         store=state,
         caches=found_caches,
@@ -163,6 +184,17 @@ def _compilers(environ: Mapping[str, str]) -> tuple[Tool, ...]:
         path = found.path if found else ""
         tools.append(Tool(name, path, hostcc.compiler_version(path) if path else ""))
     return (*tools, _nvrtc())
+
+
+def _host(environ: Mapping[str, str]) -> Host:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        executes = executor.available()
+    if executes:
+        return Host(threads.count(environ), threads.reason(environ), True, f"kept in {EXECUTOR.path}")
+    missing = "no C compiler has built it" if hostcc.find() is None else f"there is none for {platform.platform()}"
+    why_not = str(told[0].message) if told else missing
+    return Host(1, "without the executor, Python makes the launches, one slice at a time", False, why_not)
 
 
 def _nvrtc() -> Tool:
@@ -226,8 +258,8 @@ def _store(where: str | Path | None) -> StoreState:
         if paths.is_missing(place):
             return StoreState(shown, exists=False, unwritable=unwritable)
         store = Store.read(place)
-        stats = store.stats()
+        stats, stale = store.stats(), store.stale()
     except StoreError as error:
         return StoreState(shown, exists=True, error=str(error))
     rows, damaged = tuple(stats.rows.items()), "; ".join(store.problems[:1])
-    return StoreState(stats.where, True, stats.nbytes, stats.schema, rows, stats.served, damaged, unwritable)
+    return StoreState(stats.where, True, stats.nbytes, stats.schema, rows, stats.served, damaged, unwritable, stale)

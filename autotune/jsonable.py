@@ -203,6 +203,6 @@ def check(c: Check) -> tuple[str, dict[str, Any]]:
             **_named(c.verdict, "outcome", "error", "tolerance", "reason"),
         }
     if isinstance(c, PathCheck):
-        parted = c.parted and _named(c.parted, "difference", "rerouted", "rerounded")
+        parted = c.parted and _named(c.parted, "difference", "rerouted", "rerounded", "requantised")
         return "prompt", {"tokens": c.length, **_named(c, "path", "ok", "difference", "reason"), "parted": parted}
     return "llama.cpp", {"tokens": c.length, **_named(c, "ok", "difference", "equal", "sure", "reason")}

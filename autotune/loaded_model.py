@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from db.errors import AutotuneError
 from db.lookup import Lookup
 from db.records import Target
 from kernels import backends, devices, llm
+from kernels.llm.weights import Weights
 from kernels.models.header import Header
 from kernels.models.passes import CONTEXT
 from kernels.ops.tolerance import tolerance
@@ -59,14 +60,23 @@ class LoadedModel:
         return _running(self.path, self.choice.device, self.sizes)
 
 
-def plan_model(header: Header, choice: devices.Choice, context: int | None = None) -> llm.PlannedModel:
+def plan_model(
+    header: Header, choice: devices.Choice, context: int | None = None, exact: bool = False
+) -> llm.PlannedModel:
     """Plans the model of a header for the device of `choice`, without loading it. context: number of positions in the
-    cache, by default 4096, limited to the model's own context. Raises ModelError, HeaderError."""
-    return llm.plan(header, CONTEXT if context is None else context, choice.device)
+    cache, by default 4096, limited to the model's own context. exact: whether all activations stay float32. Raises
+    ModelError, HeaderError."""
+    return llm.plan(header, CONTEXT if context is None else context, choice.device, exact)
 
 
-def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choice) -> LoadedModel:
-    """Loads a planned model on the device of `choice`. Schedules come from the store in the settings.
+def load_model(
+    plan: llm.PlannedModel,
+    settings: Settings,
+    choice: devices.Choice,
+    on_loaded: Callable[[int], None] = lambda nbytes: None,
+) -> LoadedModel:
+    """Loads a planned model on the device of `choice`. Schedules come from the store in the settings. on_loaded: called
+    after each weight with the bytes of all weights on the device.
 
     Raises HeaderError, DeviceError, ModelMemoryError.
     """
@@ -81,7 +91,7 @@ def load_model(plan: llm.PlannedModel, settings: Settings, choice: devices.Choic
     if room and total > room:
         raise ModelMemoryError(_no_room(plan.path, device, plan.sizes, f"the device has {room / 1e9:.1f} GB"))
     with _running(plan.path, device, plan.sizes):
-        model = llm.load_planned(plan)
+        model = llm.load_planned(plan, None, Weights, on_loaded)
     served = model.resolutions()
     stored = Stored(served_if_any(settings.db), target)
     counts = Counter(found.step for _, found in served)

@@ -80,6 +80,21 @@ class Bar:
 
 
 @contextmanager
+def loading(nbytes: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Draws a bar of a model's weights, about `nbytes`, and yields what is told how many bytes of them are loaded.
+    shown: False draws nothing."""
+    layout = "{percentage:3.0f}% |{bar:16}| {n_fmt}B/{total_fmt}B {desc}, ETA {remaining}"
+    options = {"unit_scale": True, "bar_format": layout, "desc": "weights"}
+    with _drawn(total=nbytes, disable=not shown, **options) as bar:
+
+        def loaded(count: int) -> None:
+            bar.total = max(bar.total, count)
+            bar.update(count - bar.n)
+
+        yield loaded
+
+
+@contextmanager
 def counted(what: str, count: int, shown: bool) -> Iterator[Callable[[], None]]:
     """Draws a bar of steps, and yields what counts a finished one. The total grows if there are more than `count`.
     shown: False draws nothing."""

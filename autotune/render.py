@@ -11,6 +11,7 @@ _INDENT = "    "
 # The fields of a workload's `extra` that its name shows, as workloads of a model with the same shape may differ in them
 NAMED_EXTRAS = ("parts", "form", "up", "norm", "ctx", "window")
 Columns = Sequence[tuple[str, int]]  # (title, width) of each column; a negative width aligns to the left
+WORKLOAD = ("workload", -46)  # the column of `workload_name`
 
 
 def line(columns: Columns, cells: Iterable[str]) -> str:

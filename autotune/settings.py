@@ -4,6 +4,7 @@ AUTOTUNE_DB       store to use: a path or an SQLAlchemy URL (default: the platfo
 AUTOTUNE_BEAM     beam width: schedules kept after each step of a search (default 4)
 AUTOTUNE_BUDGET   seconds a workload, with all that it takes (default 4)
 AUTOTUNE_WORKERS  compiler processes (default: one for each CPU thread that it may use, at most 16)
+AUTOTUNE_THREADS  threads that compute on a CPU, see kernels.host.threads
 AUTOTUNE_LOOKUP   on, exact or off, see kernels.serve.modes
 DEV               tinygrad's own variable; unset, kernels.devices chooses
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from db.errors import SettingError
+from kernels.host import threads
 from kernels.serve.modes import LOOKUP_MODES, lookup_mode
 
 MAX_DEFAULT_WORKERS = 16
@@ -31,7 +33,8 @@ def default_workers() -> int:
 @dataclass(frozen=True)
 class Settings:
     """`db` and `device` are None where the defaults decide (db.paths.default_store, kernels.devices.choose_device).
-    heuristic: also time what tinygrad's heuristic makes of a workload.
+    heuristic: also time what tinygrad's heuristic makes of a workload. exact: plan models with activations in float32
+    where their linears would else read int8 (`kernels.host.int8`).
 
     Raises SettingError, also through dataclasses.replace, for a number that is out of its range.
     """
@@ -43,6 +46,7 @@ class Settings:
     workers: int = field(default_factory=default_workers)
     lookup: str = LOOKUP_MODES[0]
     heuristic: bool = False
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for _, name, _, low, high in _NUMBERS:
@@ -54,7 +58,7 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """The settings that `environ` asks for; a variable that is unset or blank leaves its default.
 
-        Raises SettingError naming the variable and its value.
+        Raises SettingError, or ThreadsError, naming the variable and its value.
         """
         given: dict[str, Any] = {}
         for variable, name, parse, low, high in _NUMBERS:
@@ -65,6 +69,8 @@ class Settings:
                     kind = "whole number" if parse is int else "number"
                     raise SettingError(f"{variable}={text!r}: expected a {kind} of {low} to {high}") from None
                 given[name] = _check(variable, value, low, high)
+        if environ.get(threads.VARIABLE):
+            threads.count(environ)
         db, device = (environ.get(variable, "").strip() or None for variable in ("AUTOTUNE_DB", "DEV"))
         return cls(db=db, device=device, lookup=lookup_mode(environ), **given)
 

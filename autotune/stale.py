@@ -1,4 +1,4 @@
-"""Which stored results are stale, and why: a kernel's source, tinygrad or the driver is not what it was."""
+"""Which stored results are stale, and why: a kernel's source, tinygrad, the driver or the clock is not what it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCE = "its kernel's source changed"
 
 
 class Stored:
-    """A store's winners on one target. versions: of "tinygrad" and "driver" now, as far as they are known."""
+    """A store's winners on one target. versions: of "tinygrad", "driver" and "clock" now, as far as they are known."""
 
     def __init__(self, winners: Iterable[Winner], target: Target, versions: Mapping[str, str] | None = None) -> None:
         self._versions = versions or {}
@@ -28,17 +28,17 @@ class Stored:
         return w in self.winners and not self._current(w)
 
     def why(self, w: Workload) -> str:
-        """Why a workload should be tuned again; "" if it need not. After a change of the driver alone it is served, but
-        its times are of another."""
+        """Why a workload should be tuned again; "" if it need not. After a change of the driver or the clock alone it
+        is served, but its times are of another."""
         if w not in self.winners:
             return ""
         current = self._current(w)
         newest = max(current or self.winners[w], key=lambda x: x.row.id)
         was = dict(newest.row.run.versions)
-        name = "driver" if current else "tinygrad"
-        now = self._versions.get(name)
-        if now is not None and name in was and was[name] != now:
-            return f"{name} was {was[name]}, is {now}"
+        for name in ("driver", "clock") if current else ("tinygrad",):
+            now = self._versions.get(name)
+            if now is not None and name in was and was[name] != now:
+                return f"{name} was {was[name]}, is {now}"
         return "" if current else SOURCE
 
     def _current(self, w: Workload) -> list[Winner]:

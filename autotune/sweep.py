@@ -147,8 +147,9 @@ class Sweep:
 
     def _final(self, w: Workload) -> Measurement | None:
         s = self._session.settings
-        target, digest = self._session.info.target, kernel_digest(w)
-        return self._session.store.has_final(w, target, digest, s.beam_width, s.budget_seconds)
+        info, digest = self._session.info, kernel_digest(w)
+        found = self._session.store.has_final(w, info.target, digest, s.beam_width, s.budget_seconds)
+        return found if found is not None and found.clock == info.clock else None  # not timed as now: not comparable
 
     @cached_property
     def _copy_bandwidth(self) -> float | None:

@@ -33,7 +33,7 @@ class Checked:
 
     status: "right"; "wrong" (and withdrawn); "stale" (accepted for another version of the kernel, so nobody is served
     it); "skipped" (there is no kernel for it); "unchecked" (the device failed). origin: "stored", "claim" (imported),
-    "stale" or "default"; a simulation adds "packaged", "heuristic" and "random".
+    "stale", "packaged" or "default"; a simulation adds "heuristic" and "random".
     """
 
     workload: Workload
@@ -57,7 +57,7 @@ class _Task:
 
     @property
     def imported(self) -> bool:
-        return self.winner is not None and self.winner.row.origin == "imported"
+        return self.winner is not None and (self.winner.row.origin == "imported" or self.origin == "packaged")
 
 
 def verify(
@@ -67,13 +67,23 @@ def verify(
     m: Collection[int] = (),
     with_defaults: bool = False,
     workloads: Collection[Workload] = (),
+    packaged: Sequence[Winner] = (),
 ) -> Iterator[Checked]:
-    """Checks everything that is stored for the session's device, of the given formats and token buckets or of all.
+    """Checks everything that is stored for the session's device, of the given formats and token buckets or of all, and
+    of the rows of the packaged store, `packaged`, those for the kernels that there are.
 
     with_defaults: the hand-chosen schedules for the stored workloads too. workloads: others whose hand-chosen schedules
     to check. Raises StoreError, CompilePoolError.
     """
-    yield from _checked(session, command, _tasks(session, formats, m, with_defaults, workloads))
+    tasks = _tasks(session, formats, m, with_defaults, workloads)
+    for row in packaged:
+        found = row.row.measurement
+        w = found.workload
+        if _wanted(w, formats, m) and missing_kernel(w) is None and found.kernel_digest == kernel_digest(w):
+            of_workload = tasks.setdefault(w, [])
+            if found.schedule not in [task.schedule for task in of_workload]:
+                of_workload.append(_Task(found.schedule, "packaged", row))
+    yield from _checked(session, command, tasks)
 
 
 def verify_claims(session: Session, command: str, claims: Sequence[Winner]) -> Iterator[Checked]:
@@ -108,7 +118,7 @@ def _tasks(
     none for the current source; of imported ones all that are for the current source."""
 
     def wanted(w: Workload) -> bool:
-        return (not formats or w.format in formats) and (not m or w.m in m)
+        return _wanted(w, formats, m)
 
     def chosen(w: Workload) -> list[_Task]:
         ren = session.info.renderer
@@ -135,6 +145,10 @@ def _tasks(
         asked = [of_store[0], *(t for t in of_store[1:] if t.origin == "claim"), *more]
         tasks[w] = list({t.schedule: t for t in reversed(asked)}.values())[::-1]
     return tasks
+
+
+def _wanted(w: Workload, formats: Collection[str], m: Collection[int]) -> bool:
+    return (not formats or w.format in formats) and (not m or w.m in m)
 
 
 def _id(task: _Task) -> int:

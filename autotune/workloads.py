@@ -74,6 +74,7 @@ def workloads(
     context: int = CONTEXT,
     linears: bool = False,
     device: str = "",
+    exact: bool = False,
 ) -> ModelPlan:
     """The distinct launches of a pass over the model, for each token bucket in m.
 
@@ -84,6 +85,7 @@ def workloads(
     linears   also list each multiplied 2-D weight as the plain linear that `kernels.linear` runs, with count 0 if a
               pass does not launch it
     device    tinygrad's name of the device that will run them; "" stands for any GPU
+    exact     whether activations stay of x_dtype where linears would else read int8
 
     Raises SettingError for an m that is not a bucket, an unknown x_dtype or a context below 1, HeaderError for a header
     that contradicts itself. An unknown architecture is not an error: its weights are treated as linears, and a note
@@ -96,7 +98,7 @@ def workloads(
         raise SettingError(f"x_dtype: {x_dtype!r} is not supported; there are {', '.join(X_DTYPES)}")
     if context < 1:
         raise SettingError(f"context: {context} positions; at least 1 is needed")
-    passes = plan_passes(header, context, device)
+    passes = plan_passes(header, context, device, exact or x_dtype != "float32")
     groups: dict[Workload, list[PlannedLaunch]] = {}
     for bucket in sorted(set(m)):
         prompt = bucket >= PROMPT_TOKENS

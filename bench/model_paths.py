@@ -52,6 +52,7 @@ def bench(name: str, folder: Path, args: argparse.Namespace) -> Row:
                 "difference": check.parted.difference,
                 "rerouted": check.parted.rerouted,
                 "rerounded": check.parted.rerounded,
+                "requantised": check.parted.requantised,
             }
         if not check.ok:
             row["wrong"].append(f"{check.path} of {check.length}: {check.reason}")

@@ -21,6 +21,8 @@ __all__ = ["CodecError"]
 OPT_OPS = frozenset({"TC", "UPCAST", "UNROLL", "LOCAL", "THREAD", "GROUP", "GROUPTOP", "NOLOCALS", "PADTO", "SWAP"})
 MAX_OPTS = 64
 MAX_LIST, MAX_DEPTH = 32, 2  # of a list in `extra`
+_OPT, _OPT_MAY = frozenset({"op"}), frozenset({"axis", "arg", "range"})
+_SCHEDULE, _SCHEDULE_MAY = frozenset({"variant", "opts"}), frozenset({"params"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _RANGE = re.compile(r"(-?\d{1,6})(\.\d{1,6}){0,4}|opt\d{1,2}")
@@ -41,7 +43,7 @@ def opt_to_json(opt: Opt) -> dict[str, Any]:
 
 
 def opt_from_json(value: object, path: str = "opt") -> Opt:
-    d = fields(value, path, {"op"}, {"axis", "arg", "range"})
+    d = fields(value, path, _OPT, _OPT_MAY)
     check(isinstance(d["op"], str) and d["op"] in OPT_OPS, f"{path}.op", d["op"])
     axis, arg, loop = d.get("axis"), d.get("arg"), d.get("range")
     number: Arg = None
@@ -63,7 +65,7 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
 
 
 def schedule_from_json(value: object, path: str = "schedule") -> Schedule:
-    d = fields(value, path, {"variant", "opts"}, {"params"})
+    d = fields(value, path, _SCHEDULE, _SCHEDULE_MAY)
     params, opts = d.get("params", {}), d["opts"]
     check(isinstance(params, dict) and len(params) <= 16, f"{path}.params", params)
     if opts is not None:

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from db import schema
+from db import schema, served
 from db.errors import StoreError
 from db.paths import sqlite_path
 from db.queries import READABLE, REVISION, REVISIONS
@@ -171,7 +171,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 def seal(engine: Engine) -> None:
     """Makes an SQLite store one compact file that needs no journal beside it, for a reader without write access."""
     with closing(engine.raw_connection()) as connection:
-        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 1024", "VACUUM"):
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 2048", "VACUUM"):
             connection.cursor().execute(statement).close()
 
 
@@ -183,6 +183,7 @@ def migrate(connection: Connection, where: str) -> None:
     check_revision(where, found, objects)
     if found != REVISIONS[-1]:
         upgrade(connection)
+        served.mend(connection)
 
 
 def check_revision(where: object, found: str | None, objects: Mapping[str, str]) -> None:

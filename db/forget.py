@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from db import codec, queries
+from db import codec, queries, served
 from db.engine import reported, writing
 from db.records import Target, Workload
 from db.store import Store
@@ -53,6 +53,7 @@ def forget(store: Store, of: Collection[Subject], run_id: str | None = None, fai
             connection.execute(text(queries.FORGET), _asked(subject, run_id, failures))
         for sql in queries.SWEEP_UP:
             connection.execute(text(sql))
+        served.refresh(connection, of)
     return found
 
 

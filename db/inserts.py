@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, select, text
 
-from db import codec, rows, schema
+from db import codec, rows, schema, served
 from db.records import Measurement, Run, Schedule, Target, Workload
 
 K = TypeVar("K")
@@ -19,7 +19,14 @@ def insert_run(connection: Connection, run: Run, started_at: str, origin: str) -
 
 
 def insert_measurements(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
-    """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new."""
+    """Adds (run id, created_at, measurement) rows, and the workloads, targets and schedules that are new; keeps what
+    then serves their kernels."""
+    insert_rows(connection, facts)
+    served.refresh(connection, {(m.workload, m.target, m.kernel_digest) for _, _, m in facts})
+
+
+def insert_rows(connection: Connection, facts: Sequence[tuple[str, str, Measurement]]) -> None:
+    """The same for a schema that has no table `served`."""
     measured = [m for _, _, m in facts]
     workloads = _ids(connection, schema.workloads, {m.workload: _workload(m.workload) for m in measured})
     targets = _ids(connection, schema.targets, {m.target: _target(m.target) for m in measured})

@@ -14,7 +14,7 @@ from typing import Any
 
 from db import codec, queries, rows
 from db.paths import PACKAGED, default_store
-from db.readers import Reader, Row, SqliteReader, reader
+from db.readers import Reader, Row, reader
 from db.records import Outcome, Schedule, Served, Target, Workload
 from db.rules import RULES, Rule, from_row
 from db.rules import asked as rule_asked
@@ -22,7 +22,7 @@ from db.rules import asked as rule_asked
 Limit = Callable[[Workload, str], float]
 """(workload, variant) -> the largest relative error that its result may have."""
 
-Decode = Callable[[Sequence[Any], str], Served]
+Decode = Callable[[Sequence[Any], str], rows.Answer]
 """(row, origin) -> what it says; raises ValueError for what must not be served."""
 
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -50,7 +50,7 @@ class Lookup:
         self._limit, self._without = limit, frozenset(without)
         self._stores: tuple[tuple[str, Reader], ...] = (
             ("user", reader(default_store() if user is None else user)),
-            ("packaged", SqliteReader(PACKAGED) if packaged is None else reader(packaged)),
+            ("packaged", reader(PACKAGED if packaged is None else packaged)),
         )
 
     @property
@@ -70,27 +70,43 @@ class Lookup:
         Here and in the other steps, packaged rows that this machine found wrong are passed over."""
         asked = queries.asked(workload, target, kernel_digest)
 
-        def decode(row: Sequence[Any], origin: str) -> Served:
+        def kept(row: Sequence[Any], origin: str) -> rows.Answer:
+            return rows.kept(row, asked["kernel"], workload, target, origin)
+
+        def exact(row: Sequence[Any], origin: str) -> rows.Answer:
             return rows.exact(row, asked["workload"], workload, target, origin)
 
-        for origin, store in self._stores:
-            newest = functools.partial(self._newest, decode, store, origin)
-            served, claims = store.take(queries.EXACT, asked, newest) or (None, False)
+        def answer(store: Reader, origin: str) -> Served | None:
+            row = store.served(asked)
+            if row is not None:  # the history is read only where this row must not serve, as a damaged one
+                if row[0] is None:
+                    return None
+                if served := self._served(kept, row, store, origin):
+                    return served
+            served, claims = self._newest(exact, store, origin, store.ask(queries.EXACT, asked))
             if served is None and claims:
-                served, _ = store.take(queries.EXACT_CHECKED, asked, newest) or (None, False)
-            if served is not None and self._is_right(served, kernel_digest):
-                return served
+                served, _ = self._newest(exact, store, origin, store.ask(queries.EXACT_CHECKED, asked))
+            return served
+
+        for origin, store in self._stores:
+            found = store.take(functools.partial(answer, store, origin))
+            if found is not None and self._is_right(found, kernel_digest):
+                return found
         return None
 
-    def same_arch(self, workload: Workload, target: Target, kernel_digest: str) -> Served | None:
-        """The same workload's schedule on another device of this backend and arch, of nearest compute units."""
+    def same_arch(self, workload: Workload, target: Target, kernel_digest: str, least_units: int = 0) -> Served | None:
+        """The same workload's schedule on another device of this backend and arch, of nearest compute units. Those with
+        fewer than `least_units` are passed over."""
         found = self._answers(queries.OTHER_DEVICES, queries.asked(workload, target, kernel_digest), rows.near)
-        nearest = sorted(found, key=lambda s: _units_apart(s.target, target))
+        enough = (s for s in found if s.target.compute_units >= least_units)
+        nearest = sorted(enough, key=lambda s: _units_apart(s.target, target))
         return next((s for s in nearest if self._is_right(s, kernel_digest)), None)
 
-    def nearest(self, workload: Workload, target: Target, kernel_digest: str, within: float = inf) -> Served | None:
+    def nearest(
+        self, workload: Workload, target: Target, kernel_digest: str, within: float = inf, least_units: int = 0
+    ) -> Served | None:
         """The schedule of the nearest other shape of the same op, format, dtypes and epilogue, at most `within` away
-        (`queries.distance`).
+        (`queries.distance`). Devices with fewer compute units than `least_units` are passed over.
 
         Shapes tuned on this target come first; those tuned on other devices of its arch only if there are none.
         """
@@ -99,7 +115,9 @@ class Lookup:
             near = [
                 (far, _units_apart(served.target, target), i, served)
                 for i, served in enumerate(self._answers(sql, asked, rows.near))
-                if (far := queries.distance(served.workload, workload)) < inf and far <= within
+                if served.target.compute_units >= least_units
+                and (far := queries.distance(served.workload, workload)) < inf
+                and far <= within
             ]
             for *_, served in sorted(near):  # ties: the user's before the packaged
                 if self._is_right(served, kernel_digest):
@@ -145,15 +163,15 @@ class Lookup:
                     yield served
 
     def _served(self, decode: Decode, row: Sequence[Any], store: Reader, origin: str) -> Served | None:
-        """The row, whose last column is the error; None if it must not be served."""
+        """What the row says; None if it must not be served."""
         try:
-            served = decode(row, origin)
+            served, error = decode(row, origin)
         except ValueError as e:  # JSON that no version of ours wrote
             store.note(f"{origin} store: a row cannot be read: {e}")
             return None
         limit = inf if self._limit is None else self._limit(served.workload, served.schedule.variant)
         left_out = origin == "user" and (served.workload, served.target, served.schedule) in self._without
-        return served if row[-1] <= limit and not left_out else None
+        return served if error <= limit and not left_out else None
 
 
 def _units_apart(a: Target, b: Target) -> int:

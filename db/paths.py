@@ -24,6 +24,12 @@ def default_store() -> str:
 
 
 def sqlite_path(where: str | Path) -> Path | None:
+    """`sqlite_name` as a Path."""
+    name = sqlite_name(where)
+    return None if name is None else Path(name)
+
+
+def sqlite_name(where: str | Path) -> str | None:
     """The file behind a path or an sqlite:// URL; None when `where` is the URL of another database.
 
     Raises StoreError for a URL of SQLite that names no file (an in-memory store would be empty for every reader).
@@ -38,7 +44,7 @@ def sqlite_path(where: str | Path) -> Path | None:
     if not name or ":memory:" in name or "\0" in name:
         raise StoreError(f"store {str(where)!r} names no file; give a path or an SQLAlchemy URL with one")
     try:
-        return Path(name).expanduser() if name[0] == "~" else Path(name)
+        return str(Path(name).expanduser()) if name[0] == "~" else name
     except RuntimeError as e:  # a user who is not known here
         raise StoreError(f"store {str(where)!r}: {e}") from e
 

@@ -12,12 +12,15 @@ from typing import Any
 from db import codec
 from db.records import Target, Workload
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Alembic revisions of the schema, oldest first; the last is the one that this code writes."""
 
 READABLE = REVISIONS[REVISIONS.index("0005") :]
 """Revisions that these queries read: after 0005, none of their tables has changed. Before 0007, indices have another
 order, and the queries take longer."""
+
+WITH_SERVED = REVISIONS[REVISIONS.index("0008") :]
+"""Revisions that have the table `served`."""
 
 TABLES = ("runs", "workloads", "targets", "schedules", "measurements")
 
@@ -53,6 +56,7 @@ _SOUND = f"{_FINAL} AND NOT {_WITHDRAWN}"
 _SERVABLE = f"{_SOUND} AND (NOT {_IMPORTED} OR {_CHECKED})"
 
 _BEST_FIRST = f"CASE WHEN {_IMPORTED} THEN 1 ELSE 0 END, f.id DESC"
+_BEST_LAST = f"CASE WHEN {_IMPORTED} THEN 0 ELSE 1 END, f.id"
 """A result of this machine outranks an imported one, then the one that was stored last counts."""
 
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
@@ -63,6 +67,17 @@ _EXACT = f"""SELECT (SELECT w.json FROM workloads w WHERE w.id = f.workload_id),
     WHERE {_SUBJECT} AND r.id = f.run_id AND s.id = f.schedule_id AND {_SOUND}"""
 # CROSS JOIN keeps SQLite from weighing other orders. In its index, rows are in the order of their ids: who takes the
 # first has read no other.
+
+SERVED_TABLE = (
+    "CREATE TABLE served (kernel TEXT NOT NULL PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
+)
+"""As migrations make it in SQLite. A schema in which its rows mean something else must give it another name."""
+
+SERVED = f"""SELECT v.answer, v.digest FROM sqlite_master a LEFT JOIN served v ON v.kernel = :kernel
+    WHERE a.sql = '{SERVED_TABLE}'"""
+"""What serves a kernel, by the digest of its three digests, as `db.served` keeps it in a file: one row, of nulls where
+nothing does; no row, and nothing is read, unless the table is exactly that one. A lookup thus needs one statement; to
+examine the whole schema would take longer than the lookup."""
 
 EXACT = f"{_EXACT.format(_IMPORTED)} ORDER BY f.id DESC"
 """What may serve (workload, target, kernel_digest), all three digests, newest first. The last column tells whether a
@@ -101,8 +116,14 @@ _ROW = """SELECT w.digest, t.digest, f.kernel_digest, w.json, t.backend, t.arch,
     FROM measurements f JOIN workloads w ON w.id = f.workload_id JOIN targets t ON t.id = f.target_id
     JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id"""
 
-FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY CASE WHEN {_IMPORTED} THEN 0 ELSE 1 END, f.id"
+FINALS = f"{_ROW} WHERE {_SERVABLE} ORDER BY {_BEST_LAST}"
 """All that may be served; of equal (workload, target, kernel_digest) the last row is the one that is."""
+
+SERVABLE = f"""SELECT w.digest, t.digest, f.kernel_digest, w.json, s.json, s.digest, f.median_seconds,
+    f.tolerance, f.error FROM measurements f JOIN workloads w ON w.id = f.workload_id
+    JOIN targets t ON t.id = f.target_id JOIN schedules s ON s.id = f.schedule_id JOIN runs r ON r.id = f.run_id
+    WHERE {_SERVABLE} ORDER BY {_BEST_LAST}"""
+"""The same as EXACT of all kernels, whose digests come first; the last row of each is the one that is served."""
 
 CLAIMS = f"{_ROW} WHERE {_SOUND} AND {_IMPORTED} AND NOT {_CHECKED} ORDER BY f.id"
 """What was imported and not checked on its target yet."""
@@ -202,10 +223,12 @@ first."""
 
 def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, Any]:
     """The parameters of the queries above that ask about one kernel."""
+    workload_digest, target_digest = codec.workload_digest(workload), codec.target_digest(target)
     return {
-        "workload": codec.workload_digest(workload),
-        "target": codec.target_digest(target),
+        "workload": workload_digest,
+        "target": target_digest,
         "kernel_digest": kernel_digest,
+        "kernel": kernel(workload_digest, target_digest, kernel_digest),
         "backend": target.backend,
         "arch": target.arch,
         "op": workload.op,
@@ -214,6 +237,11 @@ def asked(workload: Workload, target: Target, kernel_digest: str) -> dict[str, A
         "out_dtype": workload.out_dtype,
         "epilogue": workload.epilogue,
     }
+
+
+def kernel(workload_digest: str, target_digest: str, kernel_digest: str) -> str:
+    """The key of `served`."""
+    return codec.digest(f"{workload_digest} {target_digest} {kernel_digest}")
 
 
 SAME_FACT = f"""SELECT 1 FROM measurements f JOIN schedules s ON s.id = f.schedule_id

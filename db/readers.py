@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,10 @@ from typing import Any, TypeVar
 
 from db.errors import StoreError
 from db.guard import Guard
-from db.paths import sqlite_path
-from db.queries import READABLE, REVISION, REVISIONS
+from db.paths import sqlite_name
+from db.queries import READABLE, REVISION, REVISIONS, SERVED
 from db.sqlite_files import (
     FAILURES,
-    STEPS,
     FileState,
     Opened,
     computed_column,
@@ -46,11 +46,19 @@ class Reader:
 
     def rows(self, sql: str, asked: Mapping[str, Any]) -> list[Row]:
         """The answer, in full; no rows where the store cannot be read."""
-        return self.take(sql, asked, list) or []
+        return self.take(lambda: list(self.ask(sql, asked))) or []
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
-        """What `of` makes of the rows, which are read as it asks for them; None where the store cannot be read. It may
-        be called again where the store has changed meanwhile."""
+    def take(self, of: Callable[[], T]) -> T | None:
+        """What `of` makes of answers of `ask` and `served`, which only it may call; None where the store cannot be
+        read. It may be called again where the store has changed meanwhile."""
+        return None
+
+    def ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[Row]:
+        """The rows of an answer, read as they are asked for."""
+        raise NotImplementedError
+
+    def served(self, asked: Mapping[str, Any]) -> Row | None:
+        """The row that answers SERVED; None where no such table is kept."""
         return None
 
     @property
@@ -73,25 +81,23 @@ class SqliteReader(Reader):
     A file that could not be read is not tried again before it changes; a locked one is, but seldom.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.path = path
-        self._name = os.fspath(path)
+        self._name = name
         self._guard = Guard()
         self._opened: Opened | None = None
         self._opened_by: int | None = None
+        self._checked = False
         self._unreadable: FileState | None = None
         self._locked_at = -inf  # seconds of time.monotonic
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
+    def take(self, of: Callable[[], T]) -> T | None:
         with self._guard.lock:
             for _ in range(_ATTEMPTS):
                 try:
                     if (opened := self._open()) is None:
                         return None
-                    opened.allowance.steps = STEPS
-                    with closing(opened.connection.execute(sql, asked)) as cursor:
-                        answer = of(cursor)
+                    answer = of()
                     if opened.unchanged():
                         return answer
                 except (*FAILURES, OSError, StoreError) as e:
@@ -99,8 +105,25 @@ class SqliteReader(Reader):
                         self._give_up(e)
                         return None
                 self._close()
-            self.note(f"store {self.path}: it changes faster than it can be read")
+            self.note(f"store {self._name}: it changes faster than it can be read")
             return None
+
+    def ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[Row]:
+        assert self._opened is not None
+        if not self._checked:
+            self._check(self._opened.connection)
+            self._checked = True
+        with closing(self._opened.execute(sql, asked)) as cursor:
+            yield from cursor
+
+    def served(self, asked: Mapping[str, Any]) -> Row | None:
+        assert self._opened is not None
+        try:
+            return next(iter(self._opened.execute(SERVED, asked).fetchall()), None)
+        except sqlite3.OperationalError as e:
+            if str(e).startswith(("no such table", "no such column")):  # of an older schema, or a newer one
+                return None
+            raise
 
     @property
     def refused(self) -> bool:
@@ -119,14 +142,17 @@ class SqliteReader(Reader):
             return None
         if self.refused:
             return None
-        self._opened_by = os.getpid()
+        self._opened_by, self._checked = os.getpid(), False
         self._opened = open_read_only(self._name, prefer_still=True)
-        row = self._opened.connection.execute(REVISION).fetchone()
-        if row is None or row[0] not in READABLE:
-            raise StoreError(_wrong_schema(self.path, row and row[0]))
-        if odd := computed_column(self._opened.connection):
-            raise StoreError(f"store {self.path}: it has a computed column {odd}, which no store has")
         return self._opened
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Raises StoreError for a file that is no store which these queries read."""
+        if odd := computed_column(connection):
+            raise StoreError(f"store {self._name}: it has a computed column {odd}, which no store has")
+        row = connection.execute(REVISION).fetchone()
+        if row is None or row[0] not in READABLE:
+            raise StoreError(_wrong_schema(self._name, row and row[0]))
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
@@ -141,7 +167,7 @@ class SqliteReader(Reader):
         else:
             self._unreadable = self._state()
         self._close()
-        self.note(str(e) if isinstance(e, StoreError) else f"store {self.path}: {reason(e)}")
+        self.note(str(e) if isinstance(e, StoreError) else f"store {self._name}: {reason(e)}")
 
     def _state(self) -> FileState | None:
         try:
@@ -162,7 +188,7 @@ class ServerReader(Reader):
         self._opened_by: int | None = None
         self._failed_at = -inf  # seconds of time.monotonic
 
-    def take(self, sql: str, asked: Mapping[str, Any], of: Callable[[Iterator[Row]], T]) -> T | None:
+    def take(self, of: Callable[[], T]) -> T | None:
         with self._guard.lock:
             if self.refused:
                 return None
@@ -170,7 +196,7 @@ class ServerReader(Reader):
                 if self._opened_by != os.getpid():
                     self._opened_by, self._engine = os.getpid(), None
                     self._engine = self._open()
-                return of(iter(self._ask(self._engine, sql, asked)))
+                return of()
             except StoreError as e:
                 self.note(str(e))
             except Exception as e:  # noqa: BLE001 - a driver is anybody's code, and kernels are built without a store
@@ -178,6 +204,9 @@ class ServerReader(Reader):
                 self.note(f"store URL cannot be read: {type(said).__name__}: {' '.join(str(said).split()):.200}")
             self._opened_by, self._failed_at = None, time.monotonic()
             return None
+
+    def ask(self, sql: str, asked: Mapping[str, Any]) -> Iterator[Row]:
+        return iter(self._ask(self._engine, sql, asked))
 
     @property
     def refused(self) -> bool:
@@ -225,10 +254,10 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
 def reader(where: str | Path) -> Reader:
     """A reader of the store at a path or an SQLAlchemy URL. Opens nothing yet."""
     try:
-        path = sqlite_path(where)
+        name = sqlite_name(where)
     except StoreError as e:
         return Reader(str(e))
-    return ServerReader(str(where)) if path is None else SqliteReader(path)
+    return ServerReader(str(where)) if name is None else SqliteReader(name)
 
 
 def _wrong_schema(where: object, found: object) -> str:

@@ -63,7 +63,7 @@ class Workload:
 @dataclass(frozen=True)
 class Target:
     """What a schedule was tuned for: METAL / Apple9 / Apple M3 Max / 40. `backend` carries a non-default renderer,
-    as in CPU:X86. `compute_units` are GPU cores, SMs or CPU threads."""
+    as in CPU:X86. `compute_units` are GPU cores, SMs or, on a CPU, the threads that share a launch."""
 
     backend: str
     arch: str

@@ -170,26 +170,51 @@ def recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(id_, created_at, measurement, _run(of_run), started_at, origin)
 
 
-def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Served:
+Answer = tuple[Served, float]
+"""What may serve, and the error of its result."""
+
+
+def kept(row: Sequence[Any], kernel: str, workload: Workload, target: Target, origin: str) -> Answer:
+    """A row of the query for what is kept of a kernel. Raises ValueError for one that must not be served."""
+    answer, digest = row
+    if digest != codec.digest(f"{kernel} {answer}"):
+        raise ValueError(f"{answer!r:.100} is not what its digest says")
+    fact = parsed(answer, list)
+    if len(fact) != 4:
+        raise ValueError(f"{answer!r:.100} is no schedule with its time, tolerance and error")
+    return _answer(codec.schedule_from_json(fact[0]), fact[1:], workload, target, origin)
+
+
+def to_served(row: Sequence[Any], kernel: str, workload_digest: str) -> tuple[str, str, str]:
+    """The row of `served` for a row of the query for a workload. Raises ValueError for one that must not be served."""
+    workload, found, schedule_digest, *fact = row
+    _hashed(workload, workload_digest)
+    schedule(found, schedule_digest)
+    answer = codec.canonical_json([json.loads(found), *map(number, fact)])
+    return kernel, answer, codec.digest(f"{kernel} {answer}")
+
+
+def exact(row: Sequence[Any], asked: str, workload: Workload, target: Target, origin: str) -> Answer:
     """A row of the query for a workload, whose digest was `asked`, on a target. Raises ValueError for one that must not
     be served, as where a damaged index led to another workload's."""
-    text, *fact = row
+    text, found, digest, *fact = row
     if not isinstance(text, str) or codec.digest(text) != asked:
         raise ValueError(f"{text!r:.100} is not the workload that was asked for")
-    return _served(fact, workload, target, origin)
+    return _answer(schedule(found, digest), fact, workload, target, origin)
 
 
-def near(row: Sequence[Any], origin: str) -> Served:
+def near(row: Sequence[Any], origin: str) -> Answer:
     """A row of the queries for other devices and other shapes. Raises ValueError for one that must not be served."""
-    workload, workload_digest, *target, target_digest = row[:7]
-    return _served(row[7:], _workload(workload, workload_digest), _target(*target, target_digest), origin)
+    workload, workload_digest, *target, target_digest, found, digest = row[:9]
+    where = _workload(workload, workload_digest), _target(*target, target_digest)
+    return _answer(schedule(found, digest), row[9:], *where, origin)
 
 
-def _served(fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Served:
-    text, digest, seconds, tolerance, error = fact
-    if not number(error) <= number(tolerance):
+def _answer(found: Schedule, fact: Sequence[Any], workload: Workload, target: Target, origin: str) -> Answer:
+    seconds, tolerance, error = map(number, fact)
+    if not error <= tolerance:
         raise ValueError(f"error {error!r} of a tolerance of {tolerance!r}")
-    return Served(workload, target, schedule(text, digest), number(seconds), origin)
+    return Served(workload, target, found, seconds, origin), error
 
 
 def timing(row: Sequence[Any]) -> Timing:

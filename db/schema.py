@@ -110,6 +110,14 @@ attempts = Table(
     *_key("workload", "target", "kernel_digest", "schedule"),
     *_required(Integer, "count"),
 )
+# What serves each kernel, as it follows from the measurements (`db.served`): one row, for readers of files.
+served = Table(
+    "served",
+    metadata,
+    *_key("kernel"),  # digest of the three digests that it is asked for by
+    *_required(Text, "answer", "digest"),  # JSON, and the digest of the two columns before
+    sqlite_with_rowid=False,
+)
 # What serves the shapes of a class that no row is for (`db.rules`). A user's store has none.
 rules = Table(
     "rules",

@@ -11,10 +11,10 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from db.errors import StoreError
@@ -29,7 +29,7 @@ _SETTLED_NS = 1_000_000_000  # far above a file system's resolution of time: a l
 # a folder that forbids the files of WAL mode, to writers as well, or a file system without locks
 _NO_JOURNAL = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 FAILURES = (sqlite3.Error, UnicodeError)  # the second where SQLite's message quotes what is no text
-_READABLE = {*TABLES, "rules", "alembic_version", "sqlite_master"}
+_READABLE = {*TABLES, "served", "rules", "alembic_version", "sqlite_master"}
 _READ, _SELECT, _FUNCTION, _PRAGMA, _TRANSACTION = 20, 21, 31, 19, 22  # SQLite's action codes
 _PRAGMAS = {"journal_mode", "read_uncommitted", "table_xinfo"}  # the second is SQLAlchemy's
 
@@ -70,6 +70,11 @@ class Opened:
     allowance: Allowance
     still: bool
 
+    def execute(self, sql: str, asked: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Asks a question, with a new allowance. Raises sqlite3.Error."""
+        self.allowance.steps = STEPS
+        return self.connection.execute(sql, asked)
+
     def unchanged(self) -> bool:
         """Whether the name still means the file that was opened, and the file is as it was."""
         try:
@@ -103,8 +108,8 @@ def open_read_only(name: str, prefer_still: bool, seconds: float = BUSY_SECONDS,
 
     Raises sqlite3.Error, OSError, StoreError.
     """
-    path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
     seen = file_state(name)
+    path = os.path.realpath(name) if os.path.islink(name) else name  # where SQLite's journals are
     journal = has_journal(path)
     allowance = Allowance(steps)
 
@@ -160,13 +165,14 @@ def copy_database(source: sqlite3.Connection, sink: sqlite3.Connection) -> None:
     source.backup(sink, progress=told)
 
 
-_AS = re.compile(r"\bas\b", re.IGNORECASE)
+_AS = re.compile(r"as(?<!\was)\b")  # "as" first, so that little is looked at twice
 
 
 def computed_column(connection: sqlite3.Connection) -> str | None:
     """A column of ours whose values an expression makes, if there is one. The limits of a connection do not hold within
     a function of SQLite, so that reading such a column may take minutes."""
-    if not any(_AS.search(sql or "") for (sql,) in connection.execute("SELECT sql FROM sqlite_master")):
+    (schema,) = connection.execute("SELECT group_concat(sql, ' ') FROM sqlite_master").fetchone()
+    if not _AS.search((schema or "").lower()):
         return None  # no table has such a column without the keyword, and asking each takes longer than a lookup
     for table in sorted(_READABLE):
         for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})"):

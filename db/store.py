@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, select, text
 
-from db import codec, queries, rows, schema
+from db import codec, queries, rows, schema, served
 from db.engine import empty_engine, open_engine, open_engine_read_only, reported, writing
 from db.errors import StoreError, without_secrets
 from db.inserts import insert_measurements, insert_run
@@ -74,10 +74,12 @@ class Store:
     # writing
 
     def start_run(self, run: Run) -> None:
-        """Stores what a run was asked. Raises StoreError if its id is taken, ValueError for an impossible one."""
+        """Stores what a run was asked, and mends what `stale` counts. Raises StoreError if its id is taken, ValueError
+        for an impossible one."""
         run = rows.clean(run)
         with reported(self.where), writing(self.engine) as connection:
             insert_run(connection, run, rows.now(), "local")
+            served.mend(connection)
 
     def record(self, run_id: str, measurements: Sequence[Measurement]) -> None:
         """Adds measurements of a started run in one transaction, and forgets the attempts that they end.
@@ -216,7 +218,7 @@ class Store:
         for sql in (queries.EXACT, queries.EXACT_CHECKED):
             sound = [row[:-1] for row in self._rows(sql, asked) if not row[-1]]  # the others are claims
             if found := self._decoded(lambda row: rows.exact(row, asked["workload"], workload, target, "user"), sound):
-                return found[0].schedule
+                return found[0][0].schedule
         return None
 
     def known_bad(self, workload: Workload, target: Target, kernel_digest: str) -> dict[str, tuple[Outcome, str]]:
@@ -257,7 +259,7 @@ class Store:
         """What is served on `target` for other shapes of the same kind, nearest first (`queries.distance`)."""
         found = self._rows(queries.OTHER_SHAPES, queries.asked(workload, target, kernel_digest))
         served = self._decoded(lambda row: rows.near(row, "user"), found)
-        near = [(queries.distance(s.workload, workload), s) for s in served]
+        near = [(queries.distance(s.workload, workload), s) for s, _ in served]
         near.sort(key=lambda n: (n[0], codec.workload_digest(n[1].workload)))
         return tuple(s for far, s in near[:limit] if far < inf)
 
@@ -268,6 +270,13 @@ class Store:
         nbytes = sum(os.path.getsize(f) for f in files if f.exists()) if files else None
         revision = str(self._rows(queries.REVISION, {})[0][0])
         return Stats(self.where if path is None else str(path), revision, nbytes, counts, len(self.finals()))
+
+    def stale(self) -> int:
+        """Of how many kernels something else is kept for lookups than the measurements say; no writer of ours leaves
+        any."""
+        with reported(self.where), self.engine.connect() as connection:
+            has_served = connection.execute(text(queries.REVISION)).scalar() in queries.WITH_SERVED
+            return len(served.stale(connection)) if has_served else 0
 
     def _baselines(self, connection: Connection, row: Recorded) -> tuple[Recorded, ...]:
         m = row.measurement

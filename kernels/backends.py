@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 
 from kernels import cards, drivers, gpu_load
 from kernels.tinygrad import facts
+from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 HOST_CLOCK = "perf_counter around the call"
+EXECUTOR_CLOCK = "CLOCK_MONOTONIC around the executor's launches"
 C_COMPILER, NVRTC = "cc", "nvrtc"
 
 
@@ -52,6 +54,7 @@ class Backend:
     What its kernels may use:
     threads             the most threads of a workgroup, which run side by side; 0 where there are no workgroups
     local_memory_nbytes of a workgroup; 0 for none
+    slices              of a loop that threads share out among themselves, at most; 0 where there are none
     warp, shuffle       lanes that exchange values, and the code that gives a lane the value `{{0}}` of the lane whose
                         number differs in `{bit}`; 0 and "" where none is known
     tensor_core         None for none that kernels are written for
@@ -85,6 +88,7 @@ class Backend:
     name: str
     threads: int = 0
     local_memory_nbytes: int = 0
+    slices: int = 0
     warp: int = 0
     shuffle: str = ""
     tensor_core: TensorCore | None = None
@@ -241,6 +245,7 @@ _CL = Backend(
 )
 _CPU = Backend(
     "CPU",
+    slices=MOST_SLICES,
     vector_half=False,
     prelude=True,
     prepare=_vector_clang,
@@ -271,7 +276,7 @@ BACKENDS: dict[str, Backend] = {
         _CPU,
         replace(_CPU, name="CPU:CLANG"),
         _renderer(_CPU, "LLVM"),
-        _renderer(_CPU, "LVP"),
+        replace(_renderer(_CPU, "LVP"), slices=0),
         replace(_renderer(_CPU, "X86"), prepare=_x86_loops, machine="x86_64"),
         _WEBGPU,
         _DSP,

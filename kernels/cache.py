@@ -105,11 +105,13 @@ OBJECTS = Folder("objects")
 """What compilers made of source code."""
 SIMULATED = Folder("metalsim")
 """Libraries of the simulated METAL."""
+EXECUTOR = Folder("executor")
+"""The library that launches on this machine's processor, as `kernels.host.library` builds it."""
 
 
 def states() -> tuple[State, ...]:
     """Of all folders."""
-    return tuple(folder.state() for folder in (PROGRAMS, OBJECTS, SIMULATED))
+    return tuple(folder.state() for folder in (PROGRAMS, OBJECTS, SIMULATED, EXECUTOR))
 
 
 def _name(key: str) -> str:

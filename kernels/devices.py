@@ -20,6 +20,7 @@ from kernels import backends
 from kernels.lifeline import LIFELINE, lifeline
 from kernels.tinygrad import hostcc, settings
 from kernels.tinygrad.hardware import DeviceError as DeviceError
+from kernels.tinygrad.hardware import clock as clock
 from kernels.tinygrad.hardware import describe_target as describe_target
 from kernels.tinygrad.hardware import facts as facts
 from kernels.tinygrad.probe import PROBE

@@ -1,7 +1,9 @@
-"""All tests: less garbage collection, for most of their time goes into lowering kernels; a database server for those
-that ask for one."""
+"""All tests: less garbage collection, for most of their time goes into lowering kernels; a small cache that cold
+launches must miss, in child processes too, for a gigabyte to fill takes a second; a database server for those that ask
+for one."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,7 @@ from kernels.tinygrad.garbage import THRESHOLDS
 
 def pytest_configure() -> None:
     gc.set_threshold(*THRESHOLDS)
+    os.environ["AUTOTUNE_CPU_CACHE"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,12 @@ from autotune.cli.text import echo, line_width, say
 @options(
     click.option("--target", metavar="TEXT", help="The target whose name contains TEXT, where A or B has several."),
     opt.ctx,
+    opt.exact,
     opt.db,
     opt.json,
 )
 def compare(
-    a: str, b: str, model: str | None, target: str | None, ctx: int | None, db: str | None, as_json: bool
+    a: str, b: str, model: str | None, target: str | None, ctx: int | None, exact: bool, db: str | None, as_json: bool
 ) -> int:
     """Compare the times of A and B, workload by workload, and of all launches of a token if MODEL is given.
 
@@ -33,16 +34,18 @@ def compare(
       autotune compare before.sqlite after.sqlite model.gguf
       autotune compare 5f0c 81d2
     """
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.compare import compare as compared
     from autotune.compare import results
+    from autotune.report.compare import comparison
     from db.records import M_BUCKETS
 
     _, store = store_to_read(db=db)
     sides = (a, results(a, store)), (b, results(b, store))
-    found = compared(*sides, target, (lambda backend: plan_of(model, backend, M_BUCKETS, ctx)) if model else None)
+    planned = (lambda backend: plan_of(model, backend, M_BUCKETS, ctx, exact=exact)) if model else None
+    found = compared(*sides, target, planned)
     if as_json:
         say(jsonable.comparison(found))
     else:
-        echo(reports.comparison(found, line_width()))
+        echo(comparison(found, line_width()))
     return status_of(store)

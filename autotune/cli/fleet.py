@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotune.cli.options import plan_of
-from autotune.cli.sweep import end
+from autotune.cli.sweep import end, show
 from autotune.cli.text import echo, say_line
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ Models = Sequence[tuple[str, str]]
 def sweep_fleet(
     where: str,
     models: Models,
-    asked: tuple[tuple[int, ...], int | None, bool],
+    asked: tuple[tuple[int, ...], int | None, bool, bool],
     chosen: Settings,
     as_json: bool,
     *,
     again: bool,
 ) -> int:
-    """asked: token buckets, context and whether plain linears are tuned. The exit status."""
+    """asked: token buckets, context, whether plain linears are tuned, and whether activations stay float32. The exit
+    status."""
     try:
         import distributed  # noqa: F401
     except ImportError:
@@ -62,7 +63,7 @@ def sweep_fleet(
 
 
 def _begin(dashboard: str, found: Sequence[Group], notes: Sequence[str], store: Store, as_json: bool) -> None:
-    from autotune import reports
+    from autotune.report.sweep import WIDE, sweep_heading
 
     if as_json:
         targets = [{"target": str(g.target), "workers": g.workers} for g in found]
@@ -70,25 +71,21 @@ def _begin(dashboard: str, found: Sequence[Group], notes: Sequence[str], store: 
         return
     devices = [f"target {g.target}: {g.workers} worker{'s' * (g.workers > 1)}" for g in found]
     echo("\n".join([f"dashboard {dashboard}", *devices, *(f"note: {note}" for note in notes)]))
-    echo(reports.sweep_heading(reports.WIDE))
+    echo(sweep_heading(WIDE))
 
 
 def _rows(client: Any, parts: Sequence[Part], budget_seconds: float, as_json: bool) -> list[Row]:
-    from autotune import jsonable, reports
     from autotune.fleet.client import Fleet
     from autotune.progress import Bar
+    from autotune.report.sweep import WIDE
 
     several = len({part.group.target for part in parts}) > 1
     rows = []
     todo = sum(len(part.todo) for part in parts)
     with Bar(todo, budget_seconds, sys.stderr.isatty()) as bar, closing(Fleet(client, parts).rows()) as coming:
         for part, row in coming:
-            bar.clear()
             target = part.group.target
-            if as_json:
-                say_line("workload", target=str(target), **jsonable.sweep_row(row))
-            else:
-                echo(reports.sweep_row(row) + (f"  [{target.device}]" if several else ""))
+            show(row, bar, as_json, {"target": str(target)}, WIDE, f"  [{target.device}]" if several else "")
             if row.model in part.todo:
                 bar.finished()
             rows.append(row)

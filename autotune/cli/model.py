@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -45,7 +46,9 @@ ctx = click.option("--ctx", type=int, metavar="N", help="Tokens that fit the cac
         help="0: always the likeliest token. [0]",
     ),
     ctx,
+    opt.exact,
     click.option("--ids", metavar="IDS", help="The prompt as token ids, as in 1,2,3; needs no tokenizer."),
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -56,6 +59,7 @@ def run(
     max_tokens: int,
     temperature: float,
     ctx: int | None,
+    exact: bool,
     ids: str | None,
     device: str | None,
     db: str | None,
@@ -82,7 +86,7 @@ def run(
 
     chosen = settings_to_read(db=db, device=device)
     choice, header = choose(chosen), read_header(model, keep=ARRAYS)
-    plan = plan_model(header, choice, ctx)
+    plan = plan_model(header, choice, ctx, exact)
     tokenizer = _tokenizer(header, needed=ids is None)
     if ids is not None:
         tokens = _ids(ids, plan.vocabulary)
@@ -97,7 +101,7 @@ def run(
             tell(f"note: {how}")
     ready = loaded(plan, chosen, choice)
 
-    from autotune import model_reports
+    from autotune.report import model as model_report
     from autotune.text_stream import TextStream
 
     stream, text = TextStream(ready.model, tokenizer, tokens, max_tokens, temperature), ""
@@ -111,9 +115,9 @@ def run(
         if text and not as_json:
             echo()  # after Ctrl-C, too: what comes next is a line of its own
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.text_stream_json(stream, text)})
+        say({**model_report.loaded_model_json(ready), **model_report.text_stream_json(stream, text)})
     else:
-        tell(model_reports.text_stream(stream))
+        tell(model_report.text_stream(stream))
     return 0
 
 
@@ -140,9 +144,12 @@ def _ids(given: str, count: int) -> list[int]:
 
 def loaded(plan: PlannedModel, chosen: Settings, choice: Choice) -> LoadedModel:
     """A planned model on the device of `choice`; one line on stderr tells of it."""
-    from autotune import model_reports
     from autotune.loaded_model import load_model
+    from autotune.progress import loading
+    from autotune.report import model as model_report
 
-    ready = load_model(plan, chosen, choice)
-    tell(model_reports.loaded_model(ready))
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    with loading(plan.sizes.weights_nbytes, shown) as on_loaded:
+        ready = load_model(plan, chosen, choice, on_loaded)
+    tell(model_report.loaded_model(ready))
     return ready

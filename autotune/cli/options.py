@@ -156,6 +156,28 @@ target = click.option("--target", metavar="TEXT", help="Only targets whose name 
 workers = click.option(
     "--workers", type=int, metavar="N", help="Compiler processes. [env: AUTOTUNE_WORKERS; one a CPU thread]"
 )
+
+
+def _use_threads(_: click.Context, option: click.Parameter, given: int | None) -> int | None:
+    """For this process and those that it starts."""
+    from kernels.host import threads
+
+    if given is None:
+        return None
+    if not 1 <= given <= threads.MOST:
+        raise click.BadParameter(f"{given}: expected 1 to {threads.MOST}", param=option)
+    os.environ[threads.VARIABLE] = str(given)
+    return given
+
+
+threads = click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    callback=_use_threads,
+    expose_value=False,
+    help="Threads that compute on a CPU. [env: AUTOTUNE_THREADS; one a core that it may use]",
+)
 m = click.option(
     "--m", metavar="TOKENS", multiple=True, callback=_buckets, help="Token buckets of 1, 2, 4, 8, 32, 512, as in 1,8."
 )
@@ -166,6 +188,12 @@ ctx = click.option(
     type=int,
     metavar="N",
     help="Positions that attention is tuned at, the model's limit at most. [4096]",
+)
+
+exact = click.option(
+    "--exact",
+    is_flag=True,
+    help="Keep activations in float32 on a CPU, which multiplies them in int8 by default if it can.",
 )
 
 linears = click.option(
@@ -220,31 +248,37 @@ def status_of(store: Store) -> int:
     return 1 if store.problems else 0
 
 
-def plan_of(model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True) -> ModelPlan:
+def plan_of(
+    model: str, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True, exact: bool = False
+) -> ModelPlan:
     """The workloads of a GGUF file on a device, "" for any GPU.
 
     Raises HeaderError, and SettingError for an m that is no token bucket or a context that cannot be.
     """
     from kernels.models.header import read_header
 
-    return plan_header(read_header(model), device, m, ctx, linears)
+    return plan_header(read_header(model), device, m, ctx, linears, exact)
 
 
 def plan_header(
-    header: Header, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True
+    header: Header, device: str, m: tuple[int, ...], ctx: int | None = None, linears: bool = True, exact: bool = False
 ) -> ModelPlan:
     """`plan_of` a file whose header was read."""
     from autotune.workloads import workloads
     from kernels.models.passes import CONTEXT
 
-    return workloads(header, m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device)
+    return workloads(header, m or (1,), "float32", CONTEXT if ctx is None else ctx, linears, device, exact)
 
 
 def workloads_of(model: str, device: str, ctx: int | None = None) -> frozenset[Workload]:
-    """All workloads that a sweep of a GGUF file may have tuned for a device, of every token bucket."""
+    """All workloads that a sweep of a GGUF file may have tuned for a device, of every token bucket, exact or not."""
     from db.records import M_BUCKETS
+    from kernels.host.int8 import int8_dot
+    from kernels.models.header import read_header
 
-    return frozenset(found.workload for found in plan_of(model, device, M_BUCKETS, ctx).workloads)
+    header, modes = read_header(model), (True, False) if int8_dot(device) else (True,)
+    plans = [plan_header(header, device, M_BUCKETS, ctx, exact=exact) for exact in modes]
+    return frozenset(found.workload for plan in plans for found in plan.workloads)
 
 
 def versions_here(chosen: Settings) -> dict[str, str]:
@@ -254,7 +288,12 @@ def versions_here(chosen: Settings) -> dict[str, str]:
     from autotune.session import choose
     from kernels import devices
 
-    return {"tinygrad": version("tinygrad"), "driver": devices.facts(choose(chosen).device).driver}
+    device = choose(chosen).device
+    return {
+        "tinygrad": version("tinygrad"),
+        "driver": devices.facts(device).driver,
+        "clock": devices.clock(device),
+    }
 
 
 def this_target(chosen: Settings) -> Target:

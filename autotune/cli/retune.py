@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     ),
     opt.ctx,
     opt.workers,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -55,17 +56,18 @@ def retune(
     chosen = settings(db=db, device=device, workers=workers)
     workloads = workloads_of(model, choose(chosen).device, ctx) if model else None
     with session(chosen) as s:
-        from autotune import reports
         from autotune.render import heading
+        from autotune.report.doctor import chosen_device
+        from autotune.report.retune import RETUNE
         from autotune.retune import Retune
 
         found = Retune(s, "autotune retune", workloads, every, top)
         if not as_json:
-            echo(f"{reports.choice(s.choice)}\ntarget {s.info.target}")
+            echo(f"{chosen_device(s.choice)}\ntarget {s.info.target}")
         if not found.todo:
             return _nothing(s.store.where, as_json)
         if not as_json:
-            echo(heading(reports.RETUNE))
+            echo(heading(RETUNE))
         try:
             return _told(found.rows(), as_json)
         except KeyboardInterrupt:
@@ -83,7 +85,8 @@ def _nothing(where: str, as_json: bool) -> int:
 
 def _told(found: Iterable[Retuned], as_json: bool) -> int:
     """Prints each as it comes. Status 1 if one is not ok."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.retune import retuned_row, retuned_summary
 
     rows = []
     for row in found:
@@ -91,9 +94,9 @@ def _told(found: Iterable[Retuned], as_json: bool) -> int:
         if as_json:
             say_line("workload", **jsonable.retuned(row))
         else:
-            echo(reports.retuned_row(row))
+            echo(retuned_row(row))
     if as_json:
         say_line("summary", **jsonable.retuned_summary(rows))
     else:
-        echo(reports.retuned_summary(rows))
+        echo(retuned_summary(rows))
     return 0 if all(row.ok for row in rows) else 1

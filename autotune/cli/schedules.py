@@ -33,19 +33,23 @@ def check_schedules(
     """Checks schedules one by one, each on random inputs. The exit status."""
     from autotune.session import choose, session
     from autotune.verify import verify as verified
+    from db.paths import PACKAGED
+    from db.store import Store
     from kernels import backends
 
     workloads = None
     if model:
         where = backends.SIMULATED if simulate else choose(chosen).device
-        workloads = [found.workload for found in plan_of(model, where, m, ctx, linears=False).workloads]
+        plan = plan_of(model, where, m, ctx, linears=False, exact=chosen.exact)
+        workloads = [found.workload for found in plan.workloads]
     if simulate:
         return _simulated(chosen, target, workloads, formats, m, count, as_json)
     if count:
         raise click.UsageError("--random is for --simulate")
     with session(chosen) as s:
         refuse_other(target, s.info.target)
-        found = verified(s, "autotune verify", formats, m, defaults, workloads or ())
+        shipped = Store.read(PACKAGED, missing_ok=True).finals(s.info.target)
+        found = verified(s, "autotune verify", formats, m, defaults, workloads or (), shipped)
         return _checked(found, (s.choice, s.info.target), as_json)
 
 
@@ -133,21 +137,23 @@ def _checked(
     found: Iterable[Checked], heading: tuple[Choice | None, Target], as_json: bool, total: int | None = None
 ) -> int:
     """Prints what is checked as it comes. Status 1 if anything is wrong."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.render import heading as columns
+    from autotune.report.doctor import chosen_device
+    from autotune.report.verify import VERIFY, checked_row
 
     choice, target = heading
     bad = count = 0
     if not as_json:
         if choice is not None:
-            echo(reports.choice(choice))
-        echo(f"target {target}\n{columns(reports.VERIFY)}")
+            echo(chosen_device(choice))
+        echo(f"target {target}\n{columns(VERIFY)}")
     for checked in found:
         count, bad = count + 1, bad + (not checked.ok)
         if as_json:
             say_line("checked", **jsonable.checked(checked))
         else:
-            echo(reports.checked_row(checked))
+            echo(checked_row(checked))
     if not as_json:
         of = f" of {total}" if total else ""
         echo(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     ),
     click.option("--compare", is_flag=True, help="Measure tinygrad.llm as it is and llama.cpp, too."),
     ctx,
+    opt.exact,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -39,6 +41,7 @@ def bench(
     position: int,
     compare: bool,
     ctx: int | None,
+    exact: bool,
     device: str | None,
     db: str | None,
     as_json: bool,
@@ -54,16 +57,16 @@ def bench(
     """
     from dataclasses import replace
 
-    from autotune import model_reports
     from autotune.competitors import COMPETITORS, competitor
     from autotune.loaded_model import plan_model
+    from autotune.report import model as model_report
     from autotune.session import choose
     from autotune.speed import Asked, launches, speed
     from kernels.models.header import read_header
 
     chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
-    plan = plan_model(read_header(model), choice, ctx)
+    plan = plan_model(read_header(model), choice, ctx, exact)
     asked = Asked(prompt_tokens, tokens, position, plan.context, plan.vocabulary)
     with _alone(choice):
         _note_load()
@@ -77,10 +80,10 @@ def bench(
             ours = replace(speed("autotune", ready.model, asked), launches=launches(ready.model))
     results = [ours, *others]
     if as_json:
-        told = model_reports.bench_json(results, ready.weights_nbytes, bandwidth)
-        say({**model_reports.loaded_model_json(ready), **told})
+        told = model_report.bench_json(results, ready.weights_nbytes, bandwidth)
+        say({**model_report.loaded_model_json(ready), **told})
     else:
-        echo(model_reports.bench(results, ready.weights_nbytes, bandwidth))
+        echo(model_report.bench(results, ready.weights_nbytes, bandwidth))
     return 0
 
 
@@ -92,12 +95,14 @@ def bench(
         "--by", type=click.Choice(["op", "kernel"]), default="kernel", help="What a row of the table is. [kernel]"
     ),
     ctx,
+    opt.exact,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
 )
 def profile(
-    model: str, tokens: int, by: str, ctx: int | None, device: str | None, db: str | None, as_json: bool
+    model: str, tokens: int, by: str, ctx: int | None, exact: bool, device: str | None, db: str | None, as_json: bool
 ) -> int:
     """Tell where the time of a decoded token goes: kernel, total, count, time a call, share. Largest first.
 
@@ -107,23 +112,25 @@ def profile(
     Example:
       autotune profile model.gguf --by op
     """
-    from autotune import kernel_profile, model_reports
+    from autotune import kernel_profile
     from autotune.loaded_model import plan_model
+    from autotune.report import model as model_report
     from autotune.session import choose
+    from kernels import devices
     from kernels.models.header import read_header
 
     chosen = settings_to_read(db=db, device=device)
     choice = choose(chosen)
-    plan = plan_model(read_header(model), choice, ctx)
+    plan = plan_model(read_header(model), choice, ctx, exact)
     with _alone(choice):
         ready = loaded(plan, chosen, choice)
         with ready.running():
             found = kernel_profile.profile(ready.model, tokens)
-    backend = ready.target.backend
+    clock = devices.clock(choice.device)
     if as_json:
-        say({**model_reports.loaded_model_json(ready), **model_reports.profile_json(found, by, backend)})
+        say({**model_report.loaded_model_json(ready), **model_report.profile_json(found, by, clock)})
     else:
-        echo(model_reports.profile(found, by, backend))
+        echo(model_report.profile(found, by, clock))
     return 0
 
 

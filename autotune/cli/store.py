@@ -50,7 +50,8 @@ def list_(
       autotune list --format Q4_K
       autotune list --runs
     """
-    from autotune import jsonable, reports, transfer
+    from autotune import jsonable, transfer
+    from autotune.report.store import winners_table
 
     chosen, store = store_to_read(db=db, device=device)
     if runs:
@@ -65,7 +66,7 @@ def list_(
     if as_json:
         say([jsonable.winner(w) for w in found])
     elif found:
-        echo(reports.winners_table(found, line_width()))
+        echo(winners_table(found, line_width()))
     else:
         others = f"; {len(every)} for other targets (--all-targets)" if every else "; `autotune sweep` stores results"
         of = f" of {model}" if model else ""
@@ -83,13 +84,14 @@ def of_model(winners: Sequence[Winner], model: str, ctx: int | None) -> list[Win
 
 
 def _list_runs(store: Store, as_json: bool) -> int:
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.store import runs_table
 
     found = store.runs()
     if as_json:
         say([jsonable.stored_run(r) for r in found])
     else:
-        echo(reports.runs_table(found, line_width()) if found else f"there are no runs in {store.where}")
+        echo(runs_table(found, line_width()) if found else f"there are no runs in {store.where}")
     return status_of(store)
 
 
@@ -105,7 +107,8 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
     Example:
       autotune show 5f0c1e
     """
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.store import history
 
     _, store = store_to_read(db=db)
     rows = store.measurements(digest.lower())
@@ -114,5 +117,5 @@ def show(digest: str, db: str | None, as_json: bool) -> int:
     if as_json:
         say({"served": [jsonable.winner(x) for x in served], "history": [jsonable.recorded(r) for r in rows]})
     else:
-        echo(reports.history(rows, served, line_width()))
+        echo(history(rows, served, line_width()))
     return status_of(store)

@@ -99,12 +99,13 @@ def _nothing(found: Submission, model: str | None) -> str:
 
 
 def _check(folder: str, old: str | None, as_json: bool) -> int:
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.submit import examined
     from autotune.submission_check import examine
 
     found = examine(folder, old)
     if as_json:
         say(jsonable.examined(found))
     else:
-        echo(reports.examined(found, line_width()))
+        echo(examined(found, line_width()))
     return 1 if found.problems else 0

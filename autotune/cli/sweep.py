@@ -22,6 +22,7 @@ from db.errors import file_errors
 
 if TYPE_CHECKING:
     from autotune.deployed import Deployed
+    from autotune.progress import Bar
     from autotune.result import Result
     from autotune.session import Session
     from autotune.settings import Settings
@@ -40,6 +41,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
     click.option("--demo", is_flag=True, help="Sweep a small generated model, 2 s a workload, instead of MODEL."),
     opt.m,
     opt.ctx,
+    opt.exact,
     opt.linears,
     click.option("--again", is_flag=True, help="Tune anew what is stored or shipped, too."),
     click.option(
@@ -51,7 +53,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="Seconds for each workload, with all that it takes. [env: AUTOTUNE_BUDGET; 5]",
+        help="Seconds for each workload, with all that it takes. [env: AUTOTUNE_BUDGET; 4]",
     ),
     click.option(
         "--beam", type=int, metavar="N", help="Schedules kept at each step of the search. [env: AUTOTUNE_BEAM; 4]"
@@ -78,6 +80,7 @@ BANDWIDTH_GBPS = 100.0  # a small Mac, or a PC with two channels of DDR5
         metavar="N",
         help="Of a dry run: what the floor assumes of arithmetic.",
     ),
+    opt.threads,
     opt.device,
     click.option(
         "--fleet",
@@ -92,6 +95,7 @@ def sweep(
     demo: bool,
     m: tuple[int, ...],
     ctx: int | None,
+    exact: bool,
     linears: bool,
     again: bool,
     deployed: bool | None,
@@ -123,11 +127,18 @@ def sweep(
         raise click.UsageError("give a MODEL or --demo" if not demo else "--demo brings its own model: leave MODEL out")
     budget = DEMO_BUDGET_SECONDS if demo and budget is None else budget
     chosen = settings(
-        db=db, device=device, budget_seconds=budget, beam_width=beam, workers=workers, heuristic=heuristic
+        db=db,
+        device=device,
+        budget_seconds=budget,
+        beam_width=beam,
+        workers=workers,
+        heuristic=heuristic,
+        exact=exact,
     )
     models = models or (_demo_model(),)
     if dry_run:
-        plans = {model: plan_of(model, chosen.device or "", m, ctx, linears) for model in dict.fromkeys(models)}
+        device = chosen.device or ""
+        plans = {model: plan_of(model, device, m, ctx, linears, exact) for model in dict.fromkeys(models)}
         return _dry_run(plans, bandwidth, tflops, as_json)
 
     if fleet is not None:
@@ -136,12 +147,12 @@ def sweep(
         from autotune.cli.fleet import sweep_fleet
 
         named = [(model, _command(model)) for model in dict.fromkeys(models)]
-        return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears), chosen, as_json, again=again))
+        return _stoppable(lambda: sweep_fleet(fleet, named, (m, ctx, linears, exact), chosen, as_json, again=again))
 
     from autotune.session import choose
 
     device = choose(chosen).device
-    found = [_Model.read(model, device, m, ctx, linears) for model in dict.fromkeys(models)]
+    found = [_Model.read(model, device, m, ctx, linears, exact) for model in dict.fromkeys(models)]
     return _stoppable(lambda: _sweep(found, chosen, as_json, again=again, deployed=deployed is not False))
 
 
@@ -170,7 +181,7 @@ def _demo_model() -> str:
 
 
 def _dry_run(plans: Mapping[str, ModelPlan], gbps: float, tflops: float | None, as_json: bool) -> int:
-    from autotune.plan_report import plan_table
+    from autotune.report.plan import plan_table
     from autotune.workloads import Roof, plan_to_json
 
     several = len(plans) > 1
@@ -195,12 +206,12 @@ class _Model:
     context: int
 
     @classmethod
-    def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool) -> Self:
+    def read(cls, model: str, device: str, m: tuple[int, ...], ctx: int | None, linears: bool, exact: bool) -> Self:
         from kernels.models.header import read_header
         from kernels.models.passes import CONTEXT
 
         header = read_header(model)
-        plan = plan_header(header, device, m, ctx, linears)
+        plan = plan_header(header, device, m, ctx, linears, exact)
         return cls(_name(model), header, plan, CONTEXT if ctx is None else ctx)
 
     @property
@@ -222,7 +233,9 @@ def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: 
 
     start = time.monotonic()
     with session(chosen) as s:
-        from autotune import jsonable, reports  # while the device opens
+        from autotune import jsonable  # while the device opens
+        from autotune.report.doctor import chosen_device
+        from autotune.report.sweep import sweep_heading, token_line
         from autotune.sweep import Sweep
 
         target = s.info.target
@@ -234,24 +247,37 @@ def _sweep(models: Sequence[_Model], chosen: Settings, as_json: bool, *, again: 
             say_line("start", **jsonable.choice(s.choice), **about)
         else:
             lines = [f"note: {note}" for note in notes]
-            echo("\n".join([reports.choice(s.choice), f"target {target}", *lines]))
-            echo(reports.sweep_heading(_width()))
+            echo("\n".join([chosen_device(s.choice), f"target {target}", *lines]))
+            echo(sweep_heading(_width()))
         done: dict[Workload, Result] = {}
         sweeps = [Sweep(s, model.plan, model.command, again=again, done=done) for model in models]
         rows, passes = _swept(s, models, sweeps, done, as_json, deployed=deployed)
-        lines = [reports.token_line(d, name if len(models) > 1 else "") for name, d in passes]
+        lines = [token_line(d, name if len(models) > 1 else "") for name, d in passes]
         return end(rows, time.monotonic() - start, s.store.where, as_json, lines)
 
 
 def end(rows: Sequence[Row], seconds: float, where: str, as_json: bool, lines: Sequence[str] = ()) -> int:
     """Prints a sweep's summary, and `lines` after it for people. The exit status."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
+    from autotune.report.sweep import sweep_summary
 
     if as_json:
         say_line("summary", **jsonable.sweep_summary(rows, seconds))
     else:
-        echo("\n".join([reports.sweep_summary(rows, seconds, where), *lines]))
+        echo("\n".join([sweep_summary(rows, seconds, where), *lines]))
     return 1 if any(row.result.status == "failed" for row in rows) else 0
+
+
+def show(row: Row, bar: Bar, as_json: bool, of: Mapping[str, str], width: int, note: str = "") -> None:
+    """Prints a row above the bar. of: what a JSON line says besides. note: behind a line for people."""
+    from autotune import jsonable
+    from autotune.report.sweep import sweep_row
+
+    bar.clear()
+    if as_json:
+        say_line("workload", **of, **jsonable.sweep_row(row))
+    else:
+        echo(sweep_row(row, width) + note)
 
 
 def _swept(
@@ -265,7 +291,7 @@ def _swept(
 ) -> tuple[list[Row], list[tuple[str, Deployed]]]:
     """The rows of one model after another, each printed as it comes, and what the models' passes gained; under a
     progress bar if stderr is a terminal."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.deployed import AsDeployed
     from autotune.progress import Bar
 
@@ -281,11 +307,7 @@ def _swept(
                 echo(f"{model.name}:")
             with closing(sweep.rows(bar.update)) as coming:
                 for row in coming:
-                    bar.clear()
-                    if as_json:
-                        say_line("workload", **of_model, **jsonable.sweep_row(row))
-                    else:
-                        echo(reports.sweep_row(row, _width()))
+                    show(row, bar, as_json, of_model, _width())
                     w = row.result.workload
                     if w in todo and w not in done:
                         bar.finished()

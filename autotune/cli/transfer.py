@@ -135,8 +135,9 @@ def _checks(chosen: Settings, claims: Sequence[Winner], quiet: bool) -> tuple[li
 
 def _told(found: Sequence[Checked], unserved: Counter[str], about: dict[str, object] | None) -> int:
     """Prints what became of the claims, as JSON with what is `about` the import. The status."""
-    from autotune import jsonable, reports
+    from autotune import jsonable
     from autotune.render import heading
+    from autotune.report.verify import VERIFY, checked_row
 
     bad = [c for c in found if not c.ok]
     counts = Counter(c.status for c in found)
@@ -147,7 +148,7 @@ def _told(found: Sequence[Checked], unserved: Counter[str], about: dict[str, obj
         if found:
             echo(f"{counts['right']} of {len(found)} schedules are right on this device, and may be served")
         if bad:
-            echo("\n".join([heading(reports.VERIFY), *map(reports.checked_row, bad)]))
+            echo("\n".join([heading(VERIFY), *map(checked_row, bad)]))
         for reason, count in unserved.items():
             echo(f"{count} are not served: {reason}")
     return 1 if bad else 0

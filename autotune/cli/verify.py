@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -48,6 +48,7 @@ def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tu
         help="Seed that the prompts' tokens are drawn with. [0]",
     ),
     opt.ctx,
+    opt.exact,
     click.option(
         "--schedules", is_flag=True, help="Check schedules one by one on random inputs: only those of MODEL, if given."
     ),
@@ -65,6 +66,7 @@ def _lengths(_: click.Context, option: click.Parameter, given: str | None) -> tu
         "--random", "count", type=int, default=0, metavar="N", help="N random schedules of each workload too."
     ),
     opt.workers,
+    opt.threads,
     opt.device,
     opt.db,
     opt.json,
@@ -75,6 +77,7 @@ def verify(
     against: str | None,
     seed: int,
     ctx: int | None,
+    exact: bool,
     schedules: bool,
     file: str | None,
     formats: tuple[str, ...],
@@ -91,16 +94,17 @@ def verify(
     """Check that MODEL computes what its weights say, under the schedules that are served on this device.
 
     Every launch is judged against a float64 reference, on the model's own weights. A prompt that is read at once, or
-    in two pieces, must give the logits of the same prompt read token by token, for each of --lengths. That the launches
-    are the right ones for this architecture is checked by --against only. Status 1 if anything is wrong: the last line
+    in two pieces, must give the logits of the same prompt read token by token, for each of --lengths. A CPU that
+    multiplies in int8 is checked with activations in float32 first, and then in int8. That the launches are the right
+    ones for this architecture is checked by --against only, in float32. Status 1 if anything is wrong: the last line
     names the first layer and launch that differs. With --simulate, the Metal source of all kernels is what is checked,
     on this machine's CPU.
 
-    Without MODEL, or with --schedules, each schedule that is stored for this device is checked on random inputs with
-    two seeds; what is wrong is withdrawn. Those that were accepted for another version of a kernel's source are left
-    to `autotune retune`. With --simulate no Mac is needed: stored, hand-chosen and the heuristic's schedules run in
-    three orders of threads. With --file it is the schedules of an export or a submission that are checked, of any
-    device of this one's architecture.
+    Without MODEL, or with --schedules, each schedule that is stored for this device, in your store or in the packaged
+    one, is checked on random inputs with two seeds; what is wrong is withdrawn. Those that were accepted for another
+    version of a kernel's source are left to `autotune retune`. With --simulate no Mac is needed: stored, hand-chosen
+    and the heuristic's schedules run in three orders of threads. With --file it is the schedules of an export or a
+    submission that are checked, of any device of this one's architecture.
 
     \b
     Examples:
@@ -110,7 +114,7 @@ def verify(
       autotune verify --target METAL:Apple9 --simulate
       autotune verify --file db/rows/cuda-sm-90-nvidia-h200-132.json
     """
-    chosen = settings(db=db, device=device, workers=workers)
+    chosen = settings(db=db, device=device, workers=workers, exact=exact)
     if file is not None:
         if model or schedules or formats or m or defaults or count or lengths or against or db:
             raise click.UsageError("--file goes with --target, --simulate, --workers, --device and --json only")
@@ -142,20 +146,39 @@ def _whole_model(
     from kernels.models.header import read_header
 
     choice = _simulated_metal(target) if simulate else choose(chosen)
-    plan = plan_model(read_header(model), choice, ctx)
+    header = read_header(model)
+    plan = plan_model(header, choice, ctx, chosen.exact)
     if lengths and max(lengths) > plan.context:
         given = max(lengths)
         raise click.UsageError(f"--lengths: a prompt of {given} tokens does not fit the context of {plan.context}")
     if against and plan.context < AGAINST_CONTEXT:
         raise click.UsageError(f"--against needs a context of at least {AGAINST_CONTEXT} tokens, not {plan.context}")
-    loaded = load_model(plan, chosen, choice)
-    refuse_other(target, loaded.target)
+    plans = [plan] if plan.exact else [plan_model(header, choice, ctx, exact=True), plan]
     asked = Asked(lengths or LENGTHS, seed, against is not None)
-    with loaded.running():
-        found = _checks(loaded, asked, as_json)
-        if as_json:
-            return _told(found)
-        return _printed(loaded, found)
+    count, wrong = 0, []
+    for plan in plans:
+        loaded = load_model(plan, chosen, choice)
+        refuse_other(target, loaded.target)
+        with loaded.running():
+            for check in (_told if as_json else _printed)(loaded, _checks(loaded, asked, as_json)):
+                count += 1
+                wrong += [] if check.ok else [check]
+        del loaded  # there may be no room for two
+    return _summary(count, wrong, as_json)
+
+
+def _summary(count: int, wrong: Sequence[Check], as_json: bool) -> int:
+    """Prints how many checks there were and the first that failed. The exit status."""
+    from autotune import jsonable
+    from autotune.report import check as check_report
+
+    first = wrong[0] if wrong else None
+    if as_json:
+        say_line("summary", checks=count, wrong=len(wrong), first=first and jsonable.check(first)[1])
+    else:
+        told = "" if first is None else f"; the first: {check_report.first(first)}"
+        echo(f"{count} checks, {len(wrong)} not right{told}")
+    return 1 if wrong else 0
 
 
 def _checks(loaded: LoadedModel, asked: Asked, as_json: bool) -> Iterator[Check]:
@@ -182,29 +205,27 @@ def _simulated_metal(target: str | None) -> Choice:
     return Choice(BACKEND, f"simulated {target}, by --simulate")
 
 
-def _told(found: Iterable[Check]) -> int:
+def _told(loaded: LoadedModel, found: Iterable[Check]) -> Iterator[Check]:
+    """Prints each check as JSON when it comes."""
     from autotune import jsonable
 
-    count, wrong = 0, []
     for check in found:
         event, value = jsonable.check(check)
-        say_line(event, **value)
-        count += 1
-        if not check.ok:
-            wrong.append(value)
-    say_line("summary", checks=count, wrong=len(wrong), first=wrong[0] if wrong else None)
-    return 1 if wrong else 0
+        say_line(event, exact=loaded.model.exact, **value)
+        yield check
 
 
-def _printed(loaded: LoadedModel, found: Iterable[Check]) -> int:
-    from autotune import check_report, model_reports, reports
+def _printed(loaded: LoadedModel, found: Iterable[Check]) -> Iterator[Check]:
+    """Prints what is checked, and the checks in a table: those of a pass together, others when they come."""
     from autotune.model_check.launches import LaunchCheck
     from autotune.model_check.paths import PathCheck
     from autotune.render import heading
+    from autotune.report import check as check_report
+    from autotune.report import model as model_report
+    from autotune.report.doctor import chosen_device
 
-    echo(f"{reports.choice(loaded.choice)}\n{model_reports.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
+    echo(f"{chosen_device(loaded.choice)}\n{model_report.loaded_model(loaded)}\n{heading(check_report.CHECKS)}")
     of_pass: list[LaunchCheck] = []
-    count, wrong = 0, []
 
     def flush() -> None:
         for text in check_report.by_kernel(of_pass):
@@ -212,7 +233,6 @@ def _printed(loaded: LoadedModel, found: Iterable[Check]) -> int:
         of_pass.clear()
 
     for check in found:
-        count += 1
         if isinstance(check, LaunchCheck):
             if of_pass and of_pass[-1].position != check.position:
                 flush()
@@ -220,10 +240,5 @@ def _printed(loaded: LoadedModel, found: Iterable[Check]) -> int:
         else:
             flush()
             echo(check_report.path(check) if isinstance(check, PathCheck) else check_report.against(check))
-        if not check.ok:
-            wrong.append(check)
+        yield check
     flush()
-    first = wrong[0] if wrong else None
-    told = "" if first is None else f"; the first: {check_report.first(first)}"
-    echo(f"{count} checks, {len(wrong)} not right{told}")
-    return 1 if wrong else 0

@@ -3,11 +3,12 @@
 Both paths are run launch by launch. A value has the same label in a pass over one token and in a pass over many, so
 each value of a pass over many tokens is compared with the values of the passes over one token.
 
-Two steps of a pass are discontinuous: numbers are rounded to F16 in the cache, and experts are selected by their
-scores. If two paths differ by float32 rounding only, they may round to different numbers or select different experts.
-Both results are then correct, but all later values differ by much more. Therefore the pass over many tokens continues
-with the decisions of the other path, and the decisions of both paths are checked: cached numbers may differ by one step
-of F16, and the selected experts and their weights must be correct for the logits of each path.
+Three steps of a pass are discontinuous: numbers are rounded to F16 in the cache, activations are rounded to int8, and
+experts are selected by their scores. If two paths differ by float32 rounding only, they may round to different numbers
+or select different experts. Both results are then correct, but all later values differ by much more. Therefore the pass
+over many tokens continues with the decisions of the other path, and the decisions of both paths are checked: cached and
+quantised numbers may differ by one step of F16 and of int8, and the selected experts and their weights must be correct
+for the logits of each path. What was rounded is itself a value that is compared.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from kernels.llm.model import Transformer
 from kernels.llm.program import ExecutedLaunch
 from kernels.ops.case import Inputs
 from kernels.ops.op import UPDATE, Operand
+from kernels.ops.q8.reference import values_of
+from kernels.ops.q8.spec import BLOCK, SCALE, WORDS, Quantise
 from kernels.ops.registry import operands
 from kernels.ops.topk import reference
+from kernels.ops.topk.spec import TopK
 from kernels.tinygrad.upload import overwrite, upload
 
 LIMIT = 1e-3  # the largest relative difference of a value, or of a row of logits
@@ -56,6 +60,7 @@ class Parting:
     difference   the largest relative difference of a value, when the checked path follows the other's decisions
     rerouted     the number of (token, layer) for which the checked path selected other experts
     rerounded    the number of different numbers in the caches
+    requantised  the number of different numbers in int8
     first        describes the first value that differs by more than LIMIT, and its launch; "" if there is none
     """
 
@@ -64,14 +69,8 @@ class Parting:
     difference: float
     rerouted: int
     rerounded: int
+    requantised: int
     first: str
-
-
-def parting(model: Transformer, tokens: list[int], readings: Sequence[Reading]) -> Parting:
-    """Reads the prompt token by token, then by the passes in `readings`, the last of which reads only the last token.
-    The model's caches are overwritten."""
-    model.forget()
-    return _Comparison(model, tokens).parting(readings)
 
 
 def difference(found: Array, expected: Array) -> float:
@@ -85,41 +84,57 @@ def difference(found: Array, expected: Array) -> float:
     return float(relative.max())
 
 
-class _Comparison:
-    """Holds the results of reading token by token: rows [tokens, columns] by label, and the caches."""
+class TokenByToken:
+    """The results of reading a prompt token by token, which paths of it or of its beginning are compared with. Tokens
+    are read when a path is as long."""
 
-    def __init__(self, model: Transformer, tokens: list[int]) -> None:
-        self._model, self._program = model, model.program
-        single = [self._rows(token, position) for position, token in enumerate(tokens)]
-        self._wanted = {label: np.concatenate([row[label] for row in single]) for label in single[0]}
+    def __init__(self, model: Transformer, tokens: Sequence[int]) -> None:
+        self._model, self._program, self._tokens = model, model.program, tokens
+        self._single: list[Values] = []  # for each token rows [1, columns] by label
         labels = [label for label, value in model.program.decode.plan.inputs.items() if value.persistent]
         self._caches = {label: model.program.state[label].numpy() for label in labels}
-        self._rerouted = self._rerounded = 0
-        self._first = ""
 
     def parting(self, readings: Sequence[Reading]) -> Parting:
+        """Compares the passes in `readings`, the last of which reads only the last token, with reading token by token.
+        The model's caches are overwritten."""
+        self._model.forget()
+        self._read(readings[-1].position + 1)
+        self._rerouted = self._rerounded = self._requantised = 0
+        self._first = ""
         logits, largest = self._unchanged(readings), 0.0
         for r in readings:
-            rows = {label: values[r.position : r.position + len(r.ids)] for label, values in self._wanted.items()}
+            single = self._single[r.position : r.position + len(r.ids)]
+            rows = {label: np.concatenate([values[label] for values in single]) for label in single[0]}
             for step in self._steps(r):
-                if step.launch.op == "topk":
+                if step.launch.op == TopK.op:
                     self._reroute(step, rows)
+                if step.launch.op == Quantise.op:
+                    self._requantise(step, rows)
                 for o in operands(step.workload):
                     if o.role == UPDATE:
                         self._reround(step, o, r)
                 for value, tensor in zip(step.launch.outputs, step.written, strict=True):
-                    if value.label in rows and step.launch.op != "topk":
+                    if value.label in rows and step.launch.op not in (TopK.op, Quantise.op):
                         off = difference(tensor.numpy().reshape(r.size, -1)[: len(r.ids)], rows[value.label])
                         largest = max(largest, off)
                         if off > LIMIT:
                             self._note(f"{value.label} differs by {off:.1e}: {step.launch.op} of {len(r.ids)} tokens")
-        return Parting(logits, self._single, largest, self._rerouted, self._rerounded, self._first)
+        counts = self._rerouted, self._rerounded, self._requantised
+        return Parting(logits, self._logits(readings[-1].position), largest, *counts, self._first)
 
-    @property
-    def _single(self) -> Logits:
-        """The logits after the prompt read token by token."""
+    def _read(self, count: int) -> None:
+        """Reads the tokens up to `count`, from where it was read up to before."""
+        if len(self._single) < count:
+            for label, cache in self._caches.items():
+                overwrite(self._program.state[label], cache)
+            for position in range(len(self._single), count):
+                self._single.append(self._rows(self._tokens[position], position))
+            self._caches = {label: self._program.state[label].numpy() for label in self._caches}
+
+    def _logits(self, position: int) -> Logits:
+        """The logits after the token at a position."""
         label = self._program.decode.plan.results["logits"].label
-        return self._finished(upload(self._wanted[label][-1:], self._program.device))
+        return self._finished(upload(self._single[position][label], self._program.device))
 
     def _unchanged(self, readings: Sequence[Reading]) -> Logits:
         """The logits after the prompt is read by `readings`, with that path's own decisions."""
@@ -156,6 +171,22 @@ class _Comparison:
             step.written[i] = upload(array.reshape(step.written[i].shape), self._program.device)
         pairs = zip(own[1][:count].tolist(), other[1][:count].tolist(), strict=True)
         self._rerouted += sum(set(mine) != set(theirs) for mine, theirs in pairs)
+
+    def _requantise(self, step: ExecutedLaunch, rows: Mapping[str, Array]) -> None:
+        """Checks the numbers in int8, and makes the pass continue with the other path's."""
+        (value,), (written,) = step.launch.outputs, step.written
+        own, count = written.numpy(), len(rows[value.label])
+        words = own.reshape(step.workload.m, -1, WORDS)
+        followed = np.concatenate([rows[value.label].reshape(count, *words.shape[1:]), words[count:]])
+        step.written[0] = upload(followed.reshape(own.shape), self._program.device)
+        mine, theirs = (values_of(found[:count]).reshape(count, -1, BLOCK) for found in (words, followed))
+        scales = [np.ascontiguousarray(found[:count, :, SCALE]).view(np.float32) for found in (words, followed)]
+        half_steps = np.add(*scales, dtype=np.float64)[..., None] / 2
+        size = np.sqrt(np.square(theirs).mean((1, 2), keepdims=True))
+        if not (np.abs(mine - theirs) <= half_steps + LIMIT * size).all():
+            off = difference(mine.reshape(count, -1), theirs.reshape(count, -1))
+            self._note(f"{value.label} differs by {off:.1e}, more than rounding: {step.launch.op} of {count} tokens")
+        self._requantised += int((np.abs(mine - theirs) > half_steps).sum())
 
     def _reround(self, step: ExecutedLaunch, o: Operand, r: Reading) -> None:
         """Checks the rows that a reading stored in the cache `o`, and replaces them with the other path's rows."""

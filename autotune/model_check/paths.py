@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autotune.model_check.parting import LIMIT, Parting, Reading, difference, parting
+from autotune.model_check.parting import LIMIT, Parting, Reading, TokenByToken, difference
 from kernels.llm.model import Transformer
 from kernels.llm.prompt import CHUNKS
 from kernels.tinygrad.upload import overwrite
@@ -50,8 +50,9 @@ def check_paths(model: Transformer, tokens: Sequence[int], lengths: Sequence[int
     if chunk := next((length for length in fitting if length > CHUNKS[-1] // 2 + 1), 0):
         _forget(model)
         model.logits(list(tokens[:chunk]))  # after a chunk is captured, shorter prompts are also read at once
+    single = TokenByToken(model, tokens)
     for length in fitting:
-        yield from _check(model, list(tokens[:length]), expected[length])
+        yield from _check(model, list(tokens[:length]), expected[length], single)
 
 
 def _forget(model: Transformer) -> None:
@@ -63,26 +64,28 @@ def _forget(model: Transformer) -> None:
             overwrite(cache, np.full(cache.shape, STALE, np.float16))
 
 
-def _check(model: Transformer, tokens: list[int], expected: Logits) -> Iterator[PathCheck]:
+def _check(model: Transformer, tokens: list[int], expected: Logits, single: TokenByToken) -> Iterator[PathCheck]:
     if not np.isfinite(expected).all():
         yield PathCheck(len(tokens), "token by token", False, reason="the logits are not finite")
         return
-    yield _compared(model, tokens, "at once", [len(tokens)], expected)
+    yield _compared(model, tokens, "at once", [len(tokens)], expected, single)
     if len(tokens) > 2:
-        yield _compared(model, tokens, "in pieces", [len(tokens) // 3, len(tokens)], expected)
+        yield _compared(model, tokens, "in pieces", [len(tokens) // 3, len(tokens)], expected, single)
     yield _next(model, tokens)
 
 
-def _compared(model: Transformer, tokens: list[int], path: str, ends: Sequence[int], expected: Logits) -> PathCheck:
+def _compared(
+    model: Transformer, tokens: list[int], path: str, ends: Sequence[int], expected: Logits, single: TokenByToken
+) -> PathCheck:
     """Compares one path. ends: the ends of the pieces in which the prompt is read."""
     found, readings = _read(model, tokens, ends)
     off = difference(found, expected)
     if off <= LIMIT:
         return PathCheck(len(tokens), path, True, off)
-    parted = parting(model, tokens, readings)
+    parted = single.parting(readings)
     reason = parted.first
-    for which, captured, single in ((path, found, parted.logits), ("token by token", expected, parted.single)):
-        if not reason and (unlike := difference(captured, single)) > CAPTURED_LIMIT:
+    for which, captured, launched in ((path, found, parted.logits), ("token by token", expected, parted.single)):
+        if not reason and (unlike := difference(captured, launched)) > CAPTURED_LIMIT:
             reason = f"{which}: the captured passes differ by {unlike:.1e} from the same launches run one by one"
     return PathCheck(len(tokens), path, not reason, off, parted, reason)
 

@@ -24,7 +24,8 @@ Check = LaunchCheck | PathCheck | LlamaCheck
 
 @dataclass(frozen=True)
 class Asked:
-    """What to check. lengths: of the prompts. seed: for drawing their tokens. against: also compare with llama.cpp."""
+    """What to check. lengths: of the prompts. seed: for drawing their tokens. against: also compare a model whose
+    activations are float32 with llama.cpp."""
 
     lengths: Sequence[int]
     seed: int = 0
@@ -39,13 +40,14 @@ def launch_count(model: Transformer) -> int:
 def checks(model: Transformer, asked: Asked) -> Iterator[Check]:
     """Yields each check when it is done. Raises LlamaCppError and ChildFault if llama.cpp fails, and FileError if the
     disk has no room for the weights in F32."""
-    if asked.against:
+    against = asked.against and model.exact
+    if against:
         check_installed()
     drawn = np.random.default_rng(asked.seed).integers(0, model.vocabulary, model.max_context)
     tokens = drawn.tolist()
     yield from check_launches(model, Weights(model.plan.header, model.program.device), tokens)
     yield from check_paths(model, tokens, asked.lengths)
-    if asked.against:
+    if against:
         lengths = [n for n in AGAINST_LENGTHS if n + GREEDY_TOKENS <= model.max_context]
         with temporary_twin([Path(name) for name in model.plan.header.files]) as twin:
             yield from check_against(model, twin, [tokens[:n] for n in lengths], GREEDY_TOKENS)

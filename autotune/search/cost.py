@@ -54,7 +54,16 @@ class CostModel:
         """log2 of the candidate's sizes, their squares (most sizes have an optimum in the middle), its variant as
         one-hot flags, and counts of some opts."""
         s, params = c.sizes, dict(c.schedule.params)
-        sizes = [s.body, s.threads, s.groups, s.grid, s.upcast, s.unroll, *(params.get(p, 1) for p in self._params)]
+        sizes = [
+            s.body,
+            s.threads,
+            s.groups,
+            s.grid,
+            s.upcast,
+            s.unroll,
+            s.slices,
+            *(params.get(p, 1) for p in self._params),
+        ]
         logs = np.log2(np.array(sizes, np.float64).clip(min=1))
         ops = [o.op for o in c.schedule.opts or ()]
         flags = [float(c.schedule.variant == v) for v in self._variants]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autotune.search.space import Space
@@ -20,7 +21,7 @@ MAX_BODY = 8  # the limit for unrolled loop bodies: larger kernels compile slowl
 
 def random_schedules(w: Workload, ren: Renderer, rng: random.Random, opts: int = 3) -> Iterator[Schedule]:
     """An endless iterator of small schedules of `w` for checking kernels. It is empty if no variant supports `w`."""
-    return walks(Space(w, ren, Limits(body=MAX_BODY, shared_nbytes=Limits.of(ren, w).shared_nbytes)), rng, opts)
+    return walks(Space(w, ren, replace(Limits.of(ren, w), body=MAX_BODY)), rng, opts)
 
 
 def walks(space: SearchSpace, rng: random.Random, opts: int) -> Iterator[Schedule]:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from autotune.tinygrad_api.actions import actions
+from autotune.tinygrad_api.actions import SLICES, actions
 from db.records import Schedule, Workload
 from kernels.ops.registry import KernelError, backend, body, variants
 from kernels.serve.limits import KernelSizes, Limits, sizes_of
@@ -92,10 +92,11 @@ class Space:
             return None
 
     def children(self, parent: Schedule) -> Iterator[Candidate]:
-        """`parent` with one more opt, then `parent` with other integer parameters and the same opts; each kernel
-        once."""
+        """`parent` with one more opt, then with its loop in more or fewer slices, then with other integer parameters
+        and the same opts; each kernel once."""
         if parent.opts is not None:
-            yield from _each_once(itertools.chain(self._with_an_opt(parent), self._with_other_params(parent)))
+            steps = self._with_an_opt(parent), self._with_other_slices(parent), self._with_other_params(parent)
+            yield from _each_once(itertools.chain.from_iterable(steps))
 
     def _complete(self, schedule: Schedule) -> bool:
         return complete(self._variants[schedule.variant], schedule)
@@ -115,6 +116,14 @@ class Space:
                 continue
             if found := self._candidate(parent, child):
                 yield found
+
+    def _with_other_slices(self, parent: Schedule) -> Iterator[Candidate]:
+        opts = parent.opts or ()
+        for i, opt in enumerate(opts):
+            for amount in SLICES if opt.op == "THREAD" else ():
+                changed = (*opts[:i], replace(opt, arg=amount), *opts[i + 1 :])
+                if amount != opt.arg and (found := self.candidate(replace(parent, opts=changed))):
+                    yield found
 
     def _with_other_params(self, parent: Schedule) -> Iterator[Candidate]:
         for start in self.starts:

@@ -1,12 +1,13 @@
 """Records the launches of captured functions (TinyJit): their names, and the time of each launch alone.
 
-It replaces `tinygrad.engine.jit.run_linear`, the one function that replays captured functions, so it works for every
-model: ours and tinygrad.llm's.
+It replaces `tinygrad.engine.jit.run_linear`, the one function by which TinyJit replays captured functions, so it works
+for every model: ours and tinygrad.llm's. Replays by `kernels.tinygrad.host_replay` are timed by the executor: one of
+its launches is over before the next one begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,10 @@ from tinygrad.engine import jit
 from tinygrad.helpers import Context, GlobalCounters, ansistrip
 from tinygrad.uop.ops import Ops, UOp
 
-COPY = "copy"
+from kernels.tinygrad.host_launch import COPY
+from kernels.tinygrad.host_replay import watched
+
+__all__ = ["COPY", "RecordedLaunch", "one_at_a_time", "recorded_launches"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,13 @@ def recorded_launches(timed: bool = False) -> Iterator[list[RecordedLaunch]]:
             replay(linear, var_vals, **options)
             found.extend(RecordedLaunch(name) for call in linear.src for name in _names(call))
 
+    def note(names: Sequence[str], seconds: Sequence[float]) -> None:
+        found.extend(RecordedLaunch(name, each if timed else 0.0) for name, each in zip(names, seconds, strict=True))
+
     jit.run_linear = watch
     try:
-        yield found
+        with watched(note):
+            yield found
     finally:
         jit.run_linear = replay
 

@@ -31,8 +31,8 @@ COLD_LIMIT_COPIES = 4096
 # a warm-up launch also loads the code, so it may take this many times longer before it alone condemns a kernel
 WARM_UP_FACTOR = 3.0
 LAUNCH_SECONDS = 50e-6
-# On a GPU a launch costs the host more than a small kernel takes, so a sample is a graph of launches where there are
-# graphs: as many as it has cold copies, within these bounds.
+# A launch costs Python more than a small kernel takes, so a sample is a chain of launches where there are graphs or an
+# executor: as many as there are cold copies, within these bounds.
 GRAPH_LAUNCHES = 512
 GRAPH_SECONDS = 4e-3
 
@@ -128,13 +128,21 @@ class Bench:
         return tuple(Timing(Outcome.OK, tuple(s)) for s in samples)
 
     def _sampler(self, program: Program, about_seconds: float) -> Callable[[], float]:
-        """Takes one sample: the seconds of a cold launch, of a chain in a graph where the device has graphs."""
+        """Takes one sample: the seconds of a cold launch, of one in a chain where the device has chains."""
         wanted = min(len(self._copies), GRAPH_LAUNCHES, max(2, int(GRAPH_SECONDS / about_seconds)))
-        graph = self._device.chain(program, [self._cold() for _ in range(wanted)], self._values)
-        if graph is None:
-            kernel = self._load(program)
+        kernel = self._load(program)
+        chain = kernel.chain([self._cold() for _ in range(wanted)])
+        if chain is None:
             return lambda: kernel(self._cold())
-        return lambda: graph() / graph.launches
+        if not self._device.executes:
+            return lambda: chain() / wanted
+
+        def other_copies() -> float:  # than the sample before, whose copies may all fit the cache
+            fresh = kernel.chain([self._cold() for _ in range(wanted)])
+            assert fresh is not None
+            return fresh() / wanted
+
+        return other_copies
 
     def chain(self, program: Program, length: int, rounds: int, dependent: bool) -> Timing:
         """Seconds a launch in a graph of launches. Dependent ones write one output, so that each waits for the one
@@ -142,11 +150,11 @@ class Bench:
         launches = [self._cold() for _ in range(max(length, min(len(self._copies), GRAPH_LAUNCHES)))]
         if not dependent:
             launches = [self._disjoint_outputs(buffers) for buffers in launches]
-        graph = self._device.chain(program, launches, self._values)
+        graph = self._load(program).chain(launches)
         if graph is None:
             return self.measure(program, rounds, None)
         graph()
-        return Timing(Outcome.OK, tuple(graph() / graph.launches for _ in range(rounds)))
+        return Timing(Outcome.OK, tuple(graph() / len(launches) for _ in range(rounds)))
 
     def copy_bandwidth(self) -> float:
         """Bytes read and written a second by a copy over more than the cache holds."""

@@ -29,13 +29,14 @@ class TokenError(AutotuneError, RuntimeError):
 
 
 class TokenTimer:
-    """A model on the device of `choice`; a context manager. loaded: how much of it there is.
+    """A model on the device of `choice`; a context manager. exact: whether all its activations are float32. loaded: how
+    much of it there is.
 
     Raises TokenError if not even one layer fits, or if the child does not live.
     """
 
-    def __init__(self, choice: Choice, header: Header, context: int) -> None:
-        self._choice, self._header, self._context = choice, header, context
+    def __init__(self, choice: Choice, header: Header, context: int, exact: bool = False) -> None:
+        self._choice, self._header, self._context, self._exact = choice, header, context, exact
 
     def __enter__(self) -> Self:
         answer = self._load(1.0)
@@ -52,7 +53,7 @@ class TokenTimer:
         self._child = Child(_CHILD)
         try:
             self._child.send(self._choice)
-            arguments = {"header": self._header, "context": self._context, "share": share}
+            arguments = {"header": self._header, "context": self._context, "share": share, "exact": self._exact}
             answer: LoadedPass | Refused = self._ask(Request("load", arguments), LOAD_SECONDS)
         except BaseException:
             self._child.kill()

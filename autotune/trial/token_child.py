@@ -63,15 +63,15 @@ class Bench:
         self._device = choice.device
         self._captured: dict[tuple[int, Schedules], Transformer] = {}
 
-    def load(self, header: Header, context: int, share: float) -> LoadedPass:
+    def load(self, header: Header, context: int, share: float, exact: bool = False) -> LoadedPass:
         """Puts a share of the model's layers on the device or, if they do not fit, as many as do."""
         start, room = time.perf_counter(), _room(self._device)
-        planned = whole = plan(header, context, self._device, weights=False)
+        planned = whole = plan(header, context, self._device, exact, weights=False)
         layers = math.ceil(whole.model.layers * share)
         while layers < planned.model.layers or _nbytes(planned) > room:
             if layers < 1:
                 raise MemoryError(f"memory: one layer needs {_nbytes(planned) / 1e9:.1f} GB of {room / 1e9:.1f} GB")
-            planned = plan(_cut(header, layers), context, self._device, weights=False)
+            planned = plan(_cut(header, layers), context, self._device, exact, weights=False)
             layers = layers * 7 // 8 if _nbytes(planned) > room else layers
         self._model = load_planned(planned, None, RandomWeights)
         Device[Device.DEFAULT].synchronize()

@@ -25,12 +25,12 @@ from kernels.models.passes import CONTEXT
 from kernels.serve.resolution import Resolution
 from kernels.serve.server import resolve, shared
 from kernels.tinygrad import llm_shim
-from kernels.tinygrad.capture import captured, seeded
-from kernels.tinygrad.upload import release, upload, zeros
+from kernels.tinygrad.capture import Bound, Captured, seeded
+from kernels.tinygrad.upload import in_memory, release, upload, zeros
 
 LOOKAHEAD, LOOKAHEAD_SECONDS = 16, 0.02  # see `Transformer`
 
-Step = Callable[[Tensor, UOp], Tensor]
+Step = Callable[[Tensor, Bound], Tensor]
 """Maps the token in a Tensor [1] and its position to the next token."""
 
 
@@ -43,26 +43,28 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
     caches.
 
     plan         the plan that the model was loaded from
+    exact        whether all activations are float32; else linears read them in int8
     sizes        bytes on the device
     vocabulary   the number of token ids, which begin at 0
     lookahead    the largest number of tokens, a power of two, that are decoded before the first of them is read back.
                  A larger number saves waits, but tokens of more than LOOKAHEAD_SECONDS are not decoded ahead. 1 waits
-                 for every token
+                 for every token; it is the default where the host's own processor computes, whose memory is read
+                 without waiting
     """
-
-    lookahead = LOOKAHEAD
 
     def __init__(self, program: Program, plan: PlannedModel, sizes: Sizes) -> None:
         self.program, self.plan, self.sizes = program, plan, sizes
-        self.max_context, self.vocabulary = program.context, plan.vocabulary
+        self.max_context, self.vocabulary, self.exact = program.context, plan.vocabulary, plan.exact
         self._factor, self._cap = plan.model.logit_factor, plan.model.logit_cap
         self.has_recurrent_block = False
         self._cached_tokens: list[int] = []
         self._reader: object = None  # identifies the generator whose tokens are in the caches
-        self._greedy, self._sampled = captured(self._choose), captured(self._sample)
-        self._fill = {m: captured(self._read) for m in CHUNKS}
+        self._greedy, self._sampled = Captured(self._choose), Captured(self._sample)
+        self._fill = {m: Captured(self._read) for m in CHUNKS}
         self._compiled: set[int] = set()
         self._history = zeros((self.max_context,), dtypes.int32, program.device)
+        self._in_memory = in_memory(self._history)
+        self.lookahead = LOOKAHEAD if self._in_memory is None else 1
 
     @property
     def launches(self) -> int:
@@ -87,8 +89,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         it. One token: the next token [1]. A chunk of CHUNKS: the residual after the last block. For timing: what is in
         the caches is not told."""
         step = self._greedy if ids.shape[0] == 1 else self._fill[ids.shape[0]]
-        found: Tensor = step(ids, self.program.position(position))
-        return found
+        return step(ids, self.program.bound(position))
 
     def _logits(self, ids: Tensor, start_pos: UOp) -> Tensor:
         (row,) = self.program.run(ids, start_pos, "logits")
@@ -169,7 +170,7 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         for at, size in plan:
             ids = tokens[at : min(at + size, end)]
             padded = self._ids(ids + [0] * (size - len(ids)))
-            (self._fill[size] if size > 1 else step)(padded, self.program.position(at))
+            (self._fill[size] if size > 1 else step)(padded, self.program.bound(at))
             self._cached_tokens = tokens[: at + len(ids)]
         return end
 
@@ -208,9 +209,10 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
             start, start_pos = time.perf_counter(), len(known) - 1
             count = min(count, self.max_context - start_pos)
             for position in range(start_pos, start_pos + count):
-                ids = step(ids, self.program.position(position))
+                ids = step(ids, self.program.bound(position))
             # one wait for all of these tokens: the host submits a token while the device still computes the last one
-            for token in self._history.numpy()[start_pos : start_pos + count].tolist():
+            history = self._history.numpy() if self._in_memory is None else self._in_memory
+            for token in history[start_pos : start_pos + count].tolist():
                 if self._reader is reader:
                     self._cached_tokens = list(known)
                 known.append(token)
@@ -229,28 +231,34 @@ class Transformer(llm_shim.transformer()):  # type: ignore[misc]
         raise NotImplementedError("call generate or logits instead")
 
 
-def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None) -> Transformer:
+def load(path: str | Path, max_context: int = CONTEXT, device: str | None = None, exact: bool = False) -> Transformer:
     """Loads the model of a GGUF file on `device`, by default tinygrad's default device.
 
     max_context: positions of the cache, 2 or more, limited to the model's own context; sweeps tune schedules for the
-    default. Raises ModelError for fewer positions, an architecture outside of TESTED, and a tensor whose format has no
+    default. exact: whether activations stay float32 on a CPU, which multiplies them in int8 by default if it can.
+    Raises ModelError for fewer positions, an architecture outside of TESTED, and a tensor whose format has no
     kernels, HeaderError for a file that cannot be read or contradicts itself.
     """
-    header = read_header(path)
-    return load_planned(plan(header, max_context, Device.canonicalize(device)), device)
+    header, device = read_header(path), Device.canonicalize(device)
+    return load_planned(plan(header, max_context, shared().device(device).target.backend, exact), device)
 
 
 def load_planned(
-    planned: PlannedModel, device: str | None = None, weights: Callable[[Header, str], Weights] = Weights
+    planned: PlannedModel,
+    device: str | None = None,
+    weights: Callable[[Header, str], Weights] = Weights,
+    on_loaded: Callable[[int], None] = lambda nbytes: None,
 ) -> Transformer:
     """Loads a planned model on `device`, by default tinygrad's default device.
 
     The device must be of the backend that the model was planned for. weights: makes the weights of a header on a
-    device, by default those of its files. Raises HeaderError for invalid rotation factors.
+    device, by default those of its files. on_loaded: called after each weight with the bytes of all weights on the
+    device. Raises HeaderError for invalid rotation factors.
     """
     device = Device.canonicalize(device)
     target = shared().device(device).target
     loading = weights(planned.header, device)
+    loading.on_loaded = on_loaded
     factors = {t.name: loading.floats(t) for t in planned.factors}
     angle_tables = angles.tables(planned.model, planned.context, factors)
     tables = {name: upload(table, device) for name, table in angle_tables.items()}

@@ -56,23 +56,32 @@ class PlannedModel:
         return self.model.context
 
     @property
+    def exact(self) -> bool:
+        """Whether all activations are float32: no launch reads them in int8."""
+        return self.passes.exact
+
+    @property
     def vocabulary(self) -> int:
         """The number of token ids, which begin at 0."""
         return self.model.hp.need(TOKEN_EMBEDDING).shape[0]
 
 
-def plan(header: Header, max_context: int = CONTEXT, device: str = "", *, weights: bool = True) -> PlannedModel:
+def plan(
+    header: Header, max_context: int = CONTEXT, device: str = "", exact: bool = False, *, weights: bool = True
+) -> PlannedModel:
     """Plans the model of a header, with a cache of `max_context` positions, limited to the model's own context.
 
-    device: tinygrad's name of the device that will run it; "" stands for any GPU. weights: whether the file's weights
-    will be loaded, for which it must be local. The function opens no device and
-    reads no weight. Raises ModelError for a context below 2, an architecture outside of TESTED, a tensor whose format
-    has no kernels and a file that is not local; HeaderError for a header that contradicts itself or asks for something
-    not implemented.
+    device: tinygrad's name of the device that will run it; "" stands for any GPU. exact: whether activations stay
+    float32; else a CPU that can multiplies them in int8. weights: whether the file's weights will be loaded, for which
+    it must be local.
+
+    The function opens no device and reads no weight. Raises ModelError for a context below 2, an architecture outside
+    of TESTED, a tensor whose format has no kernels and a file that is not local; HeaderError for a header that
+    contradicts itself or asks for something not implemented.
     """
     path = header.files[0]
     _check(header, max_context, weights)
-    passes = plan_passes(header, max_context, device)
+    passes = plan_passes(header, max_context, device, exact)
     assert passes.model is not None  # TESTED architectures are known
     if passes.model.context < 2:
         raise ModelError(f"{path}: its context_length is {passes.model.context}, expected at least 2")

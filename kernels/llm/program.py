@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tinygrad import Tensor, UOp
 
@@ -18,6 +19,7 @@ from kernels.models.plan import Columns, Pass, PlannedLaunch, Source, Value
 from kernels.ops.op import START, Operand
 from kernels.ops.registry import variables
 from kernels.serve.server import shared
+from kernels.tinygrad.capture import Bound
 from kernels.tinygrad.upload import zeros
 
 
@@ -81,8 +83,15 @@ class Program:
 
     def position(self, at: int) -> UOp:
         """A position of the context as the bound Variable that launches read."""
-        bound: UOp = UOp.variable(START, 0, self.context - 1).bind(at)
-        return bound
+        return self.bound(at).bind()
+
+    def bound(self, at: int) -> Bound:
+        """A position of the context, for captured functions."""
+        return Bound(self._start, at)
+
+    @cached_property
+    def _start(self) -> UOp:
+        return UOp.variable(START, 0, self.context - 1)
 
     def of(self, m: int) -> LoadedPass:
         """The pass over m tokens."""

@@ -10,14 +10,11 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from tinygrad import Tensor
 
-from kernels.api.packed import PackedWeight
 from kernels.formats import get_format, reference, split_planes
-from kernels.llm.weights import Part, Weights
+from kernels.formats.tiles import tile_planes
+from kernels.llm.weights import Part, Planes, Weights
 from kernels.models.header import Header, TensorInfo
-from kernels.serve.server import shared
-from kernels.tinygrad.upload import upload
 
 ROWS = 64  # different rows of a weight
 _FLOATS = {"F16": np.float16, "F32": np.float32}
@@ -29,28 +26,25 @@ class RandomWeights(Weights):
 
     def __init__(self, header: Header, device: str) -> None:
         super().__init__(header, device, opened=False)
-        self._planes: dict[tuple[str, int, int], tuple[npt.NDArray[np.generic], ...]] = {}
+        self._known_planes: dict[tuple[object, ...], Planes] = {}
 
     def floats(self, t: TensorInfo) -> npt.NDArray[np.float32]:
         """Factors that divide the frequencies of the rotation."""
         return np.resize(np.linspace(1, 4, t.shape[-1], dtype=np.float32), t.shape)
 
-    def _put(self, part: Part) -> PackedWeight | Tensor:
-        device = self._device
-        if part.is_vector:
-            count = sum(math.prod(r.tensor.shape) for r in part.reads) // part.count
-            return upload(np.linspace(0.5, 1.5, count, dtype=np.float32), device)
-        first = part.reads[0].tensor
-        n, k = sum(math.prod(r.tensor.shape[:-1]) for r in part.reads) // part.count, first.shape[-1]
-        key = first.format, n, k
-        if key not in self._planes:  # layers are alike: only uploading is done for each
-            self._planes[key] = random_planes(*key)
-        planes = (upload(plane, device) for plane in self._planes[key])
-        tables = shared().tables(first.format, device)
-        return PackedWeight(first.format, (n, k), (*planes, *tables), device, shared().device(device).target)
+    def _vector(self, part: Part) -> npt.NDArray[np.float32]:
+        count = sum(math.prod(r.tensor.shape) for r in part.reads) // part.count
+        return np.linspace(0.5, 1.5, count, dtype=np.float32)
+
+    def _planes(self, part: Part) -> Planes:
+        key = part.format, *part.shape, part.matrices if part.tiled else 0
+        if key not in self._known_planes:  # layers are alike: only uploading is done for each
+            planes = random_planes(part.format, *part.shape)
+            self._known_planes[key] = tile_planes(part.format, planes, part.matrices) if part.tiled else planes
+        return self._known_planes[key]
 
 
-def random_planes(format: str, n: int, k: int) -> tuple[npt.NDArray[np.generic], ...]:
+def random_planes(format: str, n: int, k: int) -> Planes:
     """The planes of a weight [n, k] on the host, each [n, blocks, items]. The weights' mean square is 1 / k, where
     the scales of the format are float16."""
     few = np.arange(ROWS + ROWS // 4)

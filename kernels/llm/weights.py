@@ -1,12 +1,14 @@
 """Loads the tensors of a GGUF file as operands of the launches that read them. Quantised tensors stay packed.
 
-A tensor that several launches read, such as a tied embedding, is loaded once. Fused tensors are split into halves, and
-the keys of latent attention in older files are transposed; nothing else is computed.
+A tensor that several launches read, such as a tied embedding, is loaded once. Fused tensors are split into halves, the
+keys of latent attention in older files are transposed, and the rows of weights that launches over int8 read are laid
+out in tiles; nothing else is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from tinygrad import Tensor
 
-from kernels.api.packed import PackedWeight
-from kernels.formats import get_format, reference
+from kernels.formats import get_format, reference, split_planes
+from kernels.formats.tiles import tile_planes
 from kernels.models.header import Header, TensorInfo
 from kernels.models.plan import PlannedLaunch, Read
+from kernels.ops.q8.spec import Q8
+from kernels.serve.server import shared
 from kernels.tinygrad.upload import upload
 
 Operands = Mapping[str, Tensor | tuple[Tensor, ...]]
+Planes = tuple[npt.NDArray[np.generic], ...]
 _VECTORS = ("norm", "weight", "bias", "sinks")  # operands whose names end like this are float32
 
 
@@ -35,40 +40,59 @@ class RawWeight:
 
 @dataclass(frozen=True)
 class Part:
-    """An operand: the concatenated rows of `reads`, using part `number` of `count` equal parts of each matrix."""
+    """An operand: the concatenated rows of `reads`, using part `number` of `count` equal parts of each matrix. tiled:
+    whether rows of a weight are laid out in tiles."""
 
     operand: str
     reads: tuple[Read, ...]
     number: int
     count: int
+    tiled: bool
 
     @property
     def is_vector(self) -> bool:
         return self.operand.endswith(_VECTORS)
 
     @property
+    def matrices(self) -> int:
+        """The number of stacked matrices."""
+        return _matrices(self.reads[0].tensor)
+
+    @property
+    def format(self) -> str:
+        return self.reads[0].tensor.format
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape [n, k] of a weight, with the rows of all its matrices."""
+        shapes = [r.tensor.shape for r in self.reads]
+        return sum(math.prod(shape[:-1]) for shape in shapes) // self.count, shapes[0][-1]
+
+    @property
     def key(self) -> tuple[object, ...]:
         """A key that is equal for parts with equal contents."""
-        return self.is_vector, self.number, self.count, *((r.tensor.name, r.half) for r in self.reads)
+        return self.is_vector, self.tiled, self.number, self.count, *((r.tensor.name, r.half) for r in self.reads)
 
 
 class Weights:
-    """Loads tensors on demand and remembers them. nbytes: of all weights on the device. opened: whether the model's
-    files are read."""
+    """Loads tensors on demand and remembers them.
+
+    nbytes      of all weights on the device
+    on_loaded   called with `nbytes` after each weight
+    opened      whether the model's files are read
+    """
+
+    on_loaded: Callable[[int], None]
 
     def __init__(self, header: Header, device: str, *, opened: bool = True) -> None:
-        self._device, self.nbytes = device, 0
+        self._device, self.nbytes, self.on_loaded = device, 0, lambda nbytes: None
         self._tensors = {t.name: t for t in header.tensors}
         self._files = [np.memmap(Path(name), np.uint8, "r") for name in header.files] if opened else []
-        self._known: dict[tuple[object, ...], PackedWeight | Tensor] = {}
+        self._known: dict[tuple[object, ...], Tensor | tuple[Tensor, ...]] = {}
 
     def operands(self, launch: PlannedLaunch) -> Operands:
         """The operands that a launch reads from the file, on the device."""
-        found: dict[str, Tensor | tuple[Tensor, ...]] = {}
-        for part in _parts(launch):
-            loaded = self._loaded(part)
-            found[part.operand] = loaded.planes if isinstance(loaded, PackedWeight) else loaded
-        return found
+        return {part.operand: self._loaded(part) for part in _parts(launch)}
 
     def host(self, launch: PlannedLaunch) -> dict[str, RawWeight | npt.NDArray[np.float32]]:
         """The operands that a launch reads from the file, on the host: weights as packed rows, vectors as float32."""
@@ -79,28 +103,29 @@ class Weights:
         rows = self._rows(t)
         return reference.dequantize(rows, t.format, (rows.shape[0], t.shape[-1])).reshape(t.shape).astype(np.float32)
 
-    def _loaded(self, part: Part) -> PackedWeight | Tensor:
+    def _loaded(self, part: Part) -> Tensor | tuple[Tensor, ...]:
+        """A part on the device: a vector, or the planes of a weight and the tables of its format."""
         if part.key not in self._known:
-            self._known[part.key] = put = self._put(part)
-            self.nbytes += put.nbytes if isinstance(put, PackedWeight) else put.nbytes()
+            arrays = (self._vector(part),) if part.is_vector else self._planes(part)
+            put = tuple(upload(array, self._device) for array in arrays)
+            self._known[part.key] = put[0] if part.is_vector else (*put, *shared().tables(part.format, self._device))
+            self.nbytes += sum(array.nbytes for array in arrays)
+            self.on_loaded(self.nbytes)
         return self._known[part.key]
 
-    def _put(self, part: Part) -> PackedWeight | Tensor:
-        """A part on the device."""
-        if part.is_vector:
-            return upload(self._vector(part), self._device)
-        raw = self._weight(part)
-        return PackedWeight.from_blocks(raw.rows, raw.format, (len(raw.rows), raw.k), self._device)
+    def _planes(self, part: Part) -> Planes:
+        """The planes of a weight on the host, as the launches read them."""
+        planes = split_planes(self._weight(part).rows, part.format, part.shape)
+        return tile_planes(part.format, planes, part.matrices) if part.tiled else planes
 
     def _vector(self, part: Part) -> npt.NDArray[np.float32]:
         halves = (np.split(self.floats(r.tensor), part.count, axis=-1)[part.number] for r in part.reads)
         return np.concatenate([half.reshape(-1) for half in halves])
 
     def _weight(self, part: Part) -> RawWeight:
-        first = part.reads[0].tensor
         found = [_matrix_part(self._half(r), r.tensor, part.number, part.count) for r in part.reads]
         rows = np.concatenate(found) if len(found) > 1 else found[0]  # avoids a copy of a large tensor
-        return RawWeight(first.format, rows, first.shape[-1])
+        return RawWeight(part.format, rows, part.shape[1])
 
     def _rows(self, t: TensorInfo) -> npt.NDArray[np.uint8]:
         """Raw rows of blocks, uint8 [product of all dimensions but the last, bytes], as a view of the file."""
@@ -125,6 +150,7 @@ class Weights:
 
 def _parts(launch: PlannedLaunch) -> Iterator[Part]:
     """The operands that a launch reads from the file. "gate+up" is two operands."""
+    tiled = launch.x_dtype == Q8
     grouped: dict[str, list[Read]] = {}
     for read in launch.reads:
         grouped.setdefault(read.operand, []).append(read)
@@ -132,13 +158,17 @@ def _parts(launch: PlannedLaunch) -> Iterator[Part]:
         operands = names.split("+")
         for number, operand in enumerate(operands):
             if operand:
-                yield Part(operand, tuple(reads), number, len(operands))
+                yield Part(operand, tuple(reads), number, len(operands), tiled and not operand.endswith(_VECTORS))
 
 
 def _matrix_part(rows: npt.NDArray[np.uint8], t: TensorInfo, number: int, count: int) -> npt.NDArray[np.uint8]:
     """Part `number` of `count` equal parts of each matrix's rows."""
     if count == 1:
         return rows
-    matrices = t.shape[0] if len(t.shape) == 3 else 1
-    whole = rows.reshape(matrices, count, -1, rows.shape[-1])
+    whole = rows.reshape(_matrices(t), count, -1, rows.shape[-1])
     return np.ascontiguousarray(whole[:, number]).reshape(-1, rows.shape[-1])
+
+
+def _matrices(t: TensorInfo) -> int:
+    """The number of matrices in a tensor, each of which belongs to an expert or a head if there are several."""
+    return t.shape[0] if len(t.shape) == 3 else 1

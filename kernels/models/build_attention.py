@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kernels import backends
 from kernels.models.build_linear import LinearBuilder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Latent, Rotation
 from kernels.models.operands import expect, place
 from kernels.models.plan import Columns, PlanError, Source, Value, whole
 from kernels.ops.attention.spec import FlashPrefill, MlaPrefill
+from kernels.ops.host_attention.spec import HostCacheStore, HostPrefill
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 CACHE_ITEM_NBYTES = 2
-Attention = FlashPrefill | MlaPrefill
+Attention = FlashPrefill | HostPrefill | MlaPrefill
 
 
 class AttentionBuilder(LinearBuilder):
@@ -33,7 +35,8 @@ class AttentionBuilder(LinearBuilder):
         rotation: None leaves q and k unrotated. norms: RMSNorm weights of each head of q and k, applied before
         rotation.
         """
-        spec = RopeCacheStore(
+        kind = HostCacheStore if backends.find(self.device).host else RopeCacheStore
+        spec = kind(
             heads=a.heads,
             kv_heads=a.kv_heads,
             head_dim=a.head_dim,
@@ -88,7 +91,8 @@ class AttentionBuilder(LinearBuilder):
     def flash(self, q: Value, k: Value, v: Value, spec: FlashPrefill, sinks: TensorInfo | None) -> Value:
         """Attention over the caches: q [m, heads * head_dim] -> [m, heads * v_head_dim]"""
         expect(q, spec.heads * spec.head_dim, "flash.q")
-        return self.attention(spec, {"q": q, "k": k, "v": v}, sinks)
+        found = HostPrefill(**vars(spec)) if backends.find(self.device).host else spec
+        return self.attention(found, {"q": q, "k": k, "v": v}, sinks)
 
     def mla(self, q_latent: Value, q_rope: Value, cache: Value, a: Latent) -> Value:
         """Attention over the compressed cache: [m, heads * rank] and [m, heads * rope] -> [m, heads * rank]"""

@@ -8,21 +8,27 @@ from kernels.models.build_attention import CACHE_ITEM_NBYTES, Attention
 from kernels.models.builder import Builder
 from kernels.models.header import TensorInfo
 from kernels.models.layer_parts import Experts, Gates, Projection
-from kernels.models.operands import added, expect, expert_reads, parts, place, stacked
+from kernels.models.operands import added, expect, parts, place, stacked
 from kernels.models.plan import Columns, PlanError, Read, Source, Value, row_count, whole
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.attention.splits import splits
 from kernels.ops.experts.spec import ExpertLinear
+from kernels.ops.host_attention.spec import HostCombine, HostPrefill
+from kernels.ops.host_attention.spec import splits as host_splits
 from kernels.ops.linear.spec import GateUp, RmsNormLinear
+from kernels.ops.q8.spec import Q8
 
 
 class DecodeBuilder(Builder):
-    """Norms are fused with the linears that follow. On a GPU, attention is split over the context."""
+    """Norms are fused with the linears that follow, or with the launch that quantises for them. On a GPU, attention is
+    split over the context."""
 
     def rmsnorm_linear(
         self, x: Source, norm: TensorInfo, projections: Sequence[Projection], name: str
     ) -> tuple[Columns, ...]:
         weights = [p.weight for p in projections]
+        if any(map(self.reads_int8, weights)):
+            return super().rmsnorm_linear(x, norm, projections, name)
         k, n = weights[0].shape[-1], row_count(weights)
         expect(x, k, "rmsnorm_linear.x")
         value, start = place(x)
@@ -35,17 +41,26 @@ class DecodeBuilder(Builder):
         return out.split(p.n for p in projections)
 
     def gate_up(self, x: Source, weights: Gates, name: str, norm: TensorInfo | None = None) -> Value:
-        if weights.biased:
-            return super().gate_up(x, weights, name, norm)
         gate, up, n = weights.gate, weights.up, weights.n
+        int8 = self.reads_int8(gate.weight)
+        if weights.biased or int8 != self.reads_int8(up.weight):
+            return super().gate_up(x, weights, name, norm)
         expect(x, k := gate.k, "gate_up.x")
+        if int8:
+            x, norm = self.quantised(x, norm), None
         spec = GateUp(gate.weight.format, n, k, up.weight.format, weights.act, self.eps if norm else None)
         read = (Read("gate+up", gate.weight),) if weights.fused else whole(gate=gate.weight, up=up.weight)
-        (out,) = self.add(spec, {"x": x}, {name: n}, products=2 * n * k, reads=(*whole(norm=norm), *read))
+        reads = (*whole(norm=norm), *read)
+        (out,) = self.add(spec, {"x": x}, {name: n}, products=2 * n * k, reads=reads, x_dtype=Q8 if int8 else None)
         return out
 
     def attention(self, spec: Attention, inputs: Mapping[str, Source], sinks: TensorInfo | None) -> Value:
-        n, count = spec.n, splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        n, on_host = spec.n, isinstance(spec, HostPrefill)
+        if on_host:
+            count = host_splits(spec.seen, spec.kv_heads)
+        else:
+            count = splits(spec.seen, spec.heads, spec.kv_heads, self.device)
+        combine = HostCombine if on_host else FlashCombine
         out, lse = self.add(
             spec.one_token(count), inputs,
             {"attended" if count == 1 else "attended_runs": count * n, "lse": count * spec.heads},
@@ -55,37 +70,19 @@ class DecodeBuilder(Builder):
         if count == 1:
             return out
         (combined,) = self.add(
-            FlashCombine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
+            combine(spec.heads, spec.v_head_dim, count), {"parts": out, "lse": lse}, {"attended": n},
             products=2 * n * count, decode_only=True, x_dtype="float32",
         )  # fmt: skip
         return combined
 
     def experts(self, x: Source, ids: Value, probs: Value, experts: Experts, name: str, add: Source | None) -> Value:
-        dim, n = experts.sizes
-        expect(x, dim, "expert_linear.x")
-        e = experts
-        if e.fused:
-            first = expert_reads(e, (e.gate, "gate+up", "gate_bias+up_bias"))
-        else:
-            first = expert_reads(e, (e.gate, "gate", "gate_bias"), (e.up, "up", "up_bias"))
-        up = e.gate if e.fused else e.up
-        spec = ExpertLinear(
-            e.gate.weight.format, n, dim, e.count, e.used, "gate_up", up.weight.format, e.act, e.gate.bias is not None
-        )
-        (gated,) = self.add(
-            spec, {"x": x, "ids": ids}, {"experts_gated": e.used * n}, reads=first, products=2 * e.used * n * dim
-        )
-        inputs, epilogue = added({"x": gated, "ids": ids, "probs": probs}, add)
-        bias = e.down.bias is not None
-        spec = ExpertLinear(e.down.weight.format, dim, n, e.count, e.used, "down", bias=bias, epilogue=epilogue)
-        reads = expert_reads(e, (e.down, "w", "down_bias"))
-        (out,) = self.add(spec, inputs, {name: dim}, reads=reads, products=e.used * n * dim)
-        return out
+        return self.experts_sum(self.experts_gated(x, ids, experts), ids, probs, experts, name, add)
 
     def weighted_linear(self, x: Source, ids: Value, probs: Value, weight: TensorInfo, name: str, add: Source) -> Value:
         n, k = weight.shape
         expect(x, k, "expert_linear.x")
+        x, x_dtype = self.prepared(x, [weight])
         inputs, epilogue = added({"x": x, "ids": ids, "probs": probs}, add)
         spec = ExpertLinear(weight.format, n, k, experts=1, used=1, form="down", epilogue=epilogue)
-        (out,) = self.add(spec, inputs, {name: n}, reads=whole(w=weight), products=n * k)
+        (out,) = self.add(spec, inputs, {name: n}, reads=whole(w=weight), products=n * k, x_dtype=x_dtype)
         return out

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kernels.host.int8 import int8_dot
 from kernels.models.architectures import ARCHITECTURES, LOOKUPS, OUTPUT, OUTPUT_NORM, TOKEN_EMBEDDING
 from kernels.models.attention import attention
 from kernels.models.builder import Builder
@@ -25,6 +26,7 @@ from kernels.models.hyperparameters import Hyperparameters
 from kernels.models.layer_parts import Experts, Projection
 from kernels.models.model import Model
 from kernels.models.plan import Pass, Value
+from kernels.ops.q8.spec import Q8
 
 CONTEXT = 4096
 PROMPT_TOKENS = 32  # workloads of at least this many tokens are planned as a prompt's
@@ -48,12 +50,18 @@ class Passes:
     prompt: Pass
     notes: tuple[str, ...]
 
+    @property
+    def exact(self) -> bool:
+        """Whether no launch reads activations in int8."""
+        return all(launch.x_dtype != Q8 for launch in self.decode.launches)
 
-def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Passes:
+
+def plan_passes(header: Header, context: int = CONTEXT, device: str = "", exact: bool = False) -> Passes:
     """The launches of a model with attention at `context` positions, or at the model's context_length if that is less.
 
-    device: tinygrad's name of the device that will run them; "" stands for any GPU. For a known architecture, raises
-    HeaderError if a key or tensor is missing, if shapes contradict the keys, and for anything not implemented.
+    device: tinygrad's name of the device that will run them; "" stands for any GPU. exact: whether activations stay
+    float32 on a device that multiplies int8 too (`int8_dot`). For a known architecture, raises HeaderError if a key or
+    tensor is missing, if shapes contradict the keys, and for anything not implemented.
     """
     hp, arch = Hyperparameters(header), ARCHITECTURES.get(header.architecture)
     if arch is None:
@@ -64,8 +72,9 @@ def plan_passes(header: Header, context: int = CONTEXT, device: str = "") -> Pas
             remarks.append(f"left out, in no known launch: {listed(t for t in hp.tensors if t in left)}")
         return Passes(None, decode, prompt, tuple(remarks))
     model = Model.of(hp, arch, context)
-    decode = _decode(model, DecodeBuilder(model.eps, model.context, device))
-    prompt = _prompt(model, Builder(model.eps, model.context, device))
+    int8 = not exact and int8_dot(device)
+    decode = _decode(model, DecodeBuilder(model.eps, model.context, device, int8=int8))
+    prompt = _prompt(model, Builder(model.eps, model.context, device, int8=int8))
     notes = *_remarks(model), *left_out(hp, model.layers, _read_by(decode)), *ignored_keys(hp)
     return Passes(model, decode, prompt, notes)
 
@@ -90,7 +99,8 @@ def _prompt(model: Model, builder: Builder) -> Pass:
 def _blocks(model: Model, builder: Builder) -> Value:
     """Adds all blocks: token ids [m] -> the residual after the last block [m, dim]"""
     table = model.hp.matrix(TOKEN_EMBEDDING, k=model.dim)
-    x = builder.embed(builder.input("ids", 1), table, model.embedding_scale, "embedding")
+    tiled = model.hp.tensor(OUTPUT) is None and builder.reads_int8(table)  # as the head reads it
+    x = builder.embed(builder.input("ids", 1), table, model.embedding_scale, "embedding", Q8 if tiled else None)
     for layer in range(model.layers):
         with builder.layer(layer, x):
             x = attention(model, builder, layer, x)

@@ -233,6 +233,11 @@ class PassBuilder:
         self._launches.append(PlannedLaunch(spec, given, made, self._layer, **facts))
         return made
 
+    @property
+    def current_layer(self) -> int | None:
+        """The layer that launches are added to; None outside of all layers."""
+        return self._layer
+
     def finished(self, **results: Value) -> Pass:
         """The complete pass with its `results`."""
         for name, value in results.items():

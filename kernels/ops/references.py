@@ -11,11 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 from db.records import Workload
+from kernels.ops.argmax import host_reference as host_argmax
 from kernels.ops.argmax import reference as argmax
 from kernels.ops.attention import reference as attention
 from kernels.ops.case import Case, Inputs, InputsError, Truths
 from kernels.ops.embed import reference as embed
 from kernels.ops.experts import reference as experts
+from kernels.ops.host_attention import reference as host
 from kernels.ops.linear import fused_reference as fused
 from kernels.ops.linear import reference as linear
 from kernels.ops.norm import reference as norm
@@ -45,11 +47,17 @@ _REFERENCES: dict[str, tuple[_Draw, _Truth]] = {
     "flash_combine": (attention.draw_flash_combine, attention.flash_combine),
     "mla_decode": (attention.draw_mla, attention.mla),
     "mla_prefill": (attention.draw_mla, attention.mla),
+    "host_decode": (host.draw_flash, host.flash),
+    "host_prefill": (host.draw_flash, host.flash),
+    "host_combine": (attention.draw_flash_combine, attention.flash_combine),
+    "host_cache_store": (host.draw_cache_store, host.cache_store),
     "rmsnorm": (norm.draw_rmsnorm, norm.rmsnorm),
     "rmsnorm_add": (norm.draw_rmsnorm, norm.rmsnorm),
     "embed": (embed.draw_embed, embed.embed),
     "argmax": (argmax.draw_argmax, argmax.argmax),
     "quantise": (q8.draw_quantise, q8.quantise),
+    "host_peaks": (argmax.draw_argmax, host_argmax.peaks),
+    "host_argmax": (host_argmax.draw_host_argmax, argmax.argmax),
 }
 
 

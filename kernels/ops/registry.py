@@ -12,10 +12,14 @@ from kernels import backends
 from kernels.backends import Backend
 from kernels.formats import get_format
 from kernels.ops.argmax import argmax
+from kernels.ops.argmax import host as host_argmax
 from kernels.ops.attention import flash, flash_combine, mla
 from kernels.ops.digest import source_digest
 from kernels.ops.embed import embed
 from kernels.ops.experts import expert_linear, expert_product, expert_sum, expert_tiles
+from kernels.ops.host_attention import cache_store as host_cache_store
+from kernels.ops.host_attention import combine as host_combine
+from kernels.ops.host_attention import op as host_attention
 from kernels.ops.linear import gate_up, head_linear, linear, rmsnorm_linear
 from kernels.ops.norm import rmsnorm
 from kernels.ops.op import KernelError, Op, Operand, Variable, Variant
@@ -50,6 +54,10 @@ OPS: dict[str, Op] = {
         flash.flash_decode,
         flash_combine.OP,
         flash.flash_prefill,
+        host_cache_store.OP,
+        host_attention.host_decode,
+        host_attention.host_prefill,
+        host_combine.OP,
         mla_cache_store.OP,
         mla.mla_decode,
         mla.mla_prefill,
@@ -57,6 +65,8 @@ OPS: dict[str, Op] = {
         rmsnorm.rmsnorm_add,
         embed.OP,
         argmax.OP,
+        host_argmax.peaks,
+        host_argmax.argmax,
     )
 }
 Q8_OPS: dict[str, Op] = {

@@ -14,6 +14,7 @@ from kernels.ops.registry import backend, get_op
 from kernels.tinygrad.loops import loop_sizes
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel
+from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 MAX_THREADS = 1024
 _Q8_PRODUCTS = 4 * TILE  # of one instruction over int8: four in each lane
@@ -30,6 +31,7 @@ class KernelSizes:
     upcast: int
     unroll: int
     shared_nbytes: int
+    slices: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,19 @@ class Limits:
     body: int = 256
     threads: int = MAX_THREADS
     shared_nbytes: int = 32768
+    slices: int = MOST_SLICES
 
     @staticmethod
     def of(ren: Renderer, w: Workload) -> Limits:
         """The limits on a device. With several tokens, which share the unpacking of a weight, larger bodies are
         useful."""
-        threads = max(1, backends.find(backend(ren)).threads)
-        return Limits(256 if w.m < 4 else 512, threads, ren.shared_max)
+        row = backends.find(backend(ren))
+        return Limits(256 if w.m < 4 else 512, max(1, row.threads), ren.shared_max, max(1, row.slices))
 
     def exceeded(self, sizes: KernelSizes) -> str | None:
         """What of a kernel is over the limits, if anything is."""
-        for name, most in (("body", self.body), ("threads", self.threads), ("shared_nbytes", self.shared_nbytes)):
-            if (seen := getattr(sizes, name)) > most:
+        for name in ("body", "threads", "shared_nbytes", "slices"):
+            if (seen := getattr(sizes, name)) > (most := getattr(self, name)):
                 return f"{name} {seen}, the limit is {most}"
         return None
 
@@ -73,4 +76,5 @@ def sizes_of(w: Workload, schedule: Schedule, bare: ScheduledKernel, kernel: Sch
         unroll=loops.unroll,
         # every accumulator has a place for each thread of a group
         shared_nbytes=4 * lanes * loops.upcast * loops.threads if loops.groups > 1 else 0,
+        slices=loops.slices,
     )

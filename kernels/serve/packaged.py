@@ -10,7 +10,7 @@ from db.records import Schedule, Served, Target, Workload
 from kernels.ops.registry import kernel_digest
 from kernels.ops.tolerance import tolerance
 from kernels.serve.resolution import Resolution, look_up
-from kernels.serve.sink import can_build, default
+from kernels.serve.sink import buildable, default
 from kernels.tinygrad.renderers import Renderer
 
 
@@ -36,7 +36,7 @@ def shipped(w: Workload, target: Target) -> Served | None:
 
 
 def _resolved(w: Workload, target: Target, ren: Renderer) -> Resolution:
-    return look_up(w, target, _lookup(), "on", lambda w, s: can_build(w, s, target.backend, ren))
+    return look_up(w, target, _lookup(), "on", buildable(ren))
 
 
 @functools.cache

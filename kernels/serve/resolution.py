@@ -2,8 +2,8 @@
 
 1 user        the user's store: this workload, target and kernel source
 2 packaged    the same from the store that travels in the package
-3 same_arch   the same, tuned on another device of this backend and arch, or on such a device by a backend that
-              launches the same kernels (`Backend.kin`: CUDA's serve NV)
+3 same_arch   the same, tuned on another device of this backend and arch, or with another number of threads, or on
+              such a device by a backend that launches the same kernels (`Backend.kin`: CUDA's serve NV)
 4 nearest     the nearest shape of this op and format, within NEAR, if its opts apply here; or, where no rule was
               measured, at any distance
 5 rule        what was fastest over the shapes of its class; where nothing was measured, what was reasoned
@@ -12,6 +12,9 @@
 
 Steps 4 and 5 are left out on backends whose defaults follow what was measured shape by shape (`Backend.fitted`): with
 one workload left out of an H200's at a time, the nearest row had 0.90 and a rule 0.87 times the speed of our default.
+
+Steps 3 and 4 pass over what a host was tuned to with at most half as many threads as there are: its loops may have too
+few slices for these, and our defaults have enough.
 """
 
 from __future__ import annotations
@@ -82,7 +85,8 @@ def _found_wrong(w: Workload, target: Target, lookup: Lookup, mode: str) -> Coll
 def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
     """Guesses from what was measured elsewhere, best first. Each store is asked only if it comes to that."""
     digest, here = kernel_digest(w), backends.find(target.backend)
-    if served := lookup.same_arch(w, target, digest):
+    least = target.compute_units // 2 + 1 if here.host else 0
+    if served := lookup.same_arch(w, target, digest, least):
         yield Resolution(served.schedule, "same_arch", served)
     if here.kin:
         twin = replace(target, backend=here.kin)
@@ -90,11 +94,11 @@ def _near(w: Workload, target: Target, lookup: Lookup) -> Iterator[Resolution]:
             yield Resolution(served.schedule, "same_arch", served)
     if here.fitted:
         return
-    if served := lookup.nearest(w, target, digest, NEAR):
+    if served := lookup.nearest(w, target, digest, NEAR, least):
         yield Resolution(served.schedule, "nearest", served)
     there = rules(w, target, lookup)
     yield from _ruled([rule for rule in there if not rule.reasoned], w, target)
-    if all(rule.reasoned for rule in there) and (served := lookup.nearest(w, target, digest)):
+    if all(rule.reasoned for rule in there) and (served := lookup.nearest(w, target, digest, least_units=least)):
         yield Resolution(served.schedule, "nearest", served)
     yield from _ruled([rule for rule in there if rule.reasoned], w, target)
 

@@ -6,6 +6,7 @@ raises then; what is served falls back (`kernels.serve.server`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tinygrad import Device, UOp
@@ -87,6 +88,11 @@ def can_build(w: Workload, schedule: Schedule, device: str, ren: Renderer | None
     except (ScheduleError, registry.KernelError):
         return False
     return True
+
+
+def buildable(ren: Renderer) -> Callable[[Workload, Schedule], bool]:
+    """Whether a schedule can be built for a workload, on the device of a renderer."""
+    return lambda w, schedule: can_build(w, schedule, registry.backend(ren), ren)
 
 
 def default(w: Workload, ren: Renderer) -> Schedule | None:

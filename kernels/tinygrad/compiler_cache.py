@@ -22,7 +22,7 @@ from tinygrad.codegen.opt import search
 from tinygrad.engine import worker
 
 from kernels.cache import OBJECTS, CacheWarning
-from kernels.tinygrad import vector_clang
+from kernels.tinygrad import slices, vector_clang
 from kernels.tinygrad.facts import processor
 
 BUSY_SECONDS = 5
@@ -47,6 +47,7 @@ def start_worker() -> None:
     warnings.simplefilter("ignore", CacheWarning)
     _init_worker()
     patch_tinygrad()
+    slices.patch_tinygrad()
     vector_clang.patch_tinygrad()
 
 

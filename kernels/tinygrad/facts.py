@@ -10,14 +10,16 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from db.errors import SettingError
 from kernels.tinygrad import hostcc
 
 MiB = 2**20
+MOST_CACHE_MIB = 65536
 # No interface tells these two. Too large only makes a cold-cache measurement flush more than it must.
 ASSUMED_GPU_CACHE_NBYTES = 128 * MiB  # more than any GeForce's L2 (RTX 5090: 96 MiB)
 # System-level cache by Apple chip family: M1..M4 have 8, Pro 12..24, Max 48, Ultra 96 MiB (published die analyses).
@@ -50,17 +52,28 @@ cl.clGetDeviceInfo(device.cl_dev, cl.CL_DEVICE_TYPE, 8, ctypes.byref(kind := cty
 cpu = bool(kind.value & 2)
 """
 
+# machine -> the instructions that multiply and sum int8, as Linux lists them and as macOS is asked for them
+_INT8_DOT = {"x86_64": ("avx2", "hw.optional.avx2_0"), "arm64": ("asimddp", "hw.optional.arm.FEAT_DotProd")}
+
+
+def executes(renderer: Any) -> bool:
+    """Whether the executor (`kernels.host`) makes the launches of a host's device with this renderer."""
+    from kernels.host import executor
+
+    return bool(renderer.has_threads) and executor.available()
+
 
 def cpu(opened: Any, renderer: Any) -> Facts:
-    from tinygrad.helpers import NUM_CPU_THREADS
+    """Compute units are the threads that share a launch: those of the executor, or Python's one."""
+    from kernels.host import threads
 
     compiler = hostcc.find() if type(renderer) is opened.renderers[0] else None
     return Facts(
         opened.arch.split(",")[0] + vectors(),
         _cpu_name(),
-        NUM_CPU_THREADS.value,
+        threads.count() if executes(renderer) else 1,
         hostcc.compiler_version(compiler.path) if compiler else _tinygrad(opened, renderer),
-        _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
+        given_cache_nbytes() or _sysctl_int("hw.l3cachesize", "hw.l2cachesize") or cpu_cache_nbytes(),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     )
 
@@ -71,6 +84,12 @@ def vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     "" too."""
     flags = _flags(cpuinfo).split()
     return next((f"-{name}" for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), "")
+
+
+def has_int8_dot(machine: str = "", cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has instructions that multiply int8 and sum the products."""
+    flag, name = _INT8_DOT.get(machine or hostcc.machine(), ("", ""))
+    return bool(flag) and (flag in _flags(cpuinfo).split() or _sysctl_int(name) == 1)
 
 
 def _flags(cpuinfo: Path) -> str:
@@ -90,6 +109,15 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """What compilers call native: the processor's name and, where the system lists them, its instruction sets."""
     return f"{_cpu_name(cpuinfo)} {_flags(cpuinfo)}"
+
+
+def given_cache_nbytes(environ: Mapping[str, str] = os.environ) -> int:
+    """AUTOTUNE_CPU_CACHE, which is in MiB, for machines that are told a wrong size: a virtual one may be told that of
+    its whole host. 0 if it is not set. Raises SettingError for anything but 1 to MOST_CACHE_MIB."""
+    value = environ.get("AUTOTUNE_CPU_CACHE", "").strip()
+    if value and not (value.isdecimal() and 0 < int(value) <= MOST_CACHE_MIB):
+        raise SettingError(f"AUTOTUNE_CPU_CACHE={value!r}: expected 1 to {MOST_CACHE_MIB} (MiB)")
+    return int(value or 0) * MiB
 
 
 def cpu_cache_nbytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:

@@ -5,6 +5,7 @@ Opens the device that it is asked about, in this process, through tinygrad. Choo
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import nullcontext
 from functools import lru_cache
@@ -12,7 +13,8 @@ from functools import lru_cache
 from db.errors import AutotuneError
 from db.records import Target
 from kernels import backends
-from kernels.tinygrad.facts import Facts
+from kernels.host import threads
+from kernels.tinygrad.facts import Facts, executes
 
 _OPEN_FAILURES = (
     RuntimeError,  # drivers' error codes, no such renderer
@@ -45,6 +47,14 @@ def facts(device: str) -> Facts:
     return _read(device)[1]
 
 
+def clock(device: str) -> str:
+    """Where the seconds of a launch on `device` come from, which this opens."""
+    from kernels.tinygrad.renderers import device_renderer
+
+    row = backends.find(device)
+    return backends.EXECUTOR_CLOCK if row.host and executes(device_renderer(row.device)) else row.clock
+
+
 def printable(text: str) -> str:
     """`text` as one printable line of 1..200 characters, fit for a Target."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -54,12 +64,13 @@ def printable(text: str) -> str:
 def _read(device: str) -> tuple[Target, Facts]:
     from tinygrad import helpers
 
-    return _read_cached(device, repr(helpers.DEV))
+    return _read_cached(device, repr(helpers.DEV), os.environ.get(threads.VARIABLE, ""))
 
 
 @lru_cache
-def _read_cached(device: str, dev: str) -> tuple[Target, Facts]:
-    """`dev` (tinygrad's DEV) is part of the key because it picks the renderer of a bare device name."""
+def _read_cached(device: str, dev: str, count: str) -> tuple[Target, Facts]:
+    """`dev` (tinygrad's DEV) is part of the key because it picks the renderer of a bare device name, `count` because it
+    is the number of a host's threads."""
     from tinygrad import Device
     from tinygrad.helpers import Context
 

@@ -16,13 +16,15 @@ _THREADS = (AxisType.LOCAL, AxisType.GROUP_REDUCE, AxisType.WARP)
 @dataclass(frozen=True)
 class LoopSizes:
     """Products of sizes: of the loops of a workgroup's threads, of those of them that share a sum, of the workgroups,
-    and of what is upcast and unrolled. core_body: what a body of tensor core instructions is worth in products."""
+    of what is upcast and unrolled, and of the slices that a host's threads share. core_body: what a body of tensor core
+    instructions is worth in products."""
 
     threads: int
     groups: int
     grid: int
     upcast: int
     unroll: int
+    slices: int
     core_body: int | None
 
 
@@ -34,6 +36,7 @@ def loop_sizes(kernel: ScheduledKernel) -> LoopSizes:
         grid=_product(axes, AxisType.GLOBAL),
         upcast=_product(axes, AxisType.UPCAST),
         unroll=_product(axes, AxisType.UNROLL),
+        slices=_product(axes, AxisType.THREAD),
         core_body=_core_body(axes, core) if core else None,
     )
 

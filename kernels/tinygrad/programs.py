@@ -60,7 +60,9 @@ def _enabled() -> bool:
 
 
 def _key(key: tuple[object, ...], target: Target) -> str:
-    return f"{_LAYOUT} {tinygrad_version()} {_prelude()} {sorted(asdict(target).items())} {made_for(repr(key))}"
+    """Without the compute units: on a host those are threads, of which the code knows nothing."""
+    device = sorted((name, value) for name, value in asdict(target).items() if name != "compute_units")
+    return f"{_LAYOUT} {tinygrad_version()} {_prelude()} {device} {made_for(repr(key))}"
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from tinygrad.uop.ops import AxisType, Ops, graph_rewrite
 
 from db import records
 from db.errors import AutotuneError
+from kernels.tinygrad import slices
 
 
 class ScheduleError(AutotuneError, ValueError):
@@ -81,6 +82,7 @@ class ScheduledKernel:
     """A kernel and the opts applied to it so far. `apply` changes it; `copy` is cheap."""
 
     def __init__(self, sink: UOp, ren: Renderer) -> None:
+        slices.patch_tinygrad()
         self._scheduler = Scheduler(_preopt(sink), ren)
         self._scheduler.convert_loop_to_global()
         self.opts: tuple[records.Opt, ...] = ()

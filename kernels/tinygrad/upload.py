@@ -12,6 +12,8 @@ from tinygrad import Device, Tensor, dtypes
 from tinygrad.device import Buffer, LRUAllocator
 from tinygrad.dtype import DType
 
+from kernels import backends
+
 HELD_NBYTES = 1 << 16  # of an array that may be held on the host for a while
 
 
@@ -31,6 +33,15 @@ def overwrite(tensor: Tensor, array: npt.NDArray[np.generic]) -> None:
     if array.nbytes != tensor.nbytes():
         raise ValueError(f"{array.nbytes} bytes for a buffer of {tensor.nbytes()}")
     _filled(tensor, array)
+
+
+def in_memory(tensor: Tensor) -> npt.NDArray[np.generic] | None:
+    """The elements of a realized Tensor that is in this machine's memory, without a copy: what launches write there is
+    seen. None for a Tensor on another device. It must not outlive the Tensor."""
+    if not backends.find(tensor.device).host:
+        return None
+    there = tensor.uop.buffer.ensure_allocated().as_memoryview(force_zero_copy=True)
+    return np.frombuffer(there, tensor.dtype.fmt).reshape(tensor.shape)
 
 
 def release(device: str) -> None:

@@ -13,7 +13,8 @@ from support.store_files import garbage
 from support.store_rows import fact, opened
 from tinygrad import helpers
 
-from autotune import caches, doctor, reports
+from autotune import caches, doctor
+from autotune.report.doctor import examination
 from kernels.cache import PROGRAMS
 from kernels.devices import Finding
 from kernels.private_files import REMEDY
@@ -57,7 +58,7 @@ def test_our_cache_in_no_folder_is_told_with_a_remedy(
     found = report(tmp_path / "store.sqlite")
     assert found.ok  # slower, and no more
     assert any(ours.place in p.what and p.remedy == ours.remedy for p in found.problems)
-    assert f"{said}  {ours.place}" in reports.doctor(found)
+    assert f"{said}  {ours.place}" in examination(found)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
@@ -117,4 +118,4 @@ def test_a_store_that_cannot_be_written_is_fatal(tmp_path: Path, monkeypatch: py
     assert not found.ok
     assert found.store.served == 1
     assert any(p.fatal and "can be read, not written" in p.what and "AUTOTUNE_DB" in p.remedy for p in found.problems)
-    assert "cannot be written" in reports.doctor(found)
+    assert "cannot be written" in examination(found)

@@ -85,8 +85,9 @@ def test_a_change_of_something_else_is_not_looked_at(repository: Path) -> None:
 
 @pytest.mark.parametrize(
     ("found", "status", "said"),
-    [(RIGHT, 0, "0 not right"), pytest.param(ILLEGAL, 1, "1 not right", marks=pytest.mark.slow)],
+    [(RIGHT, 0, "0 not right"), (ILLEGAL, 1, "1 not right")],
 )
+@pytest.mark.slow
 def test_results_of_this_cpu_and_of_a_gpu_that_is_not_here(
     repository: Path, monkeypatch: pytest.MonkeyPatch, found: Schedule, status: int, said: str
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.counting_model import TURN_BEGINS, TURN_ENDS, write_counting_model
 from support.streams import call
+from support.tiers import few_of
 
 pytestmark = pytest.mark.usefixtures("cpu_place")
 
@@ -12,10 +13,11 @@ pytestmark = pytest.mark.usefixtures("cpu_place")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 
-@pytest.mark.parametrize(
-    "keys", [{"tokenizer__chat_template": TEMPLATE}, {"tokenizer__chat_template": "{# long #}" * 999 + TEMPLATE},
-             {"general__name": "Counting 1M Instruct"}, {"general__finetune": "chat"}]
-)  # fmt: skip
+INSTRUCT = [{"tokenizer__chat_template": TEMPLATE}, {"tokenizer__chat_template": "{# long #}" * 999 + TEMPLATE},
+            {"general__name": "Counting 1M Instruct"}, {"general__finetune": "chat"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", few_of(INSTRUCT, lambda keys: keys == INSTRUCT[0]))
 def test_a_plain_prompt_to_an_instruct_model_is_told_how_to_get_an_answer(tmp_path: Path, keys: dict[str, str]) -> None:
     model = write_counting_model(tmp_path / "count.gguf", **keys)
     plain = ("run", model, "a", "--max-tokens", "2")

@@ -172,6 +172,7 @@ def test_no_workers_is_refused():
         CompilePool(faulty_renderer(), 0)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -11,7 +11,7 @@ from support.planted_winners import CONTEXT, Planted, digests, plant, plant_slow
 
 from autotune import deployed
 from autotune.deployed import COMPARISONS, AsDeployed, Deployed, choose
-from autotune.reports import token_line
+from autotune.report.sweep import token_line
 from autotune.session import session
 from autotune.settings import Settings
 from autotune.trial.messages import LoadedPass
@@ -189,8 +189,8 @@ def test_a_prompt_that_cannot_be_timed_leaves_the_token_as_it_is(
             return super().compare(tokens, *sets)  # type: ignore[arg-type]
 
     monkeypatch.setattr(deployed, "TokenTimer", OnlyTokens)
-    with session(Settings(db=str(planted.place), device=use_cpu(monkeypatch))) as s:
-        every = workloads(planted.header, (1, 512), "float32", CONTEXT, False, s.choice.device).workloads
+    with session(Settings(db=str(planted.place), device=use_cpu(monkeypatch), exact=True)) as s:
+        every = workloads(planted.header, (1, 512), "float32", CONTEXT, False, s.choice.device, True).workloads
         plant_slow(planted, [mw.workload for mw in every if mw.workload.m == 512])
         token, prompt = AsDeployed(s).passes(planted.header, CONTEXT, every, "autotune sweep planted.gguf")
     assert (token.m, digests(*token.kept)) == (1, digests(planted.attention))
@@ -211,6 +211,7 @@ def test_a_fleet_times_no_token_and_says_so(planted: Planted) -> None:
     assert "a fleet times no token" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_the_next_sweep_does_only_this(
     planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

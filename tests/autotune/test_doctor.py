@@ -7,6 +7,8 @@ import sys
 
 import pytest
 from support.bare_machine import fake_compiler, run_bare
+from support.store_files import change
+from support.store_rows import fact, opened
 
 from autotune import doctor
 from db.store import Store
@@ -78,6 +80,15 @@ def test_a_store_is_counted(tmp_path, environ):
     assert state.schema
     assert dict(state.rows)["measurements"] == 0
     assert (state.served, state.error) == (0, "")
+
+
+def test_a_store_that_keeps_something_else_for_lookups_than_was_measured(tmp_path, environ):
+    opened(tmp_path / "store.sqlite", fact())
+    change(tmp_path / "store.sqlite", "UPDATE served SET answer = '[]'")
+    report = examine(tmp_path, environ)
+    assert report.ok
+    assert report.store.stale == 1
+    assert any(p.remedy == "the next sweep mends it" for p in report.problems)
 
 
 def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, environ):

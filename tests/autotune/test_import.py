@@ -84,6 +84,7 @@ def test_what_computes_wrongly_is_never_served(fresh: Session, tmp_path: Path, m
     assert serves(fresh) is None
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_goes_on_where_it_was(fresh: Session, tmp_path: Path) -> None:
     payload = exported(tmp_path, final(fresh), final(fresh, w=WIDE))
     import_payload(fresh.store, payload)
@@ -104,6 +105,7 @@ def test_verify_checks_claims_and_tells_of_those_of_other_kernels(fresh: Session
     assert (serves(fresh), serves(fresh, WIDE)) == (RIGHT, None)
 
 
+@pytest.mark.slow
 def test_the_claims_of_another_device_are_checked_from_a_file_and_not_stored(
     device: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_the_command_checks_tells_and_ends_with_its_verdict(
     assert again.exit_code == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_checked(device: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cpu(monkeypatch)
     file, db = tmp_path / "opts.json", tmp_path / "store.sqlite"

@@ -45,6 +45,7 @@ def test_workers_that_never_start_are_an_error_that_says_why(monkeypatch):
         list(pool.compile([job()]))
 
 
+@pytest.mark.slow
 def test_a_job_is_tried_again_after_its_worker_was_killed_and_blamed_after_the_second_time(tmp_path, monkeypatch):
     monkeypatch.setenv("KILLED_ONCE", str(tmp_path / "killed"))
     with CompilePool(faulty_renderer(), 2) as pool:
@@ -90,6 +91,7 @@ def test_a_candidate_is_not_blamed_for_a_runner_that_was_killed_once(runner, slo
     assert runner.starts == starts + 1
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_killed_again_is_to_blame(runner, slow):
     starts = runner.starts
     timing = runner.measure(fault("killed", runner))

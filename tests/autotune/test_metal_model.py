@@ -72,7 +72,7 @@ def test_a_decode_step_on_metal_is_that_of_the_cpu(tuned: bool, path: Path, tmp_
             good = next(s for s in drawn if simulate.check("Apple9", w, s).outcome is Outcome.OK)
             rows.append(fact(workload=w, target=target, schedule=good, kernel_digest=kernel_digest(w)))
         opened(db, *rows)
-    here = load(path, CONTEXT, kernel_runs.device().name)
+    here = load(path, CONTEXT, kernel_runs.device().name, exact=True)
     expected = here.logits(TOKENS)
     generating = here.generate(list(TOKENS))
     found = simulated(path, db)

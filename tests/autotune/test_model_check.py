@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 from support import kernel_runs
+from support.activations import EXACT
 from support.cli import run
 from support.cpu_device import cpu
 from support.small_cases import CASES
 from support.tiers import few_of
 
-from autotune.check_report import against
 from autotune.model_check import LaunchCheck, PathCheck, check_launches, check_paths
 from autotune.model_check.llama_cpp import LlamaCheck
 from autotune.model_check.parting import difference
 from autotune.model_check.whole import Asked, checks
+from autotune.report.check import against
 from kernels.llm import Transformer, load
 from kernels.llm.weights import Weights
 from kernels.models.header import read_header
@@ -43,23 +44,28 @@ def written(folder: Path, name: str) -> Path:
     return path
 
 
-def opened(path: Path) -> Transformer:
-    return load(path, CONTEXT, kernel_runs.device().name)
+def opened(path: Path, exact: bool = True) -> Transformer:
+    return load(path, CONTEXT, kernel_runs.device().name, exact)
 
 
 # formats mixed within a layer; latent attention and routed experts; a gate of the shared expert; windows and norms;
 # layers that do not turn; norms after a block only, of whole rows and of heads
+@pytest.mark.parametrize("exact", few_of(EXACT, lambda exact: exact == EXACT[-1]))
 @pytest.mark.parametrize(
     "name",
-    few_of(
-        ["llama", "deepseek2-groups", "qwen2moe", "gemma3", "smollm3", "olmo2-windows", "exaone4"],
-        lambda name: name == "qwen2moe",
-        pytest.mark.nightly,
-    ),
+    [
+        pytest.param("qwen2moe", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("llama", "deepseek2-groups", "gemma3", "smollm3", "olmo2-windows", "exaone4")
+        ),
+    ],
 )
-def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
+def test_a_right_model_has_no_fault(name: str, exact: bool, folder: Path) -> None:
     path = written(folder, name)
-    found = list(checks(opened(path), Asked(LENGTHS)))
+    model = opened(path, exact)
+    assert model.exact == exact
+    found = list(checks(model, Asked(LENGTHS)))
     assert [c for c in found if not c.ok] == []
     layers = {c.launch.layer for c in found if isinstance(c, LaunchCheck)}
     assert layers >= {None, 0, 1}
@@ -67,7 +73,8 @@ def test_a_right_model_has_no_fault(name: str, folder: Path) -> None:
     assert {(c.length, c.path) for c in found if isinstance(c, PathCheck)} >= {(18, "at once"), (33, "in pieces")}
 
 
-def test_a_launch_that_computes_with_other_weights_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("exact", few_of(EXACT, lambda exact: exact == EXACT[-1]))
+def test_a_launch_that_computes_with_other_weights_is_named(exact: bool, folder: Path) -> None:
     """The model's own weights are judged against those of a file in which one tensor of layer 1 is another."""
     path, other = written(folder, "llama"), folder / "changed.gguf"
     other.write_bytes(path.read_bytes())
@@ -76,7 +83,7 @@ def test_a_launch_that_computes_with_other_weights_is_named(folder: Path) -> Non
     rows = data[tensor.offset : tensor.offset + tensor.nbytes].reshape(tensor.shape[0], -1)
     rows[:] = rows[::-1].copy()
     data.flush()
-    model = opened(path)
+    model = opened(path, exact)
     tokens = list(range(CONTEXT))
     wrong = [c for c in check_launches(model, Weights(read_header(other), "CPU"), tokens) if not c.ok]
     assert {(c.launch.layer, c.launch.tensors) for c in wrong} == {(1, ("blk.1.ffn_down.weight",))}
@@ -84,7 +91,7 @@ def test_a_launch_that_computes_with_other_weights_is_named(folder: Path) -> Non
     assert all("relative error" in c.verdict.reason for c in wrong)
 
 
-def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
+def swapped(folder: Path, name: str, tensors: tuple[str, str], exact: bool) -> Transformer:
     """A model whose pass over many tokens has two tensors of the same shape and format changed for each other."""
     path, other = written(folder, name), folder / f"{name}-swapped.gguf"
     other.write_bytes(path.read_bytes())
@@ -93,34 +100,27 @@ def swapped(folder: Path, name: str, tensors: tuple[str, str]) -> Transformer:
     places = [slice(t.offset, t.offset + t.nbytes) for t in (one, two)]
     data[places[0]], data[places[1]] = data[places[1]].copy(), data[places[0]].copy()
     data.flush()
-    model = opened(path)
-    model.program = replace(model.program, prompt=opened(other).program.prompt)
+    model = opened(path, exact)
+    model.program = replace(model.program, prompt=opened(other, exact).program.prompt)
     return model
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "tensors", "first"),
+    ("name", "tensor", "first", "exact"),
     few_of(
         [
-            (
-                "llama",
-                ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight"),
-                r"blk\.0\.ffn_residual differs by .*: linear of",
-            ),
-            (
-                "llama",
-                ("blk.0.attn_k.weight", "blk.1.attn_k.weight"),
-                r"cache\.0\.k differs by .*, more than rounding",
-            ),
-            ("qwen3moe", ("blk.0.ffn_gate_inp.weight", "blk.1.ffn_gate_inp.weight"), r"blk\.0\.router_logits differs"),
+            *(("llama", "ffn_down", r"blk\.0\.ffn_residual differs by .*: linear of", exact) for exact in EXACT),
+            *(("llama", "attn_norm", r"norm_q8 differs by .*, more than rounding", False) for _ in EXACT[1:]),
+            ("llama", "attn_k", r"cache\.0\.k differs by .*, more than rounding", True),
+            ("qwen3moe", "ffn_gate_inp", r"blk\.0\.router_logits differs", True),
         ],
-        lambda row: "ffn_down" in row[1][0],
+        lambda row: row[1] in ("ffn_down", "attn_norm"),
         pytest.mark.nightly,
     ),
 )
-def test_paths_that_part_are_named_where_they_do(name: str, tensors: tuple[str, str], first: str, folder: Path) -> None:
-    model = swapped(folder, name, tensors)
+def test_paths_that_part_are_named_where_they_do(name: str, tensor: str, first: str, exact: bool, folder: Path) -> None:
+    model = swapped(folder, name, (f"blk.0.{tensor}.weight", f"blk.1.{tensor}.weight"), exact)
     tokens = [(7 * i + 3) % model.vocabulary for i in range(CONTEXT)]
     found = list(check_paths(model, tokens, LENGTHS))
     assert all(c.ok for c in found if c.length <= 2)  # nothing of them is read at once
@@ -209,10 +209,12 @@ def test_the_command_prints_a_line_a_check(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert sum(line.startswith("launch ") for line in lines) > 10
-    assert sum(line.startswith("prompt ") for line in lines) == 5
+    assert sum(line.startswith("prompt ") for line in lines) == 5 * len(EXACT)
     assert lines[-1].endswith(" checks, 0 not right")
-    told = run("verify", path, "--ctx", str(CONTEXT), "--lengths", "2", "--json", "--seed", "5")
+    assert sum("activations in" in line for line in lines) == len(EXACT)
+    told = run("verify", path, "--ctx", str(CONTEXT), "--lengths", "2", "--json", "--seed", "5", "--exact")
     events = [json.loads(line) for line in told.stdout.splitlines()]
+    assert all(e["exact"] for e in events[:-1])
     assert {e["event"] for e in events} == {"launch", "prompt", "summary"}
     assert events[-1] == {"event": "summary", "checks": len(events) - 1, "wrong": 0, "first": None}
 

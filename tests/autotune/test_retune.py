@@ -132,6 +132,7 @@ def test_what_has_no_kernel_here_is_skipped(fresh: Session) -> None:
     assert "Q8_K" in row.reason
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_became_of_it(device: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cpu(monkeypatch)
     db = str(tmp_path / "store.sqlite")

@@ -21,10 +21,10 @@ from autotune.trial.child import Child
 from autotune.trial.compiler import CompilePool, Job
 from autotune.trial.runner import PrepareError, Runner, RunnerError
 from db.records import Opt, Outcome, Schedule, Workload
-from kernels import build
+from kernels import backends, build
 from kernels.devices import Choice
 from kernels.serve import defaults
-from kernels.tinygrad.facts import cpu_cache_nbytes
+from kernels.tinygrad.facts import given_cache_nbytes
 
 MiB = 1 << 20
 W = Workload("linear", "Q4_0", 512, 512)
@@ -66,7 +66,7 @@ def test_describe_names_what_every_figure_needs(runner, choice):
     info = runner.describe()
     assert choice.device.startswith(info.target.backend.split(":")[0])
     assert info.target.arch
-    assert "perf_counter" in info.clock
+    assert info.clock in (backends.HOST_CLOCK, backends.EXECUTOR_CLOCK)
     assert dict(info.versions)["tinygrad"].startswith("0.14")
     assert dict(info.versions)["driver"]
 
@@ -94,7 +94,7 @@ def test_odd_workloads(runner, renderer, format, n, k, m, x_dtype, out_dtype):
     w = Workload("linear", format, n, k, m, x_dtype, out_dtype)
     try:
         prepared = runner.prepare(w, seed=3)
-        assert prepared.copies * prepared.weight_nbytes >= 4 * cpu_cache_nbytes() or prepared.copies == 4096
+        assert prepared.copies * prepared.weight_nbytes >= 4 * given_cache_nbytes() > 0 or prepared.copies == 4096
         program = compile_program(build(w, defaults.untuned(w), renderer), renderer)
         verdict = runner.validate(program, 1e-5 if out_dtype == "float32" else 1e-3, seeds=2)
         assert verdict.outcome is Outcome.OK, verdict
@@ -112,6 +112,7 @@ def test_inputs_are_made_while_the_caller_goes_on(runner, good):
     assert runner.starts == starts
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_while_inputs_are_asked_for_their_answer_is_not_read(runner, good, monkeypatch):
     send = Child.send
 
@@ -273,7 +274,7 @@ from autotune.trial.child import Child
 from autotune.trial.runner import Runner
 from autotune.tinygrad_api.lower import compile_program
 from db.records import Workload
-from kernels import build
+from kernels import backends, build
 from kernels.serve import defaults
 from support.cpu_device import cpu
 W = Workload("linear", "Q4_0", 512, 512)
@@ -291,6 +292,7 @@ print("left", flush=True)
 
 
 @pytest.mark.parametrize(("how", "says"), [(signal.SIGKILL, ""), (signal.SIGINT, "left")])
+@pytest.mark.slow
 def test_a_hung_child_does_not_outlive_its_parent(tmp_path, how, says):
     script = tmp_path / "orphan.py"
     script.write_text(textwrap.dedent(ORPHAN))

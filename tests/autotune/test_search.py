@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.synthetic_space import BEST, SyntheticSpace, of, seconds
+from support.tiers import few_of
 
 from autotune.search.strategies import STRATEGIES, BeamSearch, RandomSearch, Task
 from db.records import Schedule
@@ -166,7 +167,7 @@ def test_every_strategy_proposes_what_it_is_given_first_nothing_known_and_nothin
     assert not set(known) & set(proposed)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", few_of(STRATEGIES, lambda name: name != "random"))
 def test_every_strategy_ends_and_goes_on_where_all_fail(name):
     assert drive(STRATEGIES[name](task()), cost=lambda c: None, limit=5000)
     assert len(drive(STRATEGIES[name](task()), limit=5000)) < 2592

@@ -87,6 +87,23 @@ def test_what_is_stale_is_left_to_retune(fresh: Session) -> None:
     assert len(fresh.store.measurements(workload_digest(W))) == 1
 
 
+def test_packaged_rows_for_the_kernels_that_there_are_are_checked_once(fresh: Session, tmp_path: Path) -> None:
+    package = Store.open(tmp_path / "packaged.sqlite")
+    package.start_run(RUN)
+    shipped = replace(fresh, store=package)
+    for row in (RIGHT, ILLEGAL):
+        final(shipped, row, replace(W, m=1 + (row is ILLEGAL)))
+    final(shipped, w=replace(W, n=96), kernel="0ld")
+    final(fresh)  # the user's own, which is RIGHT, too
+    rows = package.finals(fresh.info.target)
+    assert len(rows) == 3
+    found = [(c.workload.m, c.origin, c.status) for c in check(fresh, packaged=rows)]
+    assert found == [(1, "stored", "right"), (2, "packaged", "wrong")]
+    wrong = Lookup(fresh.store.where, package.where).exact(replace(W, m=2), fresh.info.target, kernel_digest(W))
+    assert wrong is None
+    assert check(fresh, packaged=rows, m=(3,)) == []
+
+
 def test_what_has_no_kernel_here_is_skipped(fresh: Session) -> None:
     final(fresh, w=Workload("linear", "Q8_K", 64, 256), kernel="theirs")
     (checked,) = check(fresh)
@@ -105,6 +122,7 @@ def test_only_what_was_asked_for_is_checked(fresh: Session) -> None:
     assert check(fresh, formats=("F32",), m=(2,)) == []
 
 
+@pytest.mark.slow
 def test_default_schedules_are_checked_on_request(fresh: Session) -> None:
     final(fresh)
     found = check(fresh, with_defaults=True)

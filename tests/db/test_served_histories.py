@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, schedule
+import pytest
+from support.store_files import change
+from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, schedule
 
+from db import served as kept
 from db.codec import schedule_digest
 from db.engine import writing
+from db.forget import forget
 from db.inserts import insert_measurements, insert_run
 from db.lookup import Lookup
 from db.records import Measurement, Outcome, Schedule, Stage
@@ -85,7 +89,9 @@ def test_after_any_history_all_agree_on_what_is_served(tmp_path: Path) -> None:
         for origin in ("local", "imported", "packaged"):
             insert_run(connection, replace(RUN, id=origin), DATE, origin)
         for rows in histories:
-            insert_measurements(connection, [(origin, DATE, m) for origin, m in rows])
+            for origin, m in rows:
+                insert_measurements(connection, [(origin, DATE, m)])
+        assert not kept.stale(connection)
     finals = {w.row.measurement.workload: w.row.measurement.schedule for w in store.finals()}
     lookup, served = Lookup(tmp_path / "store.sqlite", tmp_path / "none"), 0
     for rows in histories:
@@ -97,3 +103,30 @@ def test_after_any_history_all_agree_on_what_is_served(tmp_path: Path) -> None:
         assert not exact or schedule_digest(exact.schedule) not in found_wrong(rows), rows
         served += exact is not None
     assert KERNELS / 5 < served < KERNELS
+
+
+@pytest.mark.parametrize("failures", [False, True])
+def test_what_is_forgotten_is_not_kept_for_lookups(tmp_path: Path, failures: bool) -> None:
+    rng = random.Random(8)
+    store = Store.open(tmp_path / "store.sqlite")
+    with writing(store.engine) as connection:
+        for origin in ("local", "imported", "packaged"):
+            insert_run(connection, replace(RUN, id=origin), DATE, origin)
+        for i in range(1, 41):
+            insert_measurements(connection, [(origin, DATE, m) for origin, m in history(rng, 64 * i)])
+    for subject in store.subjects()[::2]:
+        forget(store, [subject], rng.choice([None, "local"]), failures)
+        found = Lookup(store.where, tmp_path / "none").exact(*subject)
+        assert (found and found.schedule) == store.served(*subject)
+    assert store.stale() == 0
+
+
+def test_what_another_program_spoils_is_told_and_mended_by_the_next_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    store = opened(path, fact(), fact(workload=replace(WORKLOAD, n=64)), fact(workload=replace(WORKLOAD, n=128)))
+    change(path, "DELETE FROM served")
+    assert store.stale() == 3
+    assert Lookup(path, tmp_path / "none").exact(WORKLOAD, TARGET, KERNEL) is None
+    store.start_run(replace(RUN, id="next"))
+    assert store.stale() == 0
+    assert Lookup(path, tmp_path / "none").exact(WORKLOAD, TARGET, KERNEL) is not None

@@ -21,7 +21,7 @@ from support.store_rows import KERNEL, RUN, TARGET, WORKLOAD, fact, opened, sche
 from db import queries, servers
 from db.codec import workload_digest
 from db.engine import reported, upgrade, writing
-from db.inserts import insert_measurements
+from db.inserts import insert_rows
 from db.lookup import Lookup
 from db.servers import server_engine
 from db.store import Store, StoreError
@@ -68,7 +68,7 @@ def test_an_older_schema_is_migrated_with_its_rows(postgres: Server, empty: str,
         run = "'run1', '2025-01-01T00:00:00.000000+00:00', 'autotune sweep', 4, 60, '{}'"
         columns = "id, started_at, command, beam_width, budget_seconds, versions"
         connection.execute(text(f"INSERT INTO runs ({columns}) VALUES ({run})"))
-        insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
+        insert_rows(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
     if revision in queries.READABLE:
         assert Store.read(url).finals()
     else:
@@ -155,6 +155,7 @@ def batches(url: str) -> dict[str, int]:
         return {str(reason): int(count) for reason, count in found}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_nothing_that_it_confirmed(postgres: Server, database: str) -> None:
     url = postgres.url(database)
     store = opened(url, fact())

@@ -13,7 +13,7 @@ from support.once import once
 from support.real_files import FOLDER, SMOLLM2, needs_real_files
 
 MODEL = str(Path(FOLDER) / SMOLLM2)
-SWEEP = ("sweep", MODEL, "--budget", "1", "--beam", "2", "--no-deployed", "--json")
+SWEEP = ("sweep", MODEL, "--budget", "0.3", "--beam", "2", "--no-deployed", "--json")
 KILLED_AFTER = 2
 
 pytestmark = [

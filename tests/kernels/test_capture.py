@@ -4,7 +4,7 @@ import numpy as np
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit, UOp, dtypes
 
-from kernels.tinygrad.capture import captured, seeded
+from kernels.tinygrad.capture import Bound, Captured, seeded
 from kernels.tinygrad.upload import upload, zeros
 
 SIZE = 16
@@ -20,17 +20,17 @@ def test_a_function_runs_once_and_its_replays_take_new_inputs():
         Tensor.realize(y, store[at : at + 1].assign(y))
         return y
 
-    function, seen = captured(step), []
+    function, seen = Captured(step), []
     for i in range(4):
         x = upload(np.full(SIZE, i, np.float32), name)
-        seen.append(function(x, UOp.variable("at", 0, SIZE - 1).bind(3 * i)).item())
+        seen.append(function(x, Bound(UOp.variable("at", 0, SIZE - 1), 3 * i)).item())
     assert len(calls) == 1
     assert seen == [2 * (sum(range(SIZE)) + SIZE * i) for i in range(4)]
     assert store.tolist() == [seen[i // 3] if i in (0, 3, 6, 9) else 0 for i in range(SIZE)]
 
 
 def test_what_it_returned_may_be_its_next_input():
-    function = captured(lambda x: (x + 1).realize())
+    function = Captured(lambda x: (x + 1).realize())
     x = upload(np.zeros(SIZE, np.float32), device().name)
     for _ in range(4):
         x = function(x)
@@ -46,7 +46,7 @@ def test_random_numbers_are_those_of_a_plain_captured_function():
         seeded(name)
         return [function(x).tolist() for _ in range(4)]
 
-    first, plain = (jit(lambda x: (Tensor.rand_like(x) + x).realize()) for jit in (captured, TinyJit))
+    first, plain = (jit(lambda x: (Tensor.rand_like(x) + x).realize()) for jit in (Captured, TinyJit))
     numbers = drawn(first)
     assert numbers == drawn(plain)
     assert len({tuple(row) for row in numbers}) == 4

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import codec
+from db.errors import SettingError
 from kernels import devices
 from kernels.tinygrad import facts, hardware, hostcc
 
@@ -120,6 +121,14 @@ def test_the_largest_cache_that_sysfs_lists(tmp_path, sizes, nbytes):
         (tmp_path / f"index{i}").mkdir()
         (tmp_path / f"index{i}" / "size").write_text(size)
     assert facts.cpu_cache_nbytes(tmp_path) == nbytes
+
+
+def test_the_cache_may_be_given():
+    assert facts.given_cache_nbytes({}) == facts.given_cache_nbytes({"AUTOTUNE_CPU_CACHE": ""}) == 0
+    assert facts.given_cache_nbytes({"AUTOTUNE_CPU_CACHE": " 8 "}) == 8 * MiB
+    for value in ("0", "-1", "8M", "65537"):
+        with pytest.raises(SettingError, match=rf"AUTOTUNE_CPU_CACHE='{value}': expected 1 to 65536 \(MiB\)"):
+            facts.given_cache_nbytes({"AUTOTUNE_CPU_CACHE": value})
 
 
 def test_cuda_facts_come_from_the_driver(monkeypatch):

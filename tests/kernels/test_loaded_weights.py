@@ -7,32 +7,55 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import kernel_runs
+from support.activations import EXACT
 from support.small_cases import CASES, HEAD
 from tinygrad import Tensor, dtypes
 
-from kernels.llm import load
+from kernels.formats.tiles import tile_planes
+from kernels.llm import load, load_planned, plan
 from kernels.llm.weights import RawWeight, Weights
 from kernels.models.header import read_header
 from kernels.models.passes import plan_passes
 from kernels.ops.case import PackedRows
+from kernels.ops.q8.spec import Q8
 
 CONTEXT = 64
 
 
-@pytest.mark.parametrize("name", ["llama", "phi3", "deepseek2-fused", "deepseek2-whole", "gpt-oss"])
-def test_what_is_on_the_device_is_what_is_in_the_file(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", EXACT)
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "phi3", "deepseek2-fused", "deepseek2-whole", "gpt-oss"])
+def test_what_is_on_the_device_is_what_is_in_the_file(name: str, exact: bool, tmp_path: Path) -> None:
     CASES[name].write(tmp_path / "a.gguf")
     header, device = read_header(tmp_path / "a.gguf"), kernel_runs.device().name
-    passes, weights = plan_passes(header, CONTEXT, device), Weights(header, device)
+    passes, weights = plan_passes(header, CONTEXT, device, exact), Weights(header, device)
+    layouts: dict[tuple[str, str], set[bool]] = {}
     for launch in (*passes.decode.launches, *passes.prompt.launches):
-        there = weights.operands(launch)
+        there, tiled = weights.operands(launch), launch.x_dtype == Q8
         for operand, wanted in weights.host(launch).items():
             if isinstance(wanted, RawWeight):
-                packed = PackedRows(wanted.format, wanted.rows, len(wanted.rows), wanted.k).planes("w")
-                for plane, array in zip(there[operand], packed.values(), strict=False):
+                packed = tuple(PackedRows(wanted.format, wanted.rows, len(wanted.rows), wanted.k).planes("w").values())
+                reads = [read for read in launch.reads if operand in read.operand.split("+")]
+                if tiled:
+                    stacked = len(reads[0].tensor.shape) == 3
+                    packed = tile_planes(wanted.format, packed, reads[0].tensor.shape[0] if stacked else 1)
+                for plane, array in zip(there[operand], packed, strict=False):
                     assert np.array_equal(plane.numpy().reshape(-1), array.reshape(-1))
+                for read in reads:
+                    layouts.setdefault((read.tensor.name, read.half), set()).add(tiled)
             else:
                 assert np.array_equal(there[operand].numpy(), wanted)
+    assert all(len(kept) == 1 for kept in layouts.values())
+    assert any(True in kept for kept in layouts.values()) == (not exact)
+
+
+def test_loading_tells_how_much_is_on_the_device(tmp_path: Path) -> None:
+    CASES["llama"].write(tmp_path / "a.gguf")
+    told: list[int] = []
+    planned = plan(read_header(tmp_path / "a.gguf"), CONTEXT, kernel_runs.device().name)
+    model = load_planned(planned, kernel_runs.device().name, Weights, told.append)
+    assert told == sorted(set(told))
+    assert told[-1] == model.sizes.weights_nbytes
+    assert told[-1] == pytest.approx(planned.sizes.weights_nbytes, rel=0.05)  # tiles may be padded
 
 
 @pytest.mark.parametrize(("name", "low"), [("llama-tied", 1.0), ("phi3-long", 1.0), ("phi3-short", 1.5)])

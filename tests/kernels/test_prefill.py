@@ -48,7 +48,7 @@ def assert_right(w, schedule):
 
 
 # what the others show in part
-FEW = ("one token", "sinks", "all", "deepseek")
+FEW = ("one token", "all", "deepseek")
 
 
 @pytest.mark.parametrize("name", few_of(WORKLOADS, lambda name: name in FEW, pytest.mark.nightly))
@@ -58,7 +58,11 @@ def test_under_the_default(name):
 
 
 @pytest.mark.parametrize(
-    "name", few_of(["odd count", "wide window", "latent"], lambda name: name == "wide window", pytest.mark.nightly)
+    "name",
+    [
+        pytest.param("wide window", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("odd count", "latent")),
+    ],
 )
 def test_under_the_heuristic(name):
     for choice in defaults.heuristic(WORKLOADS[name], backend()):

@@ -18,10 +18,12 @@ from db.codec import canonical_json, workload_digest, workload_from_json, worklo
 from db.errors import AutotuneError
 from db.records import Workload
 from kernels.formats import FORMATS
+from kernels.ops.argmax.host_spec import HostArgMax, HostPeaks
 from kernels.ops.argmax.spec import ArgMax
 from kernels.ops.attention.spec import FlashCombine, FlashPrefill, MlaPrefill
 from kernels.ops.embed.spec import Embed
 from kernels.ops.experts.spec import ExpertLinear, ExpertPlaces, ExpertProduct, ExpertSum, ExpertTiles
+from kernels.ops.host_attention.spec import HostCacheStore, HostCombine, HostPrefill
 from kernels.ops.linear.spec import ACTS, GateUp, HeadLinear, Linear, RmsNormLinear
 from kernels.ops.norm.spec import RmsNorm, RmsNormAdd
 from kernels.ops.op import KernelError
@@ -50,7 +52,10 @@ def attention(draw: st.DrawFn) -> Spec:
     )  # fmt: skip
     if draw(st.booleans()):
         many = MlaPrefill(heads=draw(SIZE), kv_lora=draw(SIZE), rope_dim=draw(SIZE), **lengths)
-    return many.one_token(draw(st.integers(1, 256))) if draw(st.booleans()) else many
+    elif draw(st.booleans()):
+        many = HostPrefill(**vars(many))
+    runs = draw(st.integers(1, 64 if isinstance(many, HostPrefill) else 256))
+    return many.one_token(runs) if draw(st.booleans()) else many
 
 
 @st.composite
@@ -90,7 +95,8 @@ def store(draw: st.DrawFn) -> Spec:
     if draw(st.booleans()):
         dims = {"head_dim": rope + draw(FEW), "v_head_dim": draw(SIZE), "rope_dim": rope}
         eps = draw(st.none() | POSITIVE)
-        return RopeCacheStore(heads=heads, kv_heads=draw(FEW), **dims, max_ctx=max_ctx, mode=mode, eps=eps)
+        kind = draw(st.sampled_from([RopeCacheStore, HostCacheStore]))
+        return kind(heads=heads, kv_heads=draw(FEW), **dims, max_ctx=max_ctx, mode=mode, eps=eps)
     nope, rank, start = draw(FEW), draw(SIZE), draw(st.integers(0, 99))
     rows = {"q_row": heads * (nope + rope) + draw(FEW), "kv_row": rank + rope + start, "kv_start": start}
     sizes = {"heads": heads, "kv_lora": rank, "qk_nope": nope, "rope_dim": rope, "max_ctx": max_ctx}
@@ -123,10 +129,10 @@ SPECS = st.one_of(
     topk(),
     norm(),
     st.builds(Embed, **WEIGHT, scale=POSITIVE),
-    st.builds(ArgMax, n=SIZE),
+    *(st.builds(spec, n=SIZE) for spec in (ArgMax, HostPeaks, HostArgMax)),
     store(),
     attention(),
-    st.builds(FlashCombine, heads=FEW, v_head_dim=SIZE, splits=FEW),
+    *(st.builds(spec, heads=FEW, v_head_dim=SIZE, splits=FEW) for spec in (FlashCombine, HostCombine)),
 )
 
 

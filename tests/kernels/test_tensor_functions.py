@@ -1,4 +1,6 @@
-"""The functions over Tensors ask for the very kernels that the plan of a model lists, so that a sweep serves them."""
+"""The functions over Tensors ask for the very kernels that the plan of a model lists, so that a sweep serves them.
+
+But on a host a plan has ops of its own, over a cache of keys in tiles, which no function takes."""
 
 from __future__ import annotations
 
@@ -56,11 +58,12 @@ def header(name: str, folder: Path) -> Header:
 
 def passes(name: str, folder: Path, device: str) -> Iterator[list[Workload]]:
     """The workloads of each pass over a model that a sweep tunes, in order."""
-    plan = plan_passes(header(name, folder), CONTEXT[name.partition(" ")[0]], device)
+    plan = plan_passes(header(name, folder), CONTEXT[name.partition(" ")[0]], device, exact=True)
     assert plan.model is not None
     for m, x_dtype in ((m, x_dtype) for m, x_dtype in BUCKETS if m <= plan.model.context):
         launches = (plan.prompt if m >= PROMPT_TOKENS else plan.decode).launches
-        yield [x.workload(m, x_dtype) for x in launches if m in (1, *range(PROMPT_TOKENS, 513)) or not x.decode_only]
+        listed = (x for x in launches if m in (1, *range(PROMPT_TOKENS, 513)) or not x.decode_only)
+        yield [x.workload(m, x_dtype) for x in listed if not x.op.startswith("host_")]
 
 
 ASKED: set[tuple[str, Run]] = set()  # what earlier models launch too
@@ -79,6 +82,6 @@ def test_each_launch_of_a_plan_is_that_of_a_function(name: str, device: str, tmp
 
 
 def test_each_function_launches_something_of_a_plan(tmp_path: Path) -> None:
-    found = {run for name in MODELS for workloads in passes(name, tmp_path, "CPU") for run in runs(workloads)}
+    found = {run for name in MODELS for workloads in passes(name, tmp_path, "NULL") for run in runs(workloads)}
     reached = {call(run, "CPU").func for run in found}
     assert {name for name, function in public_functions().items() if function not in reached} == set()

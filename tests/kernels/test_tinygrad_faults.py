@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.kernel_runs import device
-from support.renderers import CL
+from support.renderers import CL, THREADED
 from tinygrad import Device, Tensor, TinyJit, UOp, dtypes
 from tinygrad.codegen import to_program
-from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.codegen.opt import KernelOptError, Opt, OptOps
+from tinygrad.codegen.opt.postrange import Scheduler
 from tinygrad.engine.jit import create_graph_call
 from tinygrad.helpers import Context
 from tinygrad.runtime.ops_null import NullGraph
@@ -233,3 +234,15 @@ def test_a_mask_s_condition_splits_a_loop_whose_length_depends_on_it():
     assert rendered(some_rows(masked=False))[1].count("for (") == 1
     with pytest.raises(KeyError):
         to_program(some_rows(masked=True), CL)
+
+
+def test_a_loop_has_no_more_slices_than_processors_are_counted():
+    (to,) = arrays((12,))
+    i = UOp.range(12, 0)
+    scheduler = Scheduler(kernel_of(to[i].store(1.0).end(i)), THREADED)
+    scheduler.convert_loop_to_global()
+    apply_opt = getattr(Scheduler.apply_opt, "__wrapped__", Scheduler.apply_opt)  # without the patch
+    with Context(NUM_CPU_THREADS=2):
+        apply_opt(scheduler.copy(), Opt(OptOps.THREAD, 0, 2))
+        with pytest.raises(KernelOptError, match="too many threads"):
+            apply_opt(scheduler, Opt(OptOps.THREAD, 0, 3))

@@ -14,13 +14,16 @@ from tinygrad import Tensor
 
 from kernels.api.arguments import ArgumentError
 from kernels.llm import ModelError, Sizes, Transformer, plan
+from kernels.llm.model import LOOKAHEAD
 
 CONTEXT = 80
 
 
 def transformer(architecture: str = "llama", context: int = CONTEXT, **keys: object) -> Transformer:
     planned = plan(synthetic_models.model(architecture, keys=keys))
-    return Transformer(RecallingProgram(context, kernel_runs.device().name), planned, Sizes(0, 0))
+    found = Transformer(RecallingProgram(context, kernel_runs.device().name), planned, Sizes(0, 0))
+    found.lookahead = LOOKAHEAD  # as on a GPU
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,7 @@ def test_every_loop_ends_at_its_own_label(tmp_path: Path, patched: str) -> None:
     assert tuple(done.stdout.splitlines()) == RIGHT
 
 
+@pytest.mark.slow
 def test_a_kernel_with_many_loops_is_right(tmp_path: Path) -> None:
     done = run_bare(MANY_LOOPS, tmp_path, DEV="CPU:X86", PYTHONPATH=os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
     assert done.stdout.split() == ["CPU:X86", "ok"]

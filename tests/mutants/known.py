@@ -8,6 +8,7 @@ from . import (
     of_columns,
     of_experts,
     of_feeding,
+    of_int8,
     of_latent,
     of_loading,
     of_rope,
@@ -28,6 +29,7 @@ MUTANTS = (
     *of_sizes.MUTANTS,
     *of_still_layers.MUTANTS,
     *of_loading.MUTANTS,
+    *of_int8.MUTANTS,
     *of_feeding.MUTANTS,
     *of_sampling.MUTANTS,
 )

@@ -86,10 +86,8 @@ MUTANTS = (
     Mutant(
         "a prompt's experts take each other's biases of gate and up",
         BUILDER,
-        'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
-        "        up = e.gate if e.fused else e.up\n",
-        'halves = (("w+", "bias+"), ("+w", "+bias")) if e.fused else (("w", "bias"), ("w", "bias"))\n'
-        "        up = e.gate if e.fused else Projection(e.up.weight, e.gate.bias)\n",
+        "self._product(e, (e.up, *halves[1])",
+        "self._product(e, (Projection(e.up.weight, e.gate.bias), *halves[1])",
         said("gpt-oss"),
     ),
 )

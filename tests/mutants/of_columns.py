@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said
-from .places import ATTENTION, BUILD_LINEAR, BUILDER, DECODE, FFN, OPERANDS
+from .places import ATTENTION, BUILD_EXPERTS, BUILD_LINEAR, BUILDER, DECODE, FFN, OPERANDS
 
 MUTANTS = (
     Mutant(
@@ -73,7 +73,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decode step's halves of one weight of experts are swapped",
-        DECODE,
+        BUILD_EXPERTS,
         '(e.gate, "gate+up", ',
         '(e.gate, "up+gate", ',
         said("deepseek2-fused"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, BUILDER, DECODE, FFN
+from .places import ARCHITECTURES, BUILD_EXPERTS, BUILDER, FFN
 
 MUTANTS = (
     Mutant(
@@ -89,9 +89,9 @@ MUTANTS = (
     ),
     Mutant(
         "the routed experts' sum loses the residual",
-        DECODE,
-        'inputs, epilogue = added({"x": gated, "ids": ids, "probs": probs}, add)',
-        'inputs, epilogue = added({"x": gated, "ids": ids, "probs": probs}, None)',
+        BUILD_EXPERTS,
+        'inputs, epilogue = added({"x": x, "ids": ids, "probs": probs}, add)',
+        'inputs, epilogue = added({"x": x, "ids": ids, "probs": probs}, None)',
         said("qwen3moe"),
     ),
     Mutant(

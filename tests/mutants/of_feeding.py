@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "a chunk begins where it ends",
         TRANSFORMER,
-        "(padded, self.program.position(at))",
-        "(padded, self.program.position(min(at + size, self.max_context - size)))",
+        "(padded, self.program.bound(at))",
+        "(padded, self.program.bound(min(at + size, self.max_context - size)))",
         EVERY,
     ),
     Mutant(
@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "the history is one position ahead",
         TRANSFORMER,
-        "in self._history.numpy()[start_pos",
-        "in np.roll(self._history.numpy(), 1)[start_pos",
+        "in history[start_pos",
+        "in np.roll(history, 1)[start_pos",
         EVERY,
     ),
     Mutant(

@@ -30,8 +30,8 @@ MUTANTS = (
     Mutant(
         "plain halves of q follow each other without the rotated ones",
         BUILD_LINEAR,
-        "step or k, value.columns",
-        "k, value.columns",
+        "heads, step, row)",
+        "heads, k, row)",
         said("deepseek2"),
     ),
     Mutant(

@@ -12,15 +12,15 @@ MUTANTS = (
     Mutant(
         "halves of a weight are the same on the device",
         WEIGHTS,
-        "return self.is_vector, self.number, self.count,",
-        "return self.is_vector, self.count,",
-        (f"{LOADED}test_what_is_on_the_device_is_what_is_in_the_file[phi3]",),
+        "return self.is_vector, self.tiled, self.number, self.count,",
+        "return self.is_vector, self.tiled, self.count,",
+        (f"{LOADED}test_what_is_on_the_device_is_what_is_in_the_file[phi3-True]",),
     ),
     Mutant(
         "halves of stacked weights are taken across experts",
         WEIGHTS,
-        "matrices = t.shape[0] if len(t.shape) == 3 else 1",
-        "matrices = 1",
+        "return t.shape[0] if len(t.shape) == 3 else 1",
+        "return 1",
         said("deepseek2-fused"),
     ),
     Mutant(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .mutant import Mutant, said, told
-from .places import ARCHITECTURES, BUILD_LINEAR, BUILDER, DECODE, FFN, MODEL, PASSES
+from .places import ARCHITECTURES, BUILD_ACTIVATIONS, BUILDER, DECODE, FFN, MODEL, PASSES
 
 MUTANTS = (
     Mutant("embedding_scale is ignored", MODEL, 'hp.number("embedding_scale", 0.0) or (dim', "(dim", said("granite")),
@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     Mutant(
         "a norm that is a launch has an eps of 1e-6",
-        BUILD_LINEAR,
+        BUILD_ACTIVATIONS,
         "kind(n, self.eps)",
         "kind(n, 1e-6)",
         told("glm4"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 ARCHITECTURES = "kernels/models/architectures.py"
 ATTENTION = "kernels/models/attention.py"
 BUILD_ATTENTION = "kernels/models/build_attention.py"
+BUILD_ACTIVATIONS = "kernels/models/build_activations.py"
+BUILD_EXPERTS = "kernels/models/build_experts.py"
 BUILD_LINEAR = "kernels/models/build_linear.py"
 FFN = "kernels/models/ffn.py"
 HYPERPARAMETERS = "kernels/models/hyperparameters.py"

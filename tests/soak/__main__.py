@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from .attack import Attack
-from .driver import Driver, Fault, Tally, as_json
+from .driver import Driver, Fault, Tally, as_json, run_side_by_side
 
 DEFAULT_SECONDS = 60.0
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--except", action="append", default=[], metavar="ATTACK", dest="left_out", help="repeatable")
     parser.add_argument("--cases", type=int, metavar="N", help="the first N cases of each attack, however long")
     parser.add_argument("--case", type=int, metavar="N", help="this case alone, with all that it says")
+    parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, metavar="N", help="cases at once [cores]")
     parser.add_argument("--show", type=int, default=1, metavar="N", help="faults of one cause to tell in full [1]")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
@@ -53,6 +54,7 @@ def _run(attacks: list[Attack], seed: int, root: Path, asked: argparse.Namespace
             print(_told(seed, fault), flush=True)
 
     driver, start = Driver(attacks, seed, root, tell), time.monotonic()
+    tallies = driver.tallies
     if asked.case is not None or asked.cases is not None:
         for attack in attacks:
             for number in [asked.case] if asked.case is not None else range(asked.cases):
@@ -61,11 +63,12 @@ def _run(attacks: list[Attack], seed: int, root: Path, asked: argparse.Namespace
                     print("\n".join(f"did: {line}" for line in did))
         driver.close()
     else:
-        driver.run_for(seconds)
-    print(_table(driver.tallies))
+        tallies = run_side_by_side(attacks, seed, root, seconds, asked.lanes, tell)
+        seen.update((f.promise, f.where) for t in tallies.values() for f in t.faults)
+    print(_table(tallies))
     for (promise, where), count in seen.most_common():
         print(f"{count:6d} × {promise}: {where}")
-    print(as_json(seed, driver.tallies, time.monotonic() - start))
+    print(as_json(seed, tallies, time.monotonic() - start))
     return 1 if seen else 0
 
 

@@ -7,11 +7,13 @@ when it dies or hangs. A case depends on its seed, attack and number alone.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from .worker import Worker, end_group, quietly
 
 BATCH = 50
 PREPARE_SECONDS = 120.0
+Tell = Callable[["Fault"], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Tally:
 class Driver:
     """seed: of all cases. root: a folder for what cases need, emptied as they go. told: is called with each fault."""
 
-    def __init__(self, attacks: Sequence[Attack], seed: int, root: Path, told: Callable[[Fault], None]) -> None:
+    def __init__(self, attacks: Sequence[Attack], seed: int, root: Path, told: Tell) -> None:
         self._attacks, self._seed, self._root, self._told = attacks, seed, root, told
         self.tallies = {a.name: Tally() for a in attacks}
         self._workers: dict[str, Worker] = {}
@@ -113,6 +116,39 @@ class Driver:
             time.sleep(0.02)
         if not (shared / "prepared").exists():
             raise RuntimeError(f"{attack.name} could not be prepared:\n{log.read_text()}")
+
+
+def run_side_by_side(
+    attacks: Sequence[Attack], seed: int, root: Path, seconds: float, lanes: int, tell: Tell
+) -> dict[str, Tally]:
+    """`Driver.run_for` in some processes, each with a part of the attacks and a folder of its own: many cases wait most
+    of their time. `tell` is called in those processes."""
+    parts: list[list[Attack]] = [[] for _ in range(min(lanes, len(attacks)))]
+    for attack in sorted(attacks, key=lambda a: -a.share):
+        min(parts, key=lambda part: sum(a.share for a in part)).append(attack)
+    running = []
+    for i, part in enumerate(parts):
+        (folder := root / f"lane{i}").mkdir()
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(
+            target=_lane, args=(part, seed, folder, seconds, tell, theirs)
+        )
+        process.start()
+        theirs.close()
+        running.append((process, ours))
+    tallies: dict[str, Tally] = {}
+    for process, ours in running:
+        tallies |= ours.recv()
+        process.join()
+    return {a.name: tallies[a.name] for a in attacks}
+
+
+def _lane(
+    attacks: Sequence[Attack], seed: int, root: Path, seconds: float, tell: Tell, told: Connection[Any, Any]
+) -> None:
+    driver = Driver(attacks, seed, root, tell)
+    driver.run_for(seconds)
+    told.send(driver.tallies)
 
 
 def _make(attack: Attack, shared: Path) -> None:

@@ -120,7 +120,9 @@ def rows(path: Path, rng: random.Random, spare: str = "0") -> str:
         for table, column in (("workloads", "workload"), ("targets", "target"), ("schedules", "schedule")):
             spared[table] = f"id NOT IN (SELECT {column}_id FROM measurements WHERE {spare})"
         for _ in range(rng.choice((1, 1, 2, 4))):
-            table = rng.choice(("runs", "workloads", "targets", "schedules", *["measurements"] * 4, "alembic_version"))
+            table = rng.choice(
+                ("runs", "workloads", "targets", "schedules", *["measurements"] * 4, "served", "alembic_version")
+            )
             columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
             column = rng.choice(columns)
             new = _json(db, table, column, rng) if rng.random() < 0.3 else _cell(rng)

@@ -7,7 +7,9 @@ from pathlib import Path
 import autotune.doctor
 import autotune.explain
 import autotune.jsonable
-import autotune.reports
+import autotune.report.compare
+import autotune.report.explain
+import autotune.report.store
 import autotune.transfer  # noqa: F401 - what the verbs import when they run: once here, not in each child
 from db import codec
 

@@ -172,6 +172,10 @@ def kept(path: Path, before: frozenset[tuple[object, ...]], what: str) -> frozen
         raise BrokenError(Promise.ROWS, f"{what}: the store cannot be read", str(error)) from error
     if sound != "ok":
         raise BrokenError(Promise.ROWS, f"{what}: the store is damaged", str(sound))
+    if stale := Store.read(path).stale():
+        raise BrokenError(
+            Promise.SCHEDULE, f"{what}: lookups find something else than was measured", f"{stale} kernels"
+        )
     if lost := before - after:
         raise BrokenError(
             Promise.ROWS, what, f"{len(lost)} of {len(before)} rows, such as {min(lost, key=repr)!r:.500}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from db.records import Workload
 from kernels.ops.attention.spec import FlashCombine, FlashDecode, FlashPrefill, MlaDecode, MlaPrefill
+from kernels.ops.host_attention.spec import HostCacheStore, HostDecode, HostPrefill
 from kernels.ops.rope.spec import MlaCacheStore, RopeCacheStore
 
 
@@ -50,3 +51,19 @@ def mla_store(heads: int = 3, rank: int = 40, nope: int = 24, rope: int = 16, m:
     rows = {"q_row": heads * (nope + rope), "kv_row": rank + rope}
     fields: dict[str, Any] = {"max_ctx": 9, "eps": 1e-6, **rows, **more}
     return MlaCacheStore(heads, rank, nope, rope, **fields).workload(m)
+
+
+def host(heads: int = 4, kv_heads: int = 2, dim: int = 32, ctx: int = 31, value_dim: int = 0, **more: Any) -> Workload:
+    return HostDecode(**_flash(heads, kv_heads, dim, ctx, value_dim, more)).workload()
+
+
+def host_many(
+    m: int, heads: int = 4, kv_heads: int = 2, dim: int = 32, ctx: int = 0, value_dim: int = 0, **more: object
+) -> Workload:
+    """`host_prefill` of m tokens, by default from the first position on."""
+    return HostPrefill(**_flash(heads, kv_heads, dim, ctx or m, value_dim, more)).workload(m)
+
+
+def host_store(heads: int = 4, kv_heads: int = 2, dim: int = 32, m: int = 1, **more: object) -> Workload:
+    fields: dict[str, Any] = {"v_head_dim": dim, "max_ctx": 19, "rope_dim": dim, "mode": "neox", **more}
+    return HostCacheStore(heads, kv_heads, dim, **fields).workload(m)

@@ -18,19 +18,23 @@ from kernels.models.header import read_header
 from support.gguf_files import TensorFact, load_model, write_sparse_gguf
 from support.random_weights import random_rows, score_factor
 
+_OF_TOKENS = ("token_embd.weight", "output.weight")  # a row a token
 _BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 
 
-def write_full_model(name: str, path: Path, layers: int | None = None) -> Path:
-    """The model `name` of tests/data/models as a GGUF file, whole or cut to `layers` of its layers. Returns the path.
+def write_full_model(name: str, path: Path, layers: int | None = None, vocabulary: int | None = None) -> Path:
+    """The model `name` of tests/data/models as a GGUF file, whole or cut to `layers` of its layers and the first
+    `vocabulary` of its tokens. Returns the path.
 
-    Those that are kept differ as much as the model's layers do: each kind of layer, told by its tensors and their
+    The layers that are kept differ as much as the model's layers do: each kind of layer, told by its tensors and their
     formats, takes its turn.
     """
     metadata, tensors = load_model(name)
     if layers is not None:
         tensors = _cut(tensors, layers)
         metadata[f"{metadata['general.architecture']}.block_count"] = len(_layers(tensors))
+    if vocabulary is not None:
+        tensors = [(t, (vocabulary, *shape[1:]) if t in _OF_TOKENS else shape, format) for t, shape, format in tensors]
     shapes = {tensor: shape for tensor, shape, _ in tensors}
     write_sparse_gguf(path, {**metadata, **_vocabulary(metadata, shapes["token_embd.weight"][0])}, tensors)
     factor, data = score_factor(metadata), np.memmap(path, np.uint8, "r+")

@@ -1,6 +1,7 @@
 """A whole model in numpy: the launches that are planned for it, each by the reference of its op, in float64.
 
-No kernel is compiled, so that what a plan means can be held against llama.cpp in a second. Caches are not rounded.
+No kernel is compiled, so that what a plan means can be held against llama.cpp in a second. Neither caches nor
+activations are rounded.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class NumpyModel:
 
     def __init__(self, path: Path, context: int, device: str = "CPU") -> None:
         header = read_header(path)
-        self.passes = plan_passes(header, context, device)
+        self.passes = plan_passes(header, context, device, exact=True)
         model = self.passes.model
         assert model is not None
         self._weights, self._read = Weights(header, "CPU"), {}

@@ -34,7 +34,7 @@ class Planted:
     head: Workload
 
     def arguments(self, *more: str) -> tuple[str, ...]:
-        ctx = ("--ctx", str(CONTEXT), "--no-linears")
+        ctx = ("--ctx", str(CONTEXT), "--no-linears", "--exact")
         return "sweep", str(self.path), "--db", str(self.place), "--budget", "1", *ctx, *more
 
 
@@ -45,7 +45,7 @@ def plant(folder: Path, device: str, target: Target, *, slow_attention: bool = F
     tensors = [(t.name, t.shape, t.format) for t in made.tensors]
     write_sparse_gguf(path, {"general.architecture": "llama", **made.metadata}, tensors)
     header = read_header(path)
-    every = [mw.workload for mw in workloads(header, (1,), "float32", CONTEXT, False, device).workloads]
+    every = [mw.workload for mw in workloads(header, (1,), "float32", CONTEXT, False, device, True).workloads]
     (of_attention,) = [w for w in every if w.op == "flash_decode"]
     (of_head,) = [w for w in every if w.n == synthetic_models.VOCABULARY and w.op == "rmsnorm_linear"]
     found = Planted(path, header, place, target, of_attention, of_head)

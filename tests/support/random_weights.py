@@ -26,7 +26,7 @@ Raw = npt.NDArray[np.uint8]
 BITS = {"F32": np.float32, "F16": np.float16}
 # standard deviations, times those that keep activations of about 1: what makes attention and routers choose
 SIZES = {"attn_q": 1.5, "attn_k.": 1.5, "ffn_gate_inp.": 2.0, "attn_output": 2.0}
-STATISTIC_ROWS = 4096  # of a tensor, that its mean and standard deviation are taken from
+STATISTIC_ROWS = 2048  # of a tensor, that its mean and standard deviation are taken from
 
 
 def score_factor(metadata: Mapping[str, Any]) -> float:

@@ -15,6 +15,7 @@ from tinygrad import Tensor, UOp, dtypes
 from kernels.devices import describe_target
 from kernels.llm.prompt import CHUNKS
 from kernels.ops.op import START
+from kernels.tinygrad.capture import Bound
 from kernels.tinygrad.upload import upload, zeros
 
 VOCABULARY = 211
@@ -55,9 +56,12 @@ class RecallingProgram:
         Tensor.realize(self._kept, self._at, self._words, *self._below.values())
 
     def position(self, at: int) -> UOp:
+        return self.bound(at).bind()
+
+    def bound(self, at: int) -> Bound:
         if at == self.lost_at:
             raise RuntimeError("the device is gone")
-        return UOp.variable(START, 0, self.context - 1).bind(at)
+        return Bound(UOp.variable(START, 0, self.context - 1), at)
 
     def compile(self, sizes: set[int]) -> None:
         self.compiled |= sizes

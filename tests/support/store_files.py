@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from db.engine import upgrade
-from db.inserts import insert_measurements
+from db.inserts import insert_rows
 from db.records import Measurement, Outcome, Stage
 from db.store import Store
 from support.store_rows import RUN, fact
@@ -29,11 +29,11 @@ def change(path: Path, sql: str) -> None:
 
 
 def newer(path: Path) -> None:
-    change(path, "UPDATE alembic_version SET version_num = '0099'")
+    change(path, "UPDATE alembic_version SET version_num = '0099'; ALTER TABLE served RENAME COLUMN answer TO result")
 
 
 def older(path: Path) -> None:
-    change(path, "UPDATE alembic_version SET version_num = '0001'")
+    change(path, "UPDATE alembic_version SET version_num = '0001'; DROP TABLE served")
 
 
 def garbage(path: Path) -> None:
@@ -72,5 +72,5 @@ def old_store(path: Path, revision: str = "0001") -> None:
             "INSERT INTO runs (id, started_at, command, beam_width, budget_seconds, versions) VALUES ("
             "'run1', '2025-01-01T00:00:00.000000+00:00', 'x', 4, 60, '{}')"
         )
-        insert_measurements(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
+        insert_rows(connection, [("run1", "2025-01-01T00:00:00.000001+00:00", fact())])
     engine.dispose()

@@ -14,6 +14,7 @@ from db.records import Opt, Schedule, Workload
 from kernels import backends
 from kernels.formats import get_format
 from kernels.ops.kit.nearest import nearest
+from kernels.ops.kit.slices import slices
 from kernels.ops.kit.warp import WARP
 from kernels.ops.linear import tensor_core, warp
 from kernels.ops.linear.dot import RowDot, chunk_words, is_unquantized
@@ -41,7 +42,7 @@ def default_schedules(w: Workload, r: RowDot, variants: Variants, device: str) -
     hand-written kernel with simdgroups 145 GB/s.)
     """
     row = backends.find(device)
-    found = _shuffle(w, r, variants, row.fitted) if row.threads else _vectors(w, r, variants)
+    found = _shuffle(w, r, variants, row.fitted) if row.threads else _vectors(w, r, variants, device)
     return (*_tiles(r, variants, device), *found)
 
 
@@ -49,16 +50,21 @@ def _name(r: RowDot) -> str:
     return "dequant" if all(map(is_unquantized, r.formats)) else "factored"
 
 
-def _vectors(w: Workload, r: RowDot, variants: Variants) -> Schedules:
+def _vectors(w: Workload, r: RowDot, variants: Variants, device: str) -> Schedules:
     """For CPUs and other backends without workgroups. For one token 8 accumulators fill an AVX2 register, and 4 rows
-    share each load of x. More tokens share the unpacking of a weight."""
+    share each load of x. More tokens share the unpacking of a weight. Threads share out what is left of the rows."""
     tokens = r.loops[0]
     name = _name(r) if tokens == 1 else "dequant"
     words, lanes = {1: (4, 8), 2: (4, 4), 4: (4, 4)}.get(tokens, (1, 1))
     params = nearest(variants[name].params(w), lanes=lanes, words=words)
     upcast = () if tokens == 1 else (Opt("UPCAST", None, min(tokens, 8), "0"),)
-    upcasts = [Schedule(name, params, (Opt("UPCAST", None, rows, "1"), *upcast)) for rows in (4, 3, 2)]
-    return tuple(dict.fromkeys([*upcasts, Schedule(name, params, upcast), Schedule(name, params, ())]))
+    found = []
+    for rows in (4, 3, 2):
+        opts = Opt("UPCAST", None, rows, "1"), *upcast
+        if (amount := slices(r.n // rows, _products(r), device)) > 1:
+            found.append(Schedule(name, params, (*opts, Opt("THREAD", None, amount, "1"))))
+        found.append(Schedule(name, params, opts))
+    return tuple(dict.fromkeys([*found, Schedule(name, params, upcast), Schedule(name, params, ())]))
 
 
 def _shuffle(w: Workload, r: RowDot, variants: Variants, fitted: bool) -> Schedules:
@@ -117,6 +123,10 @@ def _rows(r: RowDot, words: int) -> int:
     if r.squares is not None and words > 2:
         return 4  # there is more work on x
     return 2 if _light(r) and r.n >= 2048 else 1
+
+
+def _products(r: RowDot) -> int:
+    return _outputs(r) * r.k * r.summed * (len(r.weights) if _pair(r) else 1)
 
 
 def _outputs(r: RowDot) -> int:

@@ -99,8 +99,9 @@ def quantise(w: Workload, inputs: Inputs) -> Truths:
     reference[:, SCALE] = scales
 
     def read(words: Array, which: slice) -> Doubles:
-        floats, quants = np.ascontiguousarray(words).view(np.float32).astype(np.float64), _quants(words)
-        scale, found = floats[:, SCALE], floats.copy()
+        found, quants = np.zeros(words.shape), _quants(words)
+        found[:, SCALE:] = np.ascontiguousarray(words[:, SCALE:]).view(np.float32)
+        scale = found[:, SCALE].copy()
         beyond = np.abs(quants * scale[:, None] - blocks[which]) - _HALF_A_STEP * scale[:, None]
         found[:, :SCALE] = np.maximum(np.where(quants < -127, np.inf, beyond), 0).reshape(len(words), SCALE, 4).max(2)
         for word, count in ((SUM, BLOCK), (HALF_SUM, BLOCK // 2)):

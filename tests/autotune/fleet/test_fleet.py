@@ -113,6 +113,7 @@ def test_what_two_models_share_is_tuned_anew_once(two: Swept) -> None:
     assert Counter(n for n, *_ in two.done()) == Counter((32, 64, 96))
 
 
+@pytest.mark.slow
 def test_a_workload_that_kills_each_worker_is_left_out_and_its_candidate_is_marked(two: Swept) -> None:
     (target,) = {g.target for g in groups(two.client)}
     rows = {row.result.workload.n: row.result for _, row in two.fleet(fake_fleet.KILLS, 32, fake_fleet.FAILS).rows()}
@@ -175,6 +176,7 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_more_workers_than_processors_are_refused() -> None:
     with pytest.raises(FleetError, match=r"local:9999: CPU.* has"):
         cluster.local_environments(Settings(device=cpu().device), 9999)

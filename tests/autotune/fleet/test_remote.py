@@ -55,6 +55,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             one.wait()
 
 
+@pytest.mark.slow
 def test_workers_of_a_scheduler_tune_and_a_lost_scheduler_ends_the_sweep(
     scheduler: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

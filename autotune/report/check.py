@@ -41,7 +41,10 @@ def path(check: PathCheck) -> str:
     result = "right" if check.ok else f"wrong: {check.reason}"
     if check.ok and check.parted is not None:
         p = check.parted
-        said = f"{p.rerouted} near-ties of experts and {p.rerounded} roundings in the cache were decided differently"
+        said = (
+            f"{p.rerouted} near-ties of experts, {p.rerounded} roundings in the cache and {p.requantised} to int8 were "
+            "decided differently"
+        )
         result = f"right: {said}; with equal decisions, no value differs by more than {exponent(p.difference)}"
     return line(CHECKS, ("prompt", check.path, str(check.length), "", off, result))
 

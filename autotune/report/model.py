@@ -13,7 +13,6 @@ from autotune.render import NONE, Columns, giga, percent, table
 from autotune.speed import Decoded, Speed
 from autotune.text_stream import TextStream
 from autotune.trial.statistics import Summary, summarize
-from kernels import backends
 
 STEP_NAMES = {
     "user": "tuned",
@@ -36,12 +35,13 @@ PROFILE: Columns = (("kernel", -52), ("total ms", 9), ("count", 6), ("µs a call
 
 
 def loaded_model(o: LoadedModel) -> str:
-    """One line: which lookup steps serve the kernels, the bytes on the device, and the device."""
+    """One line: which lookup steps serve the kernels, the bytes on the device, what activations are, and the device."""
     served = ", ".join(f"{n} {STEP_NAMES.get(step, step)}" for step, n in o.steps.items())
     stale = f" ({o.stale} stale: autotune retune)" if o.stale else ""
     return (
         f"{o.launches} launches a token: {served}{stale}; weights {o.sizes.weights_nbytes / 1e6:.1f} MB, cache "
-        f"{o.sizes.cache_nbytes / 1e6:.1f} MB for {o.model.max_context} tokens; on {o.target}"
+        f"{o.sizes.cache_nbytes / 1e6:.1f} MB for {o.model.max_context} tokens; activations in "
+        f"{'float32' if o.model.exact else 'int8'}; on {o.target}"
     )
 
 
@@ -53,6 +53,7 @@ def loaded_model_json(o: LoadedModel) -> dict[str, Any]:
         "steps": dict(o.steps),
         "stale": o.stale,
         "context": o.model.max_context,
+        "exact": o.model.exact,
         "weights_nbytes": o.sizes.weights_nbytes,
         "cache_nbytes": o.sizes.cache_nbytes,
     }
@@ -135,11 +136,10 @@ def bench_json(results: Sequence[Speed | Failed], nbytes: int, bandwidth: float 
     }
 
 
-def profile(p: Profile, by: str, backend: str) -> str:
+def profile(p: Profile, by: str, clock: str) -> str:
     """A table of shares, then the time of all launches and the clock that measured them."""
     rows = [_profile_row(share, p) for share in (by_op(p) if by == "op" else p.shares)]
     count = sum(share.count for share in p.shares)
-    clock = backends.find(backend).clock
     return "\n".join(
         [
             table(PROFILE, rows),
@@ -156,11 +156,11 @@ def _profile_row(share: Share, p: Profile) -> tuple[str, ...]:
     return share.name, f"{share.seconds * 1e3:.2f}", str(share.count), f"{each * 1e6:.1f}", f"{part:.1%}"
 
 
-def profile_json(p: Profile, by: str, backend: str) -> dict[str, Any]:
+def profile_json(p: Profile, by: str, clock: str) -> dict[str, Any]:
     return {
         "tokens": p.tokens,
         "position": p.position,
         "seconds_per_token": p.seconds / p.tokens,
-        "clock": backends.find(backend).clock,
+        "clock": clock,
         by: [asdict(share) for share in (by_op(p) if by == "op" else p.shares)],
     }
