@@ -1,13 +1,15 @@
 """Compiled programs on disk: a model that ran once starts without its kernels being lowered and compiled again.
 
-One file a program, found by all that it was compiled from: the kernel as UOps, the device, tinygrad's version and
-settings. `kernels.cache` checks that a file is whole; here its program is compared with the kernel that is asked for.
-Every file may be deleted at any time. tinygrad's CCACHE=0 turns this off.
+One file a program, found by all that it was compiled from: the kernel as UOps, the C functions that it may call, the
+device, tinygrad's version and settings. `kernels.cache` checks that a file is whole; here its program is compared with
+the kernel that is asked for. Every file may be deleted at any time. tinygrad's CCACHE=0 turns this off.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -22,6 +24,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from db.records import Target
 from kernels.cache import PROGRAMS
+from kernels.tinygrad import prelude
 from kernels.tinygrad.compiler_cache import made_for, tinygrad_version
 
 _LAYOUT = 2  # of the files
@@ -59,7 +62,13 @@ def _enabled() -> bool:
 def _key(key: tuple[object, ...], target: Target) -> str:
     """Without the compute units: on a host those are threads, of which the code knows nothing."""
     device = sorted((name, value) for name, value in asdict(target).items() if name != "compute_units")
-    return f"{_LAYOUT} {tinygrad_version()} {device} {made_for(repr(key))}"
+    return f"{_LAYOUT} {tinygrad_version()} {_prelude()} {device} {made_for(repr(key))}"
+
+
+@functools.cache
+def _prelude() -> str:
+    """Of the C functions that a kernel as UOps only names."""
+    return hashlib.sha256(prelude.PRELUDE.encode()).hexdigest()
 
 
 def _fits(program: UOp, kernel: UOp) -> bool:

@@ -11,6 +11,7 @@ import platformdirs
 import pytest
 from support.attention_workloads import flash, mla_store, rope_store
 from support.cpu_device import cpu
+from support.int8_workloads import int8
 from support.kernel_runs import device
 from tinygrad import Tensor, TinyJit
 from tinygrad.codegen import to_program, to_program_cache
@@ -23,9 +24,12 @@ from db.records import Served, Workload
 from kernels.api import small
 from kernels.cache import CacheWarning, Folder
 from kernels.formats import reference
+from kernels.ops import registry
+from kernels.ops.linear.spec import Linear
 from kernels.serve import defaults
 from kernels.serve.server import Server, serving, shared, use
 from kernels.tinygrad import compile as compiler
+from kernels.tinygrad import prelude
 from kernels.tinygrad import programs as stored
 
 EPS = 1e-6
@@ -106,6 +110,20 @@ def test_another_process_does_not_compile_again(programs, monkeypatch):
     shared().compile(launched, name)
     assert [shared().program(w, name).arg for w in launched] == before
     assert counted(x, [weights[0]]) == first
+
+
+def test_a_program_with_other_c_functions_is_not_taken(programs, monkeypatch):
+    """A kernel over int8 as UOps names functions, and does not say what is in them."""
+    w = int8(Linear("Q4_0", 16, 32))
+    if not registry.variants(w, registry.backend(device().renderer)):
+        pytest.skip("there is no C compiler")
+    shared().compile([w], device().name)
+    forget()
+    assert is_compiled(w)
+    forget()
+    monkeypatch.setattr(prelude, "PRELUDE", f"{prelude.PRELUDE}// changed")
+    monkeypatch.setattr(stored, "_prelude", stored._prelude.__wrapped__)
+    assert not is_compiled(w)
 
 
 def test_what_a_launch_compiled_is_kept_for_the_next_process(programs):

@@ -16,7 +16,7 @@ from kernels.ops.q8.spec import Q8_FORMATS, Quantise
 from kernels.serve.defaults import defaults
 from kernels.serve.sink import build
 from kernels.tinygrad import hostcc
-from kernels.tinygrad.prelude import PRELUDE, block
+from kernels.tinygrad.prelude import PRELUDE, row_sums
 
 CPUINFO = Path("/proc/cpuinfo")
 FLAGS = set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
@@ -75,7 +75,8 @@ def assembly(machine, processor):
         arguments = [
             f"const {kinds[p.dtype]} *{name}" for p, name in zip(get_format(format).planes, planes, strict=True)
         ]
-        value = block(format, 1, 22, len(planes)).format(*planes, "x")
+        items = [p.items for p in get_format(format).planes]
+        value = row_sums(format, 1, 2, items, 22, 11).format(*planes, "x")
         calls.append(f"void {format}({', '.join(arguments)}, const int *x, v_f16 *out) {{ *out = {value}; }}")
     calls.append("void quantise(const float *x, v_i16 *out) { *out = v_block(x); }")
     flag = f"-mcpu={processor}" if machine == "arm64" else f"-march={processor}"

@@ -1,9 +1,9 @@
 """Dot products of tiled rows with quantised activations: what all kernels over int8 share.
 
 A kernel computes TILE rows side by side, in vector lanes, for `tokens` tokens that share what is unpacked of the
-weights. The value of a block is made by a C function, and blocks are added one after the other, so that a result does
-not depend on how many tokens were computed together. A kernel takes no opts: its vectors
-and its slices, which threads share out among themselves, are loops that it makes itself. Parameters:
+weights. The sum over the blocks of a row is C code, in which blocks are added one after the other, so that a result
+does not depend on how many tokens were computed together. A kernel takes no opts: its vectors and its slices, which
+threads share out among themselves, are loops that it makes itself. Parameters:
     tokens    how many are computed together
     slices    of the tiles
 """
@@ -11,7 +11,7 @@ and its slices, which threads share out among themselves, are loops that it make
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tinygrad import UOp, dtypes
 
@@ -24,15 +24,15 @@ from kernels.ops.kit.masked_element import masked_element
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.spec import BLOCK, WORDS, q8_shape
-from kernels.ops.q8.vector import call, outer, ranges, slice_counts, sliced, text
+from kernels.ops.q8.vector import outer, ranges, slice_counts, sliced, text
 from kernels.ops.spec import Spec
-from kernels.tinygrad import prelude
+from kernels.tinygrad.prelude import row_sums
 from kernels.tinygrad.uops import AxisType
 
 Index = tuple[UOp, UOp]
 """(token, slot)"""
 TOKENS = (8, 4, 2, 1)
-_SUMMED_NUMBER, _BLOCK_NUMBER = 6, 7
+_SUMMED_NUMBER = 5
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     index, row = (group * together + vector // TILE, slot), tile * TILE + (vector + TILE) % TILE
     # tinygrad would make shorter vectors where it knows that rows are missing
     inside = text("{0}", row.cast(dtypes.int32), dtype=dtypes.int32) < r.n if r.n % TILE else None
-    value = r.value(args, index, row, _sums(r, args, at))
+    value = r.value(args, index, row, [_sum(r, args, name, format, at) for name, format in r.weights])
     store = masked_element(args["out"], (*r.out(index), row), inside).store(value)
     return store.end(*ranges(*part, group, slot, vector))
 
@@ -145,28 +145,13 @@ class _Place:
     vector: UOp
 
 
-def _sums(r: TileDot, args: Args, at: _Place) -> list[UOp]:
-    """The sums of a row, one for each weight. Weights of one format share their loops."""
-    loops = {
-        format: (loop(r.summed, _SUMMED_NUMBER + 10 * i), loop(get_format(format).blocks(r.k), _BLOCK_NUMBER + 10 * i))
-        for i, format in enumerate(r.formats)
-    }
-    sums = []
-    for name, format in r.weights:
-        summed, block = loops[format]
-        index = (at.token, at.slot if r.summed == 1 else summed)
-        value = _block(r, args, name, format, replace(at, slot=index[1]), block)
-        scaled = value if r.share is None else text("{0} * {1}", value, r.share(args, index))
-        sums.append(call("v_whole", reduce_add(scaled, summed, block).bitcast(dtypes.int32)))
-    return sums
-
-
-def _block(r: TileDot, args: Args, name: str, format: str, at: _Place, block: UOp) -> UOp:
-    """What one block adds to the sums, for each token."""
-    index, fmt = (at.token, at.slot), get_format(format)
+def _sum(r: TileDot, args: Args, name: str, format: str, at: _Place) -> UOp:
+    """The sum of a row of one weight, for each token."""
+    summed = loop(r.summed, _SUMMED_NUMBER)
+    index, fmt = (at.token, at.slot if r.summed == 1 else summed), get_format(format)
     tile = at.tile if r.matrix is None else r.matrix(args, index) * tiles(r.n) + at.tile
-    planes = [args[f"{name}.{p.name}"][tile, block, 0, 0] for p in fmt.planes]
-    row, first = r.x(index)
-    x = args["x"][row, first + block * (fmt.block // BLOCK), 0]
-    code = prelude.block(format, at.together, int(args["x"].shape[1]) * WORDS, len(planes))
-    return text(code, *planes, x, at.vector)
+    planes = [args[f"{name}.{p.name}"][tile, 0, 0, 0] for p in fmt.planes]
+    x_row, groups, items = int(args["x"].shape[1]) * WORDS, fmt.block // BLOCK, [p.items for p in fmt.planes]
+    code = row_sums(format, at.together, fmt.blocks(r.k), items, x_row, groups * WORDS)
+    value = text(code, *planes, args["x"][*r.x(index), 0], at.vector)
+    return value if r.share is None else reduce_add(text("{0} * {1}", value, r.share(args, index)), summed)

@@ -3,8 +3,7 @@ for 16; those of more are of several tokens."""
 
 from __future__ import annotations
 
-# v_half: a denormal stays one, and is multiplied right; infinities and NaNs are no scales. v_whole: the bits of a
-# vector as one value, of which the compiler does not make smaller ones.
+# v_half: a denormal stays one, and is multiplied right; infinities and NaNs are no scales
 C = r"""
 #pragma clang diagnostic ignored "-Wpsabi"
 #define V_FUNCTION static inline __attribute__((overloadable, always_inline, unused))
@@ -48,19 +47,7 @@ V_FUNCTION v_f16 v_half(const unsigned short *at) {
 }
 #endif
 
-V_FUNCTION v_f16 v_whole(v_i16 a) {
-#if defined(__AVX512F__)
-  __asm__("" : "+v"(a));
-#elif defined(__AVX__)
-  __asm__("" : "+x"(a.lo), "+x"(a.hi));
-#endif
-  return (v_f16)a;
-}
-
 /* several tokens: 16 lanes each */
 V_TYPES(32) V_TYPES(64) V_TYPES(128)
 #define V_WIDE(f) f(32) f(64) f(128)
-#define V_WIDE_WHOLE(n) V_FUNCTION v_f##n v_whole(v_i##n a) { \
-  v_f##n r; r.lo = v_whole(a.lo); r.hi = v_whole(a.hi); return r; }
-V_WIDE(V_WIDE_WHOLE)
 """
