@@ -145,8 +145,8 @@ def _trim(folder: int, limit_nbytes: int) -> None:
 
 
 def _tell(path: Path, error: OSError) -> None:
-    """Warns once a process of a folder, and once of what the system refuses in any of them."""
-    what = str(path if isinstance(error, UnusableError) else path.parent)
+    """Warns once a process of a folder, and once of what is wrong with all of them."""
+    what = str(path if isinstance(error, UnusableError) and path.parent.is_dir() else path.parent)
     if what not in _told:
         _told.add(what)
         damaged = isinstance(error, DamagedError)

@@ -43,13 +43,15 @@ def library() -> ctypes.CDLL | None:
 def _kept_or_built() -> bytes | None:
     source = SOURCE.read_bytes()
     key = f"{hashlib.sha256(source).hexdigest()} {FLAGS} {platform.system()} {platform.machine()} {platform.libc_ver()}"
-    if (kept := EXECUTOR.read(key)) is not None:
+    keeps = os.environ.get("CCACHE", "1") != "0"  # tinygrad's variable, which turns all caches off
+    if keeps and (kept := EXECUTOR.read(key)) is not None:
         return kept
     compiler = hostcc.find()
     if compiler is None:
         return None
     built = _built(compiler.path)
-    EXECUTOR.write(key, built)
+    if keeps:
+        EXECUTOR.write(key, built)
     return built
 
 
