@@ -88,7 +88,7 @@ def test_without_caches_nothing_is_written(tmp_path):
 
 def test_a_full_disk_is_one_warning(tmp_path):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))"
-    [told] = answered(tmp_path, before=limit)
+    [told] = [said for said in answered(tmp_path, before=limit) if "executor.c" not in said]  # which is built on a disk
     assert "File too large: set XDG_CACHE_HOME to a folder of your own, or CCACHE=0" in told
     assert not list((tmp_path / "tinygrad-autotune" / "objects").iterdir())
 
