@@ -15,6 +15,7 @@ from support.small_cases import CASES
 from kernels.host.int8 import int8_dot
 from kernels.llm.shapes import check_shapes
 from kernels.models import passes
+from kernels.models.decode import DecodeBuilder
 from kernels.models.header import Header, TensorInfo, read_header
 from kernels.models.passes import Passes, plan_passes
 from kernels.models.plan import Pass, PlannedLaunch
@@ -97,6 +98,16 @@ def test_linears_that_share_x_share_what_was_quantised() -> None:
     assert v.tensors == ("blk.0.attn_v.weight",)
 
 
+def test_a_value_is_quantised_once_for_each_norm() -> None:
+    plan = DecodeBuilder(1e-5, CONTEXT, DEVICE, int8=True)
+    x = plan.input("x", 64)
+    one, other = (TensorInfo(f"{name}.weight", (64,), "F32", 0, 0, 256) for name in ("one", "other"))
+    found = [plan.quantised(x, norm) for norm in (None, one, other)]
+    assert len(set(found)) == 3
+    assert [plan.quantised(x[:], norm) for norm in (None, one, other)] == found
+    assert plan.quantised(x[32:]) not in found
+
+
 @pytest.mark.parametrize("format", ["F16", "F32", "BF16", "IQ2_S"])
 def test_other_formats_keep_float32(format: str) -> None:
     assert format not in Q8_FORMATS
@@ -117,13 +128,13 @@ def test_a_gate_whose_up_has_another_format_is_a_launch_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("down", ["Q4_K", "F16"])
-@pytest.mark.parametrize("gate", ["Q4_K", "F16"])
-def test_each_half_of_a_mixture_follows_its_formats(gate: str, down: str) -> None:
-    found = planned("qwen3moe", ("gate_exps", gate), ("up_exps", gate), ("down_exps", down))
+@pytest.mark.parametrize(("gate", "up"), [("Q4_K", "Q6_K"), ("Q4_K", "F16"), ("F16", "Q4_K"), ("F16", "F16")])
+def test_each_half_of_a_mixture_follows_its_formats(gate: str, up: str, down: str) -> None:
+    found = planned("qwen3moe", ("gate_exps", gate), ("up_exps", up), ("down_exps", down))
     for plan in (found.decode, found.prompt):
-        for format, name in ((gate, "gate"), (gate, "up"), (down, "down")):
+        for formats, name in (({gate, up}, "gate"), ({gate, up}, "up"), ({down}, "down")):
             (launch,) = read_by(plan, f"blk.0.ffn_{name}_exps.weight")
-            assert launch.x_dtype == (Q8 if format in Q8_FORMATS else None)
+            assert launch.x_dtype == (Q8 if formats <= set(Q8_FORMATS) else None)
         assert [x.x_dtype for x in read_by(plan, "blk.0.ffn_gate_inp.weight")] == [None]
 
 

@@ -27,7 +27,7 @@ MUTANTS = (
         BUILD_ACTIVATIONS,
         "k, norm and norm.name)",
         "k)",
-        (f"{PLANS}::test_a_value_is_quantised_once_and_a_weight_has_one_layout",),
+        (f"{PLANS}::test_a_value_is_quantised_once_for_each_norm",),
     ),
     Mutant(
         "each linear quantises for itself",
