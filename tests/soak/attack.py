@@ -67,7 +67,8 @@ def injected() -> int:
 class Attack(Protocol):
     """One way to do harm. A case raises BrokenError, or lets an exception of the product pass; both are faults.
 
-    share: of the time, beside other attacks. limit_seconds: how long one case may take before it counts as hanging.
+    share: of the time, beside other attacks. limit_seconds: how long one case may take, on an idle machine, before it
+    counts as hanging.
     """
 
     name: str
