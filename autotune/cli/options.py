@@ -70,7 +70,7 @@ class Program(click.Group):
             with telling():
                 e.show(sys.stderr or io.StringIO())  # click would show it on stdout where stderr is closed
             status = 2
-        except click.Abort:  # what click makes of KeyboardInterrupt
+        except (click.Abort, KeyboardInterrupt):  # click makes the first of the second, once it has begun
             tell("stopped")
             status = INTERRUPTED
         except ReaderGoneError:

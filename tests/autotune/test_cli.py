@@ -214,6 +214,15 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.output
 
 
+def test_ctrl_c_before_click_heeds_it_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.Command._main_shell_completion", interrupted)
+    done = run("list")
+    assert (done.exit_code, done.stderr) == (130, "stopped\n")
+
+
 LOSING = """
 import os, signal, sqlite3, sys, time
 from autotune.cli import main

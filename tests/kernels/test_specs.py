@@ -46,7 +46,7 @@ EXPERTS = st.tuples(FEW, st.integers(0, 992)).map(lambda t: {"used": t[0], "expe
 def attention(draw: st.DrawFn) -> Spec:
     ctx, kv_heads = draw(SIZE), draw(FEW)
     lengths = {"ctx": ctx, "max_ctx": ctx + draw(st.integers(0, 99)), "scale": draw(POSITIVE)}
-    many: FlashPrefill | MlaPrefill = FlashPrefill(
+    many: FlashPrefill | HostPrefill | MlaPrefill = FlashPrefill(
         heads=kv_heads * draw(FEW), kv_heads=kv_heads, head_dim=draw(SIZE), v_head_dim=draw(SIZE),
         window=draw(st.integers(0, 1 << 20)), sinks=draw(st.booleans()), softcap=draw(st.none() | POSITIVE), **lengths,
     )  # fmt: skip

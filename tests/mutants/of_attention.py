@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "a context in parts is attended with other heads",
         DECODE,
-        "FlashCombine(spec.heads, spec.v_head_dim, count)",
-        "FlashCombine(spec.heads, spec.v_head_dim * 2, count // 2)",
+        "combine(spec.heads, spec.v_head_dim, count)",
+        "combine(spec.heads, spec.v_head_dim * 2, count // 2)",
         in_parts("deepseek2"),
     ),
 )

@@ -96,11 +96,12 @@ def _told(seed: int, fault: Fault) -> str:
 
 
 def _table(tallies: dict[str, Tally]) -> str:
-    lines = [f"{'attack':12} {'cases':>7} {'faults':>7} {'skipped':>8} {'seconds':>8}  slowest case"]
+    lines = [f"{'attack':12} {'cases':>7} {'faults':>7} {'broken':>7} {'skipped':>8} {'seconds':>8}  slowest case"]
     for name, t in tallies.items():
         skipped, (slowest, number) = t.skipped.total(), t.slowest
         lines.append(
-            f"{name:12} {t.cases:7d} {len(t.faults):7d} {skipped:8d} {t.seconds:8.1f}  {slowest:.1f} s, {number}"
+            f"{name:12} {t.cases:7d} {t.injected:7d} {len(t.faults):7d} {skipped:8d} {t.seconds:8.1f}  "
+            f"{slowest:.1f} s, {number}"
         )
         lines += [f"{'':12} {count} skipped: {kind}" for kind, count in t.skipped.items()]
     return "\n".join(lines)

@@ -50,6 +50,20 @@ class Case:
             log.write(f"{did[:300]!r}\n"[1:-2] + "\n")
 
 
+_injected = [0]
+
+
+def inject(count: int = 1) -> None:
+    """Counts faults that the case of this process injects. One that counts none is one by itself."""
+    _injected[0] += count
+
+
+def injected() -> int:
+    """The faults of the case that has ended."""
+    count, _injected[0] = max(1, _injected[0]), 0
+    return count
+
+
 class Attack(Protocol):
     """One way to do harm. A case raises BrokenError, or lets an exception of the product pass; both are faults.
 

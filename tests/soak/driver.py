@@ -37,9 +37,10 @@ class Fault:
 
 @dataclass
 class Tally:
-    """What became of an attack's cases."""
+    """What became of an attack's cases. injected: faults, of which a case may have several. faults: broken promises."""
 
     cases: int = 0
+    injected: int = 0
     seconds: float = 0.0
     slowest: tuple[float, int] = (0.0, 0)  # seconds, case
     skipped: Counter[str] = field(default_factory=Counter)
@@ -83,6 +84,8 @@ class Driver:
             self._told(fault)
         if "skipped" in found:
             tally.skipped[found["skipped"]] += 1
+        else:
+            tally.injected += found.get("injected", 1)
         if "gone" in found or worker.done >= BATCH:
             self._workers.pop(attack.name).close()
         tally.seconds += time.monotonic() - start
@@ -158,9 +161,16 @@ def _make(attack: Attack, shared: Path) -> None:
 
 def as_json(seed: int, tallies: dict[str, Tally], seconds: float) -> str:
     attacks = {
-        name: {"cases": t.cases, "faults": len(t.faults), "skipped": dict(t.skipped), "seconds": round(t.seconds, 1)}
+        name: {
+            "cases": t.cases,
+            "injected": t.injected,
+            "faults": len(t.faults),
+            "skipped": dict(t.skipped),
+            "seconds": round(t.seconds, 1),
+        }
         for name, t in tallies.items()
     }
     promises = Counter(f.promise for t in tallies.values() for f in t.faults)
-    total = {"cases": sum(t.cases for t in tallies.values()), "faults": sum(promises.values())}
+    counts = {name: sum(getattr(t, name) for t in tallies.values()) for name in ("cases", "injected")}
+    total = {**counts, "faults": sum(promises.values())}
     return json.dumps({"seed": seed, "seconds": round(seconds, 1), **total, "broken": promises, "attacks": attacks})

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from .attack import inject
+
 EDGES = (0, 1, 2**16, 2**31, 2**32 - 1, 2**48, 2**60, 2**63 - 1, 2**63, 2**64 - 32, 2**64 - 1)
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**48, 2**63, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, 1e20,
@@ -32,6 +34,7 @@ def flipped(data: bytes, rng: random.Random, most: int = 8) -> bytes:
     for _ in range(rng.randint(1, most)):
         if not raw:
             break
+        inject()
         at, length = rng.randrange(len(raw)), rng.choice((1, 1, 2, 4, 8, 64, 512))
         match rng.randrange(6):
             case 0 | 1 | 2:
@@ -69,6 +72,7 @@ def pages(path: Path, rng: random.Random, page_nbytes: int = 4096) -> str:
                 raw[at : at + 1] = rng.randbytes(1)
             case "cut":
                 del raw[rng.randrange(len(raw)) :]
+        inject()
         said.append(f"{kind} of page {page}")
         if not raw:
             break
@@ -84,6 +88,7 @@ def value(of: Any, rng: random.Random) -> Any:
         if not places:
             return rng.choice(VALUES)
         holder, key = rng.choice(places)
+        inject()
         match rng.randrange(8):
             case 0:
                 del holder[key]
@@ -132,6 +137,7 @@ def rows(path: Path, rng: random.Random, spare: str = "0") -> str:
             except sqlite3.Error as error:  # a constraint that SQLite keeps
                 said.append(f"refused: {error}")
                 continue
+            inject()
             said.append(f"{table}.{column} = {new:.60} where {which:.40}")
     return "; ".join(said)
 

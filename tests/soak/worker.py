@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from .attack import Attack, BrokenError, Case, Promise, SkippedError, seeded
+from .attack import Attack, BrokenError, Case, Promise, SkippedError, injected, seeded
 from .verbs import told, where_of
 
 MEMORY_NBYTES = 8 << 30  # of addresses; what takes more is stopped by a MemoryError
@@ -77,7 +77,9 @@ class Worker:
             self.scratch.mkdir()
             os.chdir(self.scratch)
             case = Case(seeded(seed, self.attack.name, number), self.scratch, shared, self.did)
-            connection.send(_outcome(self.attack, case))
+            injected()  # of what came before
+            outcome = _outcome(self.attack, case)
+            connection.send(outcome | {"injected": injected()})
 
     def _said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]

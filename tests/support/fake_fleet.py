@@ -34,7 +34,7 @@ class FakeDevice:
     def __init__(self) -> None:
         self.folder = Path(os.environ["FAKE_FLEET"])
         target = Target("CL", "made", os.environ.get("FAKE_TARGET", "made up"), 4)
-        self.info = DeviceInfo(target, CL, "made up", (("driver", "1"),))
+        self.info = DeviceInfo(target, CL, "event", (("driver", "1"),))
 
     def tune(self, store: Store, effort: Effort, w: Workload) -> Result:
         begun = time.time()

@@ -23,7 +23,7 @@ from kernels.ops.registry import kernel_digest
 
 W = Workload("linear", "Q8_0", 48, 64)
 TARGET = Target("CL", "made", "made up", 4)
-INFO = DeviceInfo(TARGET, CL, "made up", ())
+INFO = DeviceInfo(TARGET, CL, "event", ())
 MODEL = ModelWorkload(W, 1, ("x",), 1000)
 
 

@@ -11,7 +11,7 @@ from support import gguf_files as files
 from support.counting_model import write_counting_model
 
 from .. import mutate, verbs
-from ..attack import HANG_SECONDS, Case
+from ..attack import HANG_SECONDS, Case, inject
 
 _MODELS = ("llama-3.1-8b", "deepseek-v2-lite", "gpt-oss-20b", "gemma-3-1b")
 _FORMATS = ("F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "I32", "MXFP4")
@@ -69,6 +69,7 @@ def _lies(metadata: dict[str, Any], tensors: list[Any], case: Case) -> tuple[dic
     rng, said = case.rng, []
     metadata, tensors = dict(metadata), list(tensors)
     for _ in range(rng.choice((1, 1, 2, 3))):
+        inject()
         key = rng.choice(sorted(metadata))
         at = rng.randrange(len(tensors))
         name, shape, format = tensors[at]

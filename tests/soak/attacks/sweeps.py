@@ -22,7 +22,7 @@ from support.command import AUTOTUNE, environment, left_running
 from support.interrupts import sigint
 
 from .. import processes, stores, verbs
-from ..attack import HANG_SECONDS, BrokenError, Case, Promise
+from ..attack import HANG_SECONDS, BrokenError, Case, Promise, inject
 
 SWEEP = ("--beam", "1", "--workers", "1", "--json")
 _CHILDREN = {"runner": "runner_child", "compiler": "compiler_child"}
@@ -98,7 +98,7 @@ class Sweeps:
                 case.note("gone before it was hit")
         statuses: tuple[int, ...] = (0, 1, *processes.ENDED[number])
         if whom != "command":
-            statuses = (0, 1, 2, 130)
+            statuses = (0, 1, 2, *processes.ENDED[signal.SIGINT])
             self._goes_on(case, started)
         begun = time.monotonic()
         try:
@@ -165,6 +165,7 @@ class Resumed:
         time.sleep(seconds)
         children = started.children()
         started.process.kill()
+        inject()
         started.process.wait()
         if left := left_running(children):
             names = [" ".join(p.cmdline())[:200] for p in left]
