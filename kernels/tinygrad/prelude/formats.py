@@ -43,7 +43,7 @@ V_FUNCTION void v_fifths(v_u16 *w, v_up qh, v_up qs) {
    that quants of 0 give 0 exactly: the product is rounded before. */
 V_FUNCTION v_f16 v_centred(v_i16 dot, float middle, v_ip x) {
   v_f16 product = V_SCALE(x) * v_float(dot);
-  return product - middle * V_SUM(x);
+  return product - (v_f16)middle * V_SUM(x);
 }
 V_FUNCTION void v_symmetric(V_OUT, const v_u16 *w, v_hp d, float middle, v_ip x) {
   V_EACH r[t] = v_half(d) * v_centred(v_dot5(w, x + t * step), middle, x + t * step);
@@ -100,7 +100,7 @@ V_FUNCTION void v_pair(v_sums *s, const int tokens, const int step, const v_u16 
 
 /* Eight groups with scales and minima of 6 bits. Those of groups 0..3 are the low bits of bytes 0..3 and 4..7. Of
    groups 4..7 the low four bits are in bytes 8..11, and the two above are the top bits of bytes 0..7. */
-V_FUNCTION void v_scaled(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) {
+V_FUNCTION void v_scaled(V_OUT, const int bits, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) {
   v_u16 low = v_load(scales), middle = v_load(scales + 16), last = v_load(scales + 32);
   v_u16 scale[2] = {V_BITS(low, 0, 63), V_BITS(last, 0, 15) | V_BITS(low, 6, 3) << 4};
   v_u16 least[2] = {V_BITS(middle, 0, 63), V_BITS(last, 4, 15) | V_BITS(middle, 6, 3) << 4};
@@ -110,7 +110,7 @@ V_FUNCTION void v_scaled(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) 
     v_u16 w[8];
     V_UNROLL for (int i = 0; i < 8; i++) {
       w[i] = V_BITS(v_load(qs + (g / 2 * 8 + i) * 16), g % 2 * 4, 15);
-      if (qh) w[i] |= V_BITS(v_load(qh + i * 16), g, 1) << 4;
+      if (bits == 5) w[i] |= V_BITS(v_load(qh + i * 16), g, 1) << 4;
     }
     v_f16 own = V_BYTE(scale[g / 4], g % 4), below = V_BYTE(least[g / 4], g % 4);
     V_EACH {
@@ -121,8 +121,12 @@ V_FUNCTION void v_scaled(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) 
   }
   v_finish(V_TO, &s, v_half(dm), v_half(dm + 16));
 }
-V_FUNCTION void v_q4_k(V_OUT, v_hp dm, v_up scales, v_up qs, v_ip x) { v_scaled(V_TO, dm, scales, 0, qs, x); }
-V_FUNCTION void v_q5_k(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) { v_scaled(V_TO, dm, scales, qh, qs, x); }
+V_FUNCTION void v_q4_k(V_OUT, v_hp dm, v_up scales, v_up qs, v_ip x) {
+  v_scaled(V_TO, 4, dm, scales, 0, qs, x);
+}
+V_FUNCTION void v_q5_k(V_OUT, v_hp dm, v_up scales, v_up qh, v_up qs, v_ip x) {
+  v_scaled(V_TO, 5, dm, scales, qh, qs, x);
+}
 
 /* Groups of 32 are quarters of the halves of a block. Quarters share bytes. */
 V_FUNCTION void v_q6_k(V_OUT, v_up ql, v_up qh, const signed char *scales, v_hp d, v_ip x) {
