@@ -28,7 +28,7 @@ from bench.llama_reference import TEXT
 from kernels import devices, llm
 from kernels.llm import Transformer
 from kernels.models.header import read_header
-from kernels.tinygrad.capture import captured
+from kernels.tinygrad.capture import Captured
 from kernels.tinygrad.upload import upload
 
 LIMIT = 1.2
@@ -59,7 +59,7 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> Logs:
 def ours(model: Transformer, tokens: Sequence[int]) -> Iterator[Logs]:
     """Log probabilities [vocabulary] after each token, read one by one."""
     program = model.program
-    step = captured(lambda ids, at: model.finished(program.run(ids, at, "logits")[0]).realize())
+    step = Captured(lambda ids, at: model.finished(program.run(ids, at, "logits")[0]).realize())
     program.compile([1])
     for position, token in enumerate(tokens):
         ids = upload(np.array([token], np.int32), program.device)

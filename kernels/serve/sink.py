@@ -17,6 +17,7 @@ from kernels.ops import registry
 from kernels.ops.registry import Variant
 from kernels.serve import defaults
 from kernels.serve.limits import Limits, sizes_of
+from kernels.tinygrad import slices
 from kernels.tinygrad.renderers import Renderer, device_renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError
 
@@ -44,6 +45,7 @@ def build(w: Workload, schedule: Schedule, ren: Renderer | None = None) -> UOp:
     """
     ren = device_renderer(Device.DEFAULT) if ren is None else ren
     backends.find(device := registry.backend(ren)).prepare()
+    slices.patch_tinygrad()
     return _scheduled(w, _body(w, schedule, device), schedule, ren)
 
 

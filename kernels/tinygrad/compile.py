@@ -7,7 +7,6 @@ put it there: a second for a few hundred of them. A program that is in the graph
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tinygrad import UOp, dtypes
 from tinygrad.codegen import to_program_cache, to_program_key
@@ -37,16 +36,7 @@ def compile_kernels(kernels: Sequence[UOp], device: str) -> None:
 
 
 def launchable(program: UOp) -> UOp:
-    """`program` without its code as UOps, but for the parameters: a launch needs no more, and walks through no more.
-
-    tinygrad's count of operations goes, too, where it depends on the number of the slice, of which a launch knows
-    nothing."""
+    """`program` without its code as UOps, but for the parameters: a launch needs no more, and walks through no more."""
     sink, linear, *binary = program.src
     parameters = tuple(dict.fromkeys((*(u for u in linear.src if u.op is Ops.PARAM), *program.arg.vars)))
-    counts = sink.arg.estimates
-    info = replace(sink.arg, estimates=None) if counts and any(map(_of_a_slice, vars(counts).values())) else sink.arg
-    return program.replace(src=(sink.replace(src=parameters, arg=info), linear.replace(src=parameters), *binary))
-
-
-def _of_a_slice(count: object) -> bool:
-    return isinstance(count, UOp) and any(u.op is Ops.PARAM and u.arg.name == "core_id" for u in count.toposort())
+    return program.replace(src=(sink.replace(src=parameters), linear.replace(src=parameters), *binary))

@@ -19,8 +19,11 @@ from tinygrad.codegen.opt import KernelOptError, Opt, OptOps
 from tinygrad.codegen.opt.postrange import Scheduler
 from tinygrad.engine.jit import create_graph_call
 from tinygrad.helpers import Context
+from tinygrad.renderer import Estimates
 from tinygrad.runtime.ops_null import NullGraph
-from tinygrad.uop.ops import AddrSpace, AxisType, KernelInfo, Ops
+from tinygrad.uop.ops import AddrSpace, AxisType, KernelInfo, Ops, sym_infer
+
+from kernels.tinygrad.slices import patch_tinygrad
 
 
 def run(kernel, out, *inputs):
@@ -246,3 +249,16 @@ def test_a_loop_has_no_more_slices_than_processors_are_counted():
         apply_opt(scheduler.copy(), Opt(OptOps.THREAD, 0, 2))
         with pytest.raises(KernelOptError, match="too many threads"):
             apply_opt(scheduler, Opt(OptOps.THREAD, 0, 3))
+
+
+def test_operations_are_counted_by_a_number_that_a_launch_does_not_know():
+    """Where a loop's length depends on the slice."""
+    (to,) = arrays((4, 8))
+    part = UOp.variable("core_id", 0, 3, param=True)
+    i = UOp.range(part * 2 + 1, 0, AxisType.LOOP)
+    uops = (part, i, to[part, i].store(1.0))
+    from_uops = getattr(Estimates.from_uops, "__wrapped__", Estimates.from_uops)  # without the patch
+    with pytest.raises(TypeError, match="core_id"):
+        sym_infer(from_uops(uops).ops + from_uops(uops).lds, {})
+    patch_tinygrad()
+    assert sym_infer(Estimates.from_uops(uops).lds, {}) == 4 * 4  # bytes of four slices like the first

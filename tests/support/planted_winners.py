@@ -12,8 +12,9 @@ from db.codec import workload_digest
 from db.records import Measurement, Outcome, Run, Schedule, Stage, Target, Workload
 from db.store import Store
 from kernels.models.header import Header, read_header
-from kernels.ops.registry import kernel_digest
+from kernels.ops.registry import get_op, kernel_digest
 from kernels.serve.defaults import defaults, untuned
+from kernels.tinygrad.hardware import clock
 from support import synthetic_models
 from support.gguf_files import write_sparse_gguf
 
@@ -23,7 +24,7 @@ RUN = Run("planted", "autotune sweep planted.gguf", 64, 3600.0)
 
 @dataclass(frozen=True)
 class Planted:
-    """attention: the kernel of which a slow schedule was served, and the default is the new winner. head: the kernel of
+    """attention: the kernel of which a slow schedule was served, and its default is the new winner. head: the kernel of
     which the new winner is tinygrad's heuristic, and the default was served."""
 
     path: Path
@@ -31,6 +32,7 @@ class Planted:
     place: Path
     target: Target
     attention: Workload
+    default: Schedule
     head: Workload
 
     def arguments(self, *more: str) -> tuple[str, ...]:
@@ -46,9 +48,9 @@ def plant(folder: Path, device: str, target: Target, *, slow_attention: bool = F
     write_sparse_gguf(path, {"general.architecture": "llama", **made.metadata}, tensors)
     header = read_header(path)
     every = [mw.workload for mw in workloads(header, (1,), "float32", CONTEXT, False, device, True).workloads]
-    (of_attention,) = [w for w in every if w.op == "flash_decode"]
+    (of_attention,) = [w for w in every if w.op.endswith("_decode")]
     (of_head,) = [w for w in every if w.n == synthetic_models.VOCABULARY and w.op == "rmsnorm_linear"]
-    found = Planted(path, header, place, target, of_attention, of_head)
+    found = Planted(path, header, place, target, of_attention, defaults(of_attention, device)[0], of_head)
     store = Store.open(place)
     store.start_run(RUN)
     for w in every:
@@ -60,8 +62,9 @@ def plant(folder: Path, device: str, target: Target, *, slow_attention: bool = F
 
 
 def plant_slow(planted: Planted, more: Sequence[Workload]) -> None:
-    """tinygrad's heuristic is a new winner of each of these, too."""
-    Store.open(planted.place).record(RUN.id, [_fact(w, planted.target, untuned(w)) for w in more])
+    """tinygrad's heuristic is a new winner of each of these that it may schedule, too."""
+    found = [w for w in more if get_op(w).heuristic_baselines(w)]
+    Store.open(planted.place).record(RUN.id, [_fact(w, planted.target, untuned(w)) for w in found])
 
 
 def digests(*found: Workload) -> list[str]:
@@ -69,4 +72,5 @@ def digests(*found: Workload) -> list[str]:
 
 
 def _fact(w: Workload, target: Target, schedule: Schedule, stage: Stage = Stage.FINAL) -> Measurement:
-    return Measurement(w, target, schedule, kernel_digest(w), stage, Outcome.OK, (1e-5,) * 5, 1000, 1e-9, 1e-5)
+    facts = {"samples": (1e-5,) * 5, "nbytes": 1000, "error": 1e-9, "tolerance": 1e-5, "clock": clock(target.backend)}
+    return Measurement(w, target, schedule, kernel_digest(w), stage, Outcome.OK, **facts)
