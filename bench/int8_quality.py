@@ -63,7 +63,7 @@ def ours(model: Transformer, tokens: Sequence[int]) -> Iterator[Logs]:
     program.compile([1])
     for position, token in enumerate(tokens):
         ids = upload(np.array([token], np.int32), program.device)
-        yield log_softmax(step(ids, program.position(position)).numpy().reshape(-1))
+        yield log_softmax(step(ids, program.bound(position)).numpy().reshape(-1))
 
 
 def llama_cpps(path: Path, tokens: Sequence[int]) -> Iterator[Logs]:
