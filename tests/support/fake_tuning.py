@@ -109,7 +109,7 @@ class FakeRunner:
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def describe(self) -> DeviceInfo:
-        return DeviceInfo(TARGET, CL, "made up", ())
+        return DeviceInfo(TARGET, CL, "event", ())
 
     def begin(self, workload: Workload, seed: int = 0) -> None:
         """Nothing takes time."""
