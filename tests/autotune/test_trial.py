@@ -32,7 +32,7 @@ def test_a_schedule_that_works_becomes_a_row_with_all_that_was_found():
         (2e-3,) * 3,
         1e-7,
         "",
-        "made up",
+        "event",
     )
     assert 0 < row.error < row.tolerance
     assert trial.measurement(Stage.VERIFY).clock == ""
