@@ -56,8 +56,8 @@ _SOUND = f"{_FINAL} AND NOT {_WITHDRAWN}"
 _SERVABLE = f"{_SOUND} AND (NOT {_IMPORTED} OR {_CHECKED})"
 
 _BEST_FIRST = f"CASE WHEN {_IMPORTED} THEN 1 ELSE 0 END, f.id DESC"
-_BEST_LAST = f"CASE WHEN {_IMPORTED} THEN 0 ELSE 1 END, f.id"
 """A result of this machine outranks an imported one, then the one that was stored last counts."""
+_BEST_LAST = f"CASE WHEN {_IMPORTED} THEN 0 ELSE 1 END, f.id"
 
 _SUBJECT = """f.workload_id = (SELECT id FROM workloads WHERE digest = :workload)
     AND f.target_id = (SELECT id FROM targets WHERE digest = :target) AND f.kernel_digest = :kernel_digest"""

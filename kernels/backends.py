@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kernels import cards, drivers, gpu_load
-from kernels.tinygrad import facts
-from kernels.tinygrad.slices import MOST as MOST_SLICES
+from kernels.tinygrad import facts, slices
 
+MOST_SLICES = slices.MOST  # of a launch on a host
 HOST_CLOCK = "perf_counter around the call"
 EXECUTOR_CLOCK = "CLOCK_MONOTONIC around the executor's launches"
 C_COMPILER, NVRTC = "cc", "nvrtc"

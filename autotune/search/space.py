@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from autotune.tinygrad_api.actions import SLICES, actions
+from autotune.tinygrad_api.actions import actions
 from db.records import Schedule, Workload
 from kernels.ops.registry import KernelError, backend, body, variants
 from kernels.serve.limits import KernelSizes, Limits, sizes_of
 from kernels.serve.sink import complete, placeholders
+from kernels.tinygrad import slices
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel, ScheduleError, apply_opts, heuristic_opts
 
@@ -120,7 +121,7 @@ class Space:
     def _with_other_slices(self, parent: Schedule) -> Iterator[Candidate]:
         opts = parent.opts or ()
         for i, opt in enumerate(opts):
-            for amount in SLICES if opt.op == "THREAD" else ():
+            for amount in slices.AMOUNTS if opt.op == "THREAD" else ():
                 changed = (*opts[:i], replace(opt, arg=amount), *opts[i + 1 :])
                 if amount != opt.arg and (found := self.candidate(replace(parent, opts=changed))):
                     yield found

@@ -12,17 +12,17 @@ from tinygrad.renderer import Renderer
 from tinygrad.uop.ops import AxisType
 
 from db.records import Opt
+from kernels.tinygrad import slices
 from kernels.tinygrad.schedule import ScheduledKernel
 
 FULL = 0  # tinygrad's amount for "the whole loop"
-SLICES = (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
 _AMOUNTS = {
     "UPCAST": (2, 3, 4, 5, 6, 7, 8, 16),
     "UNROLL": (2, 3, 4, 5, 7, 8, 16, 32),
     "LOCAL": (2, 3, 4, 8, 13, 16, 29, 32, 64, 128),
     "GROUPTOP": (2, 4, 8, 13, 16, 28, 29, 32, 49, 64, 128, 256),
     "GROUP": (2, 4, 8, 16, 32),
-    "THREAD": SLICES,
+    "THREAD": slices.AMOUNTS,
     "PADTO": (2, 4, 8, 16, 32),
 }
 _ON = {

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from db.records import Schedule, Workload
 from kernels import backends
+from kernels.backends import MOST_SLICES
 from kernels.formats.tiles import TILE
 from kernels.ops.q8.spec import Q8
 from kernels.ops.registry import backend, get_op
 from kernels.tinygrad.loops import loop_sizes
 from kernels.tinygrad.renderers import Renderer
 from kernels.tinygrad.schedule import ScheduledKernel
-from kernels.tinygrad.slices import MOST as MOST_SLICES
 
 MAX_THREADS = 1024
 _Q8_PRODUCTS = 4 * TILE  # of one instruction over int8: four in each lane

@@ -14,7 +14,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-MOST = 64
+AMOUNTS = (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
+"""The numbers of slices that a search and our defaults split a loop into."""
+MOST = AMOUNTS[-1]
 
 
 def patch_tinygrad() -> None:

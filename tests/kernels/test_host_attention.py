@@ -9,8 +9,9 @@ from support.tiers import few_of
 
 from db.records import Outcome, Workload
 from kernels import backends
+from kernels.backends import MOST_SLICES
 from kernels.ops.argmax.host_spec import HostArgMax, HostPeaks
-from kernels.ops.host_attention.spec import MAX_SLICES, HostCombine, HostDecode, splits
+from kernels.ops.host_attention.spec import HostCombine, HostDecode, splits
 from kernels.ops.references import make_case
 from kernels.ops.registry import KernelError, operands, variants
 from kernels.serve import defaults
@@ -122,7 +123,7 @@ def test_the_largest_logit(n, m):
 def test_the_number_of_runs(seen, kv_heads):
     found = splits(seen, kv_heads)
     assert found & (found - 1) == 0
-    assert found == 1 or (found * kv_heads <= MAX_SLICES and found * 128 <= seen)
+    assert found == 1 or (found * kv_heads <= MOST_SLICES and found * 128 <= seen)
 
 
 def test_what_has_no_kernel():

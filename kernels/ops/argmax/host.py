@@ -13,13 +13,13 @@ from __future__ import annotations
 from tinygrad import UOp, dtypes
 
 from db.records import Schedule, Workload
+from kernels.backends import MOST_SLICES
 from kernels.formats.unpack import float32
 from kernels.ops.argmax.host_spec import LANES, HostArgMax, HostPeaks
 from kernels.ops.host_attention.arithmetic import tree
-from kernels.ops.host_attention.slices import ended, pieces
-from kernels.ops.host_attention.spec import MAX_SLICES
 from kernels.ops.kit.loops import constant, largest, reduce_max
 from kernels.ops.kit.masked_element import masked_element
+from kernels.ops.kit.pieces import ended, pieces
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 from kernels.ops.topk.routing import NEVER, clean
@@ -98,7 +98,7 @@ def _if(condition: UOp, value: UOp) -> UOp:
 
 def _slices(w: Workload) -> tuple[Params, ...]:
     blocks = HostPeaks.from_workload(w).blocks
-    return tuple({"slices": slices} for slices in (8, 16, 4, 32, 2, 64, 1) if slices <= min(blocks, MAX_SLICES))
+    return tuple({"slices": slices} for slices in (8, 16, 4, 32, 2, 64, 1) if slices <= min(blocks, MOST_SLICES))
 
 
 def _peaks_variants(w: Workload) -> dict[str, Variant]:

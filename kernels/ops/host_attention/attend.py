@@ -18,10 +18,11 @@ from __future__ import annotations
 from tinygrad import UOp
 
 from db.records import Workload
+from kernels.backends import MOST_SLICES
 from kernels.ops.attention.spec import Flash
 from kernels.ops.host_attention.slice import Slice
-from kernels.ops.host_attention.slices import divisors, ended, pieces
-from kernels.ops.host_attention.spec import MAX_SLICES, RUN, TILE, HostDecode
+from kernels.ops.host_attention.spec import RUN, TILE, HostDecode
+from kernels.ops.kit.pieces import divisors, ended, pieces
 from kernels.ops.kit.workgroup import Workgroup
 from kernels.ops.op import Args, Params
 from kernels.tinygrad.uops import AxisType
@@ -46,12 +47,12 @@ def attend_params(w: Workload) -> tuple[Params, ...]:
 
 
 def attend(w: Workload, params: Params, args: Args, device: str) -> UOp:
-    """The kernel. Slices are runs times blocks of heads, as far as MAX_SLICES allows."""
+    """The kernel. Slices are runs times blocks of heads, as far as MOST_SLICES allows."""
     s = Flash.from_workload(w)
     runs = s.splits if isinstance(s, HostDecode) else w.m // params["tokens"]
     blocks = s.heads // params["heads"]
-    run_slices = divisors(runs, MAX_SLICES)[0]
-    block_slices = divisors(blocks, MAX_SLICES // run_slices)[0]
+    run_slices = divisors(runs, MOST_SLICES)[0]
+    block_slices = divisors(blocks, MOST_SLICES // run_slices)[0]
     slice_ = UOp.range(run_slices * block_slices, 0, AxisType.THREAD)
     outer = slice_ // block_slices
     inner = slice_ - outer * block_slices  # not %, for which tinygrad would split the loop

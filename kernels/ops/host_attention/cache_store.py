@@ -22,9 +22,9 @@ from db.records import Workload
 from kernels.formats.unpack import float32
 from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.arithmetic import tree
-from kernels.ops.host_attention.slices import divisors, ended, pieces
-from kernels.ops.host_attention.spec import MAX_SLICES, TILE, HostCacheStore, tiled
+from kernels.ops.host_attention.spec import TILE, HostCacheStore, tiled
 from kernels.ops.kit.masked_element import masked_element
+from kernels.ops.kit.pieces import ended, even, pieces
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, START, UPDATE, WEIGHT, Args, Op, Operand, Params, Variable, Variant
 from kernels.ops.rope.rotate import Rotation
@@ -44,7 +44,7 @@ def first_position(w: Workload) -> Variable:
 
 def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
     s = HostCacheStore.from_workload(w)
-    token, loops = pieces(w.m, divisors(w.m, MAX_SLICES)[0])
+    token, loops = pieces(w.m, even(w.m)[-1])
     wg = Workgroup(1, None, *loops)
     position = first_position(w).uop + token
 

@@ -15,8 +15,8 @@ from db.records import Workload
 from kernels.ops.attention.spec import FlashCombine
 from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.arithmetic import exp2, tree
-from kernels.ops.host_attention.slices import divisors, ended, pieces
-from kernels.ops.host_attention.spec import MAX_SLICES, HostCombine
+from kernels.ops.host_attention.spec import HostCombine
+from kernels.ops.kit.pieces import ended, even, pieces
 from kernels.ops.kit.workgroup import Store, Workgroup
 from kernels.ops.op import DTYPES, INPUT, OUT, Args, Op, Operand, Params, Variant
 from kernels.tinygrad.uops import AxisType
@@ -51,7 +51,7 @@ def _build(w: Workload, params: Params, args: Args, device: str) -> UOp:
 
 def _params(w: Workload) -> tuple[Params, ...]:
     heads = FlashCombine.from_workload(w).heads
-    return tuple({"slices": slices} for slices in reversed(divisors(heads, MAX_SLICES)))
+    return tuple({"slices": slices} for slices in even(heads))
 
 
 def _variants(w: Workload) -> dict[str, Variant]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from db.records import Workload
+from kernels.backends import MOST_SLICES
 from kernels.ops.attention.spec import Flash, FlashCombine
 from kernels.ops.rope.spec import RopeCacheStore
 
 TILE = 16
 RUN = 64  # positions: a run of the context has a multiple of it, from a whole tile on
-MAX_SLICES = 64  # of a launch: parts that the threads of a processor share out
 _SLICES, _SHORTEST_RUN = 24, 128
 
 
@@ -29,8 +29,8 @@ class HostDecode(Flash):
 
     def check(self, w: Workload) -> None:
         super().check(w)
-        if not 1 <= self.splits <= MAX_SLICES:
-            raise self.refuse(f"splits must be 1 to {MAX_SLICES}")
+        if not 1 <= self.splits <= MOST_SLICES:
+            raise self.refuse(f"splits must be 1 to {MOST_SLICES}")
         if w.m != 1:
             raise self.refuse(f"one token, not {w.m}")
 

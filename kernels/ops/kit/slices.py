@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kernels import backends
 from kernels.host import executor
+from kernels.tinygrad.slices import AMOUNTS
 
-AMOUNTS = (64, 48, 32, 24, 16, 12, 8, 6, 5, 4, 3, 2)
 LEAST_PRODUCTS = 1 << 15  # of a slice: some 10 us of a thread, which claims it in some 0.1 us
 
 
@@ -16,5 +16,5 @@ def slices(trips: int, products: int, device: str) -> int:
     launch slice after slice, and there are none.
     """
     most = min(backends.find(device).slices, products // LEAST_PRODUCTS)
-    fitting = (amount for amount in AMOUNTS if amount <= most and trips % amount == 0)
+    fitting = (amount for amount in reversed(AMOUNTS) if amount <= most and trips % amount == 0)
     return next(fitting, 1) if most > 1 and executor.available() else 1

@@ -11,16 +11,17 @@ from tinygrad import UOp, dtypes
 from db.records import Workload
 from kernels.backends import Needs
 from kernels.ops.kit.loops import loop, reduce_add
+from kernels.ops.kit.pieces import even, pieces
 from kernels.ops.op import DTYPES, INPUT, OUT, WEIGHT, Args, KernelError, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.spec import BLOCK, WORDS, Quantise, q8_shape, spec_of
-from kernels.ops.q8.vector import call, outer, ranges, slice_counts, sliced, text
+from kernels.ops.q8.vector import call, outer, ranges, text
 from kernels.tinygrad.uops import AxisType
 
 
 def _kernel(w: Workload, params: Params, args: Args, device: str) -> UOp:
     s = spec_of(Quantise, w)
-    part, row = sliced(w.m * s.rows, params["slices"])
+    row, part = pieces(w.m * s.rows, params["slices"])
     block, word = outer(s.n // BLOCK, 2), UOp.range(WORDS, 3, AxisType.UPCAST)
     lane = word.cast(dtypes.int32)
     x = args["x"][row, block * BLOCK]
@@ -43,7 +44,7 @@ def _variants(w: Workload) -> dict[str, Variant]:
     s = spec_of(Quantise, w)
     if w.x_dtype != "float32":
         raise KernelError(f"{w.op} takes float32, saw {w.x_dtype}")
-    params = tuple({"slices": count} for count in slice_counts(w.m * s.rows))
+    params = tuple({"slices": count} for count in even(w.m * s.rows))
     return {"blocks": Variant(_kernel, lambda w: params, lambda w, p: Needs(prelude=True), schedulable=False)}
 
 

@@ -21,10 +21,11 @@ from kernels.formats import get_format
 from kernels.formats.tiles import TILE, tiled_shape, tiles
 from kernels.ops.kit.loops import loop, reduce_add
 from kernels.ops.kit.masked_element import masked_element
+from kernels.ops.kit.pieces import even, pieces
 from kernels.ops.op import INPUT, WEIGHT, Args, Op, Operand, Params, Variant
 from kernels.ops.q8 import defaults
 from kernels.ops.q8.spec import BLOCK, WORDS, q8_shape
-from kernels.ops.q8.vector import outer, ranges, slice_counts, sliced, text
+from kernels.ops.q8.vector import outer, ranges, text
 from kernels.ops.spec import Spec
 from kernels.tinygrad.prelude import row_sums
 from kernels.tinygrad.uops import AxisType
@@ -114,12 +115,12 @@ def tile_op(
 def _params(r: TileDot) -> tuple[Params, ...]:
     """Tokens that each have a matrix of their own share nothing."""
     tokens = [t for t in TOKENS if r.tokens % t == 0 and (t == 1 or r.shared)]
-    return tuple({"tokens": t, "slices": s} for t in tokens for s in slice_counts(tiles(r.n)))
+    return tuple({"tokens": t, "slices": s} for t in tokens for s in even(tiles(r.n)))
 
 
 def _kernel(r: TileDot, params: Params, args: Args) -> UOp:
     together = params["tokens"]
-    part, tile = sliced(tiles(r.n), params["slices"])
+    tile, part = pieces(tiles(r.n), params["slices"])
     group, slot = outer(r.tokens // together, 2), outer(r.slots, 3)
     vector = UOp.range(together * TILE, 4, AxisType.UPCAST)
     at = _Place(tile, group * together, slot, together, vector)

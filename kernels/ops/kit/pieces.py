@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinygrad import UOp
 
+from kernels.backends import MOST_SLICES
 from kernels.ops.kit.loops import constant
 from kernels.tinygrad.uops import AxisType
 
@@ -11,6 +12,11 @@ from kernels.tinygrad.uops import AxisType
 def divisors(n: int, most: int) -> tuple[int, ...]:
     """The divisors of n that are at most `most`, the largest first."""
     return tuple(d for d in range(min(n, most), 0, -1) if n % d == 0)
+
+
+def even(count: int) -> tuple[int, ...]:
+    """The numbers of slices that share `count` pieces of work evenly, the fewest first."""
+    return divisors(count, MOST_SLICES)[::-1]
 
 
 def pieces(count: int, slices: int, number: int = 0) -> tuple[UOp, list[UOp]]:
