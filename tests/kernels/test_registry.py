@@ -65,6 +65,11 @@ def test_a_schedule_without_a_kernel(schedule, message):
         body(w, schedule, placeholders(w), "CPU")
 
 
+@pytest.mark.parametrize("w", catalogue(), ids=str)
+def test_where_a_default_was_found_wrong_something_is_left(w):
+    assert defaults.untuned(w).variant in variants(w)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_operands_and_the_bytes_that_must_move(format):
     w = Workload("linear", format, 6, 512, 3, "float16", "float32")

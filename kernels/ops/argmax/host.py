@@ -16,6 +16,7 @@ from db.records import Schedule, Workload
 from kernels.backends import MOST_SLICES
 from kernels.formats.unpack import float32
 from kernels.ops.argmax.host_spec import LANES, HostArgMax, HostPeaks
+from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.arithmetic import tree
 from kernels.ops.kit.loops import constant, largest, reduce_max
 from kernels.ops.kit.masked_element import masked_element
@@ -122,7 +123,7 @@ peaks = Op(
         Operand("peaks", (w.m, HostPeaks.from_workload(w).blocks), dtypes.float32, OUT),
         _logits(w),
     ),
-    heuristic_baselines=lambda w: (),
+    heuristic_baselines=lambda w: defaults.untuned(_slices(w)),
     default_schedules=lambda w, variants, device: (
         Schedule("lanes", tuple(variants["lanes"].params(w)[0].items()), ()),
     ),
@@ -137,7 +138,7 @@ argmax = Op(
         _logits(w),
         Operand("peaks", (w.m, HostArgMax.from_workload(w).blocks), dtypes.float32, INPUT),
     ),
-    heuristic_baselines=lambda w: (),
+    heuristic_baselines=lambda w: defaults.untuned([{}]),
     default_schedules=lambda w, variants, device: (Schedule("lanes", (), ()),),
     module=__name__,
     products=lambda w: w.m * HostArgMax.from_workload(w).blocks,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from tinygrad import dtypes
 
-from db.records import Schedule, Workload
+from db.records import Workload
 from kernels.ops.attention.spec import Flash
 from kernels.ops.host_attention import defaults
 from kernels.ops.host_attention.attend import attend, attend_params
@@ -61,7 +61,7 @@ def _op(spec: type[Spec]) -> Op:
         spec=spec,
         variants=_variants,
         operands=_operands,
-        heuristic_baselines=lambda w: (Schedule("lanes", tuple(sorted(attend_params(w)[-1].items())), ()),),
+        heuristic_baselines=lambda w: defaults.untuned(attend_params(w)),
         default_schedules=defaults.attend,
         module=__name__,
         products=_products,
