@@ -108,7 +108,7 @@ class Rival:
 
     def __init__(self, args: argparse.Namespace, kind: str, threads: int) -> None:
         self.name = f"{kind}, {threads} thread{'s'[: threads != 1]}"
-        self.kind, self.threads = kind, threads
+        self.kind = kind
         command = [sys.executable, "-m", "bench.cpu_llama", args.model, "--ctx", str(args.ctx)]
         self._process = subprocess.Popen(
             [*command, "--child", kind, str(threads)],
@@ -186,10 +186,7 @@ def main() -> None:
     print(f"{'tokens a second':<24}" + "".join(f"{what:>14}" for what in asked))
     for name, each in speeds.items():
         print(f"{name:<24}" + "".join(f"{each[what]:>14.1f}" for what in asked))
-    best = {
-        kind: {w: max(each[w] for name, each in speeds.items() if name.startswith(kind)) for w in asked}
-        for kind in kinds
-    }
+    best = {kind: {w: max(speeds[r.name][w] for r in rivals if r.kind == kind) for w in asked} for kind in kinds}
     ratios = {w: best[OURS][w] / best[LLAMA][w] for w in asked}
     print(f"{'best to best':<24}" + "".join(f"{ratios[what]:>14.2f}" for what in asked))
     about = {**options.described("CPU"), "llama_cpp_python": version("llama-cpp-python"), "busy": args.busy}

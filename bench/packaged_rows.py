@@ -87,7 +87,7 @@ def predicted(
 
 
 def _predicted(lookup: Any, w: Workload, target: Target, renderer: Any) -> Resolution:
-    return look_up(w, target, lookup, "on", lambda w, s: sink.can_build(w, s, target.backend, renderer))
+    return look_up(w, target, lookup, "on", sink.buildable(renderer))
 
 
 def compared(

@@ -17,15 +17,14 @@ from autotune.trial.statistics import median
 from autotune.trial.token import Schedules, TokenTimer
 from bench import options
 from db.lookup import Lookup
-from db.records import Schedule, Workload
 from kernels import devices
 from kernels.llm.planned import plan
 from kernels.llm.shapes import X_DTYPE
 from kernels.models.header import read_header
 from kernels.models.passes import CONTEXT
 from kernels.ops.tolerance import tolerance
-from kernels.serve import sink
 from kernels.serve.resolution import look_up
+from kernels.serve.sink import buildable
 
 
 def main() -> None:
@@ -42,12 +41,9 @@ def main() -> None:
     launches = plan(header, args.ctx, choice.device, weights=False).passes.decode.until("next")
     launched = dict.fromkeys(launch.workload(1, X_DTYPE) for launch in launches)
 
-    def applies(w: Workload, schedule: Schedule) -> bool:
-        return sink.can_build(w, schedule, info.target.backend.split(":")[0], info.renderer)
-
     def served(store: str | None, mode: str) -> tuple[Schedules, dict[str, int]]:
         lookup = Lookup(store, limit=tolerance) if store else Lookup(limit=tolerance)
-        found = {w: look_up(w, info.target, lookup, mode, applies) for w in launched}
+        found = {w: look_up(w, info.target, lookup, mode, buildable(info.renderer)) for w in launched}
         return tuple((w, r.schedule) for w, r in found.items()), dict(Counter(r.step for r in found.values()))
 
     asked = {store: served(store, "on") for store in args.stores}
